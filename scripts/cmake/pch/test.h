@@ -1,0 +1,4 @@
+// Precompiled for the tests.
+#include "std.h"
+
+#include <catch2/catch.hpp>

@@ -1,0 +1,16 @@
+# crisp_options: the compile flags of every target of ours (never of generated code).
+add_library(crisp_options INTERFACE)
+target_compile_options(crisp_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wnon-virtual-dtor -Wold-style-cast -Werror
+  # Partly designated initialisers are how our options structs are written.
+  -Wno-missing-field-initializers)
+target_include_directories(crisp_options INTERFACE ${CMAKE_SOURCE_DIR})
+
+# Everything ends in position independent executables.
+add_compile_options(-fPIE)
+add_link_options($<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:-pie>)
+
+# ccache and precompiled headers agree only so.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
+endif()
