@@ -1,0 +1,121 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cri/v1/api.pb.h"
+#include "crisp/imaged/v1/imaged.pb.h"
+#include "libs/base/ids.h"
+#include "libs/base/result.h"
+
+namespace crisp::rund {
+
+/// What the machine and this daemon's own limits allow. Read once at start (DetectHost); a plain
+/// value in tests.
+struct HostFacts {
+  /// Bit n: capability number n is in the daemon's own bounding set. Nobody can be given more.
+  std::uint64_t bounding_capabilities = 0;
+  /// The lowest oom_score_adj that the daemon may give: its own, or -1000 with CAP_SYS_RESOURCE.
+  int lowest_oom_score_adj = -1000;
+  /// The highest hard RLIMIT_NOFILE that it may give; 0 = no bound known.
+  std::uint64_t highest_nofile = 0;
+  bool cgroup_v2 = false;             // pure v2; hybrid machines are v1 here
+  std::set<std::string> controllers;  // "cpu", "memory", "hugetlb", ...
+  std::string dev_root = "/dev";
+  std::string mountinfo = "/proc/self/mountinfo";
+};
+/// Errors: whatever /proc/self/status or /sys/fs/cgroup answer.
+Result<HostFacts> DetectHost();
+
+struct Ulimit {
+  std::string name;  // "nofile" or "RLIMIT_NOFILE"
+  std::uint64_t soft = 0;
+  std::uint64_t hard = 0;
+};
+
+/// The node's own choices: from the settings, the same for every container.
+struct SpecDefaults {
+  HostFacts host;
+  std::vector<std::string> capabilities;  // with or without CAP_
+  std::vector<Ulimit> ulimits;
+  /// What RuntimeDefault means: a seccomp profile (JSON) on the node; empty = the built-in one.
+  std::string seccomp_profile;
+  /// Where compiled filters are kept, by hash (a directory that exists or can be made); empty =
+  /// compiled each time.
+  std::string seccomp_cache_dir;
+  /// Host paths that are never made when a mount asks for one that is missing.
+  std::vector<std::string> never_created_host_paths = {"/etc/hostname"};
+};
+
+/// One configured OCI runtime, as found at start.
+struct RuntimeInfo {
+  std::string name;     // the handler: "runc"
+  std::string path;     // "/usr/bin/runc"
+  std::string version;  // "1.1.5"
+  bool is_crun = false;
+  bool recursive_read_only = false;  // knows the "rro" mount option
+};
+
+/// The pod's things that its containers share. An empty path means the host's own, except where
+/// said.
+struct PodFiles {
+  std::string netns_path;     // empty = host network
+  std::string ipcns_path;     // empty = host ipc
+  std::string utsns_path;     // empty = host uts
+  std::string pid_ns_path;    // of the pod's shared PID namespace; empty = a private one each
+  std::string resolv_conf;    // file to bind; empty = none
+  std::string hosts;          // file to bind; empty = none
+  std::string hostname_file;  // file to bind; empty = none
+  std::string shm_path;       // directory to bind on /dev/shm; empty = a tmpfs of its own
+  std::string hostname;       // for $HOSTNAME
+};
+
+struct SpecInputs {
+  ContainerId id;
+  PodId pod;
+  const runtime::v1::ContainerConfig& config;
+  const runtime::v1::PodSandboxConfig& sandbox;
+  const crisp::imaged::v1::PrepareResponse& image;
+  PodFiles pod_files;
+  std::string rootfs;       // mounted already
+  std::string cgroup_path;  // cgroupfs form: "/kubepods/pod1/crisp-<id>"
+  RuntimeInfo runtime;
+  /// The container's own directory for the image's VOLUMEs; made when the first one is needed,
+  /// removed by the caller with the container.
+  std::string volumes_dir;
+  /// With pid mode TARGET: "/proc/<pid>/ns/pid" of the target container.
+  std::string target_pid_ns_path;
+};
+
+struct BuiltSpec {
+  nlohmann::json spec;  // the OCI config.json
+  int stop_signal = 15;
+  runtime::v1::LinuxContainerUser user;           // for ContainerStatus.user
+  std::vector<runtime::v1::Mount> status_mounts;  // the CRI's mounts, unchanged
+  std::vector<std::string> notes;  // what had to be degraded, one sentence each: log each once
+};
+
+/// The OCI runtime-spec of a container. Makes what the container needs to find: missing host
+/// directories of mounts, VOLUME directories below `volumes_dir`, the working directory in the
+/// rootfs. Idempotent. Blocks on files; calls nobody.
+/// Errors: kInvalidArgument names the CRI field that is wrong; kUnimplemented the one that is not
+/// supported yet; a message that starts with "RROUnsupported" where the kubelet looks for it;
+/// kNotFound / kPermissionDenied from files of the host or the rootfs.
+Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaults);
+
+/// The OCI process of an exec in a container whose spec (as given to the runtime) this is: its
+/// environment, user, cwd, capabilities and limits, another command. kInvalidArgument: empty
+/// command.
+Result<nlohmann::json> BuildExecProcess(const nlohmann::json& spec,
+                                        std::span<const std::string> command, bool tty);
+
+/// The OCI "resources" of a CRI resources message; absent and zero fields leave no trace. Also for
+/// updates. kInvalidArgument: unified on cgroup v1.
+Result<nlohmann::json> BuildResources(const runtime::v1::LinuxContainerResources& resources,
+                                      const HostFacts& host);
+
+}  // namespace crisp::rund
