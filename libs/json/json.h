@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libs/base/result.h"
+
+namespace crisp::json {
+
+struct Limits {
+  std::size_t max_bytes = std::size_t{4} << 20U;
+  std::size_t max_depth = 64;
+};
+
+/// RFC 8259, nothing after the value. kInvalidArgument with the offset of what is wrong, or when it
+/// is nested too deep; kResourceExhausted when it is too long.
+Result<nlohmann::json> Parse(std::string_view text, const Limits& limits = {});
+
+// Getters of an object's members. `key` may be a path: "linux.cgroupsPath". A wrong type is
+// kInvalidArgument ("linux.cgroupsPath: a string is expected, got number"), also when `object` is
+// not one. Get…: absent (or null) is kInvalidArgument too. Opt…: absent or null is the fallback.
+Result<std::string> GetString(const nlohmann::json& object, std::string_view key);
+Result<std::string> OptString(const nlohmann::json& object, std::string_view key,
+                              std::string fallback = {});
+Result<std::int64_t> GetInt(const nlohmann::json& object, std::string_view key);
+Result<std::int64_t> OptInt(const nlohmann::json& object, std::string_view key,
+                            std::int64_t fallback = 0);
+Result<bool> OptBool(const nlohmann::json& object, std::string_view key, bool fallback = false);
+/// The array itself (a copy); absent: empty.
+Result<nlohmann::json> GetArray(const nlohmann::json& object, std::string_view key);
+Result<nlohmann::json> OptArray(const nlohmann::json& object, std::string_view key);
+Result<nlohmann::json> GetObject(const nlohmann::json& object, std::string_view key);
+Result<nlohmann::json> OptObject(const nlohmann::json& object, std::string_view key);
+Result<std::vector<std::string>> OptStrings(const nlohmann::json& object, std::string_view key);
+
+/// The member at a path, or null without one; never fails.
+const nlohmann::json* Find(const nlohmann::json& object, std::string_view key);
+
+/// Compact text; bytes that are not UTF-8 become U+FFFD (no exception).
+std::string Dump(const nlohmann::json& value);
+
+}  // namespace crisp::json

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libs/base/result.h"
+
+namespace crisp::os {
+
+enum class CgroupMode {
+  kV1,      // v1 hierarchies only
+  kHybrid,  // v1 hierarchies, and a v2 tree (mostly `unified`) beside them
+  kV2,      // one v2 tree
+};
+
+/// Cgroups by their path ("/kubepods/burstable/pod1/crisp-abc"), the same in every hierarchy that
+/// there is. No memory of its own: the tree is the truth, each call is idempotent. Never mounts or
+/// unmounts. Copyable; any thread.
+class Cgroups {
+ public:
+  /// Finds the hierarchies mounted at or below `root`.
+  static Result<Cgroups> Detect(const std::string& root = "/sys/fs/cgroup",
+                                const std::string& mountinfo = "/proc/self/mountinfo");
+
+  CgroupMode mode() const { return mode_; }
+  /// "cpu", "memory", "pids" …; on v2 what the root's cgroup.controllers names, on hybrid both.
+  bool HasController(std::string_view name) const;
+  const std::set<std::string>& controllers() const { return controllers_; }
+  /// The directory of cgroup `path` for v1 controller `name`; on v2 (or for a controller that v2
+  /// carries) in that tree. kNotFound without the controller.
+  Result<std::string> DirFor(std::string_view controller, const std::string& path) const;
+  /// The directory in the v2 tree (v2 and hybrid); kNotFound on pure v1.
+  Result<std::string> UnifiedDir(const std::string& path) const;
+
+  /// Makes the cgroup and its parents in every hierarchy; cpuset inherits from the parent on v1; on
+  /// v2 every controller there is gets enabled for children along the way (the last one's own
+  /// subtree_control is left alone). Existing = Ok. kInvalidArgument for "..", relative paths, "/".
+  Status Create(const std::string& path) const;
+  /// Removes the cgroup and all below it, in every hierarchy. Absent = Ok. kFailedPrecondition when
+  /// processes are in it.
+  Status Remove(const std::string& path) const;
+  /// Moves a process into the cgroup in every hierarchy.
+  Status Add(const std::string& path, pid_t pid) const;
+  /// Processes in the cgroup, in any hierarchy (each pid once, sorted). Absent = none.
+  Result<std::vector<pid_t>> Pids(const std::string& path, bool recursive = true) const;
+  /// SIGKILL to all in it and below: cgroup.kill where there is one, else (or beside it) the
+  /// freezer and a loop until nobody is left or all of them have been signalled several times.
+  /// Absent = Ok. The processes may still be dying when this returns.
+  Status Kill(const std::string& path) const;
+  /// There in at least one hierarchy.
+  Result<bool> Exists(const std::string& path) const;
+
+ private:
+  struct Hierarchy {
+    std::string mount_point;
+    std::set<std::string> controllers;  // v1: "cpu" or "name=systemd"
+    bool v2 = false;
+  };
+  Status CreateIn(const Hierarchy& hierarchy, const std::string& path) const;
+  Status RemoveIn(const Hierarchy& hierarchy, const std::string& path) const;
+  /// By pids alone, without cgroup.kill.
+  Status KillOnce(const std::string& path) const;
+
+  CgroupMode mode_ = CgroupMode::kV2;
+  std::vector<Hierarchy> hierarchies_;
+  std::set<std::string> controllers_;
+};
+
+/// The cgroup of a process in the hierarchy of a v1 controller, or (empty name) in v2, from
+/// /proc/<pid>/cgroup.
+Result<std::string> CgroupOf(pid_t pid, std::string_view controller,
+                             const std::string& proc_root = "/proc");
+
+}  // namespace crisp::os

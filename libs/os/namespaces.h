@@ -1,0 +1,60 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "libs/base/result.h"
+#include "libs/os/unique_fd.h"
+
+namespace crisp::os {
+
+enum class NamespaceKind { kNet, kIpc, kUts };
+
+struct NamespaceTarget {
+  NamespaceKind kind = NamespaceKind::kNet;
+  std::string path;  // the file that will hold it; made when absent, its directory must exist
+};
+
+/// A namespace held by a bind mount on a file, so that it lives without a process. Until Commit()
+/// the destructor unpins it; afterwards whoever recorded the path does (UnpinNamespace).
+class NamespacePin {
+ public:
+  /// New namespaces of all the kinds named, made at once by a thread of their own that then ends.
+  /// `setup` runs on that thread, inside all of them, before they are pinned: sethostname, sysctls,
+  /// loopback up. A file that is pinned already is kAlreadyExists. On failure nothing stays.
+  static Result<std::vector<NamespacePin>> Create(const std::vector<NamespaceTarget>& targets,
+                                                  const std::function<Status()>& setup = nullptr);
+
+  NamespacePin(NamespacePin&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+  NamespacePin& operator=(NamespacePin&& other) noexcept;
+  ~NamespacePin();
+
+  const std::string& path() const { return path_; }
+  /// It is recorded: leave it when the object goes.
+  void Commit() { path_.clear(); }
+
+ private:
+  explicit NamespacePin(std::string path) : path_(std::move(path)) {}
+  std::string path_;
+};
+
+/// Unmounts and removes the file. Absent or not pinned = Ok. The namespace itself goes when its
+/// last process does.
+Status UnpinNamespace(const std::string& path);
+/// Whether `path` holds a namespace (nsfs), not just a file. Absent = false.
+Result<bool> IsPinnedNamespace(const std::string& path);
+
+/// Runs `fn` inside the namespaces at `paths` ("/run/…/netns/x", "/proc/1/ns/net"), on a thread
+/// made for it that then ends; returns what `fn` returns. The order of the paths is the order of
+/// entry. Only for what blocks shortly: the caller waits for the thread.
+Status RunInNamespaces(const std::vector<std::string>& paths, const std::function<Status()>& fn);
+Status RunInNamespace(const std::string& path, const std::function<Status()>& fn);
+
+/// Writes the current thread's sysctl: "net.ipv4.ip_forward" or with slashes → /proc/sys/….
+/// kInvalidArgument for names that would leave /proc/sys. For use in `setup` and `fn`. Dots inside
+/// an interface's name are written as slashes, as sysctl(8) has it.
+Status WriteSysctl(const std::string& name, const std::string& value);
+
+}  // namespace crisp::os
