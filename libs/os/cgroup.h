@@ -40,8 +40,8 @@ class Cgroups {
   /// v2 every controller there is gets enabled for children along the way (the last one's own
   /// subtree_control is left alone). Existing = Ok. kInvalidArgument for "..", relative paths, "/".
   Status Create(const std::string& path) const;
-  /// Removes the cgroup and all below it, in every hierarchy. Absent = Ok. kFailedPrecondition when
-  /// processes are in it.
+  /// Removes the cgroup and all below it, in every hierarchy. Absent = Ok. Waits up to a quarter of
+  /// a second for dying processes; kFailedPrecondition when some are still in it then.
   Status Remove(const std::string& path) const;
   /// Moves a process into the cgroup in every hierarchy.
   Status Add(const std::string& path, pid_t pid) const;
@@ -62,8 +62,6 @@ class Cgroups {
   };
   Status CreateIn(const Hierarchy& hierarchy, const std::string& path) const;
   Status RemoveIn(const Hierarchy& hierarchy, const std::string& path) const;
-  /// By pids alone, without cgroup.kill.
-  Status KillOnce(const std::string& path) const;
 
   CgroupMode mode_ = CgroupMode::kV2;
   std::vector<Hierarchy> hierarchies_;

@@ -24,9 +24,10 @@ Result<std::string> ReadAll(int fd, std::string_view name, Bytes limit = MiB(4))
 /// Writes all of `text`, over short writes and EINTR.
 Status WriteAll(int fd, std::string_view text, std::string_view name);
 
-/// Creates or truncates, then writes. Not atomic: see atomic_file.h. For /proc and /sys: one
-/// write(2).
+/// Creates or truncates, then writes. Not atomic: see atomic_file.h.
 Status WriteFile(const std::string& path, std::string_view text, mode_t mode = 0644);
+/// One write(2) to a file that must exist: for /proc, /sys and cgroups.
+Status WriteExisting(const std::string& path, std::string_view text);
 /// O_APPEND, created when absent.
 Status AppendFile(const std::string& path, std::string_view text, mode_t mode = 0644);
 

@@ -1,0 +1,23 @@
+#include "libs/os/file_lock.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <cerrno>
+
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+
+namespace crisp::os {
+
+Result<FileLock> FileLock::TryLock(const std::string& path) {
+  constexpr mode_t kMode = 0600;
+  UniqueFd fd = CRISP_TRY(Open(path, O_RDWR | O_CREAT, kMode));
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) return Unavailable("lock {}: another process holds it", path);
+    return Status::Errno(errno, "lock {}", path);
+  }
+  return FileLock(std::move(fd));
+}
+
+}  // namespace crisp::os

@@ -1,0 +1,334 @@
+#include "libs/os/mount.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <string_view>
+
+#include "libs/base/cleanup.h"
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+#include "libs/os/unique_fd.h"
+
+namespace crisp::os {
+namespace {
+
+constexpr std::size_t kMountDataLimit = 4095;  // one page, less the final zero
+
+/// What the kernel left to be read on a file system context: "e overlay: ...".
+std::string ContextMessages(int context) {
+  std::string all;
+  std::array<char, 512> line;
+  while (true) {
+    const ssize_t length = ::read(context, line.data(), line.size());
+    if (length <= 0) return all;
+    if (!all.empty()) all += "; ";
+    all.append(line.data(), static_cast<std::size_t>(length));
+    while (!all.empty() && all.back() == '\n') all.pop_back();
+  }
+}
+
+Status ContextError(int error, int context, std::string_view what) {
+  const std::string words = ContextMessages(context);
+  if (words.empty()) return Status::FromErrno(error, what);
+  return Status::Errno(error, "{} ({})", what, words);
+}
+
+/// `\` and `:` (and `,` for the option string) are special to overlayfs.
+std::string Escape(std::string_view path, std::string_view special) {
+  std::string escaped;
+  for (const char c : path) {
+    if (special.find(c) != std::string_view::npos) escaped.push_back('\\');
+    escaped.push_back(c);
+  }
+  return escaped;
+}
+
+unsigned AttributeOf(std::string_view option) {
+  if (option == "ro") return MOUNT_ATTR_RDONLY;
+  if (option == "nodev") return MOUNT_ATTR_NODEV;
+  if (option == "nosuid") return MOUNT_ATTR_NOSUID;
+  if (option == "noexec") return MOUNT_ATTR_NOEXEC;
+  return 0;
+}
+
+unsigned long FlagOf(std::string_view option) {
+  if (option == "ro") return MS_RDONLY;
+  if (option == "nodev") return MS_NODEV;
+  if (option == "nosuid") return MS_NOSUID;
+  if (option == "noexec") return MS_NOEXEC;
+  return 0;
+}
+
+/// False: this kernel cannot; mount(2) may.
+Result<bool> MountOverlayByContext(const Overlay& overlay, const std::string& target) {
+  const UniqueFd context(::fsopen("overlay", FSOPEN_CLOEXEC));
+  if (!context) {
+    if (errno == ENOSYS || errno == EPERM) return false;
+    return Status::Errno(errno, "fsopen overlay");
+  }
+  const auto set = [&context](const char* key, const std::string& value) {
+    return ::fsconfig(context.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0);
+  };
+  if (set("source", "overlay") != 0) return ContextError(errno, context.get(), "overlay: source");
+  bool first = true;
+  for (const std::string& lower : overlay.lower_dirs) {
+    if (set("lowerdir+", lower) != 0) {
+      // Before Linux 6.8 there is no such key; paths are only looked up later or named in the
+      // error.
+      const int error = errno;
+      if (first && error == EINVAL) return false;
+      return ContextError(error, context.get(), fmt::format("overlay: lower layer {}", lower));
+    }
+    first = false;
+  }
+  if (!overlay.upper_dir.empty()) {
+    if (set("upperdir", overlay.upper_dir) != 0) {
+      return ContextError(errno, context.get(),
+                          fmt::format("overlay: upper {}", overlay.upper_dir));
+    }
+    if (set("workdir", overlay.work_dir) != 0) {
+      return ContextError(errno, context.get(), fmt::format("overlay: work {}", overlay.work_dir));
+    }
+  }
+  unsigned attributes = 0;
+  for (const std::string& option : overlay.options) {
+    if (const unsigned attribute = AttributeOf(option); attribute != 0) {
+      attributes |= attribute;
+      continue;
+    }
+    const std::size_t equals = option.find('=');
+    const int done = equals == std::string::npos
+                         ? ::fsconfig(context.get(), FSCONFIG_SET_FLAG, option.c_str(), nullptr, 0)
+                         : set(option.substr(0, equals).c_str(), option.substr(equals + 1));
+    if (done != 0) {
+      return ContextError(errno, context.get(), fmt::format("overlay: option {}", option));
+    }
+  }
+  if (::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
+    return ContextError(errno, context.get(), "overlay: create");
+  }
+  const UniqueFd mount(::fsmount(context.get(), FSMOUNT_CLOEXEC, attributes));
+  if (!mount) return ContextError(errno, context.get(), "overlay: fsmount");
+  if (::move_mount(mount.get(), "", AT_FDCWD, target.c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0) {
+    return Status::Errno(errno, "overlay: attach");
+  }
+  return true;
+}
+
+Status MountOverlayByString(const Overlay& overlay, const std::string& target) {
+  std::string data = "lowerdir=";
+  for (std::size_t i = 0; i < overlay.lower_dirs.size(); ++i) {
+    if (i > 0) data.push_back(':');
+    data += Escape(overlay.lower_dirs[i], "\\:,");
+  }
+  if (!overlay.upper_dir.empty()) {
+    data += ",upperdir=" + Escape(overlay.upper_dir, "\\,");
+    data += ",workdir=" + Escape(overlay.work_dir, "\\,");
+  }
+  unsigned long flags = 0;
+  for (const std::string& option : overlay.options) {
+    if (const unsigned long flag = FlagOf(option); flag != 0) {
+      flags |= flag;
+    } else {
+      data += "," + option;
+    }
+  }
+  if (data.size() > kMountDataLimit) {
+    return InvalidArgument("overlay: {} layers make {} bytes of options, this kernel takes {}",
+                           overlay.lower_dirs.size(), data.size(), kMountDataLimit);
+  }
+  return Mount({.source = "overlay",
+                .target = target,
+                .type = "overlay",
+                .flags = flags,
+                .data = std::move(data)});
+}
+
+/// mountinfo writes blank, tab, newline and backslash as \ooo.
+std::string Unescape(std::string_view text) {
+  std::string plain;
+  plain.reserve(text.size());
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto is_octal = [&text](std::size_t at) { return text[at] >= '0' && text[at] <= '7'; };
+    if (text[i] == '\\' && i + 3 < text.size() && is_octal(i + 1) && is_octal(i + 2) &&
+        is_octal(i + 3)) {
+      plain.push_back(static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 +
+                                        (text[i + 3] - '0')));
+      i += 3;
+    } else {
+      plain.push_back(text[i]);
+    }
+  }
+  return plain;
+}
+
+std::vector<std::string_view> SplitWords(std::string_view line) {
+  std::vector<std::string_view> words;
+  std::size_t start = 0;
+  while (start <= line.size()) {
+    const std::size_t end = std::min(line.find(' ', start), line.size());
+    words.push_back(line.substr(start, end - start));
+    start = end + 1;
+  }
+  return words;
+}
+
+bool ParseInt(std::string_view text, int& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+/// "36 35 98:0 /root /mnt rw,noatime master:1 - ext3 /dev/root rw,errors=continue"
+bool ParseMountLine(std::string_view line, MountEntry& entry) {
+  const std::vector<std::string_view> words = SplitWords(line);
+  constexpr std::size_t kFirstTag = 6;
+  if (words.size() < kFirstTag + 4) return false;
+  if (!ParseInt(words[0], entry.id) || !ParseInt(words[1], entry.parent)) return false;
+  entry.root = Unescape(words[3]);
+  entry.mount_point = Unescape(words[4]);
+  entry.options = words[5];
+  std::size_t next = kFirstTag;
+  while (next < words.size() && words[next] != "-") entry.tags.emplace_back(words[next++]);
+  if (next + 3 >= words.size()) return false;
+  entry.type = words[next + 1];
+  entry.source = Unescape(words[next + 2]);
+  entry.super_options = words[next + 3];
+  return true;
+}
+
+/// The flags that a remount of a bind must repeat, because they may be locked.
+unsigned long FlagsOf(const std::string& path) {
+  struct statvfs info = {};
+  if (::statvfs(path.c_str(), &info) != 0) return 0;
+  unsigned long flags = 0;
+  if ((info.f_flag & ST_RDONLY) != 0) flags |= MS_RDONLY;
+  if ((info.f_flag & ST_NOSUID) != 0) flags |= MS_NOSUID;
+  if ((info.f_flag & ST_NODEV) != 0) flags |= MS_NODEV;
+  if ((info.f_flag & ST_NOEXEC) != 0) flags |= MS_NOEXEC;
+  if ((info.f_flag & ST_NOATIME) != 0) flags |= MS_NOATIME;
+  if ((info.f_flag & ST_NODIRATIME) != 0) flags |= MS_NODIRATIME;
+  if ((info.f_flag & ST_RELATIME) != 0) flags |= MS_RELATIME;
+  return flags;
+}
+
+bool IsAtOrBelow(std::string_view path, std::string_view prefix) {
+  if (!path.starts_with(prefix)) return false;
+  return path.size() == prefix.size() || path[prefix.size()] == '/';
+}
+
+}  // namespace
+
+Status Mount(const MountArgs& args) {
+  const char* type = args.type.empty() ? nullptr : args.type.c_str();
+  const char* data = args.data.empty() ? nullptr : args.data.c_str();
+  const char* source = args.source.empty() ? "none" : args.source.c_str();
+  if (::mount(source, args.target.c_str(), type, args.flags, data) == 0) return Status::Ok();
+  return Status::Errno(errno, "mount {} {} on {}", args.type.empty() ? "-" : args.type, args.source,
+                       args.target);
+}
+
+Status BindMount(const std::string& source, const std::string& target, const BindOptions& options) {
+  const unsigned long recursive = options.recursive ? static_cast<unsigned long>(MS_REC) : 0UL;
+  CRISP_TRY(Mount({.source = source, .target = target, .flags = MS_BIND | recursive}));
+  const unsigned long wanted =
+      options.extra_flags | (options.readonly ? static_cast<unsigned long>(MS_RDONLY) : 0UL);
+  if (wanted == 0) return Status::Ok();
+  Cleanup undo([&target] { ::umount2(target.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW); });
+  CRISP_TRY(Mount({.source = source,
+                   .target = target,
+                   .flags = MS_REMOUNT | MS_BIND | wanted | FlagsOf(target)}));
+  undo.Dismiss();
+  return Status::Ok();
+}
+
+Status MountOverlay(const Overlay& overlay, const std::string& target) {
+  if (overlay.lower_dirs.empty()) return InvalidArgument("overlay: no lower layer");
+  const auto& options = overlay.options;
+  if (overlay.upper_dir.empty() && overlay.lower_dirs.size() == 1) {
+    // The kernel wants two layers at least.
+    return BindMount(overlay.lower_dirs.front(), target, {.readonly = true});
+  }
+  if (!overlay.upper_dir.empty() &&
+      std::find(options.begin(), options.end(), "volatile") != options.end()) {
+    CRISP_TRY(RemoveTree(overlay.work_dir + "/work/incompat/volatile"));
+  }
+  const bool done = CRISP_TRY(MountOverlayByContext(overlay, target).While("mount on {}", target));
+  if (done) return Status::Ok();
+  return MountOverlayByString(overlay, target);
+}
+
+Status Unmount(const std::string& path, UnmountHow how) {
+  const int flags = UMOUNT_NOFOLLOW | (how == UnmountHow::kLazy ? MNT_DETACH : 0);
+  if (::umount2(path.c_str(), flags) == 0) return Status::Ok();
+  if (errno == EINVAL || errno == ENOENT || errno == ENOTDIR) return Status::Ok();
+  return Status::Errno(errno, "unmount {}", path);
+}
+
+Status UnmountBelow(const std::string& prefix) {
+  std::string clean = prefix;
+  while (clean.size() > 1 && clean.back() == '/') clean.pop_back();
+  if (clean.empty() || clean.front() != '/' || clean == "/") {
+    return InvalidArgument("unmount below '{}': not a path to do that with", prefix);
+  }
+  // More than once: what another mount hides only shows after that one has gone.
+  constexpr int kMaxRounds = 16;
+  for (int round = 0; round < kMaxRounds; ++round) {
+    std::vector<MountEntry> mounts = CRISP_TRY(ReadMounts());
+    std::reverse(mounts.begin(), mounts.end());
+    bool found = false;
+    for (const MountEntry& mount : mounts) {
+      if (!IsAtOrBelow(mount.mount_point, clean)) continue;
+      found = true;
+      const Status status = Unmount(mount.mount_point);
+      if (status.ok()) continue;
+      if (status.error() != EBUSY) return status;
+      CRISP_TRY(Unmount(mount.mount_point, UnmountHow::kLazy));
+    }
+    if (!found) return Status::Ok();
+  }
+  return FailedPrecondition("unmount below {}: mounts are still there", clean);
+}
+
+Result<std::vector<MountEntry>> ParseMounts(const std::string& text) {
+  std::vector<MountEntry> entries;
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    const std::size_t end = std::min(rest.find('\n'), rest.size());
+    const std::string_view line = rest.substr(0, end);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    if (line.empty()) continue;
+    MountEntry entry;
+    if (!ParseMountLine(line, entry)) return DataLoss("not a line of mountinfo: '{}'", line);
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
+Result<std::vector<MountEntry>> ReadMounts(const std::string& path) {
+  const std::string text = CRISP_TRY(ReadFile(path, MiB(64)));
+  return ParseMounts(text);
+}
+
+Result<bool> IsMountPoint(const std::string& path) {
+  struct statx info = {};
+  if (::statx(AT_FDCWD, path.c_str(), AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE, &info) !=
+      0) {
+    if (errno == ENOENT || errno == ENOTDIR) return false;
+    return Status::Errno(errno, "statx {}", path);
+  }
+  return (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
+Status SetPropagation(const std::string& path, unsigned long flags) {
+  if (::mount("none", path.c_str(), nullptr, flags, nullptr) == 0) return Status::Ok();
+  return Status::Errno(errno, "set the propagation of {}", path);
+}
+
+}  // namespace crisp::os

@@ -1,0 +1,164 @@
+#include "libs/os/namespaces.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string_view>
+#include <system_error>
+#include <thread>
+
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+
+namespace crisp::os {
+namespace {
+
+constexpr decltype(std::declval<struct statfs>().f_type) kNsfsMagic = 0x6e736673;
+
+int CloneFlag(NamespaceKind kind) {
+  switch (kind) {
+    case NamespaceKind::kNet: return CLONE_NEWNET;
+    case NamespaceKind::kIpc: return CLONE_NEWIPC;
+    case NamespaceKind::kUts: return CLONE_NEWUTS;
+  }
+  return 0;
+}
+
+const char* ProcPath(NamespaceKind kind) {
+  switch (kind) {
+    case NamespaceKind::kNet: return "/proc/thread-self/ns/net";
+    case NamespaceKind::kIpc: return "/proc/thread-self/ns/ipc";
+    case NamespaceKind::kUts: return "/proc/thread-self/ns/uts";
+  }
+  return "";
+}
+
+/// Runs `fn` on a thread of its own and waits for it: that thread may leave the daemon's
+/// namespaces, because it ends.
+Status OnOwnThread(const std::function<Status()>& fn) {
+  Status status;
+  try {
+    std::thread thread([&status, &fn] { status = fn(); });
+    thread.join();
+  } catch (const std::system_error& error) {
+    return ResourceExhausted("start a thread: {}", error.what());
+  }
+  return status;
+}
+
+Status MakePinFile(const std::string& path) {
+  constexpr mode_t kMode = 0444;
+  if (CRISP_TRY(IsPinnedNamespace(path))) {
+    return AlreadyExists("pin a namespace: {} holds one already", path);
+  }
+  CRISP_TRY(Open(path, O_RDONLY | O_CREAT | O_NOFOLLOW, kMode));
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<std::vector<NamespacePin>> NamespacePin::Create(const std::vector<NamespaceTarget>& targets,
+                                                       const std::function<Status()>& setup) {
+  int flags = 0;
+  for (const NamespaceTarget& target : targets) flags |= CloneFlag(target.kind);
+  if (flags == 0) return std::vector<NamespacePin>();
+  std::vector<NamespacePin> pins;
+  pins.reserve(targets.size());
+  const Status made = OnOwnThread([&targets, &setup, &pins, flags]() -> Status {
+    if (::unshare(flags) != 0) return Status::Errno(errno, "make new namespaces");
+    if (setup) CRISP_TRY(setup());
+    for (const NamespaceTarget& target : targets) {
+      CRISP_TRY(MakePinFile(target.path));
+      pins.push_back(NamespacePin(target.path));
+      if (::mount(ProcPath(target.kind), target.path.c_str(), nullptr, MS_BIND, nullptr) != 0) {
+        return Status::Errno(errno, "pin a namespace at {}", target.path);
+      }
+    }
+    return Status::Ok();
+  });
+  if (!made.ok()) return made;
+  return pins;
+}
+
+NamespacePin& NamespacePin::operator=(NamespacePin&& other) noexcept {
+  if (this != &other) {
+    if (!path_.empty()) static_cast<void>(UnpinNamespace(path_).ok());
+    path_ = std::exchange(other.path_, {});
+  }
+  return *this;
+}
+
+NamespacePin::~NamespacePin() {
+  // Best effort: whoever finds the file at the next start unpins it again.
+  if (!path_.empty()) static_cast<void>(UnpinNamespace(path_).ok());
+}
+
+Status UnpinNamespace(const std::string& path) {
+  // Lazily: a copy of the mount in another mount namespace must not make it busy.
+  while (::umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {
+  }
+  if (errno != EINVAL && errno != ENOENT && errno != ENOTDIR) {
+    return Status::Errno(errno, "unpin the namespace {}", path);
+  }
+  return RemoveFile(path);
+}
+
+Result<bool> IsPinnedNamespace(const std::string& path) {
+  struct statfs info = {};
+  if (::statfs(path.c_str(), &info) != 0) {
+    if (errno == ENOENT || errno == ENOTDIR) return false;
+    return Status::Errno(errno, "statfs {}", path);
+  }
+  return info.f_type == kNsfsMagic;
+}
+
+Status RunInNamespaces(const std::vector<std::string>& paths, const std::function<Status()>& fn) {
+  std::vector<UniqueFd> namespaces;
+  namespaces.reserve(paths.size());
+  for (const std::string& path : paths) {
+    namespaces.push_back(CRISP_TRY(Open(path, O_RDONLY)));
+  }
+  return OnOwnThread([&namespaces, &paths, &fn]() -> Status {
+    for (std::size_t i = 0; i < namespaces.size(); ++i) {
+      if (::setns(namespaces[i].get(), 0) != 0) {
+        return Status::Errno(errno, "enter the namespace {}", paths[i]);
+      }
+    }
+    return fn();
+  });
+}
+
+Status RunInNamespace(const std::string& path, const std::function<Status()>& fn) {
+  return RunInNamespaces({path}, fn);
+}
+
+Status WriteSysctl(const std::string& name, const std::string& value) {
+  std::string path = name;
+  const std::size_t separator = name.find_first_of("./");
+  if (separator != std::string::npos && name[separator] == '.') {
+    for (char& c : path) {
+      if (c == '.') {
+        c = '/';
+      } else if (c == '/') {
+        c = '.';
+      }
+    }
+  }
+  std::string_view rest = path;
+  while (true) {
+    const std::size_t end = std::min(rest.find('/'), rest.size());
+    const std::string_view part = rest.substr(0, end);
+    if (part.empty() || part == "." || part == ".." || part.find('\0') != std::string_view::npos) {
+      return InvalidArgument("sysctl '{}': not a name", name);
+    }
+    if (end == rest.size()) break;
+    rest.remove_prefix(end + 1);
+  }
+  return WriteExisting("/proc/sys/" + path, value).While("sysctl {}", name);
+}
+
+}  // namespace crisp::os
