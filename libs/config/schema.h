@@ -1,0 +1,100 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "libs/base/result.h"
+#include "libs/base/status.h"
+#include "libs/base/units.h"
+
+namespace crisp::config {
+
+/// What it costs to change a key.
+enum class Cost {
+  kLive,     // `kill -HUP`, at once
+  kNewPods,  // a restart of the daemon; pods and containers that exist keep the old value
+  kRestart,  // a restart of the daemon
+};
+
+struct Doc {
+  std::string text;
+  std::string unit;  // "seconds", "bytes"; empty when the value says it all
+  Cost cost = Cost::kRestart;
+};
+
+namespace internal {
+struct Node;  // a key, a section or a map of structs
+}
+
+/// The keys of a file and the fields that they fill. A field's value at registration is its
+/// default. The schema keeps pointers: the struct must outlive it and stay where it is.
+class Schema {
+ public:
+  using Check = std::function<Status(const std::string& value)>;
+
+  Schema();
+  Schema(Schema&&) noexcept;
+  Schema& operator=(Schema&&) noexcept;
+  ~Schema();
+
+  /// A heading for the keys below `path` ("crid").
+  Schema& Section(std::string path, std::string text);
+
+  Schema& Bool(std::string path, bool* field, Doc doc);
+  Schema& Int(std::string path, std::int64_t* field, std::int64_t min, std::int64_t max, Doc doc);
+  /// `path` ends in _seconds; whole seconds.
+  Schema& Seconds(std::string path, std::chrono::seconds* field, std::int64_t min, std::int64_t max,
+                  Doc doc);
+  /// A count of bytes, or a number with KiB, MiB or GiB.
+  Schema& Size(std::string path, Bytes* field, Bytes min, Bytes max, Doc doc);
+  Schema& Text(std::string path, std::string* field, Doc doc, Check check = nullptr);
+  Schema& OneOf(std::string path, std::string* field, std::vector<std::string> choices, Doc doc);
+  /// An absolute path without "..", or empty where `may_be_empty`.
+  Schema& Path(std::string path, std::string* field, bool may_be_empty, Doc doc);
+  /// A list of texts; a later file replaces the whole list. `check` sees each entry.
+  Schema& List(std::string path, std::vector<std::string>* field, Doc doc, Check check = nullptr);
+  /// A map of structs by name; files merge by name, and an entry of `null` takes the name away.
+  /// `keys` registers the keys of one entry.
+  template <typename T>
+  Schema& Map(std::string path, std::map<std::string, T>* field, Doc doc,
+              std::function<void(Schema&, T&)> keys) {
+    return MapOf(
+        std::move(path), std::move(doc),
+        [field] {
+          std::vector<std::string> names;
+          for (const auto& [name, entry] : *field) names.push_back(name);
+          return names;
+        },
+        [field, keys = std::move(keys)](const std::string& name, Schema& schema) {
+          keys(schema, (*field)[name]);
+        },
+        [field](const std::string& name) { field->erase(name); });
+  }
+
+  /// Reads one document over what the fields hold. `name` is for errors. On failure some fields may
+  /// be set already.
+  Status LoadText(std::string_view yaml, const std::string& name) const;
+  Status LoadFile(const std::string& path) const;
+  /// `path`, then `<path>.d/*.yaml` in the order of their names. `path` may be absent when
+  /// `optional`.
+  Status LoadFiles(const std::string& path, bool optional) const;
+
+  /// The fields as YAML; with `commented` each key has its text, unit, default and cost above it.
+  std::string Dump(bool commented) const;
+
+ private:
+  Schema& MapOf(std::string path, Doc doc, std::function<std::vector<std::string>()> names,
+                std::function<void(const std::string&, Schema&)> entry,
+                std::function<void(const std::string&)> erase);
+
+  std::unique_ptr<internal::Node> root_;
+};
+
+}  // namespace crisp::config

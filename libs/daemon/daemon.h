@@ -1,0 +1,104 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libs/base/result.h"
+#include "libs/base/status.h"
+#include "libs/loop/loop.h"
+#include "libs/metrics/registry.h"
+#include "libs/settings/settings.h"
+#include "libs/work/pool.h"
+
+namespace grpc {
+class Service;
+}
+
+namespace crisp::daemon {
+
+/// What the command line says.
+struct Options {
+  std::string service;         // "rund"
+  std::string instance = "1";  // [a-z0-9-], at most 32 characters
+  std::string config = std::string(settings::kDefaultPath);
+  std::optional<std::string> log_level;  // over the settings'
+};
+
+/// --config, --instance, --log-level, --version, --help. Nothing and an exit code when there is
+/// nothing to run (help, version, a wrong flag: told on stderr).
+struct ParsedFlags {
+  std::optional<Options> options;
+  int exit_code = 0;
+};
+ParsedFlags ParseFlags(int argc, const char* const* argv, std::string_view service);
+
+/// The program's version, as CMake knows it.
+std::string_view Version();
+
+/// Something an operator should know; see daemon.v1.Problem.
+struct Problem {
+  std::string what;
+  std::string hint;
+};
+
+/// The frame of one daemon. Made and destroyed on the main thread; a composition root takes from it
+/// what its objects need. The order of a run: Create (settings, logging, directories, loop and pool
+/// are up) → the App is made (recovery; AddService) → Run (listens, READY, serves until SIGTERM or
+/// SIGINT, drains).
+class Daemon {
+ public:
+  /// Loads the settings, takes the instance's lock, makes <run_root>/<service>.
+  /// kInvalidArgument: settings. kUnavailable: this instance runs already.
+  static Result<std::unique_ptr<Daemon>> Create(const Options& options);
+  Daemon(const Daemon&) = delete;
+  Daemon& operator=(const Daemon&) = delete;
+  ~Daemon();
+
+  const Options& options() const;
+  const settings::Settings& settings() const;
+  const std::string& instance() const;
+  loop::Loop& loop();
+  work::Pool& pool();
+  metrics::Registry& metrics();
+
+  /// Before Run; the service must outlive it.
+  void AddService(grpc::Service* service);
+  /// A socket beside <run_root>/<service>/<instance>.sock (crid: the CRI socket). Before Run.
+  void AddSocket(const std::string& path);
+  /// What Info answers as problems; called at each Info, on gRPC's threads: memory work only.
+  void SetProblems(std::function<std::vector<Problem>()> problems);
+  /// `fn` runs on the main thread when the drain begins: end streams, so that the server can.
+  void OnDrain(std::function<void()> fn);
+  /// SIGHUP: `fn` gets the settings as they now are in the file (valid ones only). Runs on a pool
+  /// thread. The log level is changed by the Daemon itself.
+  void OnReload(std::function<void(const settings::Settings&)> fn);
+  /// As SIGTERM does. Any thread.
+  void RequestStop();
+
+  /// Serves until told to stop; then: not ready, no new calls, at most 10 s for those in flight.
+  /// Ok after a clean drain.
+  Status Run();
+
+ private:
+  struct Impl;
+  explicit Daemon(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A daemon's own part: made after the frame, gone before it.
+class App {
+ public:
+  virtual ~App() = default;
+};
+
+/// The whole of main(): flags, frame, `make`, Run, exit code (0 clean, 1 failed, 2 wrong flags).
+///   int main(int argc, char** argv) { return daemon::Main(argc, argv, "rund", rund::MakeApp); }
+int Main(int argc, const char* const* argv, std::string_view service,
+         const std::function<Result<std::unique_ptr<App>>(Daemon&)>& make);
+
+}  // namespace crisp::daemon

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "libs/base/status.h"
+
+namespace crisp::daemon {
+
+/// systemd's readiness protocol: one datagram ("READY=1", "STOPPING=1", "STATUS=...") to the socket
+/// that NOTIFY_SOCKET names (a path, or @abstract). Ok without one.
+Status Notify(std::string_view state);
+/// The same to a given socket.
+Status NotifyTo(const std::string& socket, std::string_view state);
+
+}  // namespace crisp::daemon

@@ -1,0 +1,151 @@
+#pragma once
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <cstddef>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "libs/base/status.h"
+#include "libs/rpc/status.h"
+
+namespace crisp::rpc {
+
+/// One stream of events to any number of readers (a server-streaming method). Each reader has a
+/// queue; one that falls more than `max_queue` events behind is closed with RESOURCE_EXHAUSTED (it
+/// comes back and gets a fresh start). Any thread.
+template <typename Event>
+class Broadcast {
+ public:
+  using EventPtr = std::shared_ptr<const Event>;
+
+  explicit Broadcast(std::size_t max_queue = 4096) : state_(std::make_shared<State>(max_queue)) {}
+  Broadcast(const Broadcast&) = delete;
+  Broadcast& operator=(const Broadcast&) = delete;
+  ~Broadcast() { Close(Unavailable("the server stops")); }
+
+  /// The reactor of a new reader, to be returned by the method; `first` (if any) is what it gets
+  /// before any later Publish. Whoever wants no gap between a snapshot and what follows calls Open
+  /// and Publish under the same lock (both only queue).
+  grpc::ServerWriteReactor<Event>* Open(grpc::CallbackServerContext* context,
+                                        EventPtr first = nullptr) {
+    auto* stream = new Stream(state_, context);  // deletes itself in OnDone
+    std::unique_lock lock(state_->mutex);
+    if (state_->closed) {
+      const Status why = state_->why;
+      lock.unlock();
+      stream->Finish(ToGrpc(why));
+      return stream;
+    }
+    state_->streams.insert(stream);
+    if (first != nullptr) stream->Push(std::move(first));
+    return stream;
+  }
+
+  /// Queues the event for every reader.
+  void Publish(EventPtr event) {
+    std::lock_guard lock(state_->mutex);
+    for (Stream* stream : state_->streams) stream->Push(event);
+  }
+
+  /// Ends every stream, and those that come later at once.
+  void Close(const Status& why) {
+    std::lock_guard lock(state_->mutex);
+    if (state_->closed) return;
+    state_->closed = true;
+    state_->why = why;
+    for (Stream* stream : state_->streams) stream->End(ToGrpc(why));
+  }
+
+  std::size_t readers() const {
+    std::lock_guard lock(state_->mutex);
+    return state_->streams.size();
+  }
+
+ private:
+  class Stream;
+  struct State {
+    explicit State(std::size_t limit) : max_queue(limit) {}
+    const std::size_t max_queue;
+    std::mutex mutex;
+    std::set<Stream*> streams;
+    bool closed = false;
+    Status why;
+  };
+
+  /// All its fields are under State::mutex. The calls into gRPC made with it held only queue: their
+  /// reactions come on gRPC's threads.
+  class Stream final : public grpc::ServerWriteReactor<Event> {
+   public:
+    Stream(std::shared_ptr<State> state, grpc::CallbackServerContext* context)
+        : state_(std::move(state)), context_(context) {}
+
+    void Push(EventPtr event) {
+      if (ended_) return;
+      if (queue_.size() >= state_->max_queue) {
+        End(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "the reader is too slow"));
+        // A write that the reader's window holds back would never end.
+        if (writing_) context_->TryCancel();
+        return;
+      }
+      queue_.push_back(std::move(event));
+      if (!writing_) WriteNext();
+    }
+    void End(grpc::Status status) {
+      if (ended_) return;
+      ended_ = true;
+      queue_.clear();
+      last_ = std::move(status);
+      if (!writing_) this->Finish(last_);
+    }
+
+    void OnWriteDone(bool ok) override {
+      std::lock_guard lock(state_->mutex);
+      writing_ = false;
+      written_ = nullptr;
+      if (ended_) {
+        this->Finish(last_);
+      } else if (!ok) {
+        End(grpc::Status(grpc::StatusCode::CANCELLED, "the reader went away"));
+      } else if (!queue_.empty()) {
+        WriteNext();
+      }
+    }
+    void OnCancel() override {
+      std::lock_guard lock(state_->mutex);
+      End(grpc::Status(grpc::StatusCode::CANCELLED, "the reader went away"));
+    }
+    void OnDone() override {
+      {
+        std::lock_guard lock(state_->mutex);
+        state_->streams.erase(this);
+      }
+      delete this;
+    }
+
+   private:
+    void WriteNext() {
+      writing_ = true;
+      written_ = std::move(queue_.front());
+      queue_.pop_front();
+      this->StartWrite(written_.get());
+    }
+
+    std::shared_ptr<State> state_;
+    grpc::CallbackServerContext* context_;
+    std::deque<EventPtr> queue_;
+    EventPtr written_;
+    grpc::Status last_;
+    bool writing_ = false;
+    bool ended_ = false;
+  };
+
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace crisp::rpc

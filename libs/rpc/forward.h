@@ -1,0 +1,54 @@
+#pragma once
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <functional>
+#include <string>
+
+#include "libs/base/status.h"
+#include "libs/rpc/peer.h"
+
+namespace crisp::rpc {
+
+/// Passes a raw unary call on to a peer: callback in, callback out, no thread, no parsing. For the
+/// handlers of WithRawCallbackMethod_*. `method` is "/package.Service/Method". The caller's
+/// deadline, cancellation and request id go along. While the peer is away the call waits, at most
+/// peer.wait(): then UNAVAILABLE names it.
+grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context,
+                                  const grpc::ByteBuffer* request, grpc::ByteBuffer* response,
+                                  const Peer& peer, const std::string& method);
+/// The same with other request bytes than those that came.
+grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context, grpc::ByteBuffer request,
+                                  grpc::ByteBuffer* response, const Peer& peer,
+                                  const std::string& method);
+/// The same, and `answered` sees the peer's answer (and may replace it) before it is passed on.
+/// Runs on gRPC's thread: memory work only.
+using Answered = std::function<Status(const Status&, grpc::ByteBuffer&)>;
+grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context, grpc::ByteBuffer request,
+                                  grpc::ByteBuffer* response, const Peer& peer,
+                                  const std::string& method, Answered answered);
+
+/// Raw bytes to a message and back. kInvalidArgument when they do not parse.
+template <typename Message>
+Status ParseBytes(const grpc::ByteBuffer& bytes, Message& message);
+template <typename Message>
+grpc::ByteBuffer ToBytes(const Message& message);
+/// The bytes as one string, for messages that are spliced together, and back.
+std::string BytesToString(const grpc::ByteBuffer& bytes);
+grpc::ByteBuffer StringToBytes(std::string_view text);
+
+template <typename Message>
+Status ParseBytes(const grpc::ByteBuffer& bytes, Message& message) {
+  if (!message.ParseFromString(BytesToString(bytes))) {
+    return InvalidArgument("the request is no valid {}", message.GetTypeName());
+  }
+  return Status::Ok();
+}
+template <typename Message>
+grpc::ByteBuffer ToBytes(const Message& message) {
+  return StringToBytes(message.SerializeAsString());
+}
+
+}  // namespace crisp::rpc

@@ -1,0 +1,114 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libs/base/result.h"
+#include "libs/base/status.h"
+#include "libs/base/units.h"
+
+namespace crisp::settings {
+
+inline constexpr std::string_view kDefaultPath = "/etc/crisp/crisp.yaml";
+
+struct Log {
+  std::string level = "info";
+  std::string format = "text";
+};
+
+struct Crid {
+  std::string socket;  // empty = <run_root>/crisp.sock; Resolved() fills it
+  std::string metrics_address = "127.0.0.1:9540";
+  std::chrono::seconds peer_wait{5};
+  std::chrono::seconds reconcile{60};
+  std::chrono::seconds run_pod_timeout{240};
+  std::chrono::seconds create_timeout{240};
+};
+
+struct Imaged {
+  std::int64_t parallel_layers = 4;
+  std::int64_t parallel_pulls = 8;
+  std::vector<std::string> insecure_registries;
+  std::vector<std::string> pinned_images;
+  std::chrono::seconds orphan_grace{120};
+  std::chrono::seconds stall_timeout{60};
+  std::chrono::seconds pull_timeout{3600};
+  Bytes max_layer_size = GiB(64);  // unpacked
+  Bytes max_manifest_size = MiB(4);
+  std::int64_t max_layers = 127;
+};
+
+struct Netd {
+  std::string conf_dir = "/etc/cni/net.d";
+  std::vector<std::string> bin_dirs = {"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"};
+  std::string cache_dir;  // empty = <state_root>/netd/cni-cache; Resolved() fills it
+  std::string default_network;
+  std::chrono::seconds attach_timeout{120};
+  std::chrono::seconds detach_timeout{60};
+  std::chrono::seconds orphan_grace{120};
+};
+
+struct Runtime {
+  std::string path;
+  std::string
+      root;  // empty = <run_root>/rund/<instance>/runtimes/<name>: see Settings::RuntimeRoot
+};
+
+struct Rund {
+  std::string conmon = "/usr/bin/conmon";
+  std::string
+      pause;  // empty = crisp-pause beside the rund binary, else /usr/libexec/crisp/crisp-pause
+  std::string default_runtime = "runc";
+  std::map<std::string, Runtime> runtimes = {{"crun", {"/usr/bin/crun", ""}},
+                                             {"runc", {"/usr/bin/runc", ""}}};
+  std::string cgroup_driver = "cgroupfs";  // cgroupfs | systemd
+  std::vector<std::string> default_capabilities = {"CHOWN",   "DAC_OVERRIDE",     "FSETID",
+                                                   "FOWNER",  "SETGID",           "SETUID",
+                                                   "SETPCAP", "NET_BIND_SERVICE", "KILL"};
+  std::vector<std::string> default_ulimits;  // "nofile=1024:2048"
+  std::string seccomp_profile;               // empty = built in
+  std::chrono::seconds abandoned_grace{120};
+  std::chrono::seconds runtime_timeout{120};
+  Bytes max_log_size{0};  // of a container's log file before conmon stops writing; 0 = no limit
+};
+
+/// The whole file. Defaults are the values of a fresh object.
+struct Settings {
+  Log log;
+  std::string state_root = "/var/lib/crisp";
+  std::string run_root = "/run/crisp";
+  Crid crid;
+  Imaged imaged;
+  Netd netd;
+  Rund rund;
+
+  /// What no single key can know: paths, names that must exist, values that exclude each other.
+  /// kInvalidArgument names the key.
+  Status Validate() const;
+  /// The same with the empty paths that follow from the roots filled in. Load answers this.
+  Settings Resolved() const;
+
+  /// <run_root>/<service>/<instance>.sock
+  std::string Socket(std::string_view service, std::string_view instance) const;
+  /// <run_root>/<service>/<instance>.metrics.sock
+  std::string MetricsSocket(std::string_view service, std::string_view instance) const;
+  /// The state root of an OCI runtime (its `root`, or the default below run_root). kNotFound for an
+  /// unknown name.
+  Result<std::string> RuntimeRoot(const std::string& name, std::string_view instance) const;
+};
+
+/// Reads `path` and `<path>.d/*.yaml`, validates, resolves. The default path may be absent (then
+/// the defaults hold); any other must exist. kInvalidArgument: "file:line: key: what".
+Result<Settings> Load(const std::string& path);
+
+/// The settings as YAML, each key with its text, unit and cost of change: `crispctl config` prints
+/// it, and deploy/config/crisp.yaml is the one of the defaults.
+std::string DumpCommented(const Settings& settings);
+/// Without comments.
+std::string Dump(const Settings& settings);
+
+}  // namespace crisp::settings

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string_view>
+
+#include "libs/base/call_context.h"
+#include "libs/base/status.h"
+
+namespace crisp::work {
+
+/// Kinds of work by how long they hold a thread. kFast: reads of memory (rpc::Unary runs it inline,
+/// without the pool). kMutate: create, start, remove, mount, CNI. kWait: a stop's grace, ExecSync.
+/// kBulk: layers, garbage. kFlight: the work of Flights, which callers in other lanes wait for; do
+/// not use it for anything else.
+enum class Lane { kFast, kMutate, kWait, kBulk, kFlight };
+inline constexpr std::size_t kLanes = 5;
+/// "fast", "mutate", ...: for metrics.
+std::string_view LaneName(Lane lane);
+
+struct LaneOptions {
+  /// Threads at the same time.
+  std::size_t cap = 16;
+  /// Tasks waiting beyond them.
+  std::size_t queue = 1024;
+};
+
+struct PoolOptions {
+  LaneOptions fast{4, 4096};
+  LaneOptions mutate{16, 1024};
+  LaneOptions wait{128, 1024};
+  LaneOptions bulk{8, 1024};
+  LaneOptions flight{32, 1024};
+  /// A thread without work ends after this (its memory goes back).
+  std::chrono::milliseconds idle{10'000};
+  /// Of each thread.
+  std::size_t stack_bytes = std::size_t{512} << 10U;
+};
+
+struct LaneStats {
+  std::size_t running = 0;
+  std::size_t queued = 0;
+  std::size_t threads = 0;
+};
+
+/// Threads made on demand, per lane, that end when idle. Any thread may submit.
+class Pool {
+ public:
+  explicit Pool(const PoolOptions& options = {});
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+  /// Stop(), then waits for the threads.
+  ~Pool();
+
+  /// Runs `task` on a thread of the lane. When `cc` is over (deadline, stop) before its turn comes,
+  /// or the pool stops, `dropped` is called instead, with the reason, on a pool thread: exactly one
+  /// of the two runs for a submission that answered Ok. An exception that leaves `task` dies
+  /// loudly. kResourceExhausted: the lane's queue is full. kUnavailable: stopped.
+  Status Submit(Lane lane, const CallContext& cc, std::function<void()> task,
+                std::function<void(const Status&)> dropped = nullptr);
+
+  /// Takes no more, drops what is queued, lets what runs end. Idempotent; does not wait.
+  void Stop();
+
+  LaneStats Stats(Lane lane) const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace crisp::work
