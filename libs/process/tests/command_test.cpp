@@ -1,0 +1,173 @@
+#include "libs/process/command.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <thread>
+
+#include "libs/os/files.h"
+#include "libs/os/temp_dir.h"
+
+namespace crisp::process {
+namespace {
+
+using namespace std::chrono_literals;
+
+Command Shell(std::string script) {
+  return {.program = "/bin/sh", .args = {"-c", std::move(script)}, .env = PlainEnvironment()};
+}
+CallContext Soon() { return CallContext::Background(20s); }
+
+TEST_CASE("Run gives output, errors and the exit code apart") {
+  const auto out = Run(Soon(), Shell("echo one; echo two >&2; exit 3"));
+  REQUIRE(out.ok());
+  CHECK(out->out == "one\n");
+  CHECK(out->err == "two\n");
+  CHECK(out->exit_code == 3);
+  CHECK(out->signal == 0);
+}
+
+TEST_CASE("A program gets exactly the environment, directory and input that it is given") {
+  Command command{
+      .program = "/bin/sh",
+      .args = {"-c", "cat; pwd; env | sort | grep -v -e ^PWD= -e ^_= -e ^SHLVL= -e ^OLDPWD="},
+      .env = {"PATH=/usr/bin:/bin", "A=b c"},
+      .stdin_data = "in ",
+      .cwd = "/tmp"};
+  const auto out = Run(Soon(), command);
+  REQUIRE(out.ok());
+  CHECK(out->out == "in /tmp\nA=b c\nPATH=/usr/bin:/bin\n");
+}
+
+TEST_CASE("No descriptor but the ones named reaches the child") {
+  const int leaky = ::open("/dev/null", O_RDONLY);  // without O_CLOEXEC, as a library might
+  const int given = ::open("/etc/hostname", O_RDONLY | O_CLOEXEC);
+  Command command = Shell("ls -1 /proc/$$/fd | tr '\\n' ' '; readlink /proc/$$/fd/5");
+  command.fds = {{5, given}};
+  const auto out = Run(Soon(), command);
+  ::close(leaky);
+  ::close(given);
+  REQUIRE(out.ok());
+  CHECK(out->out == "0 1 2 5 /etc/hostname\n");
+}
+
+TEST_CASE("Descriptors whose numbers cross are passed as named") {
+  const int a = ::open("/etc/hostname", O_RDONLY | O_CLOEXEC);
+  const int b = ::open("/etc/passwd", O_RDONLY | O_CLOEXEC);
+  Command command = Shell(fmt::format("readlink /proc/$$/fd/{} /proc/$$/fd/{}", a, b));
+  command.fds = {{a, b}, {b, a}};
+  const auto out = Run(Soon(), command);
+  ::close(a);
+  ::close(b);
+  REQUIRE(out.ok());
+  CHECK(out->out == "/etc/passwd\n/etc/hostname\n");
+}
+
+TEST_CASE("What is not there cannot be started, by name and code") {
+  const auto out = Run(Soon(), {.program = "/no/such/program"});
+  CHECK(out.code() == Code::kNotFound);
+  CHECK(out.status().message().find("/no/such/program") != std::string::npos);
+  CHECK(Run(Soon(), {.program = "/etc/passwd"}).code() == Code::kPermissionDenied);
+}
+
+TEST_CASE("Death by a signal is 128 and its number") {
+  const auto out = Run(Soon(), Shell("kill -9 $$"));
+  REQUIRE(out.ok());
+  CHECK(out->exit_code == 137);
+  CHECK(out->signal == 9);
+}
+
+TEST_CASE("The deadline ends a program that ignores SIGTERM, with its children") {
+  const auto dir = os::TempDir::Create("/tmp/crisp-process-");
+  REQUIRE(dir.ok());
+  const std::string pids = dir->path() + "/pids";
+  const auto out =
+      Run(CallContext::Background(300ms),
+          Shell("trap '' TERM; sleep 100 & echo $$ $! > " + pids + "; wait; sleep 100"),
+          {.kill_grace = 50ms});
+  CHECK(out.code() == Code::kDeadlineExceeded);
+  const auto text = os::ReadFile(pids);
+  REQUIRE(text.ok());
+  const pid_t shell = std::stoi(*text);
+  const pid_t child = std::stoi(text->substr(text->find(' ')));
+  CHECK(::kill(shell, 0) != 0);
+  // The orphan is reaped by init in its own time; it does not run any more.
+  for (int i = 0; i < 1000 && os::ReadProcStat(child).ok() && os::ReadProcStat(child)->state != 'Z';
+       ++i) {
+    std::this_thread::yield();
+  }
+  CHECK((!os::ReadProcStat(child).ok() || os::ReadProcStat(child)->state == 'Z'));
+}
+
+TEST_CASE("A stop request ends the program long before its deadline") {
+  std::stop_source source;
+  const CallContext cc(std::chrono::steady_clock::now() + 100s, source.get_token(), "r");
+  const auto start = std::chrono::steady_clock::now();
+  std::jthread stopper([&source] { source.request_stop(); });
+  CHECK(Run(cc, Shell("sleep 100")).code() == Code::kCancelled);
+  CHECK(std::chrono::steady_clock::now() - start < 10s);
+}
+
+TEST_CASE("Much output is read to its end, and capped") {
+  const auto out =
+      Run(Soon(), Shell("head -c 3000000 /dev/zero; echo done >&2"), {.max_output = KiB(64)});
+  REQUIRE(out.ok());
+  CHECK(out->out.size() == 65536);
+  CHECK(out->truncated);
+  CHECK(out->err == "done\n");
+  CHECK(out->exit_code == 0);
+}
+
+TEST_CASE("Much input reaches a slow reader, and one that does not read does no harm") {
+  Command command = Shell("wc -c");
+  command.stdin_data.assign(1000000, 'x');
+  auto out = Run(Soon(), command);
+  REQUIRE(out.ok());
+  CHECK(out->out == "1000000\n");
+  command = Shell("exec 0<&-; exit 4");
+  command.stdin_data.assign(1000000, 'x');
+  out = Run(Soon(), command);
+  REQUIRE(out.ok());
+  CHECK(out->exit_code == 4);
+}
+
+TEST_CASE("A background child that holds the pipes does not hold the call") {
+  const auto start = std::chrono::steady_clock::now();
+  const auto out = Run(Soon(), Shell("sleep 30 & echo $!"), {.drain = 20ms});
+  REQUIRE(out.ok());
+  CHECK(std::chrono::steady_clock::now() - start < 10s);
+  ::kill(std::stoi(out->out), SIGKILL);
+}
+
+TEST_CASE("Spawn starts, Wait waits within the call, Reap does not wait") {
+  auto child = Spawn(Shell("sleep 100"));
+  REQUIRE(child.ok());
+  CHECK(child->Wait(CallContext::Background(10ms)).code() == Code::kDeadlineExceeded);
+  REQUIRE(child->Reap().ok());
+  CHECK_FALSE(child->Reap().value().has_value());
+  CHECK(child->pidfd().Signal(SIGKILL).ok());
+  const auto code = child->Wait(Soon());
+  REQUIRE(code.ok());
+  CHECK(*code == 137);
+  CHECK(child->Wait(Soon()).value() == 137);
+}
+
+TEST_CASE("Spawn passes input and writes output where it is told") {
+  const auto dir = os::TempDir::Create("/tmp/crisp-process-");
+  REQUIRE(dir.ok());
+  auto file = os::Open(dir->path() + "/out", O_WRONLY | O_CREAT, 0600);
+  REQUIRE(file.ok());
+  Command command = Shell("cat");
+  command.stdin_data = "hello";
+  command.out_fd = file->get();
+  command.new_session = true;
+  auto child = Spawn(command);
+  REQUIRE(child.ok());
+  CHECK(child->Wait(Soon()).value() == 0);
+  CHECK(os::ReadFile(dir->path() + "/out").value() == "hello");
+}
+
+}  // namespace
+}  // namespace crisp::process
