@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <span>
@@ -21,10 +22,14 @@ struct HostFacts {
   std::uint64_t bounding_capabilities = 0;
   /// The lowest oom_score_adj that the daemon may give: its own, or -1000 with CAP_SYS_RESOURCE.
   int lowest_oom_score_adj = -1000;
-  /// The highest hard RLIMIT_NOFILE that it may give; 0 = no bound known.
-  std::uint64_t highest_nofile = 0;
+  /// The daemon's own hard limits ("RLIMIT_NOFILE" -> n) where it may not raise them; what is not
+  /// listed is not bounded.
+  std::map<std::string, std::uint64_t> hard_limits;
   bool cgroup_v2 = false;             // pure v2; hybrid machines are v1 here
   std::set<std::string> controllers;  // "cpu", "memory", "hugetlb", ...
+  bool swap_accounting = false;       // swap limits can be set
+  bool apparmor = false;
+  bool selinux = false;
   std::string dev_root = "/dev";
   std::string mountinfo = "/proc/self/mountinfo";
 };

@@ -1,0 +1,152 @@
+#include "services/rund/spec/builder.h"
+
+#include "libs/base/try.h"
+#include "libs/os/beneath.h"
+#include "services/rund/spec/capabilities.h"
+#include "services/rund/spec/devices.h"
+#include "services/rund/spec/image_config.h"
+#include "services/rund/spec/mounts.h"
+#include "services/rund/spec/namespaces.h"
+#include "services/rund/spec/process.h"
+#include "services/rund/spec/security.h"
+#include "services/rund/spec/text.h"
+#include "services/rund/spec/user.h"
+
+namespace crisp::rund {
+namespace {
+
+using nlohmann::json;
+
+// Debian 12's crun refuses a version that it does not know; both runtimes know this one.
+constexpr const char* kOciVersion = "1.0.2";
+
+Result<bool> Privileged(const SpecInputs& inputs) {
+  if (!inputs.config.linux().security_context().privileged()) return false;
+  if (!inputs.sandbox.linux().security_context().privileged()) {
+    return InvalidArgument(
+        "linux.security_context.privileged: the pod's sandbox was not made for privileged "
+        "containers");
+  }
+  return true;
+}
+
+void Append(std::vector<std::string>& notes, std::vector<std::string> more) {
+  notes.insert(notes.end(), std::make_move_iterator(more.begin()),
+               std::make_move_iterator(more.end()));
+}
+
+json Annotations(const SpecInputs& inputs) {
+  const auto& pod = inputs.sandbox.metadata();
+  return {{"io.crisp.container.id", inputs.id.str()},
+          {"io.crisp.container.name", inputs.config.metadata().name()},
+          {"io.crisp.image", inputs.image.image_id()},
+          {"io.crisp.pod.id", inputs.pod.str()},
+          {"io.crisp.pod.name", pod.name()},
+          {"io.crisp.pod.namespace", pod.namespace_()},
+          {"io.crisp.pod.uid", pod.uid()}};
+}
+
+Result<json> Process(const SpecInputs& inputs, const SpecDefaults& defaults,
+                     const ImageConfig& image, const ResolvedUser& user,
+                     const CapabilitySets& capabilities, const std::string& cwd, bool privileged,
+                     std::vector<std::string>& notes) {
+  const auto& linux_config = inputs.config.linux();
+  const auto& security = linux_config.security_context();
+  json process = {
+      {"terminal", inputs.config.tty()},
+      {"user", {{"uid", user.uid}, {"gid", user.gid}, {"additionalGids", user.groups}}},
+      {"args", CRISP_TRY(BuildArgs(inputs.config, image))},
+      {"env", CRISP_TRY(BuildEnv(inputs.config, image, inputs.pod_files.hostname, user.home))},
+      {"cwd", cwd},
+      {"capabilities", capabilities.ToJson()},
+      {"noNewPrivileges", security.no_new_privs()},
+      {"oomScoreAdj", OomScoreAdj(linux_config.resources().oom_score_adj(), defaults.host, notes)}};
+  if (json rlimits = CRISP_TRY(BuildRlimits(defaults, notes)); !rlimits.empty()) {
+    process["rlimits"] = std::move(rlimits);
+  }
+  if (std::string profile = CRISP_TRY(AppArmorProfile(security, privileged, defaults.host));
+      !profile.empty()) {
+    process["apparmorProfile"] = std::move(profile);
+  }
+  return process;
+}
+
+}  // namespace
+
+Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaults) {
+  const auto& linux_config = inputs.config.linux();
+  const auto& security = linux_config.security_context();
+  const auto& pod_files = inputs.pod_files;
+  BuiltSpec built;
+
+  const bool privileged = CRISP_TRY(Privileged(inputs));
+  if (inputs.config.cdi_devices_size() > 0) {
+    return Unimplemented("CDI_devices: \"{}\": CDI devices are not supported yet",
+                         inputs.config.cdi_devices(0).name());
+  }
+  CRISP_TRY(CheckSelinux(security.selinux_options(), defaults.host));
+  const ImageConfig image = CRISP_TRY(ParseImageConfig(inputs.image.config_json()));
+  const os::Beneath rootfs =
+      CRISP_TRY(os::Beneath::Open(inputs.rootfs, os::Scope::kInRoot).While("the rootfs"));
+  const ResolvedUser user = CRISP_TRY(ResolveUser(rootfs, security, image.user));
+  CapabilitySets capabilities =
+      CRISP_TRY(BuildCapabilities(defaults.capabilities, security.capabilities(), privileged,
+                                  user.uid == 0, defaults.host.bounding_capabilities));
+  Append(built.notes, std::move(capabilities.notes));
+  built.stop_signal = CRISP_TRY(StopSignal(inputs.config, image, built.notes));
+
+  json& spec = built.spec;
+  spec = {{"ociVersion", kOciVersion},
+          {"root", {{"path", inputs.rootfs}, {"readonly", security.readonly_rootfs()}}},
+          {"annotations", Annotations(inputs)},
+          {"linux", json::object()}};
+  const std::string cwd = WorkingDir(inputs.config, image);
+  spec["process"] =
+      CRISP_TRY(Process(inputs, defaults, image, user, capabilities, cwd, privileged, built.notes));
+
+  json& linux_spec = spec["linux"];
+  linux_spec["cgroupsPath"] = inputs.cgroup_path;
+  linux_spec["namespaces"] = CRISP_TRY(BuildNamespaces(inputs, privileged, defaults.host));
+  const auto sysctls =
+      CRISP_TRY(BuildSysctls(inputs.sandbox.linux().sysctls(), pod_files.netns_path.empty(),
+                             pod_files.ipcns_path.empty(), pod_files.utsns_path.empty()));
+  if (!sysctls.empty()) linux_spec["sysctl"] = sysctls;
+  linux_spec["resources"] = CRISP_TRY(BuildResources(linux_config.resources(), defaults.host));
+  BuiltDevices devices =
+      CRISP_TRY(BuildDevices(inputs.config.devices(), privileged, defaults.host.dev_root));
+  linux_spec["resources"]["devices"] = std::move(devices.rules);
+  if (!devices.nodes.empty()) linux_spec["devices"] = std::move(devices.nodes);
+  if (!privileged) {
+    if (security.masked_paths_size() > 0) {
+      linux_spec["maskedPaths"] =
+          std::vector<std::string>(security.masked_paths().begin(), security.masked_paths().end());
+    }
+    if (security.readonly_paths_size() > 0) {
+      linux_spec["readonlyPaths"] = std::vector<std::string>(security.readonly_paths().begin(),
+                                                             security.readonly_paths().end());
+    }
+  }
+  json seccomp = CRISP_TRY(BuildSeccomp(security, capabilities, defaults, privileged));
+  CRISP_TRY(PlaceSeccomp(std::move(seccomp), inputs.runtime, defaults, spec));
+
+  // Last, since these two leave traces on disk.
+  BuiltMounts mounts = CRISP_TRY(BuildMounts(inputs, image, rootfs, defaults, privileged));
+  if (!mounts.rootfs_propagation.empty()) {
+    linux_spec["rootfsPropagation"] = std::move(mounts.rootfs_propagation);
+  }
+  const bool on_mount =
+      std::any_of(mounts.mounts.begin(), mounts.mounts.end(), [&cwd](const json& mount) {
+        return IsAtOrBelow(cwd, mount["destination"].get_ref<const std::string&>());
+      });
+  spec["mounts"] = std::move(mounts.mounts);
+  // Below a mount the runtime makes what is missing, after it has mounted.
+  if (!on_mount) CRISP_TRY(MakeWorkingDir(rootfs, cwd, user));
+
+  built.user.set_uid(user.uid);
+  built.user.set_gid(user.gid);
+  for (const std::uint32_t gid : user.groups) built.user.add_supplemental_groups(gid);
+  built.status_mounts.assign(inputs.config.mounts().begin(), inputs.config.mounts().end());
+  return built;
+}
+
+}  // namespace crisp::rund

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "cri/v1/api.pb.h"
+#include "libs/base/result.h"
+
+namespace crisp::rund {
+
+struct BuiltDevices {
+  nlohmann::json nodes = nlohmann::json::array();  // linux.devices
+  nlohmann::json rules = nlohmann::json::array();  // linux.resources.devices, deny-all first
+};
+
+/// The CRI's devices (a directory stands for all device nodes below it); with `privileged` also
+/// every device node of the host, and access to all. The usual ones (null, zero, tty ...) are the
+/// runtime's own work.
+/// kInvalidArgument: permissions that are not of "rwm", a host path that is no device;
+/// kNotFound: one that is not there.
+Result<BuiltDevices> BuildDevices(
+    const google::protobuf::RepeatedPtrField<runtime::v1::Device>& asked, bool privileged,
+    const std::string& host_dev);
+
+}  // namespace crisp::rund

@@ -1,0 +1,89 @@
+#include <sys/resource.h>
+
+#include <charconv>
+
+#include "libs/base/try.h"
+#include "libs/os/cgroup.h"
+#include "libs/os/files.h"
+#include "services/rund/spec/builder.h"
+#include "services/rund/spec/capabilities.h"
+
+namespace crisp::rund {
+namespace {
+
+/// The value of "CapBnd:" and its like in /proc/self/status.
+Result<CapabilityBits> StatusBits(std::string_view status, std::string_view field) {
+  const std::size_t at = status.find(field);
+  if (at == std::string_view::npos) return Internal("/proc/self/status has no {}", field);
+  std::string_view text = status.substr(at + field.size());
+  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+  CapabilityBits bits = 0;
+  if (std::from_chars(text.data(), text.data() + text.size(), bits, 16).ec != std::errc()) {
+    return Internal("/proc/self/status: {} is not a number", field);
+  }
+  return bits;
+}
+
+void AddHardLimits(HostFacts& facts) {
+  constexpr std::array<std::pair<const char*, __rlimit_resource>, 16> kLimits = {{
+      {"RLIMIT_AS", RLIMIT_AS},
+      {"RLIMIT_CORE", RLIMIT_CORE},
+      {"RLIMIT_CPU", RLIMIT_CPU},
+      {"RLIMIT_DATA", RLIMIT_DATA},
+      {"RLIMIT_FSIZE", RLIMIT_FSIZE},
+      {"RLIMIT_LOCKS", RLIMIT_LOCKS},
+      {"RLIMIT_MEMLOCK", RLIMIT_MEMLOCK},
+      {"RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE},
+      {"RLIMIT_NICE", RLIMIT_NICE},
+      {"RLIMIT_NOFILE", RLIMIT_NOFILE},
+      {"RLIMIT_NPROC", RLIMIT_NPROC},
+      {"RLIMIT_RSS", RLIMIT_RSS},
+      {"RLIMIT_RTPRIO", RLIMIT_RTPRIO},
+      {"RLIMIT_RTTIME", RLIMIT_RTTIME},
+      {"RLIMIT_SIGPENDING", RLIMIT_SIGPENDING},
+      {"RLIMIT_STACK", RLIMIT_STACK},
+  }};
+  for (const auto& [name, resource] : kLimits) {
+    struct rlimit limit {};
+    if (getrlimit(resource, &limit) == 0 && limit.rlim_max != RLIM_INFINITY) {
+      facts.hard_limits[name] = limit.rlim_max;
+    }
+  }
+}
+
+}  // namespace
+
+Result<HostFacts> DetectHost() {
+  HostFacts facts;
+  const std::string status = CRISP_TRY(os::ReadFile("/proc/self/status"));
+  facts.bounding_capabilities = CRISP_TRY(StatusBits(status, "CapBnd:"));
+  // What the daemon cannot do itself it cannot give either, whatever the bounding set says.
+  facts.bounding_capabilities &= CRISP_TRY(StatusBits(status, "CapPrm:"));
+  const int resource = *CapabilityNumber("CAP_SYS_RESOURCE");
+  const bool may_raise =
+      ((facts.bounding_capabilities >> static_cast<unsigned>(resource)) & 1U) != 0;
+  if (!may_raise) {
+    const std::string own = CRISP_TRY(os::ReadFile("/proc/self/oom_score_adj"));
+    if (std::from_chars(own.data(), own.data() + own.size(), facts.lowest_oom_score_adj).ec !=
+        std::errc()) {
+      return Internal("/proc/self/oom_score_adj is not a number");
+    }
+    AddHardLimits(facts);
+  }
+  const os::Cgroups cgroups = CRISP_TRY(os::Cgroups::Detect());
+  facts.cgroup_v2 = cgroups.mode() == os::CgroupMode::kV2;
+  facts.controllers = cgroups.controllers();
+  if (facts.cgroup_v2) {
+    facts.swap_accounting = os::Exists("/proc/swaps") && facts.controllers.contains("memory");
+  } else {
+    // A hybrid machine's v2 controllers are out of the runtime's reach: it sees the v1 ones.
+    if (!os::IsDirectory("/sys/fs/cgroup/hugetlb")) facts.controllers.erase("hugetlb");
+    facts.swap_accounting = os::Exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes");
+  }
+  const Result<std::string> apparmor = os::ReadFile("/sys/module/apparmor/parameters/enabled");
+  facts.apparmor = apparmor.ok() && apparmor->starts_with('Y');
+  facts.selinux = os::Exists("/sys/fs/selinux/enforce");
+  return facts;
+}
+
+}  // namespace crisp::rund

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "libs/base/result.h"
+#include "services/rund/spec/builder.h"
+
+namespace crisp::rund {
+
+/// The OCI "namespaces" list: the pod's network, ipc and uts by path (none: the host's), the PID
+/// namespace by mode, a mount namespace, and a cgroup namespace on cgroup v2 unless privileged.
+/// kInvalidArgument: an unknown mode, TARGET without a target. kUnimplemented: user namespaces.
+Result<nlohmann::json> BuildNamespaces(const SpecInputs& inputs, bool privileged,
+                                       const HostFacts& host);
+
+/// The sandbox's sysctls that the container's spec carries: those of the ipc and uts namespaces,
+/// with dots. net.* is left out: the pod's network namespace has them already.
+/// kInvalidArgument: one that belongs to a namespace which the pod shares with the host, or to
+/// none.
+Result<std::map<std::string, std::string>> BuildSysctls(
+    const google::protobuf::Map<std::string, std::string>& asked, bool host_network, bool host_ipc,
+    bool host_uts);
+
+}  // namespace crisp::rund

@@ -1,0 +1,67 @@
+#include "libs/base/try.h"
+#include "services/rund/spec/builder.h"
+
+namespace crisp::rund {
+
+Result<nlohmann::json> BuildResources(const runtime::v1::LinuxContainerResources& resources,
+                                      const HostFacts& host) {
+  using nlohmann::json;
+  json built = json::object();
+
+  json cpu = json::object();
+  if (resources.cpu_shares() != 0) cpu["shares"] = resources.cpu_shares();
+  if (resources.cpu_quota() != 0) cpu["quota"] = resources.cpu_quota();
+  if (resources.cpu_period() != 0) cpu["period"] = resources.cpu_period();
+  if (!resources.cpuset_cpus().empty()) cpu["cpus"] = resources.cpuset_cpus();
+  if (!resources.cpuset_mems().empty()) cpu["mems"] = resources.cpuset_mems();
+  if (resources.cpu_shares() < 0 || resources.cpu_period() < 0) {
+    return InvalidArgument("linux.resources: cpu_shares and cpu_period cannot be negative");
+  }
+  if (!cpu.empty()) built["cpu"] = std::move(cpu);
+
+  json memory = json::object();
+  const std::int64_t limit = resources.memory_limit_in_bytes();
+  const std::int64_t swap = resources.memory_swap_limit_in_bytes();
+  if (limit != 0) memory["limit"] = limit;
+  if (swap != 0) {
+    if (swap > 0 && limit > 0 && swap < limit) {
+      return InvalidArgument(
+          "linux.resources.memory_swap_limit_in_bytes ({}) is memory and swap together and cannot "
+          "be less than memory_limit_in_bytes ({})",
+          swap, limit);
+    }
+    // "As much as memory" means no swap: without swap accounting there is nothing to write for it.
+    if (host.swap_accounting) {
+      memory["swap"] = swap;
+    } else if (swap != limit && swap > 0) {
+      return InvalidArgument(
+          "linux.resources.memory_swap_limit_in_bytes: this node cannot limit swap");
+    }
+  }
+  if (!memory.empty()) built["memory"] = std::move(memory);
+
+  json hugepages = json::array();
+  if (host.controllers.contains("hugetlb")) {
+    for (const auto& hugepage : resources.hugepage_limits()) {
+      if (hugepage.limit() == 0) continue;
+      hugepages.push_back({{"pageSize", hugepage.page_size()}, {"limit", hugepage.limit()}});
+    }
+  }
+  if (!hugepages.empty()) built["hugepageLimits"] = std::move(hugepages);
+
+  if (resources.unified_size() > 0) {
+    if (!host.cgroup_v2) {
+      return InvalidArgument(
+          "linux.resources.unified is for cgroup v2; this node has cgroup v1 controllers");
+    }
+    for (const auto& [key, value] : resources.unified()) {
+      if (key.empty() || key.find('/') != std::string::npos) {
+        return InvalidArgument("linux.resources.unified: \"{}\" is not a file of a cgroup", key);
+      }
+      built["unified"][key] = value;
+    }
+  }
+  return built;
+}
+
+}  // namespace crisp::rund

@@ -1,0 +1,82 @@
+#include "services/rund/spec/text.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace crisp::rund {
+
+bool IsUtf8(std::string_view bytes) {
+  const auto at = [&bytes](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
+  for (std::size_t i = 0; i < bytes.size();) {
+    const unsigned lead = at(i);
+    if (lead < 0x80) {
+      ++i;
+      continue;
+    }
+    const std::size_t length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
+    if (lead < 0xC2 || lead > 0xF4 || bytes.size() - i < length) return false;
+    for (std::size_t k = 1; k < length; ++k) {
+      if ((at(i + k) & 0xC0U) != 0x80) return false;
+    }
+    const unsigned second = at(i + 1);
+    // Overlong forms, surrogates, and what is above U+10FFFF.
+    if ((lead == 0xE0 && second < 0xA0) || (lead == 0xED && second > 0x9F) ||
+        (lead == 0xF0 && second < 0x90) || (lead == 0xF4 && second > 0x8F)) {
+      return false;
+    }
+    i += length;
+  }
+  return true;
+}
+
+std::string CleanPath(std::string_view path) {
+  std::vector<std::string_view> names;
+  while (!path.empty()) {
+    const std::size_t slash = path.find('/');
+    const std::string_view name = path.substr(0, slash);
+    path.remove_prefix(slash == std::string_view::npos ? path.size() : slash + 1);
+    if (name.empty() || name == ".") continue;
+    if (name == "..") {
+      if (!names.empty()) names.pop_back();
+    } else {
+      names.push_back(name);
+    }
+  }
+  std::string clean;
+  for (std::string_view name : names) {
+    clean += '/';
+    clean += name;
+  }
+  return clean.empty() ? "/" : clean;
+}
+
+int PathDepth(std::string_view path) {
+  return path == "/" ? 0 : static_cast<int>(std::count(path.begin(), path.end(), '/'));
+}
+
+bool IsAtOrBelow(std::string_view path, std::string_view directory) {
+  if (directory == "/") return true;
+  return path.starts_with(directory) &&
+         (path.size() == directory.size() || path[directory.size()] == '/');
+}
+
+std::string Base64(std::string_view bytes) {
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  text.reserve((bytes.size() + 2) / 3 * 4);
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    const std::size_t have = std::min<std::size_t>(3, bytes.size() - i);
+    std::uint32_t group = 0;
+    for (std::size_t k = 0; k < 3; ++k) {
+      group = (group << 8U) | (k < have ? static_cast<unsigned char>(bytes[i + k]) : 0U);
+    }
+    for (std::size_t k = 0; k < 4; ++k) {
+      text += k <= have ? kDigits[(group >> (18U - 6U * static_cast<unsigned>(k))) & 63U] : '=';
+    }
+  }
+  return text;
+}
+
+}  // namespace crisp::rund

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace crisp::rund {
+
+/// True for well-formed UTF-8: all that JSON can carry.
+bool IsUtf8(std::string_view bytes);
+
+/// Absolute, without ".", "..", doubled or trailing slashes; "" and a relative path are taken from
+/// "/". By letter only: links are the runtime's business.
+std::string CleanPath(std::string_view path);
+
+/// How many names deep: "/" 0, "/a/b" 2. For clean paths.
+int PathDepth(std::string_view path);
+
+/// True when `path` is `directory` or lies below it. For clean paths.
+bool IsAtOrBelow(std::string_view path, std::string_view directory);
+
+/// RFC 4648 with padding.
+std::string Base64(std::string_view bytes);
+
+}  // namespace crisp::rund
