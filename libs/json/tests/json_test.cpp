@@ -1,0 +1,68 @@
+#include "libs/json/json.h"
+
+#include <catch2/catch.hpp>
+
+namespace crisp::json {
+namespace {
+
+nlohmann::json Sample() {
+  auto value =
+      Parse(R"({"a": "x", "n": 5, "b": true, "list": ["p", "q"], "o": {"in": {"s": "deep"}},
+                         "nil": null, "dotted.key": "d", "big": 18446744073709551615, "f": 1.5})");
+  REQUIRE(value.ok());
+  return std::move(value).value();
+}
+
+TEST_CASE("Getters find members and paths") {
+  const auto j = Sample();
+  CHECK(GetString(j, "a").value() == "x");
+  CHECK(GetString(j, "o.in.s").value() == "deep");
+  CHECK(GetString(j, "dotted.key").value() == "d");
+  CHECK(GetInt(j, "n").value() == 5);
+  CHECK(OptBool(j, "b").value());
+  CHECK(GetArray(j, "list").value().size() == 2);
+  CHECK(GetObject(j, "o.in").value().size() == 1);
+  CHECK(OptStrings(j, "list").value() == std::vector<std::string>{"p", "q"});
+  CHECK(Find(j, "o.in.s") != nullptr);
+}
+
+TEST_CASE("What is absent or null is the fallback, or an error by name") {
+  const auto j = Sample();
+  CHECK(OptString(j, "none", "f").value() == "f");
+  CHECK(OptString(j, "nil", "f").value() == "f");
+  CHECK(OptInt(j, "o.in.none", 7).value() == 7);
+  CHECK(OptString(j, "nil.deeper", "f").value() == "f");
+  CHECK(OptArray(j, "none").value().is_array());
+  CHECK(OptObject(j, "none").value().is_object());
+  CHECK(Find(j, "nil") == nullptr);
+  CHECK(GetString(j, "o.in.none").status().message() == "o.in.none: is missing");
+}
+
+TEST_CASE("A wrong type is an error that names the path") {
+  const auto j = Sample();
+  CHECK(GetString(j, "n").status().message() == "n: a string is expected, got number");
+  CHECK(OptString(j, "n").code() == Code::kInvalidArgument);
+  CHECK(GetInt(j, "f").code() == Code::kInvalidArgument);
+  CHECK(GetInt(j, "big").code() == Code::kInvalidArgument);
+  CHECK(OptString(j, "a.b").status().message() == "a: an object is expected, got string");
+  CHECK(GetString(nlohmann::json(3), "a").code() == Code::kInvalidArgument);
+  CHECK(OptStrings(Parse(R"({"l": ["x", 3]})").value(), "l").status().message() ==
+        "l[1]: a string is expected, got number");
+}
+
+TEST_CASE("Bad, long and deep texts are refused") {
+  for (const char* bad : {"", "{", "{} x", "{'a': 1}", "[1,]", "nul", "\"\xff\"", "1e999"}) {
+    CHECK(Parse(bad).code() == Code::kInvalidArgument);
+  }
+  CHECK(Parse(std::string(100, '1'), {.max_bytes = 99}).code() == Code::kResourceExhausted);
+  const std::string deep = std::string(1000000, '[');
+  CHECK(Parse(deep).code() == Code::kInvalidArgument);
+  CHECK(Parse(R"(["[[[[\"[[[["])", {.max_depth = 1}).ok());
+  CHECK(Parse("[[1]]", {.max_depth = 1}).code() == Code::kInvalidArgument);
+  CHECK(Parse("[[1],[2],[3]]", {.max_depth = 2}).ok());
+}
+
+TEST_CASE("Dump never throws") { CHECK(Dump({{"a", "\xff"}}) == "{\"a\":\"\xEF\xBF\xBD\"}"); }
+
+}  // namespace
+}  // namespace crisp::json
