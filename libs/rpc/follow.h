@@ -27,7 +27,7 @@ struct FollowOptions {
 /// The destructor cancels and waits until no callback runs (so never destroy it inside one).
 ///
 ///   follow_ = std::make_unique<rpc::Follow<WatchEvent>>(
-///       [stub = Records::NewStub(peer.channel())](auto* context, auto* reactor) {
+///       [stub = std::shared_ptr(Records::NewStub(peer.channel()))](auto* context, auto* reactor) {
 ///         static const WatchRequest kRequest;
 ///         stub->async()->Watch(context, &kRequest, reactor);
 ///       }, on_event, on_down);

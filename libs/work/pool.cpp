@@ -1,0 +1,189 @@
+#include "libs/work/pool.h"
+
+#include <pthread.h>
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "libs/base/check.h"
+
+namespace crisp::work {
+namespace {
+
+struct Task {
+  CallContext cc;
+  std::function<void()> run;
+  std::function<void(const Status&)> dropped;
+};
+
+/// An idle thread; woken with a task, or to end.
+struct Sleeper {
+  std::condition_variable changed;
+  bool awake = false;
+};
+
+struct LaneState {
+  LaneOptions options;
+  std::deque<Task> queue;
+  std::vector<Sleeper*> idle;  // the latest last: it is woken first, so that the others may end
+  std::size_t threads = 0;
+  std::size_t running = 0;
+};
+
+}  // namespace
+
+struct Pool::State {
+  PoolOptions options;
+  mutable std::mutex mutex;
+  std::condition_variable ended;
+  std::array<LaneState, kLanes> lanes;
+  bool stopped = false;
+
+  LaneState& At(Lane lane) { return lanes.at(static_cast<std::size_t>(lane)); }
+
+  /// The life of one thread. Only the lock's owner touches the lane.
+  void Work(LaneState& lane) noexcept {
+    std::unique_lock lock(mutex);
+    while (true) {
+      if (!lane.queue.empty()) {
+        Task task = std::move(lane.queue.front());
+        lane.queue.pop_front();
+        Status over = stopped ? Unavailable("the daemon is stopping") : task.cc.Check();
+        ++lane.running;
+        lock.unlock();
+        if (over.ok()) {
+          task.run();
+        } else if (task.dropped) {
+          task.dropped(over);
+        }
+        task = Task{};  // what the closures hold goes before the lock is taken again
+        lock.lock();
+        --lane.running;
+        continue;
+      }
+      if (stopped) break;
+      Sleeper self;
+      lane.idle.push_back(&self);
+      const bool woken = self.changed.wait_for(lock, options.idle, [&self] { return self.awake; });
+      if (!woken) {
+        std::erase(lane.idle, &self);
+        break;
+      }
+    }
+    --lane.threads;
+    ended.notify_all();
+  }
+
+  /// Called with the lock held.
+  static void WakeOne(LaneState& lane) {
+    Sleeper* sleeper = lane.idle.back();
+    lane.idle.pop_back();
+    sleeper->awake = true;
+    sleeper->changed.notify_one();
+  }
+};
+
+namespace {
+
+struct Start {
+  std::function<void()> work;
+};
+
+void* ThreadMain(void* argument) {
+  std::unique_ptr<Start> start(static_cast<Start*>(argument));
+  start->work();
+  return nullptr;
+}
+
+bool StartThread(std::size_t stack_bytes, std::function<void()> work) {
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, stack_bytes);
+  auto start = std::make_unique<Start>(Start{std::move(work)});
+  pthread_t thread{};
+  const bool started = pthread_create(&thread, &attributes, &ThreadMain, start.get()) == 0;
+  pthread_attr_destroy(&attributes);
+  if (started) static_cast<void>(start.release());
+  return started;
+}
+
+}  // namespace
+
+std::string_view LaneName(Lane lane) {
+  switch (lane) {
+    case Lane::kFast: return "fast";
+    case Lane::kMutate: return "mutate";
+    case Lane::kWait: return "wait";
+    case Lane::kBulk: return "bulk";
+    case Lane::kFlight: return "flight";
+  }
+  return "unknown";
+}
+
+Pool::Pool(const PoolOptions& options) : state_(std::make_shared<State>()) {
+  state_->options = options;
+  state_->At(Lane::kFast).options = options.fast;
+  state_->At(Lane::kMutate).options = options.mutate;
+  state_->At(Lane::kWait).options = options.wait;
+  state_->At(Lane::kBulk).options = options.bulk;
+  state_->At(Lane::kFlight).options = options.flight;
+}
+
+Pool::~Pool() {
+  Stop();
+  std::unique_lock lock(state_->mutex);
+  state_->ended.wait(lock, [this] {
+    for (const LaneState& lane : state_->lanes) {
+      if (lane.threads > 0) return false;
+    }
+    return true;
+  });
+}
+
+Status Pool::Submit(Lane which, const CallContext& cc, std::function<void()> task,
+                    std::function<void(const Status&)> dropped) {
+  CRISP_CHECK(task != nullptr);
+  std::lock_guard lock(state_->mutex);
+  LaneState& lane = state_->At(which);
+  if (state_->stopped) return Unavailable("the daemon is stopping");
+
+  if (lane.idle.empty() && lane.threads < lane.options.cap) {
+    const bool started =
+        StartThread(state_->options.stack_bytes, [state = state_, &lane] { state->Work(lane); });
+    if (started) {
+      ++lane.threads;
+      lane.queue.push_back({cc, std::move(task), std::move(dropped)});
+      return Status::Ok();
+    }
+    if (lane.threads == 0) return ResourceExhausted("no thread for lane {}", LaneName(which));
+  }
+  // The first tasks in the queue are those that idle or starting threads are about to take.
+  if (lane.queue.size() >= lane.options.queue + (lane.threads - lane.running)) {
+    return ResourceExhausted("too much is under way (lane {}, {} waiting)", LaneName(which),
+                             lane.queue.size());
+  }
+  lane.queue.push_back({cc, std::move(task), std::move(dropped)});
+  if (!lane.idle.empty()) State::WakeOne(lane);
+  return Status::Ok();
+}
+
+void Pool::Stop() {
+  std::lock_guard lock(state_->mutex);
+  state_->stopped = true;
+  for (LaneState& lane : state_->lanes) {
+    while (!lane.idle.empty()) State::WakeOne(lane);
+  }
+}
+
+LaneStats Pool::Stats(Lane which) const {
+  std::lock_guard lock(state_->mutex);
+  const LaneState& lane = state_->At(which);
+  return {lane.running, lane.queue.size(), lane.threads};
+}
+
+}  // namespace crisp::work

@@ -1,0 +1,194 @@
+#include <future>
+
+#include "libs/work/flights.h"
+#include "libs/work/lock_table.h"
+#include "libs/work/pool.h"
+
+using namespace std::chrono_literals;
+
+namespace crisp::work {
+namespace {
+
+CallContext Soon() { return CallContext::Background(10s); }
+
+/// A lane of one thread that is kept busy until Release().
+class BusyLane {
+ public:
+  explicit BusyLane(std::size_t queue)
+      : pool_(PoolOptions{.mutate = {1, queue}, .idle = std::chrono::milliseconds(20)}) {
+    std::promise<void> running;
+    auto started = running.get_future();
+    REQUIRE(pool_
+                .Submit(Lane::kMutate, Soon(),
+                        [this, &running] {
+                          running.set_value();
+                          gate_.get_future().wait();
+                        })
+                .ok());
+    started.wait();
+  }
+  ~BusyLane() { Release(); }
+  void Release() {
+    if (!std::exchange(released_, true)) gate_.set_value();
+  }
+  Pool& pool() { return pool_; }
+
+ private:
+  std::promise<void> gate_;
+  bool released_ = false;
+  Pool pool_;
+};
+
+}  // namespace
+
+TEST_CASE("a task runs on a thread of its lane and the thread ends when idle") {
+  Pool pool(PoolOptions{.idle = 5ms});
+  std::promise<std::thread::id> ran;
+  REQUIRE(pool.Submit(Lane::kMutate, Soon(), [&ran] { ran.set_value(std::this_thread::get_id()); })
+              .ok());
+  CHECK(ran.get_future().get() != std::this_thread::get_id());
+  while (pool.Stats(Lane::kMutate).threads > 0) std::this_thread::yield();
+  CHECK(pool.Stats(Lane::kWait).threads == 0);
+}
+
+TEST_CASE("a full queue is refused and a slow lane leaves the others alone") {
+  BusyLane busy(2);
+  std::promise<void> other;
+  CHECK(busy.pool().Submit(Lane::kMutate, Soon(), [] {}).ok());
+  CHECK(busy.pool().Submit(Lane::kMutate, Soon(), [] {}).ok());
+  CHECK(busy.pool().Submit(Lane::kMutate, Soon(), [] {}).code() == Code::kResourceExhausted);
+  CHECK(busy.pool().Submit(Lane::kWait, Soon(), [&other] { other.set_value(); }).ok());
+  other.get_future().wait();
+  CHECK(busy.pool().Stats(Lane::kMutate).queued == 2);
+}
+
+TEST_CASE("a task whose deadline passed in the queue is dropped with the reason") {
+  BusyLane busy(2);
+  std::promise<Code> dropped;
+  bool ran = false;
+  const CallContext late(std::chrono::steady_clock::now() - 1s, {}, "late");
+  REQUIRE(busy.pool()
+              .Submit(
+                  Lane::kMutate, late, [&ran] { ran = true; },
+                  [&dropped](const Status& why) { dropped.set_value(why.code()); })
+              .ok());
+  busy.Release();
+  CHECK(dropped.get_future().get() == Code::kDeadlineExceeded);
+  CHECK_FALSE(ran);
+}
+
+TEST_CASE("a stopped pool drops what is queued and takes no more") {
+  BusyLane busy(2);
+  std::promise<Code> dropped;
+  REQUIRE(busy.pool()
+              .Submit(
+                  Lane::kMutate, Soon(), [] {},
+                  [&dropped](const Status& why) { dropped.set_value(why.code()); })
+              .ok());
+  busy.pool().Stop();
+  CHECK(busy.pool().Submit(Lane::kMutate, Soon(), [] {}).code() == Code::kUnavailable);
+  busy.Release();
+  CHECK(dropped.get_future().get() == Code::kUnavailable);
+}
+
+TEST_CASE("a lane runs no more tasks at once than its cap") {
+  std::atomic<int> now{0};
+  std::atomic<int> most{0};
+  std::atomic<int> done{0};
+  {
+    Pool pool(PoolOptions{.bulk = {3, 200}});
+    for (int i = 0; i < 100; ++i) {
+      REQUIRE(pool.Submit(Lane::kBulk, Soon(),
+                          [&] {
+                            const int count = ++now;
+                            int seen = most.load();
+                            while (count > seen && !most.compare_exchange_weak(seen, count)) {
+                            }
+                            --now;
+                            ++done;
+                          })
+                  .ok());
+    }
+    while (done < 100) std::this_thread::yield();
+  }
+  CHECK(most <= 3);
+}
+
+TEST_CASE("a key is locked once and handed on in order") {
+  LockTable table;
+  auto first = table.Lock(Soon(), "a");
+  REQUIRE(first.ok());
+  CHECK(table.TryLock("a").code() == Code::kUnavailable);
+  CHECK(table.TryLock("b").ok());
+
+  std::promise<bool> second_has;
+  std::thread second([&] {
+    auto held = table.Lock(Soon(), "a");
+    second_has.set_value(held.ok());
+  });
+  first->Release();
+  CHECK(second_has.get_future().get());
+  second.join();
+  CHECK(table.size() == 0);
+}
+
+TEST_CASE("a wait for a lock ends with the deadline or the stop of its call") {
+  LockTable table;
+  auto held = table.Lock(Soon(), "a");
+  REQUIRE(held.ok());
+  const CallContext late(std::chrono::steady_clock::now() - 1s, {}, "late");
+  CHECK(table.Lock(late, "a").code() == Code::kDeadlineExceeded);
+
+  std::stop_source source;
+  source.request_stop();
+  CHECK(table.Lock(CallContext(SteadyTime::max(), source.get_token(), "gone"), "a").code() ==
+        Code::kCancelled);
+  held->Release();
+  CHECK(table.size() == 0);
+}
+
+TEST_CASE("equal calls share one flight") {
+  Pool pool;
+  Flights<std::string, int> flights(pool, 10s);
+  std::promise<void> gate;
+  auto open = gate.get_future().share();
+  std::atomic<int> runs{0};
+  auto call = [&] {
+    return flights.Do(Soon(), "key", [&runs, open]() -> Result<int> {
+      ++runs;
+      open.wait();
+      return 7;
+    });
+  };
+  auto one = std::async(std::launch::async, call);
+  while (runs == 0) std::this_thread::yield();
+  // This one joins, but its own deadline is over: it goes, the flight does not.
+  CHECK(flights
+            .Do(CallContext(std::chrono::steady_clock::now() - 1s, {}, "late"), "key",
+                []() -> Result<int> { return 8; })
+            .code() == Code::kDeadlineExceeded);
+  CHECK(flights.Has("key"));
+  gate.set_value();
+  CHECK(one.get().value() == 7);
+  CHECK(runs == 1);
+  CHECK_FALSE(flights.Has("key"));
+}
+
+TEST_CASE("a flight's failure reaches its callers and the next call starts anew") {
+  Pool pool;
+  Flights<std::string, int> flights(pool, 10s);
+  const auto failed = flights.Do(
+      Soon(), "key", [](const CallContext&) -> Result<int> { return NotFound("nothing there"); });
+  CHECK(failed.code() == Code::kNotFound);
+  CHECK(flights.Do(Soon(), "key", []() -> Result<int> { return 1; }).value() == 1);
+}
+
+TEST_CASE("a flight that the pool refuses fails its callers") {
+  Pool pool;
+  pool.Stop();
+  Flights<std::string, int> flights(pool, 10s);
+  CHECK(flights.Do(Soon(), "key", []() -> Result<int> { return 1; }).code() == Code::kUnavailable);
+  CHECK_FALSE(flights.Has("key"));
+}
+
+}  // namespace crisp::work
