@@ -1,0 +1,162 @@
+#include "libs/os/files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+
+#include "libs/os/atomic_file.h"
+#include "libs/os/beneath.h"
+#include "libs/os/file_lock.h"
+#include "libs/os/temp_dir.h"
+
+namespace crisp::os {
+namespace {
+
+TempDir Temp() {
+  auto dir = TempDir::Create("/tmp/crisp-os-");
+  REQUIRE(dir.ok());
+  return std::move(dir).value();
+}
+
+TEST_CASE("A descriptor is closed once, by its last owner") {
+  auto opened = Open("/dev/null", O_RDONLY);
+  REQUIRE(opened.ok());
+  UniqueFd fd = std::move(opened).value();
+  const int number = fd.get();
+  CHECK(::fcntl(number, F_GETFD) == FD_CLOEXEC);
+  UniqueFd other = std::move(fd);
+  CHECK_FALSE(fd.valid());  // NOLINT(bugprone-use-after-move)
+  other.reset();
+  CHECK(::fcntl(number, F_GETFD) == -1);
+}
+
+TEST_CASE("Files are written, appended, read back, and bounded") {
+  const TempDir dir = Temp();
+  const std::string path = dir.path() + "/f";
+  CHECK(WriteFile(path, "one", 0600).ok());
+  CHECK(AppendFile(path, " two").ok());
+  CHECK(ReadFile(path).value() == "one two");
+  CHECK(ReadFile(path, Bytes(7)).ok());
+  CHECK(ReadFile(path, Bytes(6)).code() == Code::kResourceExhausted);
+  CHECK(ReadFile(dir.path() + "/none").code() == Code::kNotFound);
+  CHECK(ReadFile("/proc/self/stat").ok());
+  CHECK(WriteExisting(dir.path() + "/none", "x").code() == Code::kNotFound);
+  CHECK(ListDir(dir.path()).value() == std::vector<std::string>{"f"});
+  CHECK(RemoveFile(path).ok());
+  CHECK(RemoveFile(path).ok());
+  CHECK(BootId().value().size() == 36);
+}
+
+TEST_CASE("Directories are made whole, whatever the umask") {
+  const TempDir dir = Temp();
+  const mode_t before = ::umask(077);
+  CHECK(MakeDirs(dir.path() + "/a/b//c/", 0755).ok());
+  ::umask(before);
+  struct stat info = {};
+  REQUIRE(::stat((dir.path() + "/a/b/c").c_str(), &info) == 0);
+  CHECK((info.st_mode & 0777) == 0755);
+  CHECK(MakeDirs(dir.path() + "/a/b/c").ok());
+  CHECK(WriteFile(dir.path() + "/a/file", "").ok());
+  CHECK(MakeDirs(dir.path() + "/a/file").code() == Code::kInvalidArgument);
+  CHECK(MakeDirs(dir.path() + "/a/file/x").code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("RemoveTree takes all that is inside and follows no symlink") {
+  const TempDir dir = Temp();
+  CHECK(MakeDirs(dir.path() + "/keep").ok());
+  CHECK(WriteFile(dir.path() + "/keep/file", "x").ok());
+  CHECK(MakeDirs(dir.path() + "/t/a/b").ok());
+  CHECK(Symlink(dir.path() + "/keep", dir.path() + "/t/a/link").ok());
+  for (int i = 0; i < 500; ++i) CHECK(WriteFile(fmt::format("{}/t/a/{}", dir.path(), i), "").ok());
+  CHECK(RemoveTree(dir.path() + "/t/").ok());
+  CHECK_FALSE(Exists(dir.path() + "/t"));
+  CHECK(Exists(dir.path() + "/keep/file"));
+  CHECK(Symlink(dir.path() + "/keep", dir.path() + "/link").ok());
+  CHECK(RemoveTree(dir.path() + "/link").ok());
+  CHECK(Exists(dir.path() + "/keep/file"));
+  CHECK(RemoveTree(dir.path() + "/none").ok());
+  CHECK(RemoveTree("/").code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("RemoveTree takes a tree that is deeper than any path may be") {
+  const TempDir dir = Temp();
+  auto at = Open(dir.path(), O_RDONLY | O_DIRECTORY);
+  REQUIRE(at.ok());
+  for (int i = 0; i < 3000; ++i) {
+    REQUIRE(::mkdirat(at->get(), "deep", 0755) == 0);
+    at = UniqueFd(::openat(at->get(), "deep", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    REQUIRE(at->valid());
+  }
+  CHECK(RemoveTree(dir.path() + "/deep").ok());
+  CHECK_FALSE(Exists(dir.path() + "/deep"));
+}
+
+TEST_CASE("An atomic write replaces the file and leaves nothing beside it") {
+  const TempDir dir = Temp();
+  const std::string path = dir.path() + "/f";
+  CHECK(WriteFileAtomic(path, "one", 0640).ok());
+  CHECK(WriteFileAtomic(path, "two", 0600, true).ok());
+  CHECK(ReadFile(path).value() == "two");
+  CHECK(ListDir(dir.path()).value().size() == 1);
+  CHECK_FALSE(WriteFileAtomic(dir.path() + "/none/f", "x").ok());
+}
+
+TEST_CASE("Nothing outside a Beneath is reached") {
+  const TempDir dir = Temp();
+  CHECK(MakeDirs(dir.path() + "/in/sub").ok());
+  CHECK(WriteFile(dir.path() + "/out", "secret").ok());
+  CHECK(WriteFile(dir.path() + "/in/sub/file", "mine").ok());
+  CHECK(Symlink("../out", dir.path() + "/in/link").ok());
+  CHECK(Symlink("/sub", dir.path() + "/in/abs").ok());
+  const auto in = Beneath::Open(dir.path() + "/in");
+  REQUIRE(in.ok());
+  CHECK(in->ReadFile("sub/file").value() == "mine");
+  CHECK(in->ReadFile("sub/../sub/file").value() == "mine");
+  for (const char* path : {"../out", "link", "/etc/passwd", "abs/file", "sub/../../out"}) {
+    CHECK(in->ReadFile(path).code() == Code::kInvalidArgument);
+  }
+  const auto made = in->MakeDirs("x/y");
+  REQUIRE(made.ok());
+  CHECK(made->WriteFile("f", "t").ok());
+  CHECK(ReadFile(dir.path() + "/in/x/y/f").value() == "t");
+  CHECK_FALSE(in->MakeDirs("../z").ok());
+
+  const auto root = Beneath::Open(dir.path() + "/in", Scope::kInRoot);
+  REQUIRE(root.ok());
+  CHECK(root->ReadFile("/abs/file").value() == "mine");
+  CHECK(root->ReadFile("../../sub/file").value() == "mine");
+  CHECK(root->ReadFile("link").code() == Code::kNotFound);
+  CHECK(root->MakeDirs("abs/new").ok());
+  CHECK(IsDirectory(dir.path() + "/in/sub/new"));
+  CHECK(ReadFile(root->ProcPath() + "/sub/file").value() == "mine");
+}
+
+TEST_CASE("A TempDir goes unless it is released") {
+  std::string gone;
+  std::string kept;
+  {
+    TempDir one = Temp();
+    TempDir two = Temp();
+    CHECK(WriteFile(one.path() + "/f", "x").ok());
+    gone = one.path();
+    kept = two.Release();
+  }
+  CHECK_FALSE(Exists(gone));
+  CHECK(Exists(kept));
+  CHECK(RemoveTree(kept).ok());
+}
+
+TEST_CASE("A lock has one holder") {
+  const TempDir dir = Temp();
+  {
+    const auto held = FileLock::TryLock(dir.path() + "/lock");
+    REQUIRE(held.ok());
+    CHECK(FileLock::TryLock(dir.path() + "/lock").code() == Code::kUnavailable);
+  }
+  CHECK(FileLock::TryLock(dir.path() + "/lock").ok());
+}
+
+}  // namespace
+}  // namespace crisp::os
