@@ -65,10 +65,10 @@ Result<scmp_compare> Operator(const std::string& name) {
   return it->second;
 }
 
-/// The section has been checked (NormaliseSeccomp): unsigned numbers, right types.
+/// The section has been checked (NormaliseSeccomp) or is our own: no negative numbers, right types.
 std::uint64_t Unsigned(const json& object, const char* key, std::uint64_t fallback) {
   const auto it = object.find(key);
-  return it != object.end() && it->is_number_unsigned() ? it->get<std::uint64_t>() : fallback;
+  return it != object.end() && it->is_number_integer() ? it->get<std::uint64_t>() : fallback;
 }
 
 Status AddRules(scmp_filter_ctx filter, const json& rule, std::uint32_t default_action) {

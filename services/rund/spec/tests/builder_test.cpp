@@ -1,0 +1,264 @@
+#include "services/rund/spec/builder.h"
+
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "services/rund/spec/devices.h"
+#include "services/rund/spec/namespaces.h"
+#include "services/rund/spec/tests/fixture.h"
+
+using namespace crisp;
+using namespace crisp::rund;
+using nlohmann::json;
+using Texts = std::vector<std::string>;
+
+namespace {
+
+/// Compares with tests/golden/<name>.json; CRISP_ACCEPT=1 writes it. What differs from machine to
+/// machine (the temporary tree, the list of system calls) is replaced first.
+void CheckGolden(const SpecFixture& fixture, json spec, const std::string& name) {
+  if (spec["linux"].contains("seccomp")) {
+    for (json& rule : spec["linux"]["seccomp"]["syscalls"]) {
+      if (rule["names"].size() > 8) rule["names"] = "<many>";
+    }
+  }
+  std::string text = spec.dump(2) + "\n";
+  for (std::size_t at = 0; (at = text.find(fixture.root.path(), at)) != std::string::npos;) {
+    text.replace(at, fixture.root.path().size(), "<root>");
+  }
+  const std::string path = std::string(CRISP_GOLDEN_DIR) + "/" + name + ".json";
+  if (std::getenv("CRISP_ACCEPT") != nullptr) {
+    std::ofstream(path) << text;
+    return;
+  }
+  std::ifstream file(path);
+  std::stringstream expected;
+  expected << file.rdbuf();
+  CHECK(text == expected.str());
+}
+
+}  // namespace
+
+TEST_CASE("Golden: a plain container of a plain pod") {
+  SpecFixture fixture;
+  fixture.pod_files.resolv_conf = "/run/pod/resolv.conf";
+  fixture.pod_files.hosts = "/run/pod/hosts";
+  fixture.pod_files.hostname_file = "/run/pod/hostname";
+  fixture.pod_files.shm_path = "/run/pod/shm";
+  fixture.image.set_config_json(
+      R"({"config":{"Env":["PATH=/bin","LANG=C"],"WorkingDir":"/srv/web","User":"web"}})");
+  const BuiltSpec built = fixture.Build().value();
+  CheckGolden(fixture, built.spec, "plain");
+  CHECK(built.notes.empty());
+  CHECK(built.user.uid() == 1000);
+  CHECK(built.user.supplemental_groups_size() == 3);
+}
+
+TEST_CASE("Golden: limits, devices, paths, seccomp, a shared PID namespace") {
+  SpecFixture fixture;
+  auto& resources = *fixture.config.mutable_linux()->mutable_resources();
+  resources.set_cpu_shares(512);
+  resources.set_cpu_quota(-1);
+  resources.set_cpu_period(100000);
+  resources.set_cpuset_cpus("0-1");
+  resources.set_memory_limit_in_bytes(64 << 20);
+  resources.set_memory_swap_limit_in_bytes(64 << 20);
+  resources.set_oom_score_adj(-997);
+  auto& hugepages = *resources.add_hugepage_limits();
+  hugepages.set_page_size("2MB");
+  hugepages.set_limit(4 << 20);
+  resources.add_hugepage_limits()->set_page_size("1GB");
+  auto& security = fixture.security();
+  security.set_readonly_rootfs(true);
+  security.set_no_new_privs(true);
+  security.add_masked_paths("/proc/kcore");
+  security.add_readonly_paths("/proc/sys");
+  security.mutable_seccomp()->set_profile_type(runtime::v1::SecurityProfile::RuntimeDefault);
+  fixture.pod_files.pid_ns_path = "/proc/42/ns/pid";
+  (*fixture.sandbox.mutable_linux()->mutable_sysctls())["kernel/shm_rmid_forced"] = "1";
+  (*fixture.sandbox.mutable_linux()->mutable_sysctls())["net.core.somaxconn"] = "1024";
+  auto& device = *fixture.config.add_devices();
+  device.set_host_path("/dev/null");
+  device.set_container_path("/dev/nothing");
+  device.set_permissions("rm");
+  fixture.defaults.ulimits = {{"nofile", 1024, 4096}};
+  CheckGolden(fixture, fixture.Build().value().spec, "limits");
+}
+
+TEST_CASE("Golden: privileged on the host's namespaces") {
+  SpecFixture fixture;
+  fixture.pod_files = {};
+  fixture.security().set_privileged(true);
+  fixture.security().add_masked_paths("/proc/kcore");
+  fixture.security().mutable_seccomp()->set_profile_type(
+      runtime::v1::SecurityProfile::RuntimeDefault);
+  fixture.security().mutable_namespace_options()->set_pid(runtime::v1::NODE);
+  CHECK(fixture.Build().code() == Code::kInvalidArgument);
+  fixture.sandbox.mutable_linux()->mutable_security_context()->set_privileged(true);
+  REQUIRE(mkdir((fixture.root / "dev").c_str(), 0755) == 0);
+  CheckGolden(fixture, fixture.Build().value().spec, "privileged");
+}
+
+TEST_CASE("PID modes make, join or share the namespace that they name") {
+  SpecFixture fixture;
+  const auto pid = [&fixture]() -> json {
+    const Result<BuiltSpec> built = fixture.Build();
+    if (!built.ok()) return CodeName(built.code());
+    for (const json& item : built->spec["linux"]["namespaces"]) {
+      if (item["type"] == "pid") return item;
+    }
+    return "host";
+  };
+  CHECK(pid() == json{{"type", "pid"}});
+  fixture.pod_files.pid_ns_path = "/proc/7/ns/pid";
+  CHECK(pid()["path"] == "/proc/7/ns/pid");
+  auto& options = *fixture.security().mutable_namespace_options();
+  options.set_pid(runtime::v1::CONTAINER);
+  CHECK(pid() == json{{"type", "pid"}});
+  options.set_pid(runtime::v1::NODE);
+  CHECK(pid() == "host");
+  options.set_pid(runtime::v1::TARGET);
+  CHECK(pid() == "INVALID_ARGUMENT");
+  fixture.target_pid_ns = "/proc/9/ns/pid";
+  CHECK(pid()["path"] == "/proc/9/ns/pid");
+  auto& userns = *options.mutable_userns_options();
+  userns.set_mode(runtime::v1::NODE);
+  CHECK(fixture.Build().ok());
+  userns.set_mode(runtime::v1::POD);
+  userns.add_uids()->set_length(65536);
+  CHECK(fixture.Build().code() == Code::kUnimplemented);
+}
+
+TEST_CASE("A cgroup namespace is for cgroup v2 and the unprivileged") {
+  SpecFixture fixture;
+  const auto has = [&fixture] {
+    const json namespaces = fixture.Build().value().spec["linux"]["namespaces"];
+    return std::any_of(namespaces.begin(), namespaces.end(),
+                       [](const json& item) { return item["type"] == "cgroup"; });
+  };
+  CHECK_FALSE(has());
+  fixture.defaults.host.cgroup_v2 = true;
+  CHECK(has());
+}
+
+TEST_CASE("Sysctls that would reach the host are refused") {
+  google::protobuf::Map<std::string, std::string> asked;
+  const auto code = [&asked](bool net, bool ipc, bool uts) {
+    return BuildSysctls(asked, net, ipc, uts).code();
+  };
+  asked["net.ipv4.ip_forward"] = "1";
+  CHECK(code(false, false, false) == Code::kOk);
+  CHECK(BuildSysctls(asked, false, false, false)->empty());
+  CHECK(code(true, false, false) == Code::kInvalidArgument);
+  asked.clear();
+  asked["fs.mqueue.msg_max"] = "100";
+  CHECK(code(false, false, false) == Code::kOk);
+  CHECK(code(false, true, false) == Code::kInvalidArgument);
+  asked.clear();
+  asked["kernel.domainname"] = "x";
+  CHECK(code(false, false, true) == Code::kInvalidArgument);
+  for (const char* bad : {"vm.swappiness", "kernel.hostname", "kernel.panic", "", "fs.file-max"}) {
+    asked.clear();
+    asked[bad] = "1";
+    CHECK(code(false, false, false) == Code::kInvalidArgument);
+  }
+}
+
+TEST_CASE("Resources that this node cannot limit are dropped when that changes nothing") {
+  HostFacts host;
+  runtime::v1::LinuxContainerResources resources;
+  resources.set_memory_limit_in_bytes(1000);
+  resources.set_memory_swap_limit_in_bytes(1000);
+  auto& hugepages = *resources.add_hugepage_limits();
+  hugepages.set_page_size("2MB");
+  hugepages.set_limit(1);
+  CHECK(BuildResources(resources, host).value() == json{{"memory", {{"limit", 1000}}}});
+  resources.set_memory_swap_limit_in_bytes(2000);
+  CHECK(BuildResources(resources, host).code() == Code::kInvalidArgument);
+  resources.set_memory_swap_limit_in_bytes(999);
+  host.swap_accounting = true;
+  CHECK(BuildResources(resources, host).code() == Code::kInvalidArgument);
+  resources.Clear();
+  CHECK(BuildResources(resources, host).value() == json::object());
+  (*resources.mutable_unified())["memory.high"] = "1";
+  CHECK(BuildResources(resources, host).code() == Code::kInvalidArgument);
+  host.cgroup_v2 = true;
+  CHECK(BuildResources(resources, host).value() == json{{"unified", {{"memory.high", "1"}}}});
+  (*resources.mutable_unified())["../x"] = "1";
+  CHECK(BuildResources(resources, host).code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("A directory of devices stands for the device nodes in it") {
+  google::protobuf::RepeatedPtrField<runtime::v1::Device> asked;
+  runtime::v1::Device& device = *asked.Add();
+  device.set_host_path("/dev");
+  device.set_container_path("/hostdev");
+  const BuiltDevices built = BuildDevices(asked, false, "/dev").value();
+  const auto null = std::find_if(built.nodes.begin(), built.nodes.end(),
+                                 [](const json& n) { return n["path"] == "/hostdev/null"; });
+  REQUIRE(null != built.nodes.end());
+  CHECK((*null)["major"] == 1);
+  CHECK((*null)["minor"] == 3);
+  CHECK(built.rules[0] == json{{"allow", false}, {"access", "rwm"}});
+  CHECK(built.rules.size() == built.nodes.size() + 1);
+
+  device.set_host_path("/dev/null");
+  device.set_permissions("rx");
+  CHECK(BuildDevices(asked, false, "/dev").code() == Code::kInvalidArgument);
+  device.set_permissions("");
+  device.set_host_path("/dev/does-not-exist");
+  CHECK(BuildDevices(asked, false, "/dev").code() == Code::kNotFound);
+  device.set_host_path("/etc/passwd");
+  CHECK(BuildDevices(asked, false, "/dev").code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("A privileged container sees the host's devices") {
+  const BuiltDevices built = BuildDevices({}, true, "/dev").value();
+  CHECK(built.rules == json::array({{{"allow", true}, {"access", "rwm"}}}));
+  const auto has = [&built](const std::string& path) {
+    return std::any_of(built.nodes.begin(), built.nodes.end(),
+                       [&path](const json& n) { return n["path"] == path; });
+  };
+  CHECK(has("/dev/zero"));
+  CHECK_FALSE(has("/dev/pts/0"));
+  CHECK_FALSE(has("/dev/ptmx/0"));
+}
+
+TEST_CASE("CDI devices and SELinux or AppArmor without the LSM are refused by name") {
+  SpecFixture fixture;
+  fixture.security().mutable_selinux_options()->set_level("s0:c1,c2");
+  CHECK(fixture.Build().code() == Code::kFailedPrecondition);
+  fixture.security().clear_selinux_options();
+  auto& apparmor = *fixture.security().mutable_apparmor();
+  CHECK(fixture.Build().ok());
+  apparmor.set_profile_type(runtime::v1::SecurityProfile::Localhost);
+  apparmor.set_localhost_ref("mine");
+  CHECK(fixture.Build().code() == Code::kFailedPrecondition);
+  fixture.security().clear_apparmor();
+  fixture.security().set_apparmor_profile("localhost/mine");
+  CHECK(fixture.Build().code() == Code::kFailedPrecondition);
+  fixture.security().set_apparmor_profile("runtime/default");
+  CHECK(fixture.Build().ok());
+  fixture.config.add_cdi_devices()->set_name("vendor.com/gpu=0");
+  CHECK(fixture.Build().code() == Code::kUnimplemented);
+}
+
+TEST_CASE("A sandbox and a container without any linux part work") {
+  SpecFixture fixture;
+  fixture.config.clear_linux();
+  fixture.sandbox.clear_linux();
+  CHECK(fixture.Build().ok());
+}
+
+TEST_CASE("The facts of this machine can be found out") {
+  const Result<HostFacts> facts = DetectHost();
+  REQUIRE(facts.ok());
+  CHECK_FALSE(facts->controllers.empty());
+  CHECK(facts->lowest_oom_score_adj <= 1000);
+}

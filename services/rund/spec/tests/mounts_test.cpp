@@ -1,0 +1,197 @@
+#include "services/rund/spec/mounts.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+
+#include "services/rund/spec/tests/fixture.h"
+
+using namespace crisp;
+using namespace crisp::rund;
+using Texts = std::vector<std::string>;
+
+namespace {
+
+Texts Destinations(const BuiltSpec& built) {
+  Texts paths;
+  for (const auto& mount : built.spec["mounts"]) paths.push_back(mount["destination"]);
+  return paths;
+}
+
+nlohmann::json MountAt(const BuiltSpec& built, const std::string& path) {
+  for (const auto& mount : built.spec["mounts"]) {
+    if (mount["destination"] == path) return mount;
+  }
+  return {};
+}
+
+bool Has(const Texts& texts, const std::string& text) {
+  return std::find(texts.begin(), texts.end(), text) != texts.end();
+}
+
+}  // namespace
+
+TEST_CASE("A mount of the CRI takes the place of our defaults at and below it") {
+  SpecFixture fixture;
+  fixture.pod_files.hosts = "/pod/hosts";
+  fixture.root.Write("h/file", "");
+  fixture.AddMount("/dev/", fixture.root / "h");
+  fixture.AddMount("/etc/hosts", fixture.root / "h/file");
+  const BuiltSpec built = fixture.Build().value();
+  const Texts paths = Destinations(built);
+  CHECK(MountAt(built, "/dev")["type"] == "bind");
+  CHECK_FALSE(Has(paths, "/dev/pts"));
+  CHECK_FALSE(Has(paths, "/dev/shm"));
+  CHECK(MountAt(built, "/etc/hosts")["source"] == fixture.root / "h/file");
+  CHECK(std::count(paths.begin(), paths.end(), "/etc/hosts") == 1);
+}
+
+TEST_CASE("Mounts come by depth, and of two at one place the last") {
+  SpecFixture fixture;
+  fixture.root.Write("h/a/file", "");
+  fixture.AddMount("/x/y/z", fixture.root / "h");
+  fixture.AddMount("/x", fixture.root / "h");
+  fixture.AddMount("x//", fixture.root / "h/a");
+  const BuiltSpec built = fixture.Build().value();
+  const Texts paths = Destinations(built);
+  CHECK(std::count(paths.begin(), paths.end(), "/x") == 1);
+  CHECK(MountAt(built, "/x")["source"] == fixture.root / "h/a");
+  CHECK(paths.back() == "/x/y/z");
+  CHECK(built.status_mounts.size() == 3);
+  CHECK(built.status_mounts[2].container_path() == "x//");
+}
+
+TEST_CASE("A missing host path becomes a directory, a link is resolved") {
+  SpecFixture fixture;
+  fixture.root.Write("h/real/file", "");
+  REQUIRE(symlink("real", (fixture.root / "h/link").c_str()) == 0);
+  REQUIRE(symlink("gone", (fixture.root / "h/dangling").c_str()) == 0);
+  fixture.AddMount("/a", fixture.root / "h/new/dir");
+  fixture.AddMount("/b", fixture.root / "h/link");
+  const BuiltSpec built = fixture.Build().value();
+  struct stat info {};
+  REQUIRE(stat((fixture.root / "h/new/dir").c_str(), &info) == 0);
+  CHECK((info.st_mode & 07777) == 0755);
+  CHECK(MountAt(built, "/b")["source"] == fixture.root / "h/real");
+  // What the kubelet gets back is what it gave.
+  CHECK(built.status_mounts[1].host_path() == fixture.root / "h/link");
+
+  fixture.AddMount("/c", fixture.root / "h/dangling");
+  CHECK(fixture.Build().code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("Host paths that nobody should make are not made") {
+  SpecFixture fixture;
+  fixture.defaults.never_created_host_paths = {fixture.root / "never"};
+  fixture.AddMount("/a", fixture.root / "never/");
+  CHECK(fixture.Build().code() == Code::kNotFound);
+  CHECK(access((fixture.root / "never").c_str(), F_OK) != 0);
+}
+
+TEST_CASE("Propagation is passed on where the host's mount has it, and refused where not") {
+  SpecFixture fixture;
+  fixture.root.Write("h/file", "");
+  runtime::v1::Mount& mount = fixture.AddMount("/a", fixture.root / "h");
+  CHECK(MountAt(fixture.Build().value(), "/a")["options"] == Texts{"rbind", "rprivate", "rw"});
+
+  mount.set_propagation(runtime::v1::PROPAGATION_HOST_TO_CONTAINER);
+  CHECK(fixture.Build().code() == Code::kInvalidArgument);
+  mount.set_propagation(runtime::v1::PROPAGATION_BIDIRECTIONAL);
+  CHECK(fixture.Build().code() == Code::kInvalidArgument);
+
+  fixture.root.Write("mountinfo", "20 1 8:1 / / rw shared:1 - ext4 /dev/vda rw\n");
+  BuiltSpec built = fixture.Build().value();
+  CHECK(MountAt(built, "/a")["options"] == Texts{"rbind", "rshared", "rw"});
+  CHECK(built.spec["linux"]["rootfsPropagation"] == "rshared");
+  mount.set_propagation(runtime::v1::PROPAGATION_HOST_TO_CONTAINER);
+  built = fixture.Build().value();
+  CHECK(MountAt(built, "/a")["options"] == Texts{"rbind", "rslave", "rw"});
+  CHECK(built.spec["linux"]["rootfsPropagation"] == "rslave");
+}
+
+TEST_CASE("The mount that holds a path is the deepest, and of two the later") {
+  const char* mountinfo =
+      "1 0 8:1 / / rw shared:1 - ext4 x rw\n"
+      "2 1 8:2 / /a rw master:3 - ext4 x rw\n"
+      "3 1 8:2 / /a\\040b rw shared:3 master:4 - ext4 x rw\n"
+      "4 1 8:2 / /c rw shared:1 - ext4 x rw\n"
+      "5 4 8:2 / /c rw - ext4 x rw\n";
+  CHECK(PropagationOf(mountinfo, "/x") == Propagation::kShared);
+  CHECK(PropagationOf(mountinfo, "/a/x") == Propagation::kSlave);
+  CHECK(PropagationOf(mountinfo, "/ab") == Propagation::kShared);
+  CHECK(PropagationOf(mountinfo, "/a b/c") == Propagation::kShared);
+  CHECK(PropagationOf(mountinfo, "/c") == Propagation::kPrivate);
+}
+
+TEST_CASE("Recursive read-only needs readonly, PRIVATE and a runtime that can") {
+  SpecFixture fixture;
+  fixture.root.Write("h/file", "");
+  runtime::v1::Mount& mount = fixture.AddMount("/a", fixture.root / "h");
+  mount.set_recursive_read_only(true);
+  CHECK(fixture.Build().code() == Code::kInvalidArgument);
+  mount.set_readonly(true);
+  CHECK(MountAt(fixture.Build().value(), "/a")["options"] == Texts{"rbind", "rprivate", "rro"});
+  fixture.runtime.recursive_read_only = false;
+  const Status status = fixture.Build().status();
+  CHECK(status.code() == Code::kUnknown);
+  CHECK(status.message().starts_with("RROUnsupported"));
+}
+
+TEST_CASE("What is not supported yet is refused by name") {
+  SpecFixture fixture;
+  fixture.root.Write("h/file", "");
+  runtime::v1::Mount& mount = fixture.AddMount("/a", fixture.root / "h");
+  const runtime::v1::Mount plain = mount;
+  const auto message = [&fixture] { return fixture.Build().status().message(); };
+  mount.mutable_image()->set_image("x");
+  CHECK(message().starts_with("ImageVolumeMountFailed: mounts[0].image"));
+  mount = plain;
+  mount.add_uidmappings()->set_length(1);
+  CHECK(message().starts_with("mounts[0].uidMappings"));
+  mount = plain;
+  mount.add_mount_options("noexec");
+  CHECK(message().starts_with("mounts[0].mount_options"));
+  mount = plain;
+  mount.set_host_path("relative");
+  CHECK(message().starts_with("mounts[0].host_path"));
+  mount = plain;
+  mount.set_container_path("/");
+  CHECK(message().starts_with("mounts[0].container_path"));
+  mount = plain;
+  mount.set_selinux_relabel(true);
+  CHECK(fixture.Build().ok());  // no labels here: nothing to do
+  fixture.defaults.host.selinux = true;
+  CHECK(message().starts_with("mounts[0].selinux_relabel"));
+}
+
+TEST_CASE("A VOLUME of the image is a copy of what the image has there") {
+  SpecFixture fixture;
+  fixture.root.Write("rootfs/data/sub/file", "text", 0640);
+  REQUIRE(symlink("sub/file", (fixture.root / "rootfs/data/link").c_str()) == 0);
+  REQUIRE(chmod((fixture.root / "rootfs/data").c_str(), 01777) == 0);
+  fixture.root.Write("h/file", "");
+  fixture.AddMount("/covered", fixture.root / "h");
+  fixture.image.set_config_json(
+      R"({"config":{"Volumes":{"/data":{},"/empty/":{},"/covered/x":{},"/proc":{}}}})");
+  BuiltSpec built = fixture.Build().value();
+  const std::string source = MountAt(built, "/data")["source"];
+  CHECK(source.starts_with(fixture.root / "volumes/"));
+  CHECK(fixture.root.Read("volumes/0/sub/file") == "text");
+  struct stat info {};
+  REQUIRE(stat(source.c_str(), &info) == 0);
+  CHECK((info.st_mode & 07777) == 01777);
+  REQUIRE(stat((source + "/sub/file").c_str(), &info) == 0);
+  CHECK((info.st_mode & 07777) == 0640);
+  REQUIRE(lstat((source + "/link").c_str(), &info) == 0);
+  CHECK(S_ISLNK(info.st_mode));
+  CHECK_FALSE(Has(Destinations(built), "/covered/x"));
+  CHECK(MountAt(built, "/proc")["type"] == "proc");
+  CHECK(MountAt(built, "/empty")["options"] == Texts{"rbind", "rprivate", "rw"});
+
+  // Built again, as after a crash: the same directories, what is in them stays.
+  fixture.root.Write("volumes/0/sub/file", "changed");
+  built = fixture.Build().value();
+  CHECK(MountAt(built, "/data")["source"] == source);
+  CHECK(fixture.root.Read("volumes/0/sub/file") == "changed");
+}
