@@ -6,29 +6,33 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "libs/base/status.h"
 #include "libs/rpc/peer.h"
 
 namespace crisp::rpc {
 
+struct ForwardOptions {
+  /// False (ExecSync): a call that was under way when the connection broke is not sent again.
+  bool idempotent = true;
+  /// Sees the peer's answer, and may replace it, before it is passed on. Runs on gRPC's threads:
+  /// memory work only.
+  std::function<Status(const Status&, grpc::ByteBuffer&)> answered = nullptr;
+};
+
 /// Passes a raw unary call on to a peer: callback in, callback out, no thread, no parsing. For the
 /// handlers of WithRawCallbackMethod_*. `method` is "/package.Service/Method". The caller's
-/// deadline, cancellation and request id go along. While the peer is away the call waits, at most
-/// peer.wait(): then UNAVAILABLE names it.
+/// deadline, cancellation and request id go along. While the peer is away, and when it goes away
+/// under the call, the call waits for at most peer.wait(): then UNAVAILABLE names it.
 grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context,
                                   const grpc::ByteBuffer* request, grpc::ByteBuffer* response,
-                                  const Peer& peer, const std::string& method);
+                                  const Peer& peer, const std::string& method,
+                                  ForwardOptions options = {});
 /// The same with other request bytes than those that came.
 grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context, grpc::ByteBuffer request,
                                   grpc::ByteBuffer* response, const Peer& peer,
-                                  const std::string& method);
-/// The same, and `answered` sees the peer's answer (and may replace it) before it is passed on.
-/// Runs on gRPC's thread: memory work only.
-using Answered = std::function<Status(const Status&, grpc::ByteBuffer&)>;
-grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context, grpc::ByteBuffer request,
-                                  grpc::ByteBuffer* response, const Peer& peer,
-                                  const std::string& method, Answered answered);
+                                  const std::string& method, ForwardOptions options = {});
 
 /// Raw bytes to a message and back. kInvalidArgument when they do not parse.
 template <typename Message>

@@ -34,6 +34,8 @@ class Peer {
   std::chrono::nanoseconds wait() const { return wait_; }
   /// True when connected now (and asks for a connection if not).
   bool Ready() const;
+  /// Not connected: try now, whatever the back-off (its socket has appeared, say).
+  void Poke() const;
   /// Until connected, at most wait() and the call's deadline: kUnavailable "<name> is away".
   Status WaitReady(const CallContext& cc) const;
 
@@ -43,21 +45,29 @@ class Peer {
   std::chrono::nanoseconds wait_{};
 };
 
+struct CallOptions {
+  /// False: a call that was under way when the connection broke is not sent again. True for all of
+  /// our internal methods.
+  bool idempotent = true;
+};
+
 namespace internal {
-/// Deadline, request id and wait_for_ready; `call` is then run, and cancelled when `cc` is stopped.
-Status RunCall(const CallContext& cc, const Peer& peer,
+/// Waits for the peer, runs `call` with the deadline and the request id of `cc`, cancels it when
+/// `cc` is stopped, runs it again when the connection broke.
+Status RunCall(const CallContext& cc, const Peer& peer, CallOptions options,
                const std::function<grpc::Status(grpc::ClientContext*)>& call);
 }  // namespace internal
 
 /// A blocking unary call: `rpc::Call(cc, peer, stub, &Pods::Stub::StopPod, request)`, with the
-/// deadline, the stop and the request id of `cc`. kUnavailable names the peer; the codes of the
-/// answer are passed on.
+/// deadline, the stop and the request id of `cc`. While the peer is away, and when it goes away
+/// under the call, it waits for at most peer.wait(): then kUnavailable names it. Codes of the
+/// peer's answer are passed on.
 template <typename Stub, typename Req, typename Resp>
 Result<Resp> Call(const CallContext& cc, const Peer& peer, Stub& stub,
                   grpc::Status (Stub::*method)(grpc::ClientContext*, const Req&, Resp*),
-                  const Req& request) {
+                  const Req& request, CallOptions options = {}) {
   Resp response;
-  Status status = internal::RunCall(cc, peer, [&](grpc::ClientContext* context) {
+  Status status = internal::RunCall(cc, peer, options, [&](grpc::ClientContext* context) {
     return (stub.*method)(context, request, &response);
   });
   if (!status.ok()) return status;

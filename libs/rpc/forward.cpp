@@ -1,0 +1,158 @@
+#include "libs/rpc/forward.h"
+
+#include <grpcpp/alarm.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "libs/rpc/internal.h"
+#include "libs/rpc/metadata.h"
+#include "libs/rpc/unary.h"
+
+namespace crisp::rpc {
+namespace {
+
+/// One forwarded call. It is the reactor of the incoming side, so it lives until gRPC's OnDone;
+/// timers and the outgoing side's callback hold it too.
+class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<Relay> {
+ public:
+  Relay(grpc::CallbackServerContext* incoming, grpc::ByteBuffer request, grpc::ByteBuffer* response,
+        Peer peer, std::string method, ForwardOptions options)
+      : cc_(ContextOf(*incoming)),
+        incoming_(incoming),
+        request_(std::move(request)),
+        response_(response),
+        peer_(std::move(peer)),
+        stub_(peer_.channel()),
+        method_(std::move(method)),
+        options_(std::move(options)),
+        patience_(std::chrono::steady_clock::now() + peer_.wait()) {}
+
+  void Start() {
+    self_ = shared_from_this();
+    Attempt();
+  }
+
+  void OnCancel() override {
+    std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    if (outgoing_) outgoing_->TryCancel();
+  }
+  void OnDone() override {
+    // The last reference may be this one.
+    const auto keep = std::move(self_);
+  }
+
+ private:
+  void Attempt() {
+    if (!peer_.Ready()) return Wait();
+    {
+      std::lock_guard lock(mutex_);
+      if (cancelled_) return Reply(Cancelled("the caller went away"));
+      outgoing_.emplace();
+      outgoing_->set_deadline(incoming_->raw_deadline());
+      outgoing_->AddMetadata(kRequestIdKey, cc_.request_id());
+    }
+    stub_.UnaryCall(
+        &*outgoing_, method_, grpc::StubOptions(), &request_, response_,
+        [self = shared_from_this()](const grpc::Status& answer) { self->OnAnswer(answer); });
+  }
+
+  void OnAnswer(const grpc::Status& answer) {
+    const bool broke = internal::ConnectionBroke(answer, *outgoing_);
+    {
+      std::lock_guard lock(mutex_);
+      outgoing_.reset();
+    }
+    Status status = FromGrpc(answer);
+    if (broke) {
+      const auto now = std::chrono::steady_clock::now();
+      if (!std::exchange(broke_before_, true)) patience_ = now + peer_.wait();
+      if (options_.idempotent && now < patience_) return Wait();
+      status = std::move(status).While("{} is away", peer_.name());
+    }
+    if (options_.answered) status = options_.answered(status, *response_);
+    Reply(status);
+  }
+
+  /// For the peer to come (back): looks again in a moment.
+  void Wait() {
+    bool cancelled = false;
+    {
+      std::lock_guard lock(mutex_);
+      cancelled = cancelled_;
+    }
+    if (cancelled) return Reply(Cancelled("the caller went away"));
+    const auto now = std::chrono::steady_clock::now();
+    if (now >= cc_.deadline()) return Reply(DeadlineExceeded("waiting for {}", peer_.name()));
+    if (now >= patience_) {
+      Status away = internal::Away(peer_);
+      if (options_.answered) away = options_.answered(away, *response_);
+      return Reply(away);
+    }
+    peer_.Poke();
+    alarm_ = std::make_unique<grpc::Alarm>();
+    alarm_->Set(std::chrono::system_clock::now() + internal::kPokeEvery,
+                [self = shared_from_this()](bool /*fired*/) { self->Attempt(); });
+  }
+
+  void Reply(const Status& status) { Finish(ToGrpc(status)); }
+
+  std::shared_ptr<Relay> self_;
+  const CallContext cc_;
+  grpc::CallbackServerContext* const incoming_;
+  const grpc::ByteBuffer request_;
+  grpc::ByteBuffer* const response_;
+  const Peer peer_;
+  grpc::GenericStub stub_;
+  const std::string method_;
+  const ForwardOptions options_;
+  SteadyTime patience_;
+  bool broke_before_ = false;
+  std::unique_ptr<grpc::Alarm> alarm_;
+
+  std::mutex mutex_;  // of what OnCancel touches while the call is under way
+  std::optional<grpc::ClientContext> outgoing_;
+  bool cancelled_ = false;
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context, grpc::ByteBuffer request,
+                                  grpc::ByteBuffer* response, const Peer& peer,
+                                  const std::string& method, ForwardOptions options) {
+  auto relay = std::make_shared<Relay>(context, std::move(request), response, peer, method,
+                                       std::move(options));
+  relay->Start();
+  return relay.get();
+}
+
+grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context,
+                                  const grpc::ByteBuffer* request, grpc::ByteBuffer* response,
+                                  const Peer& peer, const std::string& method,
+                                  ForwardOptions options) {
+  return Forward(context, *request, response, peer, method, std::move(options));
+}
+
+std::string BytesToString(const grpc::ByteBuffer& bytes) {
+  std::vector<grpc::Slice> slices;
+  std::string text;
+  if (!bytes.Dump(&slices).ok()) return text;
+  text.reserve(bytes.Length());
+  for (const grpc::Slice& slice : slices) {
+    // A slice is bytes; so is a string.
+    text.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  return text;
+}
+
+grpc::ByteBuffer StringToBytes(std::string_view text) {
+  const grpc::Slice slice(text.data(), text.size());
+  return {&slice, 1};
+}
+
+}  // namespace crisp::rpc

@@ -1,0 +1,209 @@
+#include "libs/rpc/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/support/server_interceptor.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+
+#include "libs/base/try.h"
+#include "libs/log/log.h"
+#include "libs/os/unique_fd.h"
+#include "libs/rpc/metadata.h"
+#include "libs/rpc/status.h"
+
+namespace crisp::rpc {
+namespace {
+
+log::Level LevelOf(Code code) {
+  switch (code) {
+    case Code::kUnknown:
+    case Code::kInternal:
+    case Code::kDataLoss: return log::Level::kError;
+    case Code::kDeadlineExceeded:
+    case Code::kResourceExhausted:
+    case Code::kUnavailable:
+    case Code::kAborted: return log::Level::kWarn;
+    // The answers of a healthy day: the kubelet asks after what is gone, streams end.
+    case Code::kOk:
+    case Code::kNotFound:
+    case Code::kUnimplemented:
+    case Code::kCancelled: return log::Level::kDebug;
+    default: return log::Level::kInfo;
+  }
+}
+
+/// Sits in each call: counts it, and writes the one line about its failure.
+class CallWatch final : public grpc::experimental::Interceptor {
+ public:
+  CallWatch(const char* method, CallObserver* observer)
+      : method_(method), observer_(observer), started_(std::chrono::steady_clock::now()) {
+    if (observer_ != nullptr) observer_->OnCallStarted(method_);
+  }
+  ~CallWatch() override {
+    if (!done_) Done(Cancelled("the call ended without a status"), "");
+  }
+
+  void Intercept(grpc::experimental::InterceptorBatchMethods* batch) override {
+    if (batch->QueryInterceptionHookPoint(
+            grpc::experimental::InterceptionHookPoints::PRE_SEND_STATUS)) {
+      std::string_view id;
+      const auto* trailers = batch->GetSendTrailingMetadata();
+      if (trailers != nullptr) {
+        if (const auto found = trailers->find(kRequestIdKey); found != trailers->end()) {
+          id = found->second;
+        }
+      }
+      Done(FromGrpc(batch->GetSendStatus()), id);
+    }
+    batch->Proceed();
+  }
+
+ private:
+  void Done(const Status& status, std::string_view id) {
+    if (std::exchange(done_, true)) return;
+    const auto took = std::chrono::steady_clock::now() - started_;
+    if (observer_ != nullptr) observer_->OnCallDone(method_, status.code(), took);
+    const log::Level level = LevelOf(status.code());
+    if (!log::Enabled(level)) return;
+    const log::Fields fields = {{"method", method_},
+                                {"code", CodeName(status.code())},
+                                {"request", id},
+                                {"seconds", took},
+                                {"error", status.message()}};
+    switch (level) {
+      case log::Level::kDebug: log::Debug("call ended", fields); break;
+      case log::Level::kInfo: log::Info("call refused", fields); break;
+      case log::Level::kWarn: log::Warn("call failed", fields); break;
+      case log::Level::kError: log::Error("call failed", fields); break;
+    }
+  }
+
+  const std::string_view method_;
+  CallObserver* const observer_;
+  const std::chrono::steady_clock::time_point started_;
+  bool done_ = false;
+};
+
+class CallWatchFactory final : public grpc::experimental::ServerInterceptorFactoryInterface {
+ public:
+  explicit CallWatchFactory(CallObserver* observer) : observer_(observer) {}
+  grpc::experimental::Interceptor* CreateServerInterceptor(
+      grpc::experimental::ServerRpcInfo* info) override {
+    return new CallWatch(info->method() == nullptr ? "unknown" : info->method(), observer_);
+  }
+
+ private:
+  CallObserver* const observer_;
+};
+
+/// Makes the place free for our socket: fits in an address, nobody alive there.
+Status ClearSocket(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof address.sun_path) {
+    return InvalidArgument("'{}' is too long for a unix socket ({} bytes at most)", path,
+                           sizeof address.sun_path - 1);
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  struct stat found {};
+  if (lstat(path.c_str(), &found) != 0) {
+    if (errno == ENOENT) return Status::Ok();
+    return Status::Errno(errno, "stat {}", path);
+  }
+  if (!S_ISSOCK(found.st_mode)) return FailedPrecondition("{} is there and is no socket", path);
+
+  const os::UniqueFd probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!probe) return Status::Errno(errno, "socket");
+  // sockaddr_un is what connect(2) means by sockaddr.
+  const auto* target = reinterpret_cast<const sockaddr*>(&address);
+  if (connect(probe.get(), target, sizeof address) == 0 || errno == EAGAIN) {
+    return FailedPrecondition("another server listens on {}", path);
+  }
+  if (errno != ECONNREFUSED && errno != ENOENT) return Status::Errno(errno, "connect {}", path);
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) return Status::Errno(errno, "unlink {}", path);
+  return Status::Ok();
+}
+
+/// Once per process: what gRPC keeps in globals.
+void PrepareGrpc() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  });
+}
+
+}  // namespace
+
+struct Server::Impl {
+  explicit Impl(ServerOptions given) : options(std::move(given)) {}
+  ServerOptions options;
+  std::vector<grpc::Service*> services;
+  std::unique_ptr<grpc::Server> server;
+};
+
+Server::Server(ServerOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+
+Server::~Server() { Shutdown(std::chrono::nanoseconds(0)); }
+
+void Server::AddService(grpc::Service* service) { impl_->services.push_back(service); }
+
+Status Server::Start() {
+  PrepareGrpc();
+  const ServerOptions& options = impl_->options;
+  for (const std::string& path : options.sockets) CRISP_TRY(ClearSocket(path));
+
+  grpc::ServerBuilder builder;
+  for (const std::string& path : options.sockets) {
+    builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());
+  }
+  for (grpc::Service* service : impl_->services) builder.RegisterService(service);
+  const int max_message = static_cast<int>(options.max_message.count());
+  builder.SetMaxReceiveMessageSize(max_message);
+  builder.SetMaxSendMessageSize(max_message);
+  // Health and reflection are the only users of the synchronous side.
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> watches;
+  watches.push_back(std::make_unique<CallWatchFactory>(options.observer));
+  builder.experimental().SetInterceptorCreators(std::move(watches));
+
+  // The socket must never be there with a wider mode than it ends with.
+  const mode_t before = umask(static_cast<mode_t>(0777 & ~options.socket_mode));
+  impl_->server = builder.BuildAndStart();
+  umask(before);
+  if (impl_->server == nullptr) {
+    return Unavailable("gRPC cannot listen on {}", fmt::join(options.sockets, ", "));
+  }
+  SetServing(false);
+  for (const std::string& path : options.sockets) {
+    if (chmod(path.c_str(), options.socket_mode) != 0)
+      return Status::Errno(errno, "chmod {}", path);
+  }
+  return Status::Ok();
+}
+
+void Server::SetServing(bool serving) {
+  if (impl_->server == nullptr) return;
+  if (auto* health = impl_->server->GetHealthCheckService()) health->SetServingStatus(serving);
+}
+
+void Server::Shutdown(std::chrono::nanoseconds grace) {
+  if (impl_->server == nullptr) return;
+  SetServing(false);
+  const auto until = std::chrono::system_clock::now() +
+                     std::chrono::duration_cast<std::chrono::microseconds>(grace);
+  impl_->server->Shutdown(until);
+  impl_->server.reset();
+}
+
+}  // namespace crisp::rpc

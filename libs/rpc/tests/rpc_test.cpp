@@ -1,0 +1,380 @@
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <future>
+
+#include "crisp/daemon/v1/daemon.grpc.pb.h"
+#include "libs/os/files.h"
+#include "libs/rpc/broadcast.h"
+#include "libs/rpc/follow.h"
+#include "libs/rpc/forward.h"
+#include "libs/rpc/peer.h"
+#include "libs/rpc/server.h"
+#include "libs/rpc/unary.h"
+#include "libs/testing/test_root.h"
+
+using namespace std::chrono_literals;
+using crisp::daemon::v1::InfoRequest;
+using crisp::daemon::v1::InfoResponse;
+using Service = crisp::daemon::v1::Daemon;
+
+namespace crisp::rpc {
+namespace {
+
+constexpr char kInfo[] = "/crisp.daemon.v1.Daemon/Info";
+
+CallContext Soon() { return CallContext::Background(20s, "req-1"); }
+
+using Body = std::function<Status(const CallContext&, const InfoRequest&, InfoResponse&)>;
+
+class TestService final : public Service::CallbackService {
+ public:
+  TestService(work::Pool& pool, work::Lane lane, Body body)
+      : pool_(pool), lane_(lane), body_(std::move(body)) {}
+  grpc::ServerUnaryReactor* Info(grpc::CallbackServerContext* context, const InfoRequest* request,
+                                 InfoResponse* response) override {
+    return Unary(pool_, lane_, context, request, response, body_);
+  }
+
+ private:
+  work::Pool& pool_;
+  work::Lane lane_;
+  Body body_;
+};
+
+class CountingObserver final : public CallObserver {
+ public:
+  void OnCallStarted(std::string_view) override {}
+  void OnCallDone(std::string_view method, Code code, std::chrono::nanoseconds) override {
+    std::lock_guard lock(mutex_);
+    calls_.push_back(fmt::format("{} {}", method, CodeName(code)));
+    changed_.notify_all();
+  }
+  std::vector<std::string> WaitFor(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, 10s, [&] { return calls_.size() >= count; });
+    return calls_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::string> calls_;
+};
+
+/// A server that answers Info with `body`, on <root>/s.
+struct TestServer {
+  TestServer(const std::string& path, Body body, work::Lane lane = work::Lane::kMutate,
+             work::PoolOptions pool_options = {})
+      : pool(pool_options),
+        service(pool, lane, std::move(body)),
+        server({.sockets = {path}, .observer = &observer}) {
+    server.AddService(&service);
+    const Status started = server.Start();
+    INFO(started.ToString());
+    REQUIRE(started.ok());
+  }
+  CountingObserver observer;
+  work::Pool pool;
+  TestService service;
+  Server server;
+};
+
+Body Answer(const std::string& name) {
+  return [name](const CallContext&, const InfoRequest&, InfoResponse& response) {
+    response.set_service(name);
+    return Status::Ok();
+  };
+}
+
+Result<InfoResponse> GetInfo(const CallContext& cc, const Peer& peer, CallOptions options = {}) {
+  auto stub = Service::NewStub(peer.channel());
+  return Call(cc, peer, *stub, &Service::Stub::Info, InfoRequest(), options);
+}
+
+/// A front that forwards Info to a peer.
+class FrontService final : public Service::WithRawCallbackMethod_Info<Service::Service> {
+ public:
+  FrontService(Peer peer, ForwardOptions options)
+      : peer_(std::move(peer)), options_(std::move(options)) {}
+  grpc::ServerUnaryReactor* Info(grpc::CallbackServerContext* context,
+                                 const grpc::ByteBuffer* request,
+                                 grpc::ByteBuffer* response) override {
+    return Forward(context, request, response, peer_, kInfo, options_);
+  }
+
+ private:
+  Peer peer_;
+  ForwardOptions options_;
+};
+
+struct Front {
+  Front(const std::string& path, Peer peer, ForwardOptions options = {})
+      : service(std::move(peer), std::move(options)), server({.sockets = {path}}) {
+    server.AddService(&service);
+    REQUIRE(server.Start().ok());
+  }
+  FrontService service;
+  Server server;
+};
+
+}  // namespace
+
+TEST_CASE("a status keeps its code and message over the wire type") {
+  for (int code = 1; code <= 16; ++code) {
+    const Status status(static_cast<Code>(code), "why");
+    CHECK(FromGrpc(ToGrpc(status)).code() == status.code());
+    CHECK(FromGrpc(ToGrpc(status)).message() == "why");
+  }
+  CHECK(ToGrpc(Internal("{}", std::string(100'000, 'x'))).error_message().size() < 5000);
+}
+
+TEST_CASE("a unary call answers, carries the request id and the deadline, and is observed") {
+  testing::TestRoot root;
+  CallContext seen;
+  TestServer server(root / "s",
+                    [&seen](const CallContext& cc, const InfoRequest&, InfoResponse& response) {
+                      seen = cc;
+                      response.set_service("it");
+                      return Status::Ok();
+                    });
+  const Peer peer("it/1", root / "s", 5s);
+  const auto answer = GetInfo(Soon(), peer);
+  REQUIRE(answer.ok());
+  CHECK(answer->service() == "it");
+  CHECK(seen.request_id() == "req-1");
+  CHECK(seen.Remaining() <= 20s);
+  CHECK(seen.Remaining() > 5s);
+  CHECK(server.observer.WaitFor(1) == std::vector<std::string>{std::string(kInfo) + " OK"});
+}
+
+TEST_CASE("the socket has its mode, replaces a stale one, and never that of a living server") {
+  testing::TestRoot root;
+  {
+    TestServer first(root / "s", Answer("one"));
+    struct stat found {};
+    REQUIRE(stat((root / "s").c_str(), &found) == 0);
+    CHECK((found.st_mode & 0777U) == 0660U);
+    Server second({.sockets = {root / "s"}});
+    CHECK(second.Start().code() == Code::kFailedPrecondition);
+  }
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  (root / "s").copy(address.sun_path, sizeof address.sun_path - 1);
+  REQUIRE(bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  close(fd);  // stale: nobody listens
+  TestServer third(root / "s", Answer("three"));
+  CHECK(GetInfo(Soon(), Peer("it/1", root / "s", 5s))->service() == "three");
+
+  Server too_long({.sockets = {root / std::string(200, 'x')}});
+  CHECK(too_long.Start().code() == Code::kInvalidArgument);
+  const std::string file = root.Write("file", "text");
+  Server no_socket({.sockets = {file}});
+  CHECK(no_socket.Start().code() == Code::kFailedPrecondition);
+  CHECK(root.Read("file") == "text");
+}
+
+TEST_CASE("a failure keeps its code and message, and an exception is our bug") {
+  testing::TestRoot root;
+  bool raise = false;
+  TestServer server(root / "s",
+                    [&raise](const CallContext&, const InfoRequest&, InfoResponse&) -> Status {
+                      if (raise) throw std::runtime_error("oops");
+                      return NotFound("no such thing");
+                    });
+  const Peer peer("it/1", root / "s", 5s);
+  auto answer = GetInfo(Soon(), peer);
+  CHECK(answer.status().ToString() == "NOT_FOUND: no such thing");
+  raise = true;
+  answer = GetInfo(Soon(), peer);
+  CHECK(answer.code() == Code::kInternal);
+  CHECK(server.observer.WaitFor(2).back() == std::string(kInfo) + " INTERNAL");
+}
+
+TEST_CASE("the caller's leaving stops the body") {
+  testing::TestRoot root;
+  std::promise<void> running;
+  std::promise<bool> stopped;
+  TestServer server(root / "s", [&](const CallContext& cc, const InfoRequest&, InfoResponse&) {
+    std::mutex mutex;
+    std::condition_variable_any changed;
+    std::unique_lock lock(mutex);
+    running.set_value();
+    changed.wait_for(lock, cc.stop(), 20s, [] { return false; });
+    stopped.set_value(cc.stop().stop_requested());
+    return Cancelled("stopped");
+  });
+  std::stop_source stop;
+  auto call = std::async(std::launch::async, [&] {
+    const CallContext cc(SteadyTime::max(), stop.get_token(), "x");
+    return GetInfo(cc, Peer("it/1", root / "s", 5s)).code();
+  });
+  running.get_future().wait();
+  stop.request_stop();
+  CHECK(call.get() == Code::kCancelled);
+  CHECK(stopped.get_future().get());
+}
+
+TEST_CASE("a full lane is ResourceExhausted") {
+  testing::TestRoot root;
+  std::promise<void> gate;
+  auto open = gate.get_future().share();
+  std::promise<void> running;
+  TestServer server(root / "s",
+                    [&](const CallContext&, const InfoRequest&, InfoResponse&) {
+                      running.set_value();
+                      open.wait();
+                      return Status::Ok();
+                    },
+                    work::Lane::kMutate, {.mutate = {1, 0}});
+  const Peer peer("it/1", root / "s", 5s);
+  auto first = std::async(std::launch::async, [&] { return GetInfo(Soon(), peer).ok(); });
+  running.get_future().wait();
+  CHECK(GetInfo(Soon(), peer).code() == Code::kResourceExhausted);
+  gate.set_value();
+  CHECK(first.get());
+}
+
+TEST_CASE("a peer that stays away is Unavailable by name") {
+  testing::TestRoot root;
+  const Peer peer("rund/1", root / "s", 50ms);
+  const auto answer = GetInfo(Soon(), peer);
+  CHECK(answer.code() == Code::kUnavailable);
+  CHECK(answer.status().message().find("rund/1 is away") != std::string::npos);
+  CHECK_FALSE(peer.Ready());
+}
+
+TEST_CASE("a call waits for a peer that comes, and is sent again to one that restarts") {
+  testing::TestRoot root;
+  const Peer peer("rund/1", root / "s", 10s);
+  auto early = std::async(std::launch::async, [&] { return GetInfo(Soon(), peer).ok(); });
+  std::promise<void> running;
+  std::atomic<bool> first{true};
+  auto server = std::make_unique<TestServer>(
+      root / "s", [&](const CallContext& cc, const InfoRequest&, InfoResponse& response) {
+        response.set_service("old");
+        if (cc.request_id() != "hang" || !first.exchange(false)) return Status::Ok();
+        running.set_value();
+        std::mutex mutex;
+        std::condition_variable_any changed;
+        std::unique_lock lock(mutex);
+        changed.wait_for(lock, cc.stop(), 20s, [] { return false; });
+        return Cancelled("stopped");
+      });
+  CHECK(early.get());
+  auto broken = std::async(std::launch::async, [&] {
+    auto answer = GetInfo(CallContext::Background(20s, "hang"), peer);
+    return answer.ok() ? answer->service() : answer.status().ToString();
+  });
+  running.get_future().wait();
+  server.reset();
+  server = std::make_unique<TestServer>(root / "s", Answer("new"));
+  // The old server's shutdown cancels what is in flight with a status of its own or by the
+  // connection's end; both are answers that a caller may see.
+  const std::string outcome = broken.get();
+  CHECK(
+      (outcome == "new" || outcome.starts_with("CANCELLED") || outcome.starts_with("UNAVAILABLE")));
+  CHECK(GetInfo(Soon(), peer)->service() == "new");
+}
+
+TEST_CASE("health is not serving until told, and reflection lists the service") {
+  testing::TestRoot root;
+  TestServer server(root / "s", Answer("it"));
+  const Peer peer("it/1", root / "s", 5s);
+  REQUIRE(peer.WaitReady(Soon()).ok());
+  // grpc.health.v1.HealthCheckResponse { ServingStatus status = 1; }, asked without its header.
+  const auto check = [&] {
+    grpc::GenericStub stub(peer.channel());
+    grpc::ClientContext context;
+    grpc::ByteBuffer request = StringToBytes("");
+    grpc::ByteBuffer response;
+    std::promise<grpc::Status> done;
+    stub.UnaryCall(&context, "/grpc.health.v1.Health/Check", {}, &request, &response,
+                   [&done](const grpc::Status& status) { done.set_value(status); });
+    REQUIRE(done.get_future().get().ok());
+    return BytesToString(response);
+  };
+  CHECK(check() == std::string("\x08\x02"));
+  server.server.SetServing(true);
+  CHECK(check() == std::string("\x08\x01"));
+}
+
+TEST_CASE("Forward passes a call on with its request id and its failure") {
+  testing::TestRoot root;
+  std::string seen;
+  bool fail = false;
+  TestServer back(root / "back", [&](const CallContext& cc, const InfoRequest&, InfoResponse& r) {
+    seen = cc.request_id();
+    r.set_service("back");
+    return fail ? FailedPrecondition("not now") : Status::Ok();
+  });
+  Front front(root / "front", Peer("back/1", root / "back", 5s));
+  const Peer peer("front/1", root / "front", 5s);
+  CHECK(GetInfo(Soon(), peer)->service() == "back");
+  CHECK(seen == "req-1");
+  fail = true;
+  CHECK(GetInfo(Soon(), peer).status().ToString() == "FAILED_PRECONDITION: not now");
+}
+
+TEST_CASE("Forward names a peer that stays away and waits for one that comes") {
+  testing::TestRoot root;
+  {
+    Front front(root / "front", Peer("back/1", root / "back", 50ms));
+    const auto answer = GetInfo(Soon(), Peer("front/1", root / "front", 5s));
+    CHECK(answer.status().ToString() == "UNAVAILABLE: back/1 is away");
+  }
+  Front front(root / "front", Peer("back/1", root / "back", 10s));
+  auto call = std::async(std::launch::async,
+                         [&] { return GetInfo(Soon(), Peer("front/1", root / "front", 5s)).ok(); });
+  TestServer back(root / "back", Answer("back"));
+  CHECK(call.get());
+}
+
+TEST_CASE("Forward cancels the peer's work when the caller goes") {
+  testing::TestRoot root;
+  std::promise<void> running;
+  std::promise<bool> stopped;
+  TestServer back(root / "back", [&](const CallContext& cc, const InfoRequest&, InfoResponse&) {
+    std::mutex mutex;
+    std::condition_variable_any changed;
+    std::unique_lock lock(mutex);
+    running.set_value();
+    changed.wait_for(lock, cc.stop(), 20s, [] { return false; });
+    stopped.set_value(cc.stop().stop_requested());
+    return Cancelled("stopped");
+  });
+  Front front(root / "front", Peer("back/1", root / "back", 5s));
+  std::stop_source stop;
+  auto call = std::async(std::launch::async, [&] {
+    return GetInfo(CallContext(SteadyTime::max(), stop.get_token(), "x"),
+                   Peer("front/1", root / "front", 5s))
+        .code();
+  });
+  running.get_future().wait();
+  stop.request_stop();
+  CHECK(call.get() == Code::kCancelled);
+  CHECK(stopped.get_future().get());
+}
+
+TEST_CASE("Forward's answer can be replaced") {
+  testing::TestRoot root;
+  TestServer back(root / "back", Answer("back"));
+  Front front(root / "front", Peer("back/1", root / "back", 5s),
+              {.answered = [](const Status& status, grpc::ByteBuffer& bytes) {
+                InfoResponse answer;
+                if (Status parsed = ParseBytes(bytes, answer); !parsed.ok()) return parsed;
+                answer.set_service(answer.service() + "+");
+                bytes = ToBytes(answer);
+                return status;
+              }});
+  CHECK(GetInfo(Soon(), Peer("front/1", root / "front", 5s))->service() == "back+");
+  InfoResponse message;
+  CHECK(ParseBytes(StringToBytes("\xff\xff"), message).code() == Code::kInvalidArgument);
+}
+
+}  // namespace crisp::rpc
