@@ -1,0 +1,33 @@
+#pragma once
+
+#include <string_view>
+
+#include "libs/base/result.h"
+
+namespace crisp::archive {
+
+/// Bytes that come piece by piece. Used by one thread at a time.
+class ChunkSource {
+ public:
+  virtual ~ChunkSource() = default;
+  /// The next piece, valid until the next call; empty at the end, and again empty when asked again.
+  virtual Result<std::string_view> Next() = 0;
+};
+
+/// A text in memory, handed out in pieces of at most `piece` bytes.
+class StringSource final : public ChunkSource {
+ public:
+  explicit StringSource(std::string_view text, std::size_t piece = std::string_view::npos)
+      : text_(text), piece_(piece) {}
+  Result<std::string_view> Next() override {
+    const std::string_view next = text_.substr(0, piece_);
+    text_.remove_prefix(next.size());
+    return next;
+  }
+
+ private:
+  std::string_view text_;
+  std::size_t piece_;
+};
+
+}  // namespace crisp::archive

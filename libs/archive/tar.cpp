@@ -1,0 +1,371 @@
+#include "libs/archive/tar.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstring>
+#include <limits>
+#include <optional>
+
+#include "libs/base/try.h"
+
+namespace crisp::archive {
+namespace {
+
+constexpr std::size_t kBlock = 512;
+// No file system of ours holds a larger file, and sums of such sizes stay far from overflow.
+constexpr std::uint64_t kMaxSize = std::uint64_t{1} << 50U;
+
+struct Slice {
+  std::size_t offset;
+  std::size_t size;
+};
+// The ustar header, field by field (POSIX.1-2017, pax).
+constexpr Slice kName{0, 100};
+constexpr Slice kMode{100, 8};
+constexpr Slice kUid{108, 8};
+constexpr Slice kGid{116, 8};
+constexpr Slice kSize{124, 12};
+constexpr Slice kMtime{136, 12};
+constexpr Slice kChecksum{148, 8};
+constexpr std::size_t kTypeFlag = 156;
+constexpr Slice kLink{157, 100};
+constexpr Slice kMagic{257, 6};
+constexpr Slice kMajor{329, 8};
+constexpr Slice kMinor{337, 8};
+constexpr Slice kPrefix{345, 155};
+
+std::string_view Field(const char* block, Slice slice) {
+  return {block + slice.offset, slice.size};
+}
+
+std::string_view UntilNul(std::string_view text) { return text.substr(0, text.find('\0')); }
+
+/// Octal digits, or GNU's base-256 (top bit of the first byte set; two's complement).
+Result<std::int64_t> Number(std::string_view field, std::string_view what) {
+  const auto first = static_cast<unsigned char>(field.front());
+  if ((first & 0x80U) != 0) {
+    const bool negative = (first & 0x40U) != 0;
+    std::uint64_t value = negative ? ~std::uint64_t{0} : 0;
+    for (std::size_t i = 0; i < field.size(); ++i) {
+      auto byte = static_cast<std::uint64_t>(static_cast<unsigned char>(field[i]));
+      if (i == 0) byte = negative ? (byte | 0x80U) : (byte & 0x7FU);
+      const std::uint64_t lost = value >> 56U;
+      if (lost != (negative ? 0xFFU : 0U)) return DataLoss("tar: the {} is too large", what);
+      value = (value << 8U) | byte;
+    }
+    return static_cast<std::int64_t>(value);
+  }
+  std::string_view digits = field;
+  while (!digits.empty() && digits.front() == ' ') digits.remove_prefix(1);
+  digits = digits.substr(0, digits.find_first_of(std::string_view(" \0", 2)));
+  if (digits.empty()) return std::int64_t{0};
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 8);
+  if (error != std::errc() || end != digits.data() + digits.size() || value < 0)
+    return DataLoss("tar: the {} is not a number", what);
+  return value;
+}
+
+Result<std::int64_t> Decimal(std::string_view text, std::string_view what) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 10);
+  if (error != std::errc() || end != text.data() + text.size())
+    return DataLoss("tar: the PAX {} is not a number", what);
+  return value;
+}
+
+Result<std::uint32_t> Id(std::int64_t value, std::string_view what) {
+  if (value < 0 || value >= std::numeric_limits<std::uint32_t>::max())
+    return DataLoss("tar: the {} {} is out of range", what, value);
+  return static_cast<std::uint32_t>(value);
+}
+
+Result<std::uint64_t> Size(std::int64_t value) {
+  if (value < 0 || static_cast<std::uint64_t>(value) > kMaxSize)
+    return DataLoss("tar: an entry's size {} is out of range", value);
+  return static_cast<std::uint64_t>(value);
+}
+
+bool IsZero(const char* block) {
+  return std::all_of(block, block + kBlock, [](char c) { return c == '\0'; });
+}
+
+Status CheckSum(const char* block) {
+  std::int64_t unsigned_sum = 0;
+  std::int64_t signed_sum = 0;  // some old tars summed signed chars
+  for (std::size_t i = 0; i < kBlock; ++i) {
+    const bool inside = i >= kChecksum.offset && i < kChecksum.offset + kChecksum.size;
+    const char c = inside ? ' ' : block[i];
+    unsigned_sum += static_cast<unsigned char>(c);
+    signed_sum += static_cast<signed char>(c);
+  }
+  const std::int64_t stored = CRISP_TRY(Number(Field(block, kChecksum), "checksum"));
+  if (stored != unsigned_sum && stored != signed_sum)
+    return DataLoss(
+        "tar: a header's checksum is wrong, this is not a tar archive or it is damaged");
+  return Status::Ok();
+}
+
+std::uint64_t PaddingOf(std::uint64_t size) { return (kBlock - size % kBlock) % kBlock; }
+
+}  // namespace
+
+/// What the extended headers before an entry say about it.
+struct TarReader::Pax {
+  std::optional<std::string> path;
+  std::optional<std::string> link;
+  std::optional<std::int64_t> size;
+  std::optional<std::int64_t> uid;
+  std::optional<std::int64_t> gid;
+  std::optional<std::int64_t> mtime_seconds;
+  std::uint32_t mtime_nanoseconds = 0;
+  std::map<std::string, std::string> xattrs;
+  bool sparse = false;
+
+  Status Set(std::string_view key, std::string_view value);
+  Status SetTime(std::string_view value);
+};
+
+Status TarReader::Pax::SetTime(std::string_view value) {
+  const std::size_t point = value.find('.');
+  mtime_seconds = CRISP_TRY(Decimal(value.substr(0, point), "mtime"));
+  std::uint32_t nanoseconds = 0;
+  if (point != std::string_view::npos) {
+    std::uint32_t unit = 100'000'000;
+    for (const char c : value.substr(point + 1)) {
+      if (c < '0' || c > '9') return DataLoss("tar: the PAX mtime is not a number");
+      nanoseconds += static_cast<std::uint32_t>(c - '0') * unit;
+      unit /= 10;
+    }
+  }
+  mtime_nanoseconds = nanoseconds;
+  if (value.starts_with('-') && nanoseconds > 0) {  // -1.25 s is -2 s and 750 ms
+    *mtime_seconds -= 1;
+    mtime_nanoseconds = 1'000'000'000 - nanoseconds;
+  }
+  return Status::Ok();
+}
+
+Status TarReader::Pax::Set(std::string_view key, std::string_view value) {
+  constexpr std::string_view kXattr = "SCHILY.xattr.";
+  if (key == "path") {
+    path = std::string(value);
+  } else if (key == "linkpath") {
+    link = std::string(value);
+  } else if (key == "size") {
+    size = CRISP_TRY(Decimal(value, "size"));
+  } else if (key == "uid") {
+    uid = CRISP_TRY(Decimal(value, "uid"));
+  } else if (key == "gid") {
+    gid = CRISP_TRY(Decimal(value, "gid"));
+  } else if (key == "mtime") {
+    return SetTime(value);
+  } else if (key.starts_with(kXattr)) {
+    if (key.size() == kXattr.size()) return DataLoss("tar: an extended attribute has no name");
+    xattrs[std::string(key.substr(kXattr.size()))] = std::string(value);
+  } else if (key.starts_with("GNU.sparse.")) {
+    sparse = true;
+  }
+  return Status::Ok();
+}
+
+Result<std::string_view> TarReader::Take(std::uint64_t at_most) {
+  if (piece_.empty() && !source_ended_) {
+    piece_ = CRISP_TRY(source_.Next());
+    source_ended_ = piece_.empty();
+  }
+  const std::string_view taken =
+      piece_.substr(0, static_cast<std::size_t>(std::min<std::uint64_t>(at_most, piece_.size())));
+  piece_.remove_prefix(taken.size());
+  return taken;
+}
+
+/// False when the source ends before the first byte.
+Result<bool> TarReader::ReadBlock(char* block) {
+  std::size_t have = 0;
+  while (have < kBlock) {
+    const std::string_view taken = CRISP_TRY(Take(kBlock - have));
+    if (taken.empty()) {
+      if (have == 0) return false;
+      return DataLoss("tar: the archive is cut short");
+    }
+    std::memcpy(block + have, taken.data(), taken.size());
+    have += taken.size();
+  }
+  return true;
+}
+
+Status TarReader::Skip(std::uint64_t count) {
+  while (count > 0) {
+    const std::string_view taken = CRISP_TRY(Take(count));
+    if (taken.empty()) return DataLoss("tar: the archive is cut short");
+    count -= taken.size();
+  }
+  return Status::Ok();
+}
+
+Status TarReader::SkipEntry() {
+  CRISP_TRY(Skip(left_ + padding_));
+  left_ = 0;
+  padding_ = 0;
+  return Status::Ok();
+}
+
+Result<std::string> TarReader::ReadText(std::uint64_t size) {
+  if (size > limits_.max_header.count())
+    return ResourceExhausted("tar: an extended header of {} bytes is too large", size);
+  std::string text;
+  text.reserve(static_cast<std::size_t>(size));
+  while (text.size() < size) {
+    const std::string_view taken = CRISP_TRY(Take(size - text.size()));
+    if (taken.empty()) return DataLoss("tar: the archive is cut short");
+    text.append(taken);
+  }
+  CRISP_TRY(Skip(PaddingOf(size)));
+  return text;
+}
+
+Status TarReader::ReadPax(std::uint64_t size, Pax& pax) {
+  const std::string text = CRISP_TRY(ReadText(size));
+  std::string_view rest = text;
+  while (!rest.empty() && rest.front() != '\0') {
+    // "<length of the whole record> <key>=<value>\n"
+    std::size_t length = 0;
+    const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), length, 10);
+    const auto digits = static_cast<std::size_t>(end - rest.data());
+    if (error != std::errc() || length > rest.size() || length < digits + 3 ||
+        rest[digits] != ' ' || rest[length - 1] != '\n')
+      return DataLoss("tar: a PAX header is malformed");
+    const std::string_view record = rest.substr(digits + 1, length - digits - 2);
+    const std::size_t equals = record.find('=');
+    if (equals == std::string_view::npos || equals == 0)
+      return DataLoss("tar: a PAX header is malformed");
+    CRISP_TRY(pax.Set(record.substr(0, equals), record.substr(equals + 1)));
+    rest.remove_prefix(length);
+  }
+  return Status::Ok();
+}
+
+Status TarReader::Fill(const char* block, const Pax& pax, TarEntry& entry) {
+  entry = TarEntry{};
+  entry.path = UntilNul(Field(block, kName));
+  // GNU's own magic is "ustar " and has other things where ustar has the prefix.
+  if (Field(block, kMagic) == std::string_view("ustar\0", 6)) {
+    const std::string_view prefix = UntilNul(Field(block, kPrefix));
+    if (!prefix.empty()) entry.path = std::string(prefix) + "/" + entry.path;
+  }
+  if (pax.path) entry.path = *pax.path;
+  entry.link = pax.link ? *pax.link : std::string(UntilNul(Field(block, kLink)));
+  if (entry.path.empty()) return DataLoss("tar: an entry has no name");
+  if (entry.path.size() > limits_.max_path || entry.link.size() > limits_.max_link)
+    return ResourceExhausted("tar: the name {:.64}… is too long", entry.path);
+  if (entry.path.find('\0') != std::string::npos || entry.link.find('\0') != std::string::npos)
+    return DataLoss("tar: a name has a NUL inside");
+
+  const std::int64_t mode = CRISP_TRY(Number(Field(block, kMode), "mode"));
+  entry.mode = static_cast<std::uint32_t>(mode) & 07777U;
+  const std::int64_t uid = pax.uid ? *pax.uid : CRISP_TRY(Number(Field(block, kUid), "uid"));
+  const std::int64_t gid = pax.gid ? *pax.gid : CRISP_TRY(Number(Field(block, kGid), "gid"));
+  entry.uid = CRISP_TRY(Id(uid, "uid"));
+  entry.gid = CRISP_TRY(Id(gid, "gid"));
+  const std::int64_t size = pax.size ? *pax.size : CRISP_TRY(Number(Field(block, kSize), "size"));
+  entry.size = CRISP_TRY(Size(size));
+  entry.mtime_seconds =
+      pax.mtime_seconds ? *pax.mtime_seconds : CRISP_TRY(Number(Field(block, kMtime), "mtime"));
+  entry.mtime_nanoseconds = pax.mtime_nanoseconds;
+  entry.xattrs = pax.xattrs;
+  if (pax.sparse)
+    return Unimplemented("tar: {} is a sparse file, which is not supported", entry.path);
+
+  const char flag = block[kTypeFlag];
+  switch (flag) {
+    case '\0':
+    case '0':
+    case '7':  // "contiguous"
+      // Before ustar a directory was a file whose name ends in a slash.
+      entry.type = entry.path.ends_with('/') ? EntryType::kDirectory : EntryType::kFile;
+      break;
+    case '1': entry.type = EntryType::kHardLink; break;
+    case '2': entry.type = EntryType::kSymlink; break;
+    case '3': entry.type = EntryType::kCharDevice; break;
+    case '4': entry.type = EntryType::kBlockDevice; break;
+    case '5': entry.type = EntryType::kDirectory; break;
+    case '6': entry.type = EntryType::kFifo; break;
+    case 'S': return Unimplemented("tar: {} is a sparse file, which is not supported", entry.path);
+    default:
+      return Unimplemented("tar: {} is of the unknown type 0x{:02x}", entry.path,
+                           static_cast<unsigned char>(flag));
+  }
+  if (entry.type == EntryType::kCharDevice || entry.type == EntryType::kBlockDevice) {
+    const std::int64_t major = CRISP_TRY(Number(Field(block, kMajor), "device number"));
+    const std::int64_t minor = CRISP_TRY(Number(Field(block, kMinor), "device number"));
+    entry.device_major = CRISP_TRY(Id(major, "device number"));
+    entry.device_minor = CRISP_TRY(Id(minor, "device number"));
+  }
+  if ((entry.type == EntryType::kSymlink || entry.type == EntryType::kHardLink) &&
+      entry.link.empty())
+    return DataLoss("tar: the link {} has no target", entry.path);
+  // Only files have contents; some writers put a hard link's or a directory's size there.
+  if (entry.type != EntryType::kFile) entry.size = 0;
+  return Status::Ok();
+}
+
+Result<bool> TarReader::Next(TarEntry& entry) {
+  if (ended_) return false;
+  CRISP_TRY(SkipEntry());
+  Pax pax;
+  std::array<char, kBlock> block;
+  while (true) {
+    if (!CRISP_TRY(ReadBlock(block.data()))) {
+      // Two zero blocks should come first, but many writers leave them out.
+      ended_ = true;
+      return false;
+    }
+    if (IsZero(block.data())) {
+      ended_ = true;
+      return false;
+    }
+    CRISP_TRY(CheckSum(block.data()));
+    if (++entries_ > limits_.max_entries)
+      return ResourceExhausted("tar: more than {} entries", limits_.max_entries);
+    const char flag = block[kTypeFlag];
+    const bool extended = flag == 'x' || flag == 'g' || flag == 'L' || flag == 'K';
+    if (!extended) {
+      CRISP_TRY(Fill(block.data(), pax, entry));
+      left_ = entry.size;
+      padding_ = PaddingOf(entry.size);
+      return true;
+    }
+    const std::int64_t stored_size = CRISP_TRY(Number(Field(block.data(), kSize), "size"));
+    const std::uint64_t size = CRISP_TRY(Size(stored_size));
+    if (flag == 'x') {
+      CRISP_TRY(ReadPax(size, pax));
+    } else if (flag == 'L') {
+      const std::string text = CRISP_TRY(ReadText(size));
+      pax.path = std::string(UntilNul(text));
+    } else if (flag == 'K') {
+      const std::string text = CRISP_TRY(ReadText(size));
+      pax.link = std::string(UntilNul(text));
+    } else {
+      // Global headers carry comments (git archive); what else they could say nobody writes.
+      CRISP_TRY(ReadText(size));
+    }
+  }
+}
+
+Result<std::string_view> TarReader::Data() {
+  if (left_ == 0) return std::string_view();
+  const std::string_view taken = CRISP_TRY(Take(left_));
+  if (taken.empty()) return DataLoss("tar: the archive is cut short");
+  left_ -= taken.size();
+  return taken;
+}
+
+Status TarReader::Drain() {
+  while (!CRISP_TRY(Take(std::numeric_limits<std::uint64_t>::max())).empty()) {
+  }
+  return Status::Ok();
+}
+
+}  // namespace crisp::archive

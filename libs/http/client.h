@@ -1,0 +1,127 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "libs/base/call_context.h"
+#include "libs/base/result.h"
+#include "libs/base/units.h"
+#include "libs/http/url.h"
+
+namespace crisp::http {
+
+struct ClientOptions {
+  std::string user_agent = "crisp";
+  std::chrono::nanoseconds connect_timeout = std::chrono::seconds(15);  // per address, with TLS
+  // No byte for so long is a broken connection, whatever the deadline of the call.
+  std::chrono::nanoseconds stall_timeout = std::chrono::seconds(60);
+  Bytes max_header = KiB(64);
+  int max_redirects = 10;
+  std::string ca_file;  // besides the system's; for tests
+};
+
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+struct Request {
+  std::string method = "GET";
+  Url url;
+  Headers headers;
+  /// The Authorization header. Never goes to another origin than `url`'s, so not along a redirect.
+  std::string authorization;
+  std::string body;
+  /// False: take any certificate (registries that the operator calls insecure).
+  bool verify_tls = true;
+};
+
+namespace internal {
+class Connection;
+struct ClientState;
+}  // namespace internal
+
+/// An answer whose body is read piece by piece. Belongs to one thread at a time. Once the body was
+/// read to its end the connection serves the next request; else it is closed.
+class Response {
+ public:
+  Response(Response&&) noexcept;
+  Response& operator=(Response&&) noexcept;
+  ~Response();
+
+  int status() const { return status_; }
+  /// The header's value; "" when absent. Names compare without case.
+  std::string Header(std::string_view name) const;
+  /// Every value of a header that may come several times.
+  std::vector<std::string> HeaderValues(std::string_view name) const;
+  /// After redirects.
+  const Url& url() const { return url_; }
+  std::optional<std::uint64_t> content_length() const { return content_length_; }
+
+  /// The next bytes of the body, as many as have come; 0 at its end.
+  /// kUnavailable: the connection broke or stalled; kDeadlineExceeded, kCancelled: the call's.
+  Result<std::size_t> Read(const CallContext& cc, std::span<char> into);
+  /// The whole rest. kResourceExhausted above `limit`.
+  Result<std::string> ReadAll(const CallContext& cc, Bytes limit);
+
+ private:
+  friend class Client;
+  Response() = default;
+  void GiveBack();
+
+  int status_ = 0;
+  Headers headers_;
+  Url url_;
+  std::optional<std::uint64_t> content_length_;
+  std::uint64_t left_ = 0;  // of a body with a known length
+  bool ended_ = false;
+  bool keep_alive_ = false;
+  std::unique_ptr<internal::Connection> connection_;
+  std::shared_ptr<internal::ClientState> state_;
+};
+
+/// A blocking HTTP/1.1 client with connection reuse, for worker threads. Any number of threads may
+/// use one client. Certificates are checked against the system's CAs.
+class Client {
+ public:
+  explicit Client(ClientOptions options = {});
+  ~Client();
+
+  /// Sends, follows redirects of GET and HEAD, and returns once the headers of the answer are here.
+  /// An HTTP error status is not an error of this call.
+  /// kUnavailable: no connection, a broken one, or a peer that does not speak the protocol, with
+  /// host and reason; kInvalidArgument: a malformed redirect; kDeadlineExceeded, kCancelled.
+  Result<Response> Send(const CallContext& cc, const Request& request);
+
+  /// Does the peer speak TLS at all? Connects and shakes hands without sending a request. A
+  /// certificate that does not verify is an error, not a "no". kUnavailable: nobody answers.
+  Result<bool> SpeaksTls(const CallContext& cc, const Url& url, bool verify_tls);
+
+  /// Closes idle connections and forgets the CAs (some megabytes) until the next call.
+  void Trim();
+
+ private:
+  Result<Response> SendOnce(const CallContext& cc, const Request& request, const Url& url,
+                            bool with_authorization);
+  Result<std::unique_ptr<internal::Connection>> Connect(const CallContext& cc, const Url& url,
+                                                        bool verify_tls);
+
+  ClientOptions options_;
+  std::shared_ptr<internal::ClientState> state_;
+};
+
+/// Addresses of a host; numbers are not looked up. A slow resolver does not outlive the deadline.
+struct ResolvedAddress {
+  std::string ip;
+  std::uint16_t port;
+};
+Result<std::vector<ResolvedAddress>> ResolveHost(const CallContext& cc, const std::string& host,
+                                                 std::uint16_t port);
+/// True for localhost, 127.0.0.0/8 and ::1.
+bool IsLoopbackHost(std::string_view host);
+
+}  // namespace crisp::http

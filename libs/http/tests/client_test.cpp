@@ -1,0 +1,139 @@
+#include "libs/http/client.h"
+
+#include <catch2/catch.hpp>
+
+#include "libs/http/tests/raw_server.h"
+
+namespace crisp::http {
+namespace {
+
+using std::chrono::seconds;
+using testing::RawServer;
+
+Request Get(const RawServer& server, const std::string& target) {
+  return {.url = *Url::Parse("http://" + server.HostPort() + target)};
+}
+CallContext Soon() { return CallContext::Background(seconds(10)); }
+
+TEST_CASE("Bodies come whole, by length, in chunks or up to the end of the connection") {
+  const std::string text(300'000, 'x');
+  RawServer server([&text](const std::string& head) -> RawServer::Answer {
+    if (head.starts_with("GET /length")) return {RawServer::Ok(text)};
+    if (head.starts_with("GET /chunks"))
+      return {
+          "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"};
+    return {"HTTP/1.1 200 OK\r\n\r\nto the end", true};
+  });
+  Client client;
+  CHECK((*client.Send(Soon(), Get(server, "/length"))->ReadAll(Soon(), MiB(1)) == text));
+  CHECK(*client.Send(Soon(), Get(server, "/chunks"))->ReadAll(Soon(), MiB(1)) == "hello!");
+  CHECK(client.Send(Soon(), Get(server, "/length"))->Header("content-length") == "300000");
+  CHECK(*client.Send(Soon(), Get(server, "/end"))->ReadAll(Soon(), MiB(1)) == "to the end");
+}
+
+TEST_CASE("A connection is used again after a body was read to its end") {
+  RawServer server([](const std::string&) -> RawServer::Answer { return {RawServer::Ok("a")}; });
+  Client client;
+  for (int i = 0; i < 5; ++i)
+    CHECK(*client.Send(Soon(), Get(server, "/"))->ReadAll(Soon(), MiB(1)) == "a");
+  CHECK(server.connection_count() == 1);
+  { const auto unread = client.Send(Soon(), Get(server, "/")); }
+  CHECK(client.Send(Soon(), Get(server, "/")).ok());
+  CHECK(server.connection_count() == 2);
+}
+
+TEST_CASE("An idle connection that the peer closed is replaced without a word") {
+  RawServer server([](const std::string&) -> RawServer::Answer {
+    return {RawServer::Ok("a"), true};
+  });
+  Client client;
+  CHECK(*client.Send(Soon(), Get(server, "/"))->ReadAll(Soon(), MiB(1)) == "a");
+  CHECK(*client.Send(Soon(), Get(server, "/"))->ReadAll(Soon(), MiB(1)) == "a");
+  CHECK(server.connection_count() == 2);
+}
+
+TEST_CASE("Redirects are followed, and credentials stay with the host that they are for") {
+  std::mutex mutex;
+  std::string seen;
+  RawServer other([&](const std::string& head) -> RawServer::Answer {
+    const std::lock_guard lock(mutex);
+    seen = head;
+    return {RawServer::Ok("there")};
+  });
+  RawServer first([&](const std::string& head) -> RawServer::Answer {
+    if (head.starts_with("GET /loop"))
+      return {"HTTP/1.1 302 Found\r\nLocation: /loop\r\nContent-Length: 0\r\n\r\n"};
+    CHECK(head.find("Authorization: Bearer secret") != std::string::npos);
+    if (head.starts_with("GET /here"))
+      return {"HTTP/1.1 307 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n"};
+    return {"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://" + other.HostPort() +
+            "/blob\r\n\r\n"};
+  });
+  Client client;
+  Request request = Get(first, "/here");
+  request.authorization = "Bearer secret";
+  CHECK(*client.Send(Soon(), request)->ReadAll(Soon(), MiB(1)) == "there");
+  const std::lock_guard lock(mutex);
+  CHECK(seen.find("secret") == std::string::npos);
+  CHECK(client.Send(Soon(), Get(first, "/loop")).code() == Code::kUnavailable);
+}
+
+TEST_CASE("A broken, cut or stalled answer is an error that says so") {
+  RawServer server([](const std::string& head) -> RawServer::Answer {
+    if (head.starts_with("GET /cut"))
+      return {"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", true};
+    if (head.starts_with("GET /rubbish")) return {"SSH-2.0-whatever\r\n\r\n", true};
+    if (head.starts_with("GET /long"))
+      return {"HTTP/1.1 200 OK\r\nX: " + std::string(100'000, 'x') + "\r\n\r\n", true};
+    return {"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", false, true};
+  });
+  Client client({.stall_timeout = std::chrono::milliseconds(200)});
+  CHECK(client.Send(Soon(), Get(server, "/cut"))->ReadAll(Soon(), MiB(1)).code() ==
+        Code::kUnavailable);
+  CHECK(client.Send(Soon(), Get(server, "/rubbish")).code() == Code::kUnavailable);
+  CHECK(client.Send(Soon(), Get(server, "/long")).code() == Code::kUnavailable);
+  CHECK(client.Send(Soon(), Get(server, "/stall"))->ReadAll(Soon(), MiB(1)).code() ==
+        Code::kUnavailable);
+  const CallContext brief = CallContext::Background(std::chrono::milliseconds(50));
+  CHECK(client.Send(Soon(), Get(server, "/stall"))->ReadAll(brief, MiB(1)).code() ==
+        Code::kDeadlineExceeded);
+  std::stop_source stop;
+  const CallContext left(SteadyTime::max(), stop.get_token(), "r");
+  Result<Response> response = client.Send(left, Get(server, "/stall"));
+  std::thread leave([&stop] { stop.request_stop(); });
+  CHECK(response->ReadAll(left, MiB(1)).code() == Code::kCancelled);
+  leave.join();
+}
+
+TEST_CASE("A body larger than allowed is refused, announced or not") {
+  RawServer server([](const std::string& head) -> RawServer::Answer {
+    if (head.starts_with("GET /length")) return {RawServer::Ok(std::string(5000, 'x'))};
+    return {"HTTP/1.1 200 OK\r\n\r\n" + std::string(5000, 'x'), true};
+  });
+  Client client;
+  CHECK(client.Send(Soon(), Get(server, "/length"))->ReadAll(Soon(), KiB(4)).code() ==
+        Code::kResourceExhausted);
+  CHECK(client.Send(Soon(), Get(server, "/end"))->ReadAll(Soon(), KiB(4)).code() ==
+        Code::kResourceExhausted);
+}
+
+TEST_CASE("A peer that speaks plain HTTP is told from one that speaks TLS and from none") {
+  RawServer server([](const std::string&) -> RawServer::Answer { return {RawServer::Ok("a")}; });
+  Client client;
+  Url url = *Url::Parse("https://" + server.HostPort());
+  CHECK_FALSE(*client.SpeaksTls(Soon(), url, true));
+  url.port = 1;
+  CHECK(client.SpeaksTls(Soon(), url, true).code() == Code::kUnavailable);
+}
+
+TEST_CASE("A name that does not resolve and loopback names are known") {
+  CHECK(ResolveHost(Soon(), "no-such-host.invalid", 1).code() == Code::kUnavailable);
+  CHECK(ResolveHost(Soon(), "127.0.0.1", 1)->front().ip == "127.0.0.1");
+  CHECK(IsLoopbackHost("localhost"));
+  CHECK(IsLoopbackHost("127.8.9.1"));
+  CHECK(IsLoopbackHost("::1"));
+  CHECK_FALSE(IsLoopbackHost("127.example.com"));
+}
+
+}  // namespace
+}  // namespace crisp::http
