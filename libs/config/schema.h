@@ -33,6 +33,9 @@ namespace internal {
 struct Node;  // a key, a section or a map of structs
 }
 
+/// Absolute and without "..", else kInvalidArgument.
+Status CheckPath(const std::string& path);
+
 /// The keys of a file and the fields that they fill. A field's value at registration is its
 /// default. The schema keeps pointers: the struct must outlive it and stay where it is.
 class Schema {
@@ -89,7 +92,14 @@ class Schema {
   /// The fields as YAML; with `commented` each key has its text, unit, default and cost above it.
   std::string Dump(bool commented) const;
 
+  // For schema.cpp (the entries of a Map are Schemas too): `yaml` is a YAML::Node.
+  Status LoadNode(const void* yaml, const std::string& file, const std::string& prefix) const;
+  void DumpNode(std::string& out, const std::string& indent, bool commented,
+                bool with_defaults) const;
+
  private:
+  using Setter = std::function<Status(const void* yaml)>;
+  Schema& Leaf(const std::string& path, Doc doc, Setter set, std::function<std::string()> get);
   Schema& MapOf(std::string path, Doc doc, std::function<std::vector<std::string>()> names,
                 std::function<void(const std::string&, Schema&)> entry,
                 std::function<void(const std::string&)> erase);

@@ -1,0 +1,274 @@
+#include "libs/settings/settings.h"
+
+#include "libs/base/try.h"
+#include "libs/config/schema.h"
+
+namespace crisp::settings {
+namespace {
+
+using config::Cost;
+using config::Doc;
+using config::Schema;
+
+constexpr std::int64_t kHour = 3600;
+
+Status NotEmpty(const std::string& text) {
+  return text.empty() ? InvalidArgument("an empty entry") : Status::Ok();
+}
+
+/// An OCI runtime's or an instance's name: a path component and a label.
+Status CheckName(const std::string& name) {
+  if (name.empty() || name.size() > 63) return InvalidArgument("'{}' is no name", name);
+  for (const char c : name) {
+    if ((c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.') {
+      return InvalidArgument("'{}' is no name (a-z, 0-9, '-', '.')", name);
+    }
+  }
+  if (name.front() == '.' || name.front() == '-') return InvalidArgument("'{}' is no name", name);
+  return Status::Ok();
+}
+
+Status CheckUlimit(const std::string& text) {
+  const auto equals = text.find('=');
+  const auto colon = text.find(':', equals == text.npos ? 0 : equals);
+  const auto number = [](std::string_view part) {
+    return part == "-1" || (!part.empty() && part.find_first_not_of("0123456789") == part.npos);
+  };
+  const std::string_view view = text;
+  if (equals == text.npos || equals == 0 || colon == text.npos ||
+      !number(view.substr(equals + 1, colon - equals - 1)) || !number(view.substr(colon + 1))) {
+    return InvalidArgument("'{}' is no limit of the form name=soft:hard", text);
+  }
+  return Status::Ok();
+}
+
+void AddLog(Schema& schema, Log& log) {
+  schema.Section("log", "What the daemons write to standard error.")
+      .OneOf("log.level", &log.level, {"debug", "info", "warn", "error"},
+             {.text = "Lines below this level are left out: debug, info, warn or error.",
+              .cost = Cost::kLive})
+      .OneOf("log.format", &log.format, {"text", "json"}, {.text = "text or json."});
+}
+
+void AddCrid(Schema& schema, Crid& crid) {
+  schema.Section("crid", "The front: the CRI socket.")
+      .Path("crid.socket", &crid.socket, true,
+            {.text = "Where kubelet and crictl connect. Empty: <run_root>/crisp.sock."})
+      .Text("crid.metrics_address", &crid.metrics_address,
+            {.text = "host:port of /metrics, which also hands through those of the other daemons "
+                     "(/metrics/<service>/<instance>). Empty: no TCP listener."})
+      .Seconds("crid.peer_wait_seconds", &crid.peer_wait, 0, 60,
+               {.text = "How long a call waits for a daemon that is restarting before it fails."})
+      .Seconds("crid.reconcile_seconds", &crid.reconcile, 1, kHour,
+               {.text = "How often imaged and netd are told which owners live."})
+      .Seconds(
+          "crid.run_pod_timeout_seconds", &crid.run_pod_timeout, 1, kHour,
+          {.text = "Deadline of the work of one RunPodSandbox. The kubelet's retries join it."})
+      .Seconds("crid.create_timeout_seconds", &crid.create_timeout, 1, kHour,
+               {.text = "Deadline of the work of one CreateContainer."});
+}
+
+void AddImaged(Schema& schema, Imaged& imaged) {
+  schema.Section("imaged", "Images: registries, layers, snapshots.")
+      .Int("imaged.parallel_layers", &imaged.parallel_layers, 1, 64,
+           {.text = "Layers that are fetched and unpacked at the same time, over all pulls."})
+      .Int("imaged.parallel_pulls", &imaged.parallel_pulls, 1, 64,
+           {.text = "Pulls at the same time; more wait."})
+      .List("imaged.insecure_registries", &imaged.insecure_registries,
+            {.text = "host:port of registries that may speak plain HTTP or show a certificate that "
+                     "nobody vouches for. Loopback ones may always speak plain HTTP."},
+            NotEmpty)
+      .List(
+          "imaged.pinned_images", &imaged.pinned_images,
+          {.text = "Images that the kubelet's garbage collection must leave alone. A * at the end "
+                   "stands for any rest."},
+          NotEmpty)
+      .Seconds("imaged.orphan_grace_seconds", &imaged.orphan_grace, 1, kHour,
+               {.text = "Age from which a snapshot without an owner is freed."})
+      .Seconds("imaged.stall_timeout_seconds", &imaged.stall_timeout, 1, kHour,
+               {.text = "A transfer that brings no byte for this long is broken off and resumed."})
+      .Seconds("imaged.pull_timeout_seconds", &imaged.pull_timeout, 1, 24 * kHour,
+               {.text = "Deadline of a whole pull."})
+      .Size("imaged.max_layer_size", &imaged.max_layer_size, MiB(1), GiB(4096),
+            {.text = "The largest layer, unpacked."})
+      .Size("imaged.max_manifest_size", &imaged.max_manifest_size, KiB(64), MiB(64),
+            {.text = "The largest manifest, index or image configuration."})
+      .Int("imaged.max_layers", &imaged.max_layers, 1, 500,
+           {.text = "The most layers of an image."});
+}
+
+void AddNetd(Schema& schema, Netd& netd) {
+  schema.Section("netd", "Networks: namespaces and CNI.")
+      .Path("netd.conf_dir", &netd.conf_dir, false,
+            {.text = "CNI configuration (*.conflist, *.conf, *.json), read again when it changes."})
+      .List("netd.bin_dirs", &netd.bin_dirs,
+            {.text = "Where CNI plugins are looked for, in order."}, config::CheckPath)
+      .Path(
+          "netd.cache_dir", &netd.cache_dir, true,
+          {.text = "Configurations and results that DEL needs. Empty: <state_root>/netd/cni-cache.",
+           .cost = Cost::kNewPods})
+      .Text("netd.default_network", &netd.default_network,
+            {.text = "Name of the network that pods get. Empty: the first file's by name.",
+             .cost = Cost::kNewPods})
+      .Seconds("netd.attach_timeout_seconds", &netd.attach_timeout, 1, kHour,
+               {.text = "Deadline of all ADDs of a pod together."})
+      .Seconds("netd.detach_timeout_seconds", &netd.detach_timeout, 1, kHour,
+               {.text = "Deadline of all DELs of a pod together."})
+      .Seconds("netd.orphan_grace_seconds", &netd.orphan_grace, 1, kHour,
+               {.text = "Age from which an attachment without a pod is taken down."});
+}
+
+void AddRund(Schema& schema, Rund& rund) {
+  schema.Section("rund", "Pods and containers.")
+      .Path("rund.conmon", &rund.conmon, false,
+            {.text = "The monitor of each container.", .cost = Cost::kNewPods})
+      .Path(
+          "rund.pause", &rund.pause, true,
+          {.text = "The process of pods with a shared PID namespace. Empty: crisp-pause beside the "
+                   "rund program, else /usr/libexec/crisp/crisp-pause.",
+           .cost = Cost::kNewPods})
+      .Text("rund.default_runtime", &rund.default_runtime,
+            {.text = "The runtime handler of pods that name none: one of runtimes.",
+             .cost = Cost::kNewPods})
+      .Map<Runtime>(
+          "rund.runtimes", &rund.runtimes,
+          {.text = "OCI runtimes by handler name. A drop-in adds to them; a name without a value "
+                   "(crun: null) is taken away."},
+          [](Schema& keys, Runtime& runtime) {
+            keys.Path("path", &runtime.path, false,
+                      {.text = "The program.", .cost = Cost::kNewPods})
+                .Path("root", &runtime.root, true,
+                      {.text = "Its state. Empty: <run_root>/rund/<instance>/runtimes/<name>.",
+                       .cost = Cost::kNewPods});
+          })
+      .OneOf("rund.cgroup_driver", &rund.cgroup_driver, {"cgroupfs", "systemd"},
+             {.text = "cgroupfs or systemd; the kubelet's must be the same (it asks).",
+              .cost = Cost::kNewPods})
+      .List("rund.default_capabilities", &rund.default_capabilities,
+            {.text = "What a container may do unless its spec adds or drops, without CAP_.",
+             .cost = Cost::kNewPods},
+            NotEmpty)
+      .List("rund.default_ulimits", &rund.default_ulimits,
+            {.text = "Limits of a container's processes, as name=soft:hard (nofile=1024:4096).",
+             .cost = Cost::kNewPods},
+            CheckUlimit)
+      .Path("rund.seccomp_profile", &rund.seccomp_profile, true,
+            {.text = "The profile that RuntimeDefault means (JSON). Empty: the built-in one.",
+             .cost = Cost::kNewPods})
+      .Seconds("rund.abandoned_grace_seconds", &rund.abandoned_grace, 1, kHour,
+               {.text = "Age from which a pod or container that never came to be is removed."})
+      .Seconds("rund.runtime_timeout_seconds", &rund.runtime_timeout, 1, kHour,
+               {.text = "Deadline of one call of the OCI runtime."})
+      .Size(
+          "rund.max_log_size", &rund.max_log_size, Bytes(0), GiB(1024),
+          {.text = "Size of a container's log at which conmon starts it anew (the kubelet rotates "
+                   "by itself). 0: no limit.",
+           .cost = Cost::kNewPods});
+}
+
+Schema MakeSchema(Settings& settings) {
+  Schema schema;
+  AddLog(schema, settings.log);
+  schema
+      .Path("state_root", &settings.state_root, false,
+            {.text = "What outlives a reboot: images, records. Moving it means moving the files."})
+      .Path("run_root", &settings.run_root, false,
+            {.text = "Sockets, bundles, namespaces: a file system that a reboot empties. Short: "
+                     "sockets live there."});
+  AddCrid(schema, settings.crid);
+  AddImaged(schema, settings.imaged);
+  AddNetd(schema, settings.netd);
+  AddRund(schema, settings.rund);
+  return schema;
+}
+
+constexpr std::string_view kHead =
+    "# crisp's settings, one file for all daemons: the defaults. Keys may be left out. What is in\n"
+    "# crisp.yaml.d/*.yaml comes over this file, in the order of the names. An unknown key fails "
+    "the\n"
+    "# start by name.\n\n";
+
+/// The schema knows the defaults; the values are then those of `settings`.
+std::string DumpOf(const Settings& settings, bool commented) {
+  Settings copy;
+  const Schema schema = MakeSchema(copy);
+  copy = settings;
+  return schema.Dump(commented);
+}
+
+Status CheckAddress(const std::string& key, const std::string& address) {
+  if (address.empty()) return Status::Ok();
+  const auto colon = address.rfind(':');
+  const std::string_view port =
+      colon == address.npos ? "" : std::string_view(address).substr(colon + 1);
+  if (colon == 0 || port.empty() || port.size() > 5 ||
+      port.find_first_not_of("0123456789") != port.npos) {
+    return InvalidArgument("{}: '{}' is not host:port", key, address);
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+Status Settings::Validate() const {
+  CRISP_TRY(CheckAddress("crid.metrics_address", crid.metrics_address));
+  if (rund.runtimes.empty()) return InvalidArgument("rund.runtimes: none is left");
+  for (const auto& [name, runtime] : rund.runtimes) {
+    CRISP_TRY(CheckName(name).While("rund.runtimes"));
+    if (runtime.path.empty()) return InvalidArgument("rund.runtimes.{}.path: has no value", name);
+  }
+  if (!rund.runtimes.contains(rund.default_runtime)) {
+    return InvalidArgument("rund.default_runtime: '{}' is none of rund.runtimes",
+                           rund.default_runtime);
+  }
+  if (state_root == run_root) return InvalidArgument("state_root and run_root are the same");
+  if (netd.bin_dirs.empty()) return InvalidArgument("netd.bin_dirs: none is left");
+  // sockaddr_un has 107 characters; the longest of ours is that of a 32-character instance.
+  const std::string longest = MetricsSocket("imaged", std::string(32, 'x'));
+  if (longest.size() > 107) {
+    return InvalidArgument("run_root: '{}' is too long for the sockets below it", run_root);
+  }
+  if (Resolved().crid.socket.size() > 107) {
+    return InvalidArgument("crid.socket: '{}' is too long for a socket", crid.socket);
+  }
+  return Status::Ok();
+}
+
+Settings Settings::Resolved() const {
+  Settings resolved = *this;
+  if (resolved.crid.socket.empty()) resolved.crid.socket = run_root + "/crisp.sock";
+  if (resolved.netd.cache_dir.empty()) resolved.netd.cache_dir = state_root + "/netd/cni-cache";
+  return resolved;
+}
+
+std::string Settings::Socket(std::string_view service, std::string_view instance) const {
+  return fmt::format("{}/{}/{}.sock", run_root, service, instance);
+}
+
+std::string Settings::MetricsSocket(std::string_view service, std::string_view instance) const {
+  return fmt::format("{}/{}/{}.metrics.sock", run_root, service, instance);
+}
+
+Result<std::string> Settings::RuntimeRoot(const std::string& name,
+                                          std::string_view instance) const {
+  const auto found = rund.runtimes.find(name);
+  if (found == rund.runtimes.end()) return NotFound("no runtime handler '{}'", name);
+  if (!found->second.root.empty()) return found->second.root;
+  return fmt::format("{}/rund/{}/runtimes/{}", run_root, instance, name);
+}
+
+Result<Settings> Load(const std::string& path) {
+  Settings settings;
+  const Schema schema = MakeSchema(settings);
+  CRISP_TRY(schema.LoadFiles(path, path == kDefaultPath));
+  CRISP_TRY(settings.Validate().While("{}", path));
+  return settings.Resolved();
+}
+
+std::string DumpCommented(const Settings& settings) {
+  return std::string(kHead) + DumpOf(settings, true);
+}
+
+std::string Dump(const Settings& settings) { return DumpOf(settings, false); }
+
+}  // namespace crisp::settings

@@ -1,0 +1,89 @@
+#include "libs/settings/settings.h"
+
+#include <cstdlib>
+
+#include "libs/os/files.h"
+#include "libs/testing/test_root.h"
+
+namespace crisp::settings {
+namespace {
+
+std::string ErrorOf(const std::string& yaml) {
+  testing::TestRoot root;
+  const auto loaded = Load(root.Write("c.yaml", yaml));
+  return loaded.ok() ? "" : loaded.status().message().substr(root.path().size() + 1);
+}
+
+}  // namespace
+
+TEST_CASE("the defaults are valid and resolve the paths that follow from the roots") {
+  CHECK(Settings().Validate().ok());
+  Settings settings;
+  settings.run_root = "/r";
+  settings.state_root = "/s";
+  settings = settings.Resolved();
+  CHECK(settings.crid.socket == "/r/crisp.sock");
+  CHECK(settings.netd.cache_dir == "/s/netd/cni-cache");
+  CHECK(settings.Socket("rund", "1") == "/r/rund/1.sock");
+  CHECK(settings.MetricsSocket("rund", "1") == "/r/rund/1.metrics.sock");
+  CHECK(settings.RuntimeRoot("crun", "2").value() == "/r/rund/2/runtimes/crun");
+  CHECK(settings.RuntimeRoot("nope", "2").code() == Code::kNotFound);
+}
+
+TEST_CASE("the shipped file is the commented dump of the defaults") {
+  const std::string path = CRISP_SOURCE_DIR "/deploy/config/crisp.yaml";
+  if (std::getenv("CRISP_ACCEPT") != nullptr) {
+    REQUIRE(os::WriteFile(path, DumpCommented(Settings())).ok());
+  }
+  CHECK(os::ReadFile(path).value() == DumpCommented(Settings()));
+  const auto loaded = Load(path);
+  INFO(loaded.status().ToString());
+  REQUIRE(loaded.ok());
+  CHECK(Dump(*loaded) == Dump(Settings().Resolved()));
+}
+
+TEST_CASE("what is dumped is read back the same, other values too") {
+  testing::TestRoot root;
+  Settings settings;
+  settings.run_root = "/r";
+  settings.crid.peer_wait = std::chrono::seconds(9);
+  settings.rund.runtimes = {{"kata", {"/opt/kata", "/k"}}};
+  settings.rund.default_runtime = "kata";
+  settings.rund.default_ulimits = {"nofile=1024:-1"};
+  settings.imaged.insecure_registries = {"10.0.0.1:5000"};
+  // Drop what the defaults have and the dump has not.
+  const std::string dump = DumpCommented(settings) + "    runc: null\n    crun: null\n";
+  const std::size_t at = dump.find("    kata:");
+  REQUIRE(at != dump.npos);
+  const std::string text =
+      std::string(dump, 0, dump.size() - 30).insert(at, "    runc: null\n    crun: null\n");
+  const auto loaded = Load(root.Write("c.yaml", text));
+  INFO(loaded.status().ToString() << text);
+  REQUIRE(loaded.ok());
+  CHECK(Dump(*loaded) == Dump(settings.Resolved()));
+}
+
+TEST_CASE("conflicts are named") {
+  CHECK(ErrorOf("rund: {default_runtime: kata}") ==
+        "c.yaml: rund.default_runtime: 'kata' is none of rund.runtimes");
+  CHECK(ErrorOf("rund: {runtimes: {Kata: {path: /x}}}") ==
+        "c.yaml: rund.runtimes: 'Kata' is no name (a-z, 0-9, '-', '.')");
+  CHECK(ErrorOf("rund: {runtimes: {kata: {root: /x}}}") ==
+        "c.yaml: rund.runtimes.kata.path: has no value");
+  CHECK(ErrorOf("crid: {metrics_address: localhost}") ==
+        "c.yaml: crid.metrics_address: 'localhost' is not host:port");
+  CHECK(ErrorOf("state_root: /x\nrun_root: /x\n") ==
+        "c.yaml: state_root and run_root are the same");
+  CHECK(ErrorOf("run_root: /" + std::string(90, 'x')).find("too long") != std::string::npos);
+  CHECK(ErrorOf("netd:\n  bin_dirs: [bin]\n") ==
+        "c.yaml:2: netd.bin_dirs: 'bin' is no absolute path");
+  CHECK(ErrorOf("rund: {default_ulimits: [nofile=3]}").find("name=soft:hard") != std::string::npos);
+  CHECK(ErrorOf("x: 1").starts_with("c.yaml:1: x: unknown key"));
+  CHECK(ErrorOf("crid: {metrics_address: \"\"}").empty());
+}
+
+TEST_CASE("only the default path may be absent") {
+  CHECK(Load("/nonexistent/crisp.yaml").code() == Code::kNotFound);
+}
+
+}  // namespace crisp::settings
