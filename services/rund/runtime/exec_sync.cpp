@@ -89,8 +89,7 @@ std::optional<pid_t> ReadPid(const std::string& path) {
   return pid;
 }
 
-/// The session of a process, 0 when it is gone: the runtime starts the command as the leader of one
-/// of its own, and a child that was orphaned is still in it.
+/// The session of a process, 0 when it is gone.
 pid_t SessionOf(pid_t pid) {
   const pid_t session = getsid(pid);
   return session < 0 ? 0 : session;
@@ -108,9 +107,11 @@ std::vector<pid_t> AllProcesses() {
   return pids;
 }
 
-/// SIGKILL to the command and to all that it started. All are stopped first, until nobody new
-/// appears: a process that forks faster than we look would get away otherwise.
-void KillTree(pid_t leader) {
+/// SIGKILL to the command and to all that it started: its descendants, and the orphans among them,
+/// which are still in its session. That one began below the session that we gave to the runtime, so
+/// nothing else of the container is in it. All are stopped first, until nobody new appears: a
+/// process that forks faster than we look would get away otherwise.
+void KillTree(pid_t leader, pid_t runtime) {
   constexpr int kRounds = 32;
   std::map<pid_t, os::PidFd> known;
   const auto stop = [&known](pid_t pid) {
@@ -121,16 +122,17 @@ void KillTree(pid_t leader) {
     known.emplace(pid, std::move(process).value());
     return true;
   };
-  const bool leads = SessionOf(leader) == leader;
+  const std::set<pid_t> sessions = {runtime, leader, SessionOf(leader)};
+  const pid_t own_session = SessionOf(0);
   stop(leader);
   for (int round = 0; round < kRounds; ++round) {
     bool found = false;
     std::vector<pid_t> candidates;
     for (const auto& [pid, process] : known) candidates.push_back(pid);
-    if (leads) {
-      for (const pid_t pid : AllProcesses()) {
-        if (SessionOf(pid) == leader) candidates.push_back(pid);
-      }
+    for (const pid_t pid : AllProcesses()) {
+      const pid_t session = SessionOf(pid);
+      const bool ours = session > 0 && session != own_session && sessions.contains(session);
+      if (ours && pid != runtime) candidates.push_back(pid);
     }
     for (const pid_t pid : candidates) {
       found = stop(pid) || found;
@@ -141,6 +143,13 @@ void KillTree(pid_t leader) {
     if (!found) break;
   }
   for (const auto& [pid, process] : known) static_cast<void>(process.Signal(SIGKILL).ok());
+  // Whoever asks for the timeout looks for what is left of the command at once.
+  const SteadyTime deadline = steady_clock::now() + kRuntimeGrace;
+  for (const auto& [pid, process] : known) {
+    pollfd watched = {process.fd(), POLLIN, 0};
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - steady_clock::now());
+    static_cast<void>(poll(&watched, 1, static_cast<int>(std::max(left, 0ms).count())));
+  }
 }
 
 /// One run of the runtime's `exec`, watched by the calling thread.
@@ -195,11 +204,11 @@ class Session {
       pid = ReadPid(pid_file_);
       if (!ended.ok() || *ended) break;
     }
-    if (pid) KillTree(*pid);
+    if (pid) KillTree(*pid, child_.pid());
     const Result<bool> ended = Watch(steady_clock::now() + kRuntimeGrace, {});
     if (!ended.ok() || !*ended) {
       // What it has started below itself by now would outlive it.
-      KillTree(child_.pid());
+      KillTree(child_.pid(), child_.pid());
     }
     static_cast<void>(child_.Wait(CallContext::Background(kRuntimeGrace)).ok());
   }
@@ -280,6 +289,7 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
   command.env = process::PlainEnvironment();
   command.out_fd = out.write.get();
   command.err_fd = err.write.get();
+  command.new_session = true;
   // The time that the command has includes the runtime's own start: the kubelet counts the same
   // way.
   SteadyTime deadline = cc.deadline();
