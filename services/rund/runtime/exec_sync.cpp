@@ -3,6 +3,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -31,6 +34,9 @@ constexpr auto kDrain = 100ms;
 constexpr auto kRuntimeGrace = 2s;
 // How long a runtime that we want to stop may take to write the pid that we need for it.
 constexpr auto kPidFileWait = 2s;
+// From the end of the command to the time when we no longer wait for the runtime, which (runc)
+// waits for all that hold the command's output.
+constexpr auto kLinger = 250ms;
 constexpr std::size_t kMaxWords = 4096;
 
 struct Pipe {
@@ -87,6 +93,26 @@ std::optional<pid_t> ReadPid(const std::string& path) {
     return std::nullopt;
   }
   return pid;
+}
+
+/// The exit code of a process that somebody else has reaped, by PIDFD_GET_INFO (Linux 6.15);
+/// nothing where the kernel cannot tell.
+std::optional<int> ReapedExitCode(int pidfd) {
+  struct Info {  // struct pidfd_info, its first published size
+    std::uint64_t mask;
+    std::uint64_t cgroup_id;
+    std::array<std::uint32_t, 11> ids;
+    std::int32_t exit_code;
+  };
+  static_assert(sizeof(Info) == 64);
+  constexpr std::uint64_t kExit = 1U << 3U;
+  Info info{};
+  info.mask = kExit;
+  if (ioctl(pidfd, _IOWR(0xFF, 11, Info), &info) != 0 || (info.mask & kExit) == 0) {
+    return std::nullopt;
+  }
+  const int status = info.exit_code;
+  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 /// The session of a process, 0 when it is gone.
@@ -162,23 +188,30 @@ class Session {
         err_(std::move(err), limit),
         pid_file_(std::move(pid_file)) {}
 
-  /// True when the runtime's process has ended; false at `deadline` or when `stop` was requested.
+  /// True when the command has ended; false at `deadline` or when `stop` was requested.
   Result<bool> Watch(SteadyTime deadline, const std::stop_token& stop) {
-    os::UniqueFd wake;
-    if (stop.stop_possible()) {
-      wake.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-      if (!wake.valid()) return Status::Errno(errno, "eventfd");
-    }
+    os::UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!wake.valid()) return Status::Errno(errno, "eventfd");
     const int wake_fd = wake.get();
     const std::stop_callback on_stop(stop, [wake_fd] {
       const std::uint64_t one = 1;
       static_cast<void>(write(wake_fd, &one, sizeof one) == sizeof one);
     });
+    SteadyTime linger = SteadyTime::max();
     while (!stop.stop_requested()) {
-      const bool ended = CRISP_TRY(child_.pidfd().Exited());
-      if (ended) return true;
+      if (CRISP_TRY(child_.pidfd().Exited())) return true;
       if (steady_clock::now() >= deadline) return false;
-      CRISP_TRY(Poll(deadline, wake_fd, /*child=*/true));
+      FindCommand();
+      const bool command_ended = command_.valid() && CRISP_TRY(command_.Exited());
+      if (command_ended && linger == SteadyTime::max()) linger = steady_clock::now() + kLinger;
+      if (steady_clock::now() >= linger && !exit_code_) {
+        exit_code_ = ReapedExitCode(command_.fd());
+        if (exit_code_) return true;
+        linger = SteadyTime::max() - 1ns;  // an older kernel: the runtime has the only word
+      }
+      CRISP_TRY(Poll(std::min(deadline, linger),
+                     {wake_fd, child_.pidfd().fd(), command_.valid() ? -1 : pid_written_.get(),
+                      command_ended ? -1 : command_.fd()}));
     }
     return false;
   }
@@ -189,7 +222,7 @@ class Session {
     out_.Drain();
     err_.Drain();
     while ((out_.open() || err_.open()) && steady_clock::now() < deadline) {
-      CRISP_TRY(Poll(deadline, -1, /*child=*/false));
+      CRISP_TRY(Poll(deadline, {}));
     }
     return Status::Ok();
   }
@@ -213,18 +246,40 @@ class Session {
     static_cast<void>(child_.Wait(CallContext::Background(kRuntimeGrace)).ok());
   }
 
-  Result<int> ExitCode() { return child_.Wait(CallContext::Background(kRuntimeGrace)); }
+  Result<int> ExitCode() {
+    if (!exit_code_) return child_.Wait(CallContext::Background(kRuntimeGrace));
+    // Waits for the output of those that the command has left behind; they go on without it.
+    static_cast<void>(child_.pidfd().Signal(SIGKILL).ok());
+    static_cast<void>(child_.Wait(CallContext::Background(kRuntimeGrace)).ok());
+    return *exit_code_;
+  }
   bool Started() const { return ReadPid(pid_file_).has_value(); }
   std::string TakeOut() { return out_.Take(); }
   std::string TakeErr() { return err_.Take(); }
 
  private:
-  Status Poll(SteadyTime deadline, int wake_fd, bool child) {
+  /// The command itself, once the runtime has written its pid.
+  void FindCommand() {
+    if (command_.valid()) return;
+    if (!pid_written_.valid()) {
+      pid_written_.reset(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+      const std::string directory = pid_file_.substr(0, pid_file_.rfind('/'));
+      static_cast<void>(
+          inotify_add_watch(pid_written_.get(), directory.c_str(), IN_CLOSE_WRITE | IN_MOVED_TO));
+    }
+    std::array<char, 4096> events{};
+    static_cast<void>(read(pid_written_.get(), events.data(), events.size()) > 0);
+    const std::optional<pid_t> pid = ReadPid(pid_file_);
+    if (!pid) return;
+    Result<os::PidFd> command = os::PidFd::Open(*pid);
+    if (command.ok()) command_ = std::move(command).value();
+  }
+
+  /// Until something happens to the pipes or to `others`, or the deadline.
+  Status Poll(SteadyTime deadline, const std::vector<int>& others) {
     // poll(2) passes over negative descriptors.
-    std::array<pollfd, 4> watched = {{{out_.fd(), POLLIN, 0},
-                                      {err_.fd(), POLLIN, 0},
-                                      {wake_fd, POLLIN, 0},
-                                      {child ? child_.pidfd().fd() : -1, POLLIN, 0}}};
+    std::vector<pollfd> watched = {{out_.fd(), POLLIN, 0}, {err_.fd(), POLLIN, 0}};
+    for (const int fd : others) watched.push_back({fd, POLLIN, 0});
     timespec timeout{};
     timespec* limit = nullptr;
     if (deadline != SteadyTime::max()) {
@@ -245,6 +300,9 @@ class Session {
   Collector out_;
   Collector err_;
   std::string pid_file_;
+  os::UniqueFd pid_written_;  // inotify
+  os::PidFd command_;
+  std::optional<int> exit_code_;  // when it is known without the runtime
 };
 
 /// The runtime's own reason in its log (one JSON object a line), else what it said on stderr.
