@@ -227,7 +227,7 @@ Status Cgroups::RemoveIn(const Hierarchy& hierarchy, const std::string& path) co
         if (last.error() != EBUSY) return last;
       }
     }
-    if (last.ok() && !Exists(top)) return last;
+    if (last.ok() && !os::Exists(top)) return last;
   }
   return last;
 }
