@@ -1,0 +1,34 @@
+#include <algorithm>
+
+#include "integration/e2e/shared_node.h"
+
+namespace crisp::harness {
+namespace {
+
+// On a hybrid cgroup machine crun runs only where the v2 tree cannot be seen: a node of its own.
+
+TEST_CASE("crun runs pods and containers as the second handler") {
+  Node node({.yaml = "", .without_unified = true});
+  const Cri& cri = node.cri();
+  const auto config = node.PodConfig("crun");
+  const auto pod = cri.RunPod(config, "crun");
+  REQUIRE_OK(pod);
+  node.Remember(pod->pod_sandbox_id());
+  CHECK(cri.PodStatus(pod->pod_sandbox_id())->status().runtime_handler() == "crun");
+  const auto container = cri.Create(
+      pod->pod_sandbox_id(), node.ContainerConfig("c", {"sh", "-c", "echo by crun; sleep 1000"}),
+      config);
+  REQUIRE_OK(container);
+  REQUIRE_OK(cri.Start(container->container_id()));
+  const auto ran = cri.ExecSync(container->container_id(), {"sh", "-c", "exit 3"});
+  REQUIRE_OK(ran);
+  CHECK(ran->exit_code() == 3);
+  REQUIRE_OK(cri.Stop(container->container_id(), 0));
+  CHECK(cri.ContainerStatus(container->container_id())->status().exit_code() == 137);
+  const std::vector<std::string> left = node.CleanUp();
+  for (const std::string& line : left) UNSCOPED_INFO(line);
+  CHECK(left.empty());
+}
+
+}  // namespace
+}  // namespace crisp::harness

@@ -1,0 +1,109 @@
+#include <algorithm>
+#include <set>
+
+#include "integration/e2e/shared_node.h"
+
+namespace crisp::harness {
+namespace {
+
+using Runtime = cri::RuntimeService::StubInterface;
+using Image = cri::ImageService::StubInterface;
+
+TEST_CASE("Version is what the kubelet wants to hear") {
+  OnNode on;
+  const auto version = on.cri.Version();
+  REQUIRE_OK(version);
+  CHECK(version->version() == "0.1.0");
+  CHECK(version->runtime_name() == "crisp");
+  CHECK(version->runtime_api_version() == "v1");
+  CHECK(std::count(version->runtime_version().begin(), version->runtime_version().end(), '.') == 2);
+}
+
+TEST_CASE("Status has both conditions and the default handler") {
+  OnNode on;
+  on.node.WaitReady();
+  const auto status = on.cri.Status(true);
+  REQUIRE_OK(status);
+  std::set<std::string> types;
+  for (const auto& condition : status->status().conditions()) {
+    CHECK(condition.status());
+    types.insert(condition.type());
+  }
+  CHECK(types.contains("RuntimeReady"));
+  CHECK(types.contains("NetworkReady"));
+  std::set<std::string> handlers;
+  for (const auto& handler : status->runtime_handlers()) handlers.insert(handler.name());
+  CHECK(handlers.contains(""));
+  CHECK(handlers.contains("runc"));
+  CHECK(std::ssize(handlers) == status->runtime_handlers_size());
+  CHECK_FALSE(status->info().empty());
+}
+
+TEST_CASE("RuntimeConfig names the cgroup driver; UpdateRuntimeConfig is taken") {
+  OnNode on;
+  const auto config = on.cri.Call(&Runtime::RuntimeConfig, cri::RuntimeConfigRequest());
+  REQUIRE_OK(config);
+  CHECK(config->linux().cgroup_driver() == cri::CgroupDriver::CGROUPFS);
+  cri::UpdateRuntimeConfigRequest update;
+  update.mutable_runtime_config()->mutable_network_config()->set_pod_cidr("10.9.0.0/24");
+  REQUIRE_OK(on.cri.Call(&Runtime::UpdateRuntimeConfig, update));
+}
+
+template <typename Stub, typename Request, typename Response>
+void CheckUnimplemented(const Cri& cri,
+                        grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                        const Request& request) {
+  const auto answer = cri.Call(method, request);
+  INFO(Describe(answer.status));
+  if (answer.code() == grpc::StatusCode::UNIMPLEMENTED) CHECK(answer.message().size() > 10);
+  CHECK((answer.code() == grpc::StatusCode::UNIMPLEMENTED || answer.ok() ||
+         answer.code() == grpc::StatusCode::NOT_FOUND ||
+         answer.code() == grpc::StatusCode::INVALID_ARGUMENT));
+}
+
+TEST_CASE("What is not there yet says so in a sentence") {
+  OnNode on;
+  CheckUnimplemented(on.cri, &Runtime::Exec, cri::ExecRequest());
+  CheckUnimplemented(on.cri, &Runtime::Attach, cri::AttachRequest());
+  CheckUnimplemented(on.cri, &Runtime::PortForward, cri::PortForwardRequest());
+  CheckUnimplemented(on.cri, &Runtime::ContainerStats, cri::ContainerStatsRequest());
+  CheckUnimplemented(on.cri, &Runtime::ListContainerStats, cri::ListContainerStatsRequest());
+  CheckUnimplemented(on.cri, &Runtime::PodSandboxStats, cri::PodSandboxStatsRequest());
+  CheckUnimplemented(on.cri, &Runtime::ListPodSandboxStats, cri::ListPodSandboxStatsRequest());
+  CheckUnimplemented(on.cri, &Runtime::UpdateContainerResources,
+                     cri::UpdateContainerResourcesRequest());
+  CheckUnimplemented(on.cri, &Runtime::UpdatePodSandboxResources,
+                     cri::UpdatePodSandboxResourcesRequest());
+  CheckUnimplemented(on.cri, &Runtime::CheckpointContainer, cri::CheckpointContainerRequest());
+  CheckUnimplemented(on.cri, &Runtime::CheckpointPod, cri::CheckpointPodRequest());
+  CheckUnimplemented(on.cri, &Runtime::RestorePod, cri::RestorePodRequest());
+  CheckUnimplemented(on.cri, &Runtime::ListMetricDescriptors, cri::ListMetricDescriptorsRequest());
+  CheckUnimplemented(on.cri, &Runtime::ListPodSandboxMetrics, cri::ListPodSandboxMetricsRequest());
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+  const auto events = on.cri.runtime().GetContainerEvents(&context, cri::GetEventsRequest());
+  cri::ContainerEventResponse event;
+  CHECK_FALSE(events->Read(&event));
+  CHECK(events->Finish().error_code() == grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_CASE("Verbose status gives JSON under the keys that tools read") {
+  OnNode on;
+  const auto pod_config = on.node.PodConfig("verbose", true);
+  const std::string pod = on.Pod(pod_config);
+  const std::string id =
+      on.Running(pod, pod_config, on.node.ContainerConfig("c", {"sleep", "1000"}));
+  const auto container = on.cri.ContainerStatus(id, true);
+  REQUIRE_OK(container);
+  REQUIRE(container->info().contains("info"));
+  const auto info = nlohmann::json::parse(container->info().at("info"));
+  CHECK(info.contains("pid"));
+  CHECK(info.contains("runtimeSpec"));
+  CHECK(info.value("sandboxID", "") == pod);
+  CHECK_FALSE(on.cri.PodStatus(pod, true)->info().empty());
+  CHECK_FALSE(on.cri.ImageStatus(on.node.Busybox(), true)->info().empty());
+  CHECK(on.cri.ContainerStatus(id)->info().empty());
+}
+
+}  // namespace
+}  // namespace crisp::harness

@@ -1,0 +1,90 @@
+# shellcheck shell=bash disable=SC2034
+# Shared by the scripts here; sourced (by scripts with set -euo pipefail), never run.
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Where the programs are; scripts/run-local and the benchmark take CRISP_BUILD_DIR from the caller.
+BUILD=${CRISP_BUILD_DIR:-$REPO/build/dev}
+
+if [[ -t 2 && ${NO_COLOR:-} == "" ]]; then
+  BOLD=$'\e[1m' RED=$'\e[31m' PLAIN=$'\e[0m'
+else
+  BOLD='' RED='' PLAIN=''
+fi
+
+say() { printf '%s==> %s%s\n' "$BOLD" "$*" "$PLAIN" >&2; }
+die() {
+  printf '%s%s: %s%s\n' "$RED" "$(basename "$0")" "$*" "$PLAIN" >&2
+  exit 1
+}
+need_root() { [[ $EUID -eq 0 ]] || die "must run as root (namespaces, mounts, cgroups)"; }
+
+# Packages of Debian 12.
+BUILD_PACKAGES=(
+  g++ cmake ninja-build ccache pkg-config python3
+  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
+  libboost1.81-dev libyaml-cpp-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libspdlog-dev
+  prometheus-cpp-dev libsqlite3-dev libssl-dev libisal-dev libzstd-dev libseccomp-dev libcap-dev libcli11-dev
+  catch2 libbenchmark-dev
+)
+RUN_PACKAGES=(
+  runc crun conmon containernetworking-plugins docker-registry busybox-static
+  iproute2 iptables util-linux procps zstd python3
+)
+CHECK_PACKAGES=(clang-format shellcheck)
+
+# install_packages NAME...: asks apt only when something is missing.
+install_packages() {
+  local name missing=()
+  for name in "$@"; do
+    [[ $(dpkg-query -W -f '${db:Status-Abbrev}' "$name" 2>/dev/null) == ii* ]] || missing+=("$name")
+  done
+  [[ ${#missing[@]} -gt 0 ]] || return 0
+  [[ $EUID -eq 0 ]] || die "missing packages, and only root can install them: ${missing[*]}"
+  say "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null ||
+    { apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null; } ||
+    die "apt-get could not install: ${missing[*]}"
+}
+
+# build TARGET...: configures the dev preset if need be and builds (everything without a target).
+build() {
+  local targets=()
+  [[ $# -eq 0 ]] || targets=(--target "$@")
+  cd "$REPO" || exit
+  mkdir -p build
+  cmake --preset dev >"$REPO/build/configure.log" 2>&1 || {
+    cat "$REPO/build/configure.log" >&2
+    die "cmake failed"
+  }
+  cmake --build --preset dev "${targets[@]}"
+}
+
+# free_port: a TCP port of 127.0.0.1 that nobody listens on now.
+free_port() {
+  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# start_registry DIR PORT: Debian's docker-registry on loopback, plain HTTP, all of it under DIR. Sets REGISTRY_PID.
+start_registry() {
+  local dir=$1 port=$2 tries
+  mkdir -p "$dir/data"
+  cat >"$dir/config.yml" <<YAML
+version: 0.1
+log: {level: warn, accesslog: {disabled: true}}
+storage:
+  filesystem: {rootdirectory: $dir/data}
+  delete: {enabled: true}
+http:
+  addr: 127.0.0.1:$port
+YAML
+  docker-registry serve "$dir/config.yml" >"$dir/log" 2>&1 </dev/null &
+  REGISTRY_PID=$!
+  for tries in $(seq 100); do
+    busybox wget -q -O /dev/null "http://127.0.0.1:$port/v2/" 2>/dev/null && return 0
+    kill -0 "$REGISTRY_PID" 2>/dev/null || break
+    sleep 0.05
+  done
+  cat "$dir/log" >&2
+  die "the registry did not start (tried $tries times)"
+}
