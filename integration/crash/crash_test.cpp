@@ -5,6 +5,7 @@
 #include <set>
 #include <thread>
 
+#define CATCH_CONFIG_EXTERNAL_INTERFACES
 #include <catch2/catch.hpp>
 
 #include "integration/harness/node.h"
@@ -13,12 +14,14 @@
 namespace crisp::harness {
 namespace {
 
-// kill -9 of each daemon, at rest and in the middle of RunPodSandbox, CreateContainer, StartContainer, PullImage and
-// StopContainer. After the restart: running containers run on, lists are right, the retry of the interrupted call
-// succeeds, an exit that happened meanwhile has its code, and once all is removed nothing is left.
+// kill -9 of each daemon, at rest and in the middle of RunPodSandbox, CreateContainer,
+// StartContainer, PullImage and StopContainer. After the restart: running containers run on, lists
+// are right, the retry of the interrupted call succeeds, an exit that happened meanwhile has its
+// code, and once all is removed nothing is left.
 //
-// Where inside the call the kill falls is random: CRISP_CRASH_ROUNDS (default 6) kills for each daemon and call, spread
-// evenly over the time that the call takes. The seed is printed; CRISP_CRASH_SEED repeats it.
+// Where inside the call the kill falls is random: CRISP_CRASH_ROUNDS (default 6) kills for each
+// daemon and call, spread evenly over the time that the call takes. The seed is printed;
+// CRISP_CRASH_SEED repeats it.
 
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
@@ -50,9 +53,9 @@ std::unique_ptr<Node>& Slot() {
 Node& TheNode() {
   if (Slot() == nullptr) {
     // Short graces: what a crash orphaned is to be gone within the test's patience.
-    Slot() = std::make_unique<Node>(
-        NodeOptions{.yaml = "imaged:\n  orphan_grace_seconds: 1\nrund:\n  abandoned_grace_seconds: 2\n",
-                    .without_unified = false});
+    Slot() = std::make_unique<Node>(NodeOptions{
+        .yaml = "imaged:\n  orphan_grace_seconds: 1\nrund:\n  abandoned_grace_seconds: 2\n",
+        .without_unified = false});
   }
   return *Slot();
 }
@@ -67,13 +70,6 @@ struct TakeDown final : Catch::TestEventListenerBase {
   }
 };
 
-/// One call under fire: what is there before, the call, and what must hold after its retry.
-template <typename Response>
-struct Outcome {
-  Answer<Response> first;
-  Answer<Response> retry;
-};
-
 /// The retry as the kubelet does it: again after a failure, for as long as a restart may take.
 template <typename Call>
 auto Retried(const Call& call) {
@@ -85,10 +81,11 @@ auto Retried(const Call& call) {
   return answer;
 }
 
-/// Runs `call` and kills `daemon` in the middle of it, `part` (0 to 1) of `typical` after its start.
+/// Runs `call` and kills `daemon` in the middle of it, `part` (0 to 1) of `typical` after its
+/// start.
 template <typename Call>
-auto UnderFire(Node& node, const std::string& daemon, const Call& call, steady_clock::duration typical,
-               double part) {
+auto UnderFire(Node& node, const std::string& daemon, const Call& call,
+               steady_clock::duration typical, double part) {
   const std::string victim = node.DaemonPid(daemon);
   auto running = std::async(std::launch::async, call);
   std::this_thread::sleep_for(
@@ -201,8 +198,9 @@ TEST_CASE("kill -9 at rest: everything is there again, exits keep their codes") 
     for (const char* daemon : kDaemons) {
       INFO(daemon);
       // Exits while the daemon is dead.
-      const auto config = node.ContainerConfig(std::string("dies-") + daemon,
-                                               {"sh", "-c", "while [ ! -e /tmp/go ]; do sleep 0.02; done; exit 33"});
+      const auto config = node.ContainerConfig(
+          std::string("dies-") + daemon,
+          {"sh", "-c", "while [ ! -e /tmp/go ]; do sleep 0.02; done; exit 33"});
       const auto created = node.cri().Create(witness.pod, config, witness.pod_config);
       INFO(Describe(created.status));
       REQUIRE(created.ok());
@@ -265,12 +263,15 @@ TEST_CASE("kill -9 in the middle of CreateContainer") {
     const auto create = [&](const cri::ContainerConfig& config) {
       return node.cri().Create(witness.pod, config, witness.pod_config);
     };
-    const auto typical = Took([&] { return create(node.ContainerConfig("typical", {"sleep", "1000"})); });
+    const auto typical = Took([&] {
+      return create(node.ContainerConfig("typical", {"sleep", "1000"}));
+    });
     int number = 0;
     for (const char* daemon : kDaemons) {
       for (int round = 0; round < Rounds(); ++round) {
         INFO(daemon << ", round " << round);
-        const auto config = node.ContainerConfig("fire" + std::to_string(++number), {"sleep", "1000"});
+        const auto config =
+            node.ContainerConfig("fire" + std::to_string(++number), {"sleep", "1000"});
         const auto before = ContainerIds(node);
         const auto call = [&] { return create(config); };
         const auto first = UnderFire(node, daemon, call, typical, Part(round));
@@ -302,7 +303,8 @@ TEST_CASE("kill -9 in the middle of StartContainer") {
     const auto created = [&](const std::string& name) {
       const auto answer = Retried([&] {
         return node.cri().Create(
-            witness.pod, node.ContainerConfig(name, {"sh", "-c", "echo started; sleep 0.3; exit 9"}),
+            witness.pod,
+            node.ContainerConfig(name, {"sh", "-c", "echo started; sleep 0.3; exit 9"}),
             witness.pod_config);
       });
       INFO(Describe(answer.status));
@@ -319,7 +321,8 @@ TEST_CASE("kill -9 in the middle of StartContainer") {
         const std::string id = created("fire" + std::to_string(++number));
         const auto first = UnderFire(
             node, daemon, [&] { return node.cri().Start(id); }, typical, Part(round));
-        // It runs, or ran, or is still CREATED; a second start of one that runs is an error by contract.
+        // It runs, or ran, or is still CREATED; a second start of one that runs is an error by
+        // contract.
         const auto state = [&] {
           const auto status = Retried([&] { return node.cri().ContainerStatus(id); });
           INFO(Describe(status.status));
@@ -350,7 +353,9 @@ TEST_CASE("kill -9 in the middle of StopContainer") {
       const auto answer = Retried([&] {
         return node.cri().Create(
             witness.pod,
-            node.ContainerConfig(name, {"sh", "-c", "trap 'sleep 0.1; exit 7' TERM; echo set; while :; do sleep 0.01; done"}),
+            node.ContainerConfig(
+                name, {"sh", "-c",
+                       "trap 'sleep 0.1; exit 7' TERM; echo set; while :; do sleep 0.01; done"}),
             witness.pod_config);
       });
       INFO(Describe(answer.status));
@@ -361,8 +366,9 @@ TEST_CASE("kill -9 in the middle of StopContainer") {
       INFO(Describe(started.status));
       REQUIRE(started.ok());
       CHECK(Eventually([&] {
-        return os::ReadFile(witness.pod_config.log_directory() + "/" + name + "/0.log").value_or("").find("set") !=
-               std::string::npos;
+        return os::ReadFile(witness.pod_config.log_directory() + "/" + name + "/0.log")
+                   .value_or("")
+                   .find("set") != std::string::npos;
       }));
       return id;
     };
@@ -394,9 +400,10 @@ TEST_CASE("kill -9 in the middle of PullImage") {
   {
     const Witness witness(node);
     const auto make = [&](int number) {
-      return node.MakeImage("fire" + std::to_string(number) + ":1",
-                            {"--layer-file", "made/file=number " + std::to_string(number), "--layer-random",
-                             "20M", "--layer-small", "500", "--level", "1", "--cmd", R"(["cat","/made/file"])"});
+      return node.MakeImage(
+          "fire" + std::to_string(number) + ":1",
+          {"--layer-file", "made/file=number " + std::to_string(number), "--layer-random", "20M",
+           "--layer-small", "500", "--level", "1", "--cmd", R"(["cat","/made/file"])"});
     };
     const auto sample = make(0);
     const auto typical = Took([&] { return node.cri().Pull(std::string(sample["ref"])); });

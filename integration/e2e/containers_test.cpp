@@ -15,7 +15,8 @@ TEST_CASE("A container goes from CREATED over RUNNING to EXITED with its exit co
   OnNode on;
   const auto pod_config = on.node.PodConfig("life", true);
   const std::string pod = on.Pod(pod_config);
-  auto config = on.node.ContainerConfig("c", {"sh", "-c", "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 42"});
+  auto config = on.node.ContainerConfig(
+      "c", {"sh", "-c", "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 42"});
   (*config.mutable_labels())["l"] = "1";
   (*config.mutable_annotations())["a"] = "2";
   const std::string id = on.Created(pod, pod_config, config);
@@ -55,8 +56,8 @@ TEST_CASE("A container that ends well is Completed; one killed by a signal has 1
   const auto pod_config = on.node.PodConfig("codes", true);
   const std::string pod = on.Pod(pod_config);
   const std::string fine = on.Running(pod, pod_config, on.node.ContainerConfig("fine", {"true"}));
-  const std::string segv =
-      on.Running(pod, pod_config, on.node.ContainerConfig("segv", {"sh", "-c", "sh -c 'kill -SEGV $$'"}));
+  const std::string segv = on.Running(
+      pod, pod_config, on.node.ContainerConfig("segv", {"sh", "-c", "sh -c 'kill -SEGV $$'"}));
   auto status = on.Exited(fine);
   CHECK(status.exit_code() == 0);
   CHECK(status.reason() == "Completed");
@@ -95,7 +96,8 @@ TEST_CASE("ReopenContainerLog makes a new file at the old path") {
   const auto pod_config = on.node.PodConfig("rotate", true);
   const std::string pod = on.Pod(pod_config);
   const auto config = on.node.ContainerConfig(
-      "c", {"sh", "-c", "echo before; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo after; sleep 1000"});
+      "c", {"sh", "-c",
+            "echo before; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo after; sleep 1000"});
   const std::string id = on.Running(pod, pod_config, config);
   on.Log(pod_config, config, "before");
   const std::string path = Node::LogPath(pod_config, config);
@@ -119,9 +121,10 @@ TEST_CASE("Stop sends the stop signal, then after the grace SIGKILL") {
   OnNode on;
   const auto pod_config = on.node.PodConfig("stop", true);
   const std::string pod = on.Pod(pod_config);
-  const auto polite = on.Running(
-      pod, pod_config,
-      on.node.ContainerConfig("polite", {"sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done"}));
+  const auto polite =
+      on.Running(pod, pod_config,
+                 on.node.ContainerConfig(
+                     "polite", {"sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done"}));
   const auto deaf = on.Running(
       pod, pod_config,
       on.node.ContainerConfig("deaf", {"sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"}));
@@ -176,8 +179,10 @@ TEST_CASE("Remove takes running, created and exited containers, twice as well") 
   const std::string pod = on.Pod(pod_config);
   const std::string running =
       on.Running(pod, pod_config, on.node.ContainerConfig("running", {"sleep", "1000"}));
-  const std::string created = on.Created(pod, pod_config, on.node.ContainerConfig("created", {"true"}));
-  const std::string exited = on.Running(pod, pod_config, on.node.ContainerConfig("exited", {"true"}));
+  const std::string created =
+      on.Created(pod, pod_config, on.node.ContainerConfig("created", {"true"}));
+  const std::string exited =
+      on.Running(pod, pod_config, on.node.ContainerConfig("exited", {"true"}));
   on.Exited(exited);
   for (const std::string& id : {running, created, exited}) {
     CHECK(on.cri.Remove(id).ok());
@@ -264,7 +269,8 @@ TEST_CASE("Mounts: read-write, read-only, and what the status says of them") {
   CHECK(status.mounts(0).host_path() == shared);
 }
 
-TEST_CASE("User, groups, working directory, environment and arguments follow the request and the image") {
+TEST_CASE(
+    "User, groups, working directory, environment and arguments follow the request and the image") {
   OnNode on;
   const auto image = on.node.MakeImage(
       "config:1", {"--user", "www-data", "--workdir", "/made/up", "--env", "FROM=image", "--env",
@@ -312,8 +318,10 @@ TEST_CASE("Resource limits are those of the cgroup") {
   resources->set_oom_score_adj(-997);  // clamped where we may not lower it
   const std::string id = on.Running(pod, pod_config, config);
   const std::string v1 =
-      on.cri.ExecSync(id, {"sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat "
-                                       "/sys/fs/cgroup/memory.max"})
+      on.cri
+          .ExecSync(id, {"sh", "-c",
+                         "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat "
+                         "/sys/fs/cgroup/memory.max"})
           ->stdout();
   CHECK(v1 == "67108864\n");
 }
@@ -365,7 +373,8 @@ TEST_CASE("A privileged pod's container sees devices and may mount") {
   auto config = on.node.ContainerConfig("c", {"sleep", "1000"});
   config.mutable_linux()->mutable_security_context()->set_privileged(true);
   const std::string id = on.Running(pod, pod_config, config);
-  const auto mounted = on.cri.ExecSync(id, {"sh", "-c", "mkdir /m && mount -t tmpfs x /m && echo yes"});
+  const auto mounted =
+      on.cri.ExecSync(id, {"sh", "-c", "mkdir /m && mount -t tmpfs x /m && echo yes"});
   CHECK(mounted->stdout() == "yes\n");
 }
 

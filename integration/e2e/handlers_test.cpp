@@ -15,9 +15,9 @@ TEST_CASE("crun runs pods and containers as the second handler") {
   REQUIRE_OK(pod);
   node.Remember(pod->pod_sandbox_id());
   CHECK(cri.PodStatus(pod->pod_sandbox_id())->status().runtime_handler() == "crun");
-  const auto container = cri.Create(
-      pod->pod_sandbox_id(), node.ContainerConfig("c", {"sh", "-c", "echo by crun; sleep 1000"}),
-      config);
+  const auto container =
+      cri.Create(pod->pod_sandbox_id(),
+                 node.ContainerConfig("c", {"sh", "-c", "echo by crun; sleep 1000"}), config);
   REQUIRE_OK(container);
   REQUIRE_OK(cri.Start(container->container_id()));
   const auto ran = cri.ExecSync(container->container_id(), {"sh", "-c", "exit 3"});

@@ -10,15 +10,16 @@ namespace {
 using Image = cri::ImageService::StubInterface;
 using Json = nlohmann::json;
 
-bool Contains(const google::protobuf::RepeatedPtrField<std::string>& list, const std::string& text) {
+bool Contains(const google::protobuf::RepeatedPtrField<std::string>& list,
+              const std::string& text) {
   return std::find(list.begin(), list.end(), text) != list.end();
 }
 
 /// Pulls and runs `cat /made/file`, which the image's second layer brings.
 void CheckPullAndRun(OnNode& on, const std::string& name, const std::vector<std::string>& options) {
   std::vector<std::string> all = options;
-  all.insert(all.end(), {"--layer-file", "made/file=content of " + name, "--cmd",
-                         R"(["cat","/made/file"])"});
+  all.insert(all.end(),
+             {"--layer-file", "made/file=content of " + name, "--cmd", R"(["cat","/made/file"])"});
   const Json made = on.node.MakeImage(name, all);
   const std::string ref = made["ref"];
   const auto pulled = on.cri.Pull(ref);
@@ -158,7 +159,8 @@ TEST_CASE("Many layers and thousands of files") {
   REQUIRE_OK(on.cri.Pull(made["ref"]));
   const auto pod_config = on.node.PodConfig("many", true);
   const std::string pod = on.Pod(pod_config);
-  auto config = on.node.ContainerConfig("c", {"sh", "-c", "find /small1 -type f | wc -l; ls / | grep -c blob"});
+  auto config = on.node.ContainerConfig(
+      "c", {"sh", "-c", "find /small1 -type f | wc -l; ls / | grep -c blob"});
   config.mutable_image()->set_image(made["ref"]);
   on.Exited(on.Running(pod, pod_config, config));
   const std::string log = on.Log(pod_config, config, " F 10\n");

@@ -51,7 +51,8 @@ TEST_CASE("RuntimeConfig names the cgroup driver; UpdateRuntimeConfig is taken")
 
 template <typename Stub, typename Request, typename Response>
 void CheckUnimplemented(const Cri& cri,
-                        grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                        grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                     Response*),
                         const Request& request) {
   const auto answer = cri.Call(method, request);
   INFO(Describe(answer.status));

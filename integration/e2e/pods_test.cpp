@@ -55,8 +55,9 @@ TEST_CASE("Two pods reach each other over the network") {
   const auto server_pod = on.node.PodConfig("server");
   const std::string server = on.Pod(server_pod);
   on.Running(server, server_pod,
-             on.node.ContainerConfig("httpd", {"sh", "-c", "echo from-the-server > /tmp/page; exec "
-                                                           "httpd -f -p 8080 -h /tmp"}));
+             on.node.ContainerConfig("httpd", {"sh", "-c",
+                                               "echo from-the-server > /tmp/page; exec "
+                                               "httpd -f -p 8080 -h /tmp"}));
   const auto client_pod = on.node.PodConfig("client");
   const std::string client_id = on.Pod(client_pod);
   const std::string client =
@@ -67,7 +68,8 @@ TEST_CASE("Two pods reach each other over the network") {
   CHECK(ip != on.cri.PodStatus(client_id)->status().network().ip());
   Answer<cri::ExecSyncResponse> got;
   Eventually([&] {
-    got = on.cri.ExecSync(client, {"wget", "-q", "-T", "2", "-O", "-", "http://" + ip + ":8080/page"});
+    got = on.cri.ExecSync(client,
+                          {"wget", "-q", "-T", "2", "-O", "-", "http://" + ip + ":8080/page"});
     return got.ok() && got->exit_code() == 0;
   });
   REQUIRE_OK(got);
@@ -86,15 +88,16 @@ TEST_CASE("A port of a pod is reached through the host port") {
   mapping->set_host_port(18080);
   const std::string pod = on.Pod(config);
   on.Running(pod, config,
-             on.node.ContainerConfig("httpd", {"sh", "-c", "echo mapped > /tmp/page; exec httpd -f "
-                                                           "-p 8080 -h /tmp"}));
+             on.node.ContainerConfig("httpd", {"sh", "-c",
+                                               "echo mapped > /tmp/page; exec httpd -f "
+                                               "-p 8080 -h /tmp"}));
   // From the node by its own address on the bridge.
   const std::string ip = on.cri.PodStatus(pod)->status().network().ip();
   const std::string gateway = ip.substr(0, ip.rfind('.')) + ".1";
   Ran got;
   Eventually([&] {
-    got = on.node.Inside({"busybox", "wget", "-q", "-T", "2", "-O", "-",
-                          "http://" + gateway + ":18080/page"});
+    got = on.node.Inside(
+        {"busybox", "wget", "-q", "-T", "2", "-O", "-", "http://" + gateway + ":18080/page"});
     return got.code == 0;
   });
   CHECK(got.out == "mapped\n");

@@ -1,3 +1,4 @@
+#define CATCH_CONFIG_EXTERNAL_INTERFACES
 #include "integration/e2e/shared_node.h"
 
 #include <memory>

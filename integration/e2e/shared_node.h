@@ -43,9 +43,9 @@ class OnNode {
 }  // namespace crisp::harness
 
 /// REQUIRE with the call's own words when it fails.
-#define REQUIRE_OK(...)                                      \
-  do {                                                       \
-    const auto& crisp_answer = (__VA_ARGS__);                \
-    INFO(::crisp::harness::Describe(crisp_answer.status));   \
-    REQUIRE(crisp_answer.ok());                              \
+#define REQUIRE_OK(...)                                    \
+  do {                                                     \
+    const auto& crisp_answer = (__VA_ARGS__);              \
+    INFO(::crisp::harness::Describe(crisp_answer.status)); \
+    REQUIRE(crisp_answer.ok());                            \
   } while (false)

@@ -80,9 +80,8 @@ std::string NamespaceOf(const std::string& pid, const char* kind) {
 }
 
 bool HasAny(const std::string& text, const std::set<std::string>& words) {
-  return std::any_of(words.begin(), words.end(), [&](const std::string& word) {
-    return text.find(word) != std::string::npos;
-  });
+  return std::any_of(words.begin(), words.end(),
+                     [&](const std::string& word) { return text.find(word) != std::string::npos; });
 }
 
 /// Names below `root` with one of the words in them; does not follow symlinks.
@@ -161,11 +160,12 @@ void Node::StartHolder() {
     script += "{ ! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified; } && ";
   }
   script += "touch " + dir_ + "/held && while :; do tail -f /dev/null & wait; done";
-  // SIGKILL of the test ends setpriv's child, that ends its child, and that is the namespace's init.
-  unshare_ = SpawnTo({"setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid",
-                      "--fork", "--kill-child=KILL", "--mount-proc", "--propagation", "private",
-                      "bash", "-c", script},
-                     dir_ + "/holder.log");
+  // SIGKILL of the test ends setpriv's child, that ends its child, and that is the namespace's
+  // init.
+  unshare_ = SpawnTo(
+      {"setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork",
+       "--kill-child=KILL", "--mount-proc", "--propagation", "private", "bash", "-c", script},
+      dir_ + "/holder.log");
   const bool held = Eventually([&] { return os::Exists(dir_ + "/held"); });
   const std::vector<pid_t> children = os::Children(unshare_).value_or({});
   if (!held || children.empty()) {
@@ -400,7 +400,7 @@ std::vector<std::string> Node::Leftovers() const {
     if (!base_mounts_.contains(mount)) found.push_back("mount: " + mount);
   }
   // Processes: the node's own are known by name, whatever else is in its pid namespace was left.
-  static const std::set<std::string> kOwn = {"bash",      "tail",         "docker-registry",
+  static const std::set<std::string> kOwn = {"bash",       "tail",         "docker-registry",
                                              "crisp-crid", "crisp-imaged", "crisp-netd",
                                              "crisp-rund", "run-local",    "nsenter"};
   const std::string space = NamespaceOf(std::to_string(holder_), "pid");
@@ -420,7 +420,8 @@ std::vector<std::string> Node::Leftovers() const {
        Lines(ReadOrEmpty("/proc/" + std::to_string(holder_) + "/net/dev"))) {
     const std::size_t colon = line.find(':');
     if (colon == std::string::npos) continue;
-    const std::string name = line.substr(line.find_first_not_of(' '), colon - line.find_first_not_of(' '));
+    const std::string name =
+        line.substr(line.find_first_not_of(' '), colon - line.find_first_not_of(' '));
     if (name.starts_with("veth")) found.push_back("interface: " + name);
   }
   for (const auto& network : fs::directory_iterator(dir_ + "/state/host-local", error)) {
