@@ -23,7 +23,7 @@ class [[nodiscard]] Result {
   }
 
   bool ok() const { return value_.has_value(); }
-  explicit operator bool() const { return ok(); }
+  // No operator bool: `if (Exists(path))` on a Result<bool> would ask the wrong question.
 
   const Status& status() const& { return status_; }
   Status status() && { return std::move(status_); }
