@@ -47,17 +47,15 @@ install_packages() {
     die "apt-get could not install: ${missing[*]}"
 }
 
-# build TARGET...: configures the dev preset if need be and builds (everything without a target).
+# build TARGET...: configures the dev preset if need be and builds these targets ("all": everything).
 build() {
-  local targets=()
-  [[ $# -eq 0 ]] || targets=(--target "$@")
   cd "$REPO" || exit
   mkdir -p build
   cmake --preset dev >"$REPO/build/configure.log" 2>&1 || {
     cat "$REPO/build/configure.log" >&2
     die "cmake failed"
   }
-  cmake --build --preset dev "${targets[@]}"
+  cmake --build --preset dev --target "$@"
 }
 
 # free_port: a TCP port of 127.0.0.1 that nobody listens on now.
