@@ -80,8 +80,9 @@ class Daemon {
   /// As SIGTERM does. Any thread.
   void RequestStop();
 
-  /// Serves until told to stop; then: not ready, no new calls, at most 10 s for those in flight.
-  /// Ok after a clean drain.
+  /// Serves until told to stop; then: not ready, no new calls, at most 10 s for those in flight and
+  /// 5 s for what is left in the pool. Ok after a clean drain; kDeadlineExceeded: pool work is
+  /// still under way, so nothing that it uses may be destroyed (Main then leaves by _exit).
   Status Run();
 
  private:

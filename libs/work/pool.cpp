@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <memory>
@@ -79,6 +80,12 @@ struct Pool::State {
   }
 
   /// Called with the lock held.
+  bool NoThreads() const {
+    return std::all_of(lanes.begin(), lanes.end(),
+                       [](const LaneState& lane) { return lane.threads == 0; });
+  }
+
+  /// Called with the lock held.
   static void WakeOne(LaneState& lane) {
     Sleeper* sleeper = lane.idle.back();
     lane.idle.pop_back();
@@ -137,12 +144,7 @@ Pool::Pool(const PoolOptions& options) : state_(std::make_shared<State>()) {
 Pool::~Pool() {
   Stop();
   std::unique_lock lock(state_->mutex);
-  state_->ended.wait(lock, [this] {
-    for (const LaneState& lane : state_->lanes) {
-      if (lane.threads > 0) return false;
-    }
-    return true;
-  });
+  state_->ended.wait(lock, [this] { return state_->NoThreads(); });
 }
 
 Status Pool::Submit(Lane which, const CallContext& cc, std::function<void()> task,
@@ -178,6 +180,11 @@ void Pool::Stop() {
   for (LaneState& lane : state_->lanes) {
     while (!lane.idle.empty()) State::WakeOne(lane);
   }
+}
+
+bool Pool::WaitEnded(std::chrono::nanoseconds timeout) {
+  std::unique_lock lock(state_->mutex);
+  return state_->ended.wait_for(lock, timeout, [this] { return state_->NoThreads(); });
 }
 
 LaneStats Pool::Stats(Lane which) const {

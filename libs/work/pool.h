@@ -65,6 +65,9 @@ class Pool {
   /// Takes no more, drops what is queued, lets what runs end. Idempotent; does not wait.
   void Stop();
 
+  /// After Stop(): until the last task has ended, at most `timeout`. False when some still run.
+  bool WaitEnded(std::chrono::nanoseconds timeout);
+
   LaneStats Stats(Lane lane) const;
 
  private:

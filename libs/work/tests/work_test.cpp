@@ -87,8 +87,10 @@ TEST_CASE("a stopped pool drops what is queued and takes no more") {
               .ok());
   busy.pool().Stop();
   CHECK(busy.pool().Submit(Lane::kMutate, Soon(), [] {}).code() == Code::kUnavailable);
+  CHECK_FALSE(busy.pool().WaitEnded(1ms));
   busy.Release();
   CHECK(dropped.get_future().get() == Code::kUnavailable);
+  CHECK(busy.pool().WaitEnded(10s));
 }
 
 TEST_CASE("a lane runs no more tasks at once than its cap") {

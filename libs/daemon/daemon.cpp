@@ -1,0 +1,297 @@
+#include "libs/daemon/daemon.h"
+
+#include <grpcpp/grpcpp.h>
+#include <malloc.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <mutex>
+
+#include "crisp/daemon/v1/daemon.grpc.pb.h"
+#include "libs/base/try.h"
+#include "libs/daemon/notify.h"
+#include "libs/daemon/rpc_metrics.h"
+#include "libs/http/server.h"
+#include "libs/log/log.h"
+#include "libs/os/file_lock.h"
+#include "libs/os/files.h"
+#include "libs/rpc/server.h"
+#include "libs/rpc/unary.h"
+
+namespace crisp::daemon {
+namespace {
+
+constexpr std::chrono::seconds kDrain{10};
+/// For work that outlives its caller; what it does not finish, the next start does.
+constexpr std::chrono::seconds kLastWork{5};
+constexpr std::chrono::seconds kReload{10};
+/// How often memory that a burst left free goes back to the system.
+constexpr std::chrono::seconds kTrim{20};
+
+/// A node's memory belongs to its pods: few arenas, and what is free goes back early.
+void LimitMemory() {
+  mallopt(M_ARENA_MAX, 2);
+  mallopt(M_TRIM_THRESHOLD, 128 << 10);
+  mallopt(M_MMAP_THRESHOLD, 256 << 10);
+}
+
+/// What the daemon answers about itself; read from gRPC's threads.
+struct About {
+  Options options;
+  std::int64_t started_at = 0;
+  std::atomic<bool> draining{false};
+  std::mutex mutex;
+  std::function<std::vector<Problem>()> problems;
+};
+
+class InfoService final : public v1::Daemon::CallbackService {
+ public:
+  explicit InfoService(About& about) : about_(about) {}
+
+  grpc::ServerUnaryReactor* Info(grpc::CallbackServerContext* context, const v1::InfoRequest*,
+                                 v1::InfoResponse* response) override {
+    response->set_service(about_.options.service);
+    response->set_instance(about_.options.instance);
+    response->set_version(std::string(Version()));
+    response->set_pid(getpid());
+    response->set_started_at(about_.started_at);
+    response->set_draining(about_.draining);
+    std::function<std::vector<Problem>()> problems;
+    {
+      std::lock_guard lock(about_.mutex);
+      problems = about_.problems;
+    }
+    if (problems) {
+      for (Problem& problem : problems()) {
+        v1::Problem* out = response->add_problems();
+        out->set_what(std::move(problem.what));
+        out->set_hint(std::move(problem.hint));
+      }
+    }
+    return rpc::Finish(context, Status::Ok());
+  }
+
+ private:
+  About& about_;
+};
+
+Status InitLog(const Options& options, const settings::Settings& settings) {
+  log::Options log_options;
+  log_options.level = CRISP_TRY(log::ParseLevel(options.log_level.value_or(settings.log.level)));
+  log_options.format = CRISP_TRY(log::ParseFormat(settings.log.format));
+  log_options.service = options.service;
+  log_options.instance = options.instance;
+  log::Init(log_options);
+  return Status::Ok();
+}
+
+void AddPoolMetrics(metrics::Registry& registry, const std::string& service,
+                    const work::Pool& pool) {
+  using work::Lane;
+  for (const Lane lane : {Lane::kMutate, Lane::kWait, Lane::kBulk, Lane::kFlight}) {
+    const metrics::Labels labels = {{"lane", std::string(work::LaneName(lane))}};
+    registry.AddGauge(fmt::format("crisp_{}_pool_running_tasks", service), "Tasks that run", labels,
+                      [&pool, lane] { return static_cast<double>(pool.Stats(lane).running); });
+    registry.AddGauge(fmt::format("crisp_{}_pool_queued_tasks", service), "Tasks that wait", labels,
+                      [&pool, lane] { return static_cast<double>(pool.Stats(lane).queued); });
+  }
+}
+
+}  // namespace
+
+/// Members in the order in which they come up; they go down in reverse.
+struct Daemon::Impl {
+  explicit Impl(const Options& options) { about.options = options; }
+
+  About about;
+  settings::Settings settings;
+  std::optional<os::FileLock> lock;
+  metrics::Registry metrics;
+  std::optional<RpcMetrics> rpc_metrics;
+  loop::Loop loop;
+  work::Pool pool;
+  InfoService info{about};
+  std::vector<grpc::Service*> services;
+  std::vector<std::string> sockets;
+  std::vector<std::function<void()>> on_drain;
+  std::vector<std::function<void(const settings::Settings&)>> on_reload;
+  loop::SignalWatch signals;
+  loop::Timer trim;
+  std::unique_ptr<http::Server> metrics_server;
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool stop = false;
+
+  void RequestStop() {
+    std::lock_guard guard(mutex);
+    stop = true;
+    changed.notify_all();
+  }
+
+  void OnSignal(int signal) {
+    if (signal == SIGHUP) {
+      log::IfError(
+          "reload refused",
+          pool.Submit(work::Lane::kBulk, CallContext::Background(kReload), [this] { Reload(); }));
+      return;
+    }
+    if (about.draining) {
+      log::Warn("told twice to stop: leaving at once");
+      _exit(0);
+    }
+    log::Info("told to stop", {{"signal", signal}});
+    RequestStop();
+  }
+
+  void Reload() {
+    Result<settings::Settings> loaded = settings::Load(about.options.config);
+    if (!loaded.ok()) {
+      log::Error("settings not reloaded, the old ones hold", {{"error", loaded.status()}});
+      return;
+    }
+    if (!about.options.log_level.has_value()) {
+      log::IfError("log level", [&]() -> Status {
+        log::SetLevel(CRISP_TRY(log::ParseLevel(loaded->log.level)));
+        return Status::Ok();
+      }());
+    }
+    for (const auto& fn : on_reload) fn(*loaded);
+    log::Info("settings reloaded");
+  }
+
+  Status ServeMetrics() {
+    const std::string path = settings.MetricsSocket(about.options.service, about.options.instance);
+    metrics_server = CRISP_TRY(http::Server::ListenUnix(
+        loop, path, 0660, [this](const http::ServerRequest& request, const http::Respond& respond) {
+          if (request.target != "/metrics") return respond({.status = 404, .body = "not found\n"});
+          respond({.content_type = "text/plain; version=0.0.4; charset=utf-8",
+                   .body = metrics.Render()});
+        }));
+    return Status::Ok();
+  }
+};
+
+Daemon::Daemon(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Daemon::~Daemon() {
+  impl_->metrics_server.reset();
+  impl_->pool.Stop();
+  impl_->loop.Stop();
+}
+
+Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options) {
+  LimitMemory();
+  umask(0022);
+  // A write to a child or a client that is gone is an error, not an end.
+  CRISP_CHECK(std::signal(SIGPIPE, SIG_IGN) != SIG_ERR);
+
+  auto impl = std::make_unique<Impl>(options);
+  impl->about.started_at = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                               std::chrono::system_clock::now().time_since_epoch())
+                               .count();
+  impl->settings = CRISP_TRY(settings::Load(options.config));
+  CRISP_TRY(InitLog(options, impl->settings));
+
+  const std::string socket = impl->settings.Socket(options.service, options.instance);
+  const std::string directory = std::filesystem::path(socket).parent_path();
+  // Others may pass through to the CRI socket; the daemons' own sockets are root's.
+  CRISP_TRY(os::MakeDirs(impl->settings.run_root, 0711));
+  CRISP_TRY(os::MakeDirs(directory, 0750));
+  impl->lock =
+      CRISP_TRY(os::FileLock::TryLock(fmt::format("{}/{}.lock", directory, options.instance))
+                    .While("instance {} of {} runs already", options.instance, options.service));
+  impl->sockets.push_back(socket);
+
+  impl->rpc_metrics.emplace(impl->metrics, options.service);
+  metrics::AddProcessMetrics(impl->metrics);
+  AddPoolMetrics(impl->metrics, options.service, impl->pool);
+  impl->metrics
+      .AddGauge(fmt::format("crisp_{}_build_info", options.service), "1, with the version",
+                {{"version", std::string(Version())}})
+      .Set(1);
+
+  Impl* raw = impl.get();
+  impl->signals =
+      impl->loop.OnSignals({SIGTERM, SIGINT, SIGHUP}, [raw](int signal) { raw->OnSignal(signal); });
+  impl->trim = impl->loop.Every(kTrim, [] { malloc_trim(64 << 10); });
+  impl->loop.Start();
+  return std::unique_ptr<Daemon>(new Daemon(std::move(impl)));
+}
+
+const Options& Daemon::options() const { return impl_->about.options; }
+const settings::Settings& Daemon::settings() const { return impl_->settings; }
+const std::string& Daemon::instance() const { return impl_->about.options.instance; }
+loop::Loop& Daemon::loop() { return impl_->loop; }
+work::Pool& Daemon::pool() { return impl_->pool; }
+metrics::Registry& Daemon::metrics() { return impl_->metrics; }
+
+void Daemon::AddService(grpc::Service* service) { impl_->services.push_back(service); }
+void Daemon::AddSocket(const std::string& path) { impl_->sockets.push_back(path); }
+void Daemon::SetProblems(std::function<std::vector<Problem>()> problems) {
+  std::lock_guard lock(impl_->about.mutex);
+  impl_->about.problems = std::move(problems);
+}
+void Daemon::OnDrain(std::function<void()> fn) { impl_->on_drain.push_back(std::move(fn)); }
+void Daemon::OnReload(std::function<void(const settings::Settings&)> fn) {
+  impl_->on_reload.push_back(std::move(fn));
+}
+void Daemon::RequestStop() { impl_->RequestStop(); }
+
+Status Daemon::Run() {
+  CRISP_TRY(impl_->ServeMetrics());
+  for (const std::string& path : impl_->sockets) {
+    const std::string directory = std::filesystem::path(path).parent_path();
+    if (!os::Exists(directory)) CRISP_TRY(os::MakeDirs(directory, 0711));
+  }
+  rpc::Server server({.sockets = impl_->sockets, .observer = &*impl_->rpc_metrics});
+  server.AddService(&impl_->info);
+  for (grpc::Service* service : impl_->services) server.AddService(service);
+  CRISP_TRY(server.Start());
+  server.SetServing(true);
+  log::IfError("systemd was not told", Notify("READY=1"));
+  log::Info("serving", {{"socket", impl_->sockets.back()}, {"version", Version()}});
+
+  {
+    std::unique_lock lock(impl_->mutex);
+    impl_->changed.wait(lock, [this] { return impl_->stop; });
+  }
+  impl_->about.draining = true;
+  log::IfError("systemd was not told", Notify("STOPPING=1"));
+  server.SetServing(false);
+  for (const auto& fn : impl_->on_drain) fn();
+  server.Shutdown(kDrain);
+  impl_->pool.Stop();
+  if (!impl_->pool.WaitEnded(kLastWork)) return DeadlineExceeded("work is still under way");
+  log::Info("stopped");
+  return Status::Ok();
+}
+
+int Main(int argc, const char* const* argv, std::string_view service,
+         const std::function<Result<std::unique_ptr<App>>(Daemon&)>& make) {
+  const ParsedFlags flags = ParseFlags(argc, argv, service);
+  if (!flags.options.has_value()) return flags.exit_code;
+
+  const Status ran = [&]() -> Status {
+    const std::unique_ptr<Daemon> frame = CRISP_TRY(Daemon::Create(*flags.options));
+    const std::unique_ptr<App> app = CRISP_TRY(make(*frame));
+    Status served = frame->Run();
+    if (served.code() == Code::kDeadlineExceeded) {
+      // Nothing may be taken down under work that still runs. The records know how far it came.
+      log::Warn("leaving in the midst of work", {{"error", served}});
+      _exit(0);
+    }
+    return served;
+  }();
+  if (!ran.ok()) {
+    log::Error("cannot run", {{"error", ran}});
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace crisp::daemon

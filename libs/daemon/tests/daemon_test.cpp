@@ -1,0 +1,139 @@
+#include "libs/daemon/daemon.h"
+
+#include <grpcpp/grpcpp.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <future>
+
+#include "crisp/daemon/v1/daemon.grpc.pb.h"
+#include "libs/base/units.h"
+#include "libs/http/server.h"
+#include "libs/os/files.h"
+#include "libs/rpc/peer.h"
+#include "libs/testing/test_root.h"
+
+using namespace std::chrono_literals;
+
+namespace crisp::daemon {
+namespace {
+
+ParsedFlags Parse(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "crisp-rund");
+  return ParseFlags(static_cast<int>(arguments.size()), arguments.data(), "rund");
+}
+
+struct TestDaemon {
+  explicit TestDaemon(const std::string& instance = "1") {
+    options.service = "rund";
+    options.instance = instance;
+    options.config = root.Write("c.yaml", fmt::format("run_root: {0}/r\nstate_root: {0}/s\n"
+                                                      "log: {{level: warn}}\n",
+                                                      root.path()));
+  }
+  v1::InfoResponse Info() const {
+    const rpc::Peer peer("rund/1", root / "r/rund/1.sock", 10s);
+    const auto stub = v1::Daemon::NewStub(peer.channel());
+    auto info = rpc::Call(CallContext::Background(10s), peer, *stub, &v1::Daemon::Stub::Info,
+                          v1::InfoRequest());
+    INFO(info.status().ToString());
+    REQUIRE(info.ok());
+    return *info;
+  }
+  testing::TestRoot root;
+  Options options;
+};
+
+}  // namespace
+
+TEST_CASE("flags are read and refused by name") {
+  const auto parsed =
+      Parse({"--config", "/x.yaml", "--instance", "blue-2", "--log-level", "debug"});
+  REQUIRE(parsed.options.has_value());
+  CHECK(parsed.options->service == "rund");
+  CHECK(parsed.options->config == "/x.yaml");
+  CHECK(parsed.options->instance == "blue-2");
+  CHECK(parsed.options->log_level == "debug");
+  CHECK(Parse({}).options->instance == "1");
+  CHECK(Parse({"--version"}).exit_code == 0);
+  CHECK_FALSE(Parse({"--version"}).options.has_value());
+  CHECK(Parse({"--instance", "../x"}).exit_code == 2);
+  CHECK(Parse({"--log-level", "loud"}).exit_code == 2);
+  CHECK(Parse({"--nonsense"}).exit_code == 2);
+}
+
+TEST_CASE("a daemon serves Info and metrics until SIGTERM, then leaves nothing behind") {
+  TestDaemon test;
+  auto frame = Daemon::Create(test.options);
+  INFO(frame.status().ToString());
+  REQUIRE(frame.ok());
+  Daemon& daemon = **frame;
+  daemon.SetProblems([] { return std::vector<Problem>{{"it is late", "go to bed"}}; });
+  bool drained = false;
+  daemon.OnDrain([&drained] { drained = true; });
+  daemon.AddSocket(test.root / "r/extra.sock");
+  auto run = std::async(std::launch::async, [&daemon] { return daemon.Run(); });
+
+  const v1::InfoResponse info = test.Info();
+  CHECK(info.service() == "rund");
+  CHECK(info.instance() == "1");
+  CHECK(info.version() == Version());
+  CHECK(info.pid() == getpid());
+  REQUIRE(info.problems_size() == 1);
+  CHECK(info.problems(0).hint() == "go to bed");
+  CHECK(os::Exists(test.root / "r/extra.sock"));
+  struct stat found {};
+  REQUIRE(stat((test.root / "r/rund").c_str(), &found) == 0);
+  CHECK((found.st_mode & 0777U) == 0750U);
+
+  std::promise<Result<http::ServerResponse>> scraped;
+  http::GetUnix(
+      daemon.loop(), test.root / "r/rund/1.metrics.sock", "/metrics", 10s,
+      [&scraped](Result<http::ServerResponse> got) { scraped.set_value(std::move(got)); });
+  const auto page = scraped.get_future().get();
+  REQUIRE(page.ok());
+  CHECK(page->body.find("crisp_rund_rpc_calls_total{code=\"OK\",method=\"crisp.daemon.v1.Daemon/"
+                        "Info\"} 1") != std::string::npos);
+  CHECK(page->body.find("crisp_rund_pool_queued_tasks{lane=\"wait\"} 0") != std::string::npos);
+
+  CHECK(Daemon::Create(test.options).code() == Code::kUnavailable);
+
+  REQUIRE(kill(getpid(), SIGTERM) == 0);
+  CHECK(run.get().ok());
+  CHECK(drained);
+  frame->reset();
+  CHECK_FALSE(os::Exists(test.root / "r/rund/1.sock"));
+  CHECK_FALSE(os::Exists(test.root / "r/rund/1.metrics.sock"));
+}
+
+TEST_CASE("SIGHUP reads the settings again, and bad ones change nothing") {
+  TestDaemon test;
+  auto frame = Daemon::Create(test.options);
+  REQUIRE(frame.ok());
+  std::promise<std::chrono::seconds> reloaded;
+  (*frame)->OnReload([&reloaded](const settings::Settings& settings) {
+    reloaded.set_value(settings.crid.peer_wait);
+  });
+  auto run = std::async(std::launch::async, [&frame] { return (*frame)->Run(); });
+  test.Info();
+  test.root.Write("c.yaml.d/1.yaml", "crid: {peer_wait_seconds: 17}\n");
+  REQUIRE(kill(getpid(), SIGHUP) == 0);
+  CHECK(reloaded.get_future().get() == 17s);
+  (*frame)->RequestStop();
+  CHECK(run.get().ok());
+}
+
+TEST_CASE("bad settings and a failing composition root end main with 1") {
+  testing::TestRoot root;
+  const std::string bad = root.Write("bad.yaml", "nonsense: 1\n");
+  const auto make = [](Daemon&) -> Result<std::unique_ptr<App>> { return Internal("no app"); };
+  std::vector<const char*> arguments = {"crisp-rund", "--config", bad.c_str()};
+  CHECK(Main(3, arguments.data(), "rund", make) == 1);
+  const std::string good =
+      root.Write("good.yaml", fmt::format("run_root: {0}/r\nstate_root: {0}/s\n", root.path()));
+  arguments[2] = good.c_str();
+  CHECK(Main(3, arguments.data(), "rund", make) == 1);
+}
+
+}  // namespace crisp::daemon
