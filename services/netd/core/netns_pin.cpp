@@ -1,0 +1,24 @@
+#include "services/netd/core/netns_pin.h"
+
+#include <utility>
+#include <vector>
+
+#include "libs/base/try.h"
+#include "libs/os/netlink.h"
+
+namespace crisp::netd {
+
+Result<os::NamespacePin> PinNetns(const std::string& path,
+                                  const std::map<std::string, std::string>& sysctls) {
+  CRISP_TRY(os::UnpinNamespace(path));
+  const auto setup = [&sysctls]() -> Status {
+    CRISP_TRY(os::SetLoopbackUp());
+    for (const auto& [name, value] : sysctls) CRISP_TRY(os::WriteSysctl(name, value));
+    return Status::Ok();
+  };
+  std::vector<os::NamespacePin> pins =
+      CRISP_TRY(os::NamespacePin::Create({{os::NamespaceKind::kNet, path}}, setup));
+  return std::move(pins.front());
+}
+
+}  // namespace crisp::netd

@@ -1,0 +1,54 @@
+#include "services/netd/metrics.h"
+
+namespace crisp::netd {
+namespace {
+
+double Seconds(std::chrono::nanoseconds time) {
+  return std::chrono::duration<double>(time).count();
+}
+
+}  // namespace
+
+Metrics::Metrics(metrics::Registry& registry)
+    : attach_errors_(registry.AddCounter("crisp_netd_attach_errors_total",
+                                         "Pods that could not be given a network")),
+      detach_errors_(registry.AddCounter("crisp_netd_detach_errors_total",
+                                         "Detachments that failed; they are tried again")),
+      attach_seconds_(registry.AddHistogram("crisp_netd_attach_seconds",
+                                            "Giving a pod its network, plugins included",
+                                            metrics::LatencyBuckets())),
+      attach_plugin_seconds_(registry.AddHistogram("crisp_netd_attach_plugin_seconds",
+                                                   "The CNI plugins' part of an attachment",
+                                                   metrics::LatencyBuckets())),
+      detach_seconds_(registry.AddHistogram("crisp_netd_detach_seconds",
+                                            "Taking a pod's network away, plugins included",
+                                            metrics::LatencyBuckets())),
+      orphans_(registry.AddCounter("crisp_netd_orphans_freed_total",
+                                   "Attachments freed because no pod owned them")),
+      rolled_back_(registry.AddCounter("crisp_netd_rolled_back_total",
+                                       "Half-done attachments undone after a restart or a reboot")),
+      attachments_(registry.AddGauge("crisp_netd_attachments", "Pods with a network")) {}
+
+void Metrics::AttachDone(Code code, std::chrono::nanoseconds took,
+                         std::chrono::nanoseconds plugins) {
+  if (code != Code::kOk) {
+    attach_errors_.Add();
+    return;
+  }
+  attach_seconds_.Observe(Seconds(took));
+  attach_plugin_seconds_.Observe(Seconds(plugins));
+}
+
+void Metrics::DetachDone(Code code, std::chrono::nanoseconds took) {
+  if (code != Code::kOk) {
+    detach_errors_.Add();
+    return;
+  }
+  detach_seconds_.Observe(Seconds(took));
+}
+
+void Metrics::OrphanFreed() { orphans_.Add(); }
+void Metrics::RolledBack() { rolled_back_.Add(); }
+void Metrics::AttachmentsAre(std::size_t count) { attachments_.Set(static_cast<double>(count)); }
+
+}  // namespace crisp::netd

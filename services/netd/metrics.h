@@ -1,0 +1,34 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+
+#include "libs/base/status.h"
+#include "libs/metrics/registry.h"
+
+namespace crisp::netd {
+
+/// What happened, as events. Any thread.
+class Metrics {
+ public:
+  explicit Metrics(metrics::Registry& registry);
+
+  /// `plugins`: the part of `took` that the plugins had.
+  void AttachDone(Code code, std::chrono::nanoseconds took, std::chrono::nanoseconds plugins);
+  void DetachDone(Code code, std::chrono::nanoseconds took);
+  void OrphanFreed();
+  void RolledBack();
+  void AttachmentsAre(std::size_t count);
+
+ private:
+  metrics::Counter& attach_errors_;
+  metrics::Counter& detach_errors_;
+  metrics::Histogram& attach_seconds_;
+  metrics::Histogram& attach_plugin_seconds_;
+  metrics::Histogram& detach_seconds_;
+  metrics::Counter& orphans_;
+  metrics::Counter& rolled_back_;
+  metrics::Gauge& attachments_;
+};
+
+}  // namespace crisp::netd

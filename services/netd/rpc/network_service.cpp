@@ -1,0 +1,72 @@
+#include "services/netd/rpc/network_service.h"
+
+#include <set>
+#include <utility>
+
+#include "libs/base/try.h"
+#include "libs/rpc/unary.h"
+
+namespace crisp::netd {
+
+using work::Lane;
+
+grpc::ServerUnaryReactor* NetworkService::Attach(grpc::CallbackServerContext* context,
+                                                 const v1::AttachRequest* request,
+                                                 v1::AttachResponse* response) {
+  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
+                    [this](const CallContext& cc, const v1::AttachRequest& in,
+                           v1::AttachResponse& out) -> crisp::Status {
+                      PodNetwork network =
+                          CRISP_TRY(networks_.Attach(cc, PodId(in.pod_id()), in.config()));
+                      out.set_netns_path(std::move(network.netns_path));
+                      for (std::string& ip : network.ips) out.add_ips(std::move(ip));
+                      out.set_cni_result(std::move(network.cni_result));
+                      return crisp::Status::Ok();
+                    });
+}
+
+// In a lane of its own: plugins that hang in ADD must not keep pods from ending.
+grpc::ServerUnaryReactor* NetworkService::Detach(grpc::CallbackServerContext* context,
+                                                 const v1::DetachRequest* request,
+                                                 v1::DetachResponse* response) {
+  return rpc::Unary(
+      pool_, Lane::kWait, context, request, response,
+      [this](const CallContext& cc, const v1::DetachRequest& in, v1::DetachResponse&) {
+        return networks_.Detach(cc, PodId(in.pod_id()));
+      });
+}
+
+// Looks at files, so not inline.
+grpc::ServerUnaryReactor* NetworkService::Status(grpc::CallbackServerContext* context,
+                                                 const v1::StatusRequest* request,
+                                                 v1::StatusResponse* response) {
+  return rpc::Unary(pool_, Lane::kWait, context, request, response,
+                    [this](const CallContext&, const v1::StatusRequest&, v1::StatusResponse& out) {
+                      Result<std::string> network = networks_.Ready();
+                      out.set_ready(network.ok());
+                      if (network.ok()) {
+                        out.set_network_name(std::move(network).value());
+                      } else {
+                        out.set_reason("NetworkPluginNotReady");
+                        out.set_message(network.status().message());
+                      }
+                      return crisp::Status::Ok();
+                    });
+}
+
+grpc::ServerUnaryReactor* NetworkService::Reconcile(grpc::CallbackServerContext* context,
+                                                    const v1::ReconcileRequest* request,
+                                                    v1::ReconcileResponse* response) {
+  return rpc::Unary(pool_, Lane::kBulk, context, request, response,
+                    [this](const CallContext& cc, const v1::ReconcileRequest& in,
+                           v1::ReconcileResponse& out) -> crisp::Status {
+                      std::set<PodId> live;
+                      for (const std::string& id : in.live_pod_ids()) live.insert(PodId(id));
+                      for (const PodId& pod : CRISP_TRY(networks_.Reconcile(cc, live))) {
+                        out.add_freed_pod_ids(pod.str());
+                      }
+                      return crisp::Status::Ok();
+                    });
+}
+
+}  // namespace crisp::netd

@@ -1,0 +1,315 @@
+// Attach and Detach with plugins that are scripts: what they are told, and what becomes of it when
+// they fail, hang, die or talk nonsense. Needs root: the namespaces are real.
+#include <catch2/catch.hpp>
+#include <thread>
+
+#include "libs/json/json.h"
+#include "libs/os/namespaces.h"
+#include "services/netd/tests/test_net.h"
+
+namespace crisp::netd {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// A plugin that logs its calls, environment and stdin. `on_add` and `on_del` are shell.
+void Plugin(const TestNet& net, const std::string& name, const std::string& on_add,
+            const std::string& on_del = ":") {
+  net.root.Script("bin/" + name, fmt::format(R"(
+d={0}; mkdir -p $d; n={1}
+echo "$CNI_COMMAND $n $CNI_NETNS" >> $d/calls
+env | sort > $d/$n.$CNI_COMMAND.env
+cat > $d/$n.$CNI_COMMAND.stdin
+case $CNI_COMMAND in
+ADD) {2} ;;
+DEL) {3} ;;
+esac
+)",
+                                             net.root / "log", name, on_add, on_del));
+}
+
+const std::string kAddress =
+    R"(echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.9.8.7/24"}, {"address": "fd00::7/64"}]}')";
+
+void Chain(const TestNet& net, const std::string& version = "1.0.0") {
+  net.root.Write("conf/10-test.conflist", fmt::format(R"({{"cniVersion": "{}", "name": "test",
+      "plugins": [{{"type": "one", "mtu": 1400}},
+                  {{"type": "two", "capabilities": {{"portMappings": true}}}}]}})",
+                                                      version));
+}
+
+void Healthy(const TestNet& net) {
+  Plugin(net, "one", kAddress);
+  Plugin(net, "two", kAddress);
+  Chain(net);
+}
+
+/// The plugins' calls, "NS" for the pod's namespace.
+std::string Calls(const TestNet& net) {
+  std::string calls = net.root.Read("log/calls");
+  const std::string netns = net.config.layout.NetnsPath(kPod);
+  for (std::size_t at = calls.find(netns); at != std::string::npos; at = calls.find(netns)) {
+    calls.replace(at, netns.size(), "NS");
+  }
+  return calls;
+}
+
+const std::string kAdded = "ADD one NS\nADD two NS\n";
+const std::string kDeleted = "DEL two NS\nDEL one NS\n";
+
+/// As SIGKILL leaves it: the intent, a namespace, and no result.
+void CutOff(TestNet& net) {
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  Attachment row = net.store->Get(kPod).value().value();
+  row.phase = Phase::kAttaching;
+  row.result.clear();
+  REQUIRE(net.store->Put(row).ok());
+  net.Restart();
+}
+
+TEST_CASE("Attach runs the chain once, tells it all, and answers the same again") {
+  TestNet net;
+  Healthy(net);
+  auto config = PodConfig();
+  auto* port = config.add_port_mappings();
+  port->set_container_port(80);
+  port->set_host_port(8080);
+  (*config.mutable_linux()->mutable_sysctls())["net.ipv4.ip_forward"] = "1";
+  const auto network = net.networks->Attach(net.Call(), kPod, config);
+  INFO(network.status().ToString());
+  REQUIRE(network.ok());
+  CHECK(network->ips == std::vector<std::string>{"10.9.8.7", "fd00::7"});
+  CHECK(network->netns_path == net.config.layout.NetnsPath(kPod));
+  CHECK(os::IsPinnedNamespace(network->netns_path).value());
+  std::string forward;
+  const auto read = [&forward] {
+    forward = os::ReadFile("/proc/sys/net/ipv4/ip_forward").value_or("");
+    return Status::Ok();
+  };
+  CHECK(os::RunInNamespace(network->netns_path, read).ok());
+  CHECK(forward == "1\n");
+
+  const std::string env = net.root.Read("log/two.ADD.env");
+  for (const std::string& line :
+       {std::string("CNI_COMMAND=ADD\n"), std::string("CNI_IFNAME=eth0\n"),
+        std::string("GOMAXPROCS=1\n"), std::string("K8S_POD_NAME=web;"),
+        "CNI_CONTAINERID=" + kPod.str()}) {
+    INFO(line);
+    CHECK(env.find(line) != std::string::npos);
+  }
+  CHECK(env.find("HOME=") == std::string::npos);
+  const auto first = json::Parse(net.root.Read("log/one.ADD.stdin"));
+  REQUIRE(first.ok());
+  CHECK((*first)["name"] == "test");
+  CHECK((*first)["cniVersion"] == "1.0.0");
+  CHECK((*first)["mtu"] == 1400);
+  CHECK_FALSE(first->contains("prevResult"));
+  CHECK_FALSE(first->contains("runtimeConfig"));
+  const auto second = json::Parse(net.root.Read("log/two.ADD.stdin"));
+  REQUIRE(second.ok());
+  CHECK((*second)["prevResult"]["ips"][0]["address"] == "10.9.8.7/24");
+  CHECK((*second)["runtimeConfig"]["portMappings"][0]["hostPort"] == 8080);
+  CHECK_FALSE(second->contains("capabilities"));
+
+  const auto again = net.networks->Attach(net.Call(), kPod, config);
+  REQUIRE(again.ok());
+  CHECK(again->cni_result == network->cni_result);
+  net.Restart();
+  CHECK(net.networks->Attach(net.Call(), kPod, config).value().ips == network->ips);
+  CHECK(Calls(net) == kAdded);
+}
+
+TEST_CASE("Detach undoes in reverse, from the record, also without the configuration") {
+  TestNet net;
+  Healthy(net);
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  CHECK(os::RemoveTree(net.config.conf_dir).ok());
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
+  CHECK(net.networks->Detach(net.Call(), kOtherPod).ok());
+  CHECK(Calls(net) == kAdded + kDeleted);
+  const auto del = json::Parse(net.root.Read("log/one.DEL.stdin"));
+  REQUIRE(del.ok());
+  CHECK((*del)["prevResult"]["ips"][0]["address"] == "10.9.8.7/24");
+  CHECK((*del)["mtu"] == 1400);
+  CHECK_FALSE(os::Exists(net.config.layout.NetnsPath(kPod)));
+  CHECK(net.store->List().value().empty());
+}
+
+TEST_CASE("DEL of old plugins gets no prevResult") {
+  TestNet net;
+  Healthy(net);
+  Chain(net, "0.3.1");
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
+  CHECK_FALSE(json::Parse(net.root.Read("log/one.DEL.stdin"))->contains("prevResult"));
+}
+
+TEST_CASE("A failed ADD is undone, and the plugin's own words come out") {
+  TestNet net;
+  Healthy(net);
+  Plugin(net, "two", R"(echo '{"code": 7, "msg": "no room", "details": "subnet full"}'; exit 1)");
+  const auto network = net.networks->Attach(net.Call(), kPod, PodConfig());
+  CHECK(network.code() == Code::kInternal);
+  CHECK(network.status().message() ==
+        "network 'test': plugin two: ADD failed: no room; subnet full");
+  CHECK(Calls(net) == kAdded + kDeleted);
+  CHECK_FALSE(os::Exists(net.config.layout.NetnsPath(kPod)));
+  CHECK(net.store->List().value().empty());
+}
+
+TEST_CASE("A plugin that dies or talks nonsense is an error with what it said") {
+  TestNet net;
+  Healthy(net);
+  Plugin(net, "two", "echo crashed here >&2; kill -9 $$");
+  auto network = net.networks->Attach(net.Call(), kPod, PodConfig());
+  CHECK(network.code() == Code::kInternal);
+  CHECK(network.status().message().find("crashed here") != std::string::npos);
+  for (const char* nonsense :
+       {"echo garbage", "true", "echo '[]'", R"(echo '{"ips": [{"address": "x"}]}')",
+        "head -c 3000000 /dev/zero"}) {
+    Plugin(net, "two", nonsense);
+    network = net.networks->Attach(net.Call(), kPod, PodConfig());
+    INFO(nonsense);
+    CHECK_FALSE(network.ok());
+    CHECK(net.store->List().value().empty());
+  }
+}
+
+TEST_CASE("A plugin that hangs in ADD is ended at the deadline, then undone") {
+  TestNet net;
+  net.config.attach_timeout = 300ms;
+  Healthy(net);
+  Plugin(net, "two", "trap '' TERM; sleep 100; sleep 100");
+  net.Restart();
+  const auto network = net.networks->Attach(net.Call(), kPod, PodConfig());
+  CHECK(network.code() == Code::kDeadlineExceeded);
+  CHECK(network.status().message().find("plugin two") != std::string::npos);
+  CHECK(Calls(net) == kAdded + kDeleted);
+  CHECK(net.store->List().value().empty());
+}
+
+TEST_CASE("A failed DEL keeps the record, calls all plugins, and Reconcile tries again") {
+  TestNet net;
+  Healthy(net);
+  const std::string broken = net.root.Write("broken", "");
+  Plugin(net, "two", kAddress,
+         fmt::format(R"(test ! -e {} || {{ echo '{{"msg": "busy"}}'; exit 1; }})", broken));
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  const Status failed = net.networks->Detach(net.Call(), kPod);
+  CHECK(failed.code() == Code::kInternal);
+  CHECK(failed.message().find("busy") != std::string::npos);
+  CHECK(Calls(net) == kAdded + kDeleted);
+  CHECK(os::Exists(net.config.layout.NetnsPath(kPod)));
+  CHECK(net.networks->Reconcile(net.Call(), {kPod}).value().empty());
+  CHECK(os::RemoveFile(broken).ok());
+  CHECK(net.networks->Reconcile(net.Call(), {kPod}).value() == std::vector<PodId>{kPod});
+  CHECK(net.store->List().value().empty());
+}
+
+TEST_CASE("Reconcile frees what nobody owns once it is old enough, and stray namespaces") {
+  TestNet net;
+  Healthy(net);
+  net.config.orphan_grace = 1h;
+  net.Restart();
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  REQUIRE(net.networks->Attach(net.Call(), kOtherPod, PodConfig()).ok());
+  CHECK(net.networks->Reconcile(net.Call(), {kOtherPod}).value().empty());
+  net.config.orphan_grace = 0s;
+  net.Restart();
+  const PodId stray(std::string(64, 'c'));
+  {
+    auto pins =
+        os::NamespacePin::Create({{os::NamespaceKind::kNet, net.config.layout.NetnsPath(stray)}});
+    REQUIRE(pins.ok());
+    pins->front().Commit();
+  }
+  CHECK(net.networks->Reconcile(net.Call(), {kOtherPod}).value() == std::vector<PodId>{kPod});
+  CHECK_FALSE(os::Exists(net.config.layout.NetnsPath(stray)));
+  CHECK(os::IsPinnedNamespace(net.config.layout.NetnsPath(kOtherPod)).value());
+}
+
+TEST_CASE("A crash before ADD was recorded is rolled back at the next start") {
+  TestNet net;
+  Healthy(net);
+  CutOff(net);
+  CHECK(net.networks->Unfinished().value() == std::vector<PodId>{kPod});
+  CHECK(net.networks->RollBack(net.Call(), kPod).ok());
+  CHECK(Calls(net) == kAdded + kDeleted);
+  CHECK(net.store->List().value().empty());
+  CHECK(net.networks->RollBack(net.Call(), kPod).ok());
+}
+
+TEST_CASE("Attach of a pod whose earlier attempt was cut off begins with DEL") {
+  TestNet net;
+  Healthy(net);
+  CutOff(net);
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  CHECK(Calls(net) == kAdded + kDeleted + kAdded);
+  // A roll back that comes late finds nothing to do.
+  CHECK(net.networks->RollBack(net.Call(), kPod).ok());
+  CHECK(net.store->Get(kPod).value()->phase == Phase::kAttached);
+}
+
+TEST_CASE("What another instance is in the middle of is not rolled back") {
+  TestNet net;
+  Healthy(net);
+  CutOff(net);
+  net.config.instance = "2";
+  net.Restart();
+  CHECK(net.networks->Unfinished().value().empty());
+}
+
+TEST_CASE("After a reboot DEL runs with an empty namespace, so that the addresses come back") {
+  TestNet net;
+  Healthy(net);
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  CHECK(os::UnpinNamespace(net.config.layout.NetnsPath(kPod)).ok());
+  net.Restart("boot-2");
+  CHECK(net.networks->Unfinished().value() == std::vector<PodId>{kPod});
+  CHECK(net.networks->RollBack(net.Call(), kPod).ok());
+  CHECK(Calls(net) == kAdded + "DEL two \nDEL one \n");
+  CHECK(net.store->List().value().empty());
+}
+
+TEST_CASE("Ready says why not") {
+  TestNet net;
+  CHECK(net.networks->Ready().code() == Code::kUnavailable);
+  CHECK(net.networks->Attach(net.Call(), kPod, PodConfig()).code() == Code::kUnavailable);
+  Chain(net);
+  CHECK(net.networks->Ready().status().message().find("'one'") != std::string::npos);
+  CHECK(net.networks->Attach(net.Call(), kPod, PodConfig()).code() == Code::kUnavailable);
+  Healthy(net);
+  CHECK(net.networks->Ready().value() == "test");
+}
+
+TEST_CASE("Bad ids, sysctls and names are the caller's fault, and leave nothing") {
+  TestNet net;
+  Healthy(net);
+  CHECK(net.networks->Attach(net.Call(), PodId("../x"), PodConfig()).code() ==
+        Code::kInvalidArgument);
+  CHECK(net.networks->Detach(net.Call(), PodId("")).code() == Code::kInvalidArgument);
+  auto config = PodConfig();
+  (*config.mutable_linux()->mutable_sysctls())["net.no.such"] = "1";
+  CHECK_FALSE(net.networks->Attach(net.Call(), kPod, config).ok());
+  CHECK(net.store->List().value().empty());
+  CHECK_FALSE(os::Exists(net.config.layout.NetnsPath(kPod)));
+}
+
+TEST_CASE("Calls for one pod go one after the other, and end in one attachment") {
+  TestNet net;
+  Healthy(net);
+  std::vector<std::thread> threads;
+  std::atomic<int> good = 0;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&net, &good] {
+      good += net.networks->Attach(net.Call(), kPod, PodConfig()).ok() ? 1 : 0;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(good == 8);
+  CHECK(Calls(net) == kAdded);
+}
+
+}  // namespace
+}  // namespace crisp::netd
