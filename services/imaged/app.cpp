@@ -1,0 +1,158 @@
+#include "services/imaged/app.h"
+
+#include <atomic>
+
+#include "libs/base/try.h"
+#include "libs/log/log.h"
+#include "services/imaged/config.h"
+#include "services/imaged/core/gc.h"
+#include "services/imaged/core/images.h"
+#include "services/imaged/core/pull.h"
+#include "services/imaged/core/snapshots.h"
+#include "services/imaged/metrics.h"
+#include "services/imaged/rpc/image_service.h"
+#include "services/imaged/rpc/pulls_service.h"
+#include "services/imaged/rpc/snapshots_service.h"
+
+namespace crisp::imaged {
+namespace {
+
+constexpr auto kGcDelay = std::chrono::seconds(2);   // after something became garbage
+constexpr auto kGcRetry = std::chrono::seconds(10);  // while pulls go on
+constexpr auto kGcTime = std::chrono::minutes(10);   // of one round
+
+/// Runs the garbage collector some time after it was asked for, never twice at once. Held by its
+/// timer and its pool task only weakly.
+class GcRunner : public std::enable_shared_from_this<GcRunner> {
+ public:
+  GcRunner(daemon::Daemon& daemon, Gc& gc) : daemon_(daemon), gc_(gc) {}
+
+  void Wake(std::chrono::nanoseconds delay = kGcDelay) {
+    const std::lock_guard lock(mutex_);
+    if (stopped_) return;
+    if (scheduled_) {
+      again_ = true;
+      return;
+    }
+    Schedule(delay);
+  }
+  /// After it nothing runs any more.
+  void Stop() {
+    stop_.request_stop();
+    std::unique_lock lock(mutex_);
+    stopped_ = true;
+    timer_.Cancel();
+    idle_.wait(lock, [this] { return !running_; });
+  }
+
+ private:
+  void Schedule(std::chrono::nanoseconds delay) {
+    scheduled_ = true;
+    again_ = false;
+    timer_ = daemon_.loop().After(delay, [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->OnTimer();
+    });
+  }
+  void OnTimer() {
+    const std::lock_guard lock(mutex_);
+    if (stopped_) return;
+    running_ = true;
+    const CallContext cc =
+        CallContext(std::chrono::steady_clock::now() + kGcTime, stop_.get_token(), "gc");
+    const Status submitted = daemon_.pool().Submit(
+        work::Lane::kBulk, cc, [self = shared_from_this(), cc] { self->Run(cc); },
+        [self = shared_from_this()](const Status&) { self->Done(true); });
+    if (!submitted.ok()) running_ = scheduled_ = false;
+  }
+  void Run(const CallContext& cc) {
+    log::IfError("collect unused layers", gc_.Collect());
+    const Result<bool> empty = gc_.EmptyTrash(cc);
+    if (!empty.ok() && empty.code() != Code::kCancelled)
+      log::IfError("empty the trash", empty.status());
+    Done(empty.ok() && *empty);
+  }
+  void Done(bool all) {
+    const std::lock_guard lock(mutex_);
+    running_ = scheduled_ = false;
+    if (!stopped_ && (again_ || !all)) Schedule(all ? kGcDelay : kGcRetry);
+    idle_.notify_all();
+  }
+
+  daemon::Daemon& daemon_;
+  Gc& gc_;
+  std::stop_source stop_;
+  std::mutex mutex_;
+  std::condition_variable idle_;
+  loop::Timer timer_;
+  bool scheduled_ = false;
+  bool running_ = false;
+  bool again_ = false;
+  bool stopped_ = false;
+};
+
+class ImagedApp final : public daemon::App {
+ public:
+  ImagedApp(daemon::Daemon& daemon, Config config, LayerStore store,
+            std::unique_ptr<Catalogue> catalogue)
+      : config_(std::move(config)),
+        store_(std::move(store)),
+        catalogue_(std::move(catalogue)),
+        metrics_(daemon.metrics()),
+        client_(config_.http),
+        hosts_(client_, config_.insecure_registries),
+        puller_(config_.pull, daemon.pool(), client_, hosts_, *catalogue_, store_, metrics_,
+                Clock::System()),
+        images_(*catalogue_, store_.layout(), config_.pinned_images, Clock::System()),
+        snapshots_(*catalogue_, store_, metrics_, Clock::System()),
+        gc_(*catalogue_, store_, metrics_, Clock::System(), [this] { return puller_.Quiet(); }),
+        gc_runner_(std::make_shared<GcRunner>(daemon, gc_)),
+        image_service_(daemon.pool(), images_, puller_, [this] { gc_runner_->Wake(); }),
+        snapshots_service_(daemon.pool(), snapshots_, config_.orphan_grace,
+                           [this] { gc_runner_->Wake(); }),
+        pulls_service_(daemon.pool(), daemon.loop(), puller_) {}
+  ~ImagedApp() override { gc_runner_->Stop(); }
+
+  Status Start(daemon::Daemon& daemon) {
+    CRISP_TRY(gc_.Recover());
+    gc_runner_->Wake();
+    // Layers of failed pulls come of age without anybody asking.
+    timer_ =
+        daemon.loop().Every(std::chrono::minutes(15), [runner = gc_runner_] { runner->Wake(); });
+    daemon.AddService(&image_service_);
+    daemon.AddService(&snapshots_service_);
+    daemon.AddService(&pulls_service_);
+    return Status::Ok();
+  }
+
+ private:
+  const Config config_;
+  LayerStore store_;
+  std::unique_ptr<Catalogue> catalogue_;
+  Metrics metrics_;
+  http::Client client_;
+  Hosts hosts_;
+  Puller puller_;
+  Images images_;
+  Snapshots snapshots_;
+  Gc gc_;
+  std::shared_ptr<GcRunner> gc_runner_;
+  ImageService image_service_;
+  SnapshotsService snapshots_service_;
+  PullsService pulls_service_;
+  loop::Timer timer_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
+  Config config = Config::From(daemon.settings(), daemon::Version());
+  const Layout layout(config.state_root);
+  LayerStore store = CRISP_TRY(LayerStore::Open(layout));
+  std::unique_ptr<Catalogue> catalogue = CRISP_TRY(Catalogue::Open(layout.Catalogue()));
+  auto app = std::make_unique<ImagedApp>(daemon, std::move(config), std::move(store),
+                                         std::move(catalogue));
+  CRISP_TRY(app->Start(daemon));
+  return std::unique_ptr<daemon::App>(std::move(app));
+}
+
+}  // namespace crisp::imaged

@@ -1,0 +1,23 @@
+#include "services/imaged/config.h"
+
+namespace crisp::imaged {
+
+Config Config::From(const settings::Settings& settings, std::string_view version) {
+  const settings::Imaged& own = settings.imaged;
+  Config config;
+  config.state_root = settings.state_root;
+  config.insecure_registries = own.insecure_registries;
+  config.pinned_images = own.pinned_images;
+  config.orphan_grace = own.orphan_grace;
+  config.pull.parallel_layers = static_cast<std::size_t>(own.parallel_layers);
+  config.pull.parallel_pulls = static_cast<std::size_t>(own.parallel_pulls);
+  config.pull.timeout = own.pull_timeout;
+  config.pull.max_layer_size = own.max_layer_size;
+  config.pull.max_manifest_size = own.max_manifest_size;
+  config.pull.max_layers = static_cast<std::size_t>(own.max_layers);
+  config.http.user_agent = "crisp/" + std::string(version);
+  config.http.stall_timeout = own.stall_timeout;
+  return config;
+}
+
+}  // namespace crisp::imaged

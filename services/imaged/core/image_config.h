@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libs/base/result.h"
+#include "libs/digest/digest.h"
+
+namespace crisp::imaged {
+
+/// What imaged itself needs of an image's configuration; the rest goes to rund as it is.
+struct ImageConfig {
+  std::vector<digest::Digest> diff_ids;  // lowest layer first
+  std::optional<std::int64_t> uid;       // of a numeric User
+  std::string username;                  // of any other User
+};
+
+/// kInvalidArgument when it is not an image's configuration.
+Result<ImageConfig> ParseImageConfig(std::string_view text);
+
+/// The OCI chain id of each layer: names the layer together with all below it.
+std::vector<digest::Digest> ChainIds(const std::vector<digest::Digest>& diff_ids);
+
+}  // namespace crisp::imaged

@@ -1,0 +1,103 @@
+#include "services/imaged/core/images.h"
+
+#include <algorithm>
+
+#include "libs/base/try.h"
+#include "libs/json/json.h"
+#include "libs/log/log.h"
+#include "services/imaged/core/image_config.h"
+
+namespace crisp::imaged {
+
+Images::Images(Catalogue& catalogue, const Layout& layout, std::vector<std::string> pinned,
+               Clock& clock)
+    : catalogue_(catalogue), layout_(layout), clock_(clock) {
+  for (std::string& name : pinned) {
+    const Result<ref::ImageRef> parsed = ref::Parse(name);
+    // "busybox" pins docker.io/library/busybox:latest; patterns and ids are taken as they are.
+    pinned_.push_back(!parsed.ok()             ? std::move(name)
+                      : parsed->digest.empty() ? parsed->Tagged()
+                                               : parsed->Digested());
+  }
+}
+
+bool Images::IsPinned(const ImageRecord& record) const {
+  const auto matches = [](const std::string& pattern, const std::string& name) {
+    if (pattern.ends_with('*'))
+      return name.starts_with(std::string_view(pattern).substr(0, pattern.size() - 1));
+    return pattern == name;
+  };
+  return std::any_of(pinned_.begin(), pinned_.end(), [&](const std::string& pattern) {
+    const auto fits = [&](const std::string& name) { return matches(pattern, name); };
+    return fits(record.id) || std::any_of(record.tags.begin(), record.tags.end(), fits) ||
+           std::any_of(record.digests.begin(), record.digests.end(), fits);
+  });
+}
+
+void Images::Fill(const ImageRecord& record, runtime::v1::Image& image) const {
+  image.set_id(record.id);
+  for (const std::string& tag : record.tags) image.add_repo_tags(tag);
+  for (const std::string& digest : record.digests) image.add_repo_digests(digest);
+  image.set_size(record.size);
+  if (record.uid) image.mutable_uid()->set_value(*record.uid);
+  image.set_username(record.username);
+  image.set_pinned(IsPinned(record));
+}
+
+Status Images::List(const runtime::v1::ListImagesRequest& request,
+                    runtime::v1::ListImagesResponse& response) {
+  const std::string& wanted = request.filter().image().image();
+  if (wanted.empty()) {
+    for (const ImageRecord& record : CRISP_TRY(catalogue_.List()))
+      Fill(record, *response.add_images());
+    return Status::Ok();
+  }
+  const Result<std::optional<std::string>> id = catalogue_.Resolve(wanted);
+  if (!id.ok() && id.code() == Code::kInvalidArgument) return Status::Ok();
+  if (!id.ok()) return id.status();
+  if (!*id) return Status::Ok();
+  const std::optional<ImageRecord> record = CRISP_TRY(catalogue_.Find(**id));
+  if (record) Fill(*record, *response.add_images());
+  return Status::Ok();
+}
+
+Status Images::ImageStatus(const runtime::v1::ImageStatusRequest& request,
+                           runtime::v1::ImageStatusResponse& response) {
+  if (request.image().image().empty()) return InvalidArgument("no image is named");
+  const std::optional<std::string> id = CRISP_TRY(catalogue_.Resolve(request.image().image()));
+  if (!id) return Status::Ok();
+  const std::optional<ImageRecord> record = CRISP_TRY(catalogue_.Find(*id));
+  if (!record) return Status::Ok();
+  Fill(*record, *response.mutable_image());
+  if (!request.verbose()) return Status::Ok();
+  const std::string config = CRISP_TRY(catalogue_.Config(*id));
+  const std::vector<digest::Digest> chain = CRISP_TRY(catalogue_.Layers(*id));
+  nlohmann::json info;
+  info["imageSpec"] = CRISP_TRY(json::Parse(config, {.max_bytes = config.size() + 1}));
+  info["chainID"] = chain.empty() ? "" : chain.back().str();
+  (*response.mutable_info())["info"] = json::Dump(info);
+  return Status::Ok();
+}
+
+Status Images::Remove(const std::string& image) {
+  if (image.empty()) return InvalidArgument("no image is named");
+  const std::optional<std::string> id = CRISP_TRY(catalogue_.Resolve(image));
+  if (!id) return Status::Ok();
+  if (CRISP_TRY(catalogue_.RemoveImage(*id)))
+    log::Info("image removed", {{"image", image}, {"id", *id}});
+  return Status::Ok();
+}
+
+Status Images::FsInfo(runtime::v1::ImageFsInfoResponse& response) {
+  const Catalogue::Totals totals = CRISP_TRY(catalogue_.Sum());
+  runtime::v1::FilesystemUsage usage;
+  usage.set_timestamp(clock_.Wall().time_since_epoch().count());
+  usage.mutable_fs_id()->set_mountpoint(layout_.root());
+  usage.mutable_used_bytes()->set_value(totals.bytes);
+  usage.mutable_inodes_used()->set_value(totals.inodes);
+  *response.add_image_filesystems() = usage;
+  *response.add_container_filesystems() = usage;
+  return Status::Ok();
+}
+
+}  // namespace crisp::imaged

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "cri/v1/api.pb.h"
+#include "libs/base/clock.h"
+#include "libs/base/result.h"
+#include "services/imaged/store/catalogue.h"
+#include "services/imaged/store/layout.h"
+
+namespace crisp::imaged {
+
+/// The CRI's questions about images that are here. Any thread.
+class Images {
+ public:
+  Images(Catalogue& catalogue, const Layout& layout, std::vector<std::string> pinned, Clock& clock);
+
+  /// A filter that names nothing we have, or nothing at all, gives an empty list.
+  Status List(const runtime::v1::ListImagesRequest& request,
+              runtime::v1::ListImagesResponse& response);
+  /// An absent image is Ok with no image in the answer. The same answer whatever name is used.
+  Status ImageStatus(const runtime::v1::ImageStatusRequest& request,
+                     runtime::v1::ImageStatusResponse& response);
+  /// Takes all names of the image that any of them, or its id, names. Absent is Ok.
+  Status Remove(const std::string& image);
+  Status FsInfo(runtime::v1::ImageFsInfoResponse& response);
+
+ private:
+  void Fill(const ImageRecord& record, runtime::v1::Image& image) const;
+  bool IsPinned(const ImageRecord& record) const;
+
+  Catalogue& catalogue_;
+  const Layout layout_;
+  std::vector<std::string> pinned_;  // tags, digests or ids; a "*" at the end stands for any rest
+  Clock& clock_;
+};
+
+}  // namespace crisp::imaged

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "libs/base/result.h"
+#include "libs/digest/digest.h"
+
+namespace crisp::imaged {
+
+/// A blob as a manifest names it.
+struct Descriptor {
+  std::string media_type;
+  digest::Digest digest;
+  std::uint64_t size = 0;
+};
+
+struct Platform {
+  std::string os;
+  std::string architecture;
+  std::string variant;  // "" where there is none
+
+  /// What this machine runs; for amd64 the variant is the x86-64 level ("v1" to "v4").
+  static Platform Host();
+  std::string ToString() const;
+};
+
+/// OCI image manifest or Docker schema 2.
+struct Manifest {
+  Descriptor config;
+  std::vector<Descriptor> layers;  // lowest first
+};
+
+/// OCI index or Docker manifest list.
+struct Index {
+  struct Entry {
+    Descriptor descriptor;
+    Platform platform;
+  };
+  std::vector<Entry> entries;
+};
+
+using ManifestOrIndex = std::variant<Manifest, Index>;
+
+/// The media types to ask a registry for, as one Accept header.
+std::string_view ManifestAccept();
+
+/// `media_type` is the answer's Content-Type; the document's own mediaType, where it has one, wins.
+/// kInvalidArgument: malformed; kUnimplemented: schema 1, artifacts, encrypted layers;
+/// kResourceExhausted: more than `max_layers`.
+Result<ManifestOrIndex> ParseManifest(std::string_view text, std::string_view media_type,
+                                      std::size_t max_layers);
+
+/// The entry that fits `platform` best: same OS and architecture, the highest variant that the
+/// machine still runs. kNotFound names what there is.
+Result<Descriptor> ChooseEntry(const Index& index, const Platform& platform);
+
+}  // namespace crisp::imaged

@@ -1,0 +1,131 @@
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libs/base/call_context.h"
+#include "libs/base/clock.h"
+#include "libs/base/result.h"
+#include "libs/base/units.h"
+#include "libs/http/client.h"
+#include "libs/ref/ref.h"
+#include "libs/work/flights.h"
+#include "libs/work/pool.h"
+#include "services/imaged/core/image_config.h"
+#include "services/imaged/core/layer_pull.h"
+#include "services/imaged/core/manifest.h"
+#include "services/imaged/core/pipeline.h"
+#include "services/imaged/metrics.h"
+#include "services/imaged/registry/auth.h"
+#include "services/imaged/registry/client.h"
+#include "services/imaged/registry/hosts.h"
+#include "services/imaged/store/catalogue.h"
+#include "services/imaged/store/layer_store.h"
+
+namespace runtime::v1 {
+class PullImageRequest;
+}
+
+namespace crisp::imaged {
+
+struct PullOptions {
+  std::size_t parallel_layers = 4;  // of one pull
+  std::size_t parallel_pulls = 8;
+  std::chrono::nanoseconds timeout = std::chrono::hours(1);
+  Bytes max_layer_size = GiB(64);  // unpacked
+  Bytes max_manifest_size = MiB(4);
+  std::size_t max_layers = 127;
+};
+
+/// How far a pull is. Any thread.
+class PullProgress {
+ public:
+  struct Layer {
+    std::string digest;
+    std::uint64_t size = 0;
+    std::uint64_t done = 0;
+    LayerProgress::State state = LayerProgress::State::kWaiting;
+  };
+  std::string stage() const;  // "resolve", "layers", "commit"
+  std::vector<Layer> layers() const;
+
+ private:
+  friend class Puller;
+  void SetStage(std::string_view stage);
+
+  mutable std::mutex mutex_;
+  std::string stage_ = "resolve";
+  std::vector<std::shared_ptr<LayerProgress>> layers_;
+};
+
+/// Pulls images: resolve, config, layers side by side, commit. A pull of the same image with the
+/// same credentials is joined, and so is a layer that another pull fetches. Any thread.
+class Puller {
+ public:
+  Puller(PullOptions options, work::Pool& pool, http::Client& client, Hosts& hosts,
+         Catalogue& catalogue, LayerStore& store, Metrics& metrics, Clock& clock);
+  Puller(const Puller&) = delete;
+  Puller& operator=(const Puller&) = delete;
+  /// Stops what is under way and waits for it.
+  ~Puller();
+
+  /// What a request wants to show to the registry that its image's name points to.
+  static Result<imaged::Credentials> Credentials(const runtime::v1::PullImageRequest& request);
+
+  /// The image's id. `image` is a name, not an id. kInvalidArgument, kNotFound, kUnauthenticated,
+  /// kPermissionDenied, kUnavailable ("RegistryUnavailable: …"), kDataLoss, kDeadlineExceeded (the
+  /// pull goes on, the next call joins it). Idempotent.
+  Result<std::string> Pull(const CallContext& cc, std::string_view image,
+                           const imaged::Credentials& credentials);
+  /// What Pull with the same arguments reports to, made now if it has not begun.
+  Result<std::shared_ptr<PullProgress>> Watch(std::string_view image,
+                                              const imaged::Credentials& credentials);
+
+  /// True while no pull is under way and none ended within the last seconds: deletions that slow
+  /// the file system down may run.
+  bool Quiet() const;
+
+ private:
+  struct LayerFlight;
+  struct Work;
+
+  Result<std::string> Run(const CallContext& cc, const ref::ImageRef& image,
+                          const imaged::Credentials& credentials, PullProgress& progress);
+  Status FindImage(const CallContext& cc, Work& work);
+  Status PullLayers(const CallContext& cc, Work& work);
+  std::shared_ptr<LayerFlight> Join(const std::shared_ptr<Work>& work, std::size_t index);
+  void Fly(const std::shared_ptr<LayerFlight>& flight, const std::shared_ptr<Work>& work,
+           std::size_t index);
+  Result<LayerRecord> FetchLayer(const CallContext& cc, LayerFlight& flight, Work& work,
+                                 std::size_t index);
+  void Leave(const std::vector<std::shared_ptr<LayerFlight>>& flights);
+  Status Begin(const CallContext& cc);
+  void End(const std::string& key, bool begun);
+
+  const PullOptions options_;
+  http::Client& client_;
+  Hosts& hosts_;
+  Catalogue& catalogue_;
+  LayerStore& store_;
+  Metrics& metrics_;
+  Clock& clock_;
+  BufferPool buffers_;
+  work::Flights<std::string, std::string> pulls_;
+  std::stop_source stop_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::size_t active_ = 0;   // pulls that run
+  std::size_t threads_ = 0;  // of layers
+  SteadyTime last_end_;
+  std::map<std::string, std::shared_ptr<LayerFlight>> layers_;  // by chain id
+  std::map<std::string, std::shared_ptr<PullProgress>> progress_;
+};
+
+}  // namespace crisp::imaged

@@ -1,0 +1,96 @@
+#include "services/imaged/core/snapshots.h"
+
+#include <algorithm>
+#include <set>
+
+#include "libs/base/try.h"
+
+namespace crisp::imaged {
+namespace {
+
+constexpr std::size_t kMaxOwner = 128;
+
+/// An owner becomes a directory's name.
+Status CheckOwner(const OwnerId& owner) {
+  const std::string& text = owner.str();
+  const bool plain = std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
+  });
+  if (text.empty() || text.size() > kMaxOwner || !plain || text.front() == '.')
+    return InvalidArgument("the owner id \"{:.64}\" is malformed", text);
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId& owner,
+                                            std::string_view image) {
+  CRISP_TRY(CheckOwner(owner));
+  const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
+  const std::optional<SnapshotRecord> existing = CRISP_TRY(catalogue_.FindSnapshot(owner));
+  const std::optional<std::string> resolved = CRISP_TRY(catalogue_.Resolve(image));
+  std::string id;
+  if (existing) {
+    // The image may have lost the name, or be condemned: the owner's snapshot holds.
+    id = existing->image_id;
+    const bool same = resolved ? *resolved == id : image == id;
+    if (!same) return FailedPrecondition("{} has a snapshot of {}, not of {}", owner, id, image);
+  } else {
+    if (!resolved) return NotFound("no image {}", image);
+    id = *resolved;
+    CRISP_TRY(catalogue_.AddSnapshot({owner, id, clock_.Wall()}));
+    metrics_.SnapshotMade();
+  }
+
+  const Layout& layout = store_.layout();
+  PreparedSnapshot snapshot;
+  snapshot.image_id = id;
+  snapshot.config = CRISP_TRY(catalogue_.Config(id));
+  const std::optional<ImageRecord> record = CRISP_TRY(catalogue_.Find(id));
+  snapshot.image_ref = record && !record->digests.empty() ? record->digests.front() : id;
+  snapshot.image_name = record && !record->tags.empty() ? record->tags.front() : snapshot.image_ref;
+  OverlayMount& mount = snapshot.mount;
+  for (const digest::Digest& chain : CRISP_TRY(catalogue_.Layers(id)))
+    mount.lower_dirs.insert(mount.lower_dirs.begin(), layout.Diff(chain.hex()));
+  if (mount.lower_dirs.empty()) mount.lower_dirs.push_back(layout.Empty());
+  // userxattr: our opaque marks are user.overlay.*. volatile: a container's own files need not
+  // outlive a power cut, and unmounting never syncs the whole file system.
+  mount.options = {"userxattr", "volatile", "index=off"};
+  mount.upper_dir = layout.Snapshot(owner.str()) + "/upper";
+  mount.work_dir = layout.Snapshot(owner.str()) + "/work";
+  CRISP_TRY(store_.MakeSnapshot(owner.str(), mount.lower_dirs.front()));
+  return snapshot;
+}
+
+Status Snapshots::ReleaseLocked(const OwnerId& owner) {
+  CRISP_TRY(store_.Discard(store_.layout().Snapshot(owner.str())));
+  return catalogue_.RemoveSnapshot(owner);
+}
+
+Status Snapshots::Release(const CallContext& cc, const OwnerId& owner) {
+  CRISP_TRY(CheckOwner(owner));
+  const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
+  if (!CRISP_TRY(catalogue_.FindSnapshot(owner))) return Status::Ok();
+  CRISP_TRY(ReleaseLocked(owner));
+  metrics_.SnapshotReleased();
+  return Status::Ok();
+}
+
+Result<std::vector<OwnerId>> Snapshots::Reconcile(const CallContext& cc,
+                                                  const std::vector<OwnerId>& live,
+                                                  std::chrono::nanoseconds grace) {
+  const std::set<OwnerId> living(live.begin(), live.end());
+  const WallTime before = clock_.Wall() - grace;
+  std::vector<OwnerId> freed;
+  for (const SnapshotRecord& snapshot : CRISP_TRY(catalogue_.ListSnapshots())) {
+    if (living.contains(snapshot.owner) || snapshot.created > before) continue;
+    const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, snapshot.owner.str()));
+    CRISP_TRY(ReleaseLocked(snapshot.owner));
+    freed.push_back(snapshot.owner);
+  }
+  metrics_.OrphansFreed(freed.size());
+  return freed;
+}
+
+}  // namespace crisp::imaged

@@ -1,0 +1,42 @@
+#include "services/imaged/metrics.h"
+
+namespace crisp::imaged {
+
+Metrics::Metrics(metrics::Registry& registry)
+    : pulls_ok_(registry.AddCounter("crisp_imaged_pulls_total", "Image pulls that ended",
+                                    {{"outcome", "ok"}})),
+      pulls_failed_(registry.AddCounter("crisp_imaged_pulls_total", "Image pulls that ended",
+                                        {{"outcome", "failed"}})),
+      pulls_active_(registry.AddGauge("crisp_imaged_pulls_active", "Image pulls under way")),
+      pull_seconds_(registry.AddHistogram("crisp_imaged_pull_seconds", "Duration of image pulls",
+                                          metrics::LatencyBuckets())),
+      layers_ok_(registry.AddCounter("crisp_imaged_layers_total", "Layers fetched and unpacked",
+                                     {{"outcome", "ok"}})),
+      layers_failed_(registry.AddCounter("crisp_imaged_layers_total", "Layers fetched and unpacked",
+                                         {{"outcome", "failed"}})),
+      layer_bytes_(registry.AddCounter("crisp_imaged_fetched_bytes_total",
+                                       "Compressed bytes of layers fetched")),
+      snapshots_made_(registry.AddCounter("crisp_imaged_snapshots_made_total", "Snapshots made")),
+      snapshots_released_(
+          registry.AddCounter("crisp_imaged_snapshots_released_total", "Snapshots given back")),
+      orphans_(registry.AddCounter("crisp_imaged_orphans_freed_total",
+                                   "Snapshots freed because their owner was gone")),
+      collected_(registry.AddCounter("crisp_imaged_layers_collected_total",
+                                     "Layers deleted because nothing needed them")) {}
+
+void Metrics::PullStarted() { pulls_active_.Add(1); }
+void Metrics::PullDone(const Status& status, std::chrono::nanoseconds took) {
+  pulls_active_.Add(-1);
+  (status.ok() ? pulls_ok_ : pulls_failed_).Add();
+  pull_seconds_.Observe(std::chrono::duration<double>(took).count());
+}
+void Metrics::LayerDone(const Status& status, std::uint64_t compressed_bytes) {
+  (status.ok() ? layers_ok_ : layers_failed_).Add();
+  layer_bytes_.Add(static_cast<double>(compressed_bytes));
+}
+void Metrics::SnapshotMade() { snapshots_made_.Add(); }
+void Metrics::SnapshotReleased() { snapshots_released_.Add(); }
+void Metrics::OrphansFreed(std::size_t count) { orphans_.Add(static_cast<double>(count)); }
+void Metrics::LayerCollected() { collected_.Add(); }
+
+}  // namespace crisp::imaged

@@ -1,0 +1,193 @@
+#include "services/imaged/registry/auth.h"
+
+#include "cri/v1/api.pb.h"
+#include "libs/base/try.h"
+#include "libs/digest/digest.h"
+#include "libs/json/json.h"
+
+namespace crisp::imaged {
+namespace {
+
+constexpr std::size_t kMaxToken = 64 * 1024;
+
+std::string Lower(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return lower;
+}
+
+bool IsTokenChar(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
+}
+
+/// "https://index.docker.io/v1/" and "docker.io" are the same registry.
+std::string HostOf(std::string_view address) {
+  if (const std::size_t scheme = address.find("://"); scheme != std::string_view::npos)
+    address.remove_prefix(scheme + 3);
+  std::string host = Lower(address.substr(0, address.find('/')));
+  if (host == "index.docker.io" || host == "registry-1.docker.io") return "docker.io";
+  return host;
+}
+
+std::string BasicHeader(const std::string& username, const std::string& password) {
+  return "Basic " + http::Base64(username + ":" + password);
+}
+
+}  // namespace
+
+std::string Credentials::Fingerprint() const {
+  if (empty()) return {};
+  digest::Sha256 sum;
+  for (const std::string* part : {&username, &password, &identity_token, &registry_token}) {
+    sum.Update(*part);
+    sum.Update(std::string_view("\0", 1));
+  }
+  return sum.Hex();
+}
+
+Result<Credentials> CredentialsFor(const runtime::v1::AuthConfig& auth, const std::string& domain) {
+  Credentials credentials;
+  if (!auth.server_address().empty() && HostOf(auth.server_address()) != HostOf(domain))
+    return credentials;
+  credentials.username = auth.username();
+  credentials.password = auth.password();
+  credentials.identity_token = auth.identity_token();
+  credentials.registry_token = auth.registry_token();
+  if (credentials.username.empty() && !auth.auth().empty()) {
+    // Not the helper's own message: it could quote the secret.
+    const Result<std::string> plain = http::FromBase64(auth.auth());
+    const std::size_t colon = plain.ok() ? plain->find(':') : std::string::npos;
+    if (colon == std::string::npos || colon == 0)
+      return InvalidArgument("the credentials' auth field is not base64 of user:password");
+    credentials.username = plain->substr(0, colon);
+    credentials.password = plain->substr(colon + 1);
+    while (credentials.password.ends_with('\0')) credentials.password.pop_back();
+  }
+  return credentials;
+}
+
+std::vector<Challenge> ParseChallenges(std::string_view header) {
+  std::vector<Challenge> challenges;
+  std::size_t at = 0;
+  const auto skip = [&](std::string_view set) {
+    while (at < header.size() && set.find(header[at]) != std::string_view::npos) ++at;
+  };
+  const auto token = [&] {
+    const std::size_t from = at;
+    while (at < header.size() && IsTokenChar(header[at])) ++at;
+    return header.substr(from, at - from);
+  };
+  while (true) {
+    skip(" \t,");
+    if (at >= header.size()) return challenges;
+    const std::string_view word = token();
+    if (word.empty()) {
+      ++at;
+      continue;
+    }
+    const std::size_t after_word = at;
+    skip(" \t");
+    if (at < header.size() && header[at] == '=' && !challenges.empty()) {
+      ++at;
+      skip(" \t");
+      std::string value;
+      if (at < header.size() && header[at] == '"') {
+        for (++at; at < header.size() && header[at] != '"'; ++at) {
+          if (header[at] == '\\' && at + 1 < header.size()) ++at;
+          value.push_back(header[at]);
+        }
+        ++at;
+      } else {
+        value = token();
+      }
+      challenges.back().parameters[Lower(word)] = std::move(value);
+    } else {
+      at = after_word;
+      challenges.push_back({Lower(word), {}});
+    }
+  }
+}
+
+std::string Authorizer::Current() const {
+  const std::lock_guard lock(mutex_);
+  return header_;
+}
+
+Status Authorizer::Renew(const CallContext& cc, const std::vector<std::string>& challenges,
+                         const std::string& refused, bool verify_tls) {
+  if (const std::string now = Current(); now != refused) return Status::Ok();
+  std::vector<Challenge> all;
+  for (const std::string& header : challenges)
+    for (Challenge& each : ParseChallenges(header)) all.push_back(std::move(each));
+  const auto find = [&all](std::string_view scheme) -> const Challenge* {
+    for (const Challenge& each : all)
+      if (each.scheme == scheme) return &each;
+    return nullptr;
+  };
+  std::string header;
+  if (const Challenge* bearer = find("bearer"); bearer != nullptr) {
+    if (!credentials_.registry_token.empty()) {
+      header = "Bearer " + credentials_.registry_token;
+    } else {
+      header = "Bearer " + CRISP_TRY(FetchToken(cc, *bearer, verify_tls));
+    }
+  } else if (find("basic") != nullptr && !credentials_.username.empty()) {
+    header = BasicHeader(credentials_.username, credentials_.password);
+  }
+  if (header.empty())
+    return Unauthenticated("the registry asks for credentials and none fit were given");
+  if (header == refused) return Unauthenticated("the registry refuses the credentials");
+  const std::lock_guard lock(mutex_);
+  header_ = std::move(header);
+  return Status::Ok();
+}
+
+Result<std::string> Authorizer::FetchToken(const CallContext& cc, const Challenge& challenge,
+                                           bool verify_tls) const {
+  const auto parameter = [&challenge](const char* name) {
+    const auto found = challenge.parameters.find(name);
+    return found == challenge.parameters.end() ? std::string() : found->second;
+  };
+  http::Request request;
+  request.url = CRISP_TRY(http::Url::Parse(parameter("realm")).While("token realm"));
+  request.verify_tls = verify_tls;
+  if (!request.url.tls() && !insecure_allowed_ && !http::IsLoopbackHost(request.url.host))
+    return Unauthenticated("the token server {} is not https", request.url.HostPort());
+  std::string scope = parameter("scope");
+  if (scope.empty()) scope = fmt::format("repository:{}:pull", repository_);
+  std::string query = "service=" + http::PercentEncode(parameter("service"));
+  query += "&scope=" + http::PercentEncode(scope);
+  if (!credentials_.identity_token.empty()) {
+    request.method = "POST";
+    request.headers.emplace_back("Content-Type", "application/x-www-form-urlencoded");
+    request.body = "grant_type=refresh_token&client_id=crisp&" + query +
+                   "&refresh_token=" + http::PercentEncode(credentials_.identity_token);
+  } else {
+    if (!credentials_.username.empty()) {
+      request.authorization = BasicHeader(credentials_.username, credentials_.password);
+      query += "&account=" + http::PercentEncode(credentials_.username);
+    }
+    request.url.target += (request.url.target.find('?') == std::string::npos ? "?" : "&") + query;
+  }
+  http::Response response = CRISP_TRY(client_.Send(cc, request).While("token server"));
+  const std::string host = request.url.HostPort();
+  if (response.status() == 401 || response.status() == 403)
+    return Unauthenticated("the token server {} refuses the credentials", host);
+  if (response.status() != 200)
+    return Unavailable("the token server {} answers with status {}", host, response.status());
+  const std::string body = CRISP_TRY(response.ReadAll(cc, KiB(256)));
+  // Neither the answer nor the parser's message about it may reach an error: both hold the token.
+  const Result<nlohmann::json> json = json::Parse(body);
+  std::string token;
+  if (json.ok()) {
+    token = json::OptString(*json, "token").value_or("");
+    if (token.empty()) token = json::OptString(*json, "access_token").value_or("");
+  }
+  if (token.empty() || token.size() > kMaxToken || token.find_first_of("\r\n") != std::string::npos)
+    return Unavailable("the token server {} gives no usable token", host);
+  return token;
+}
+
+}  // namespace crisp::imaged

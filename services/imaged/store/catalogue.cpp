@@ -1,0 +1,316 @@
+#include "services/imaged/store/catalogue.h"
+
+#include <array>
+
+#include "libs/base/try.h"
+
+namespace crisp::imaged {
+namespace {
+
+// Names are looked up by their exact text. image_layers keeps a condemned image's layers, too.
+constexpr std::array<std::string_view, 1> kMigrations = {
+    R"(CREATE TABLE images (
+         id TEXT PRIMARY KEY,
+         config BLOB NOT NULL,
+         uid INTEGER,
+         username TEXT NOT NULL,
+         created INTEGER NOT NULL,
+         condemned INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+       CREATE TABLE layers (
+         chain TEXT PRIMARY KEY,
+         diff_id TEXT NOT NULL,
+         bytes INTEGER NOT NULL,
+         inodes INTEGER NOT NULL,
+         keep_until INTEGER NOT NULL) WITHOUT ROWID;
+       CREATE TABLE image_layers (
+         image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+         position INTEGER NOT NULL,
+         chain TEXT NOT NULL REFERENCES layers(chain),
+         PRIMARY KEY (image, position)) WITHOUT ROWID;
+       CREATE INDEX image_layers_by_chain ON image_layers(chain);
+       CREATE TABLE names (
+         name TEXT PRIMARY KEY,
+         image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+         kind TEXT NOT NULL) WITHOUT ROWID;
+       CREATE INDEX names_by_image ON names(image);
+       CREATE TABLE snapshots (
+         owner TEXT PRIMARY KEY,
+         image TEXT NOT NULL REFERENCES images(id),
+         created INTEGER NOT NULL) WITHOUT ROWID;
+       CREATE INDEX snapshots_by_image ON snapshots(image);)"};
+
+std::int64_t Stamp(WallTime time) { return time.time_since_epoch().count(); }
+WallTime FromStamp(std::int64_t stamp) { return WallTime(std::chrono::nanoseconds(stamp)); }
+
+}  // namespace
+
+Result<std::unique_ptr<Catalogue>> Catalogue::Open(const std::string& path) {
+  sqlite::Db db = CRISP_TRY(sqlite::Db::Open(path));
+  CRISP_TRY(db.Migrate(kMigrations).While("{}", path));
+  return std::unique_ptr<Catalogue>(new Catalogue(std::move(db)));
+}
+
+/// The caller holds the mutex, here and in the other private methods.
+Result<std::vector<ImageRecord>> Catalogue::Select(std::string_view where,
+                                                   const std::string& parameter) {
+  std::vector<ImageRecord> images;
+  sqlite::Statement rows = CRISP_TRY(db_.Prepare(fmt::format(
+      "SELECT i.id, i.uid, i.username, length(i.config) + coalesce((SELECT sum(l.bytes) "
+      "FROM image_layers il JOIN layers l ON l.chain = il.chain WHERE il.image = i.id), 0) "
+      "FROM images i WHERE i.condemned = 0 AND {} ORDER BY i.created, i.id",
+      where)));
+  if (!parameter.empty()) rows.Bind(1, parameter);
+  sqlite::Statement names =
+      CRISP_TRY(db_.Prepare("SELECT name, kind FROM names WHERE image = ?1 ORDER BY name"));
+  while (CRISP_TRY(rows.Step())) {
+    ImageRecord image;
+    image.id = rows.Text(0);
+    if (!rows.IsNull(1)) image.uid = rows.Int(1);
+    image.username = rows.Text(2);
+    image.size = static_cast<std::uint64_t>(rows.Int(3));
+    names.Reset();
+    names.Bind(1, image.id);
+    while (CRISP_TRY(names.Step()))
+      (names.Text(1) == "tag" ? image.tags : image.digests).push_back(names.Text(0));
+    images.push_back(std::move(image));
+  }
+  return images;
+}
+
+Result<std::optional<std::string>> Catalogue::OneText(std::string_view sql,
+                                                      const std::string& parameter) {
+  sqlite::Statement row = CRISP_TRY(db_.Prepare(sql));
+  row.Bind(1, parameter);
+  if (!CRISP_TRY(row.Step())) return std::optional<std::string>();
+  return std::optional<std::string>(row.Text(0));
+}
+
+Result<std::vector<ImageRecord>> Catalogue::List() {
+  const std::lock_guard lock(mutex_);
+  return Select("1", "");
+}
+
+Result<std::optional<ImageRecord>> Catalogue::Find(const std::string& id) {
+  const std::lock_guard lock(mutex_);
+  std::vector<ImageRecord> found = CRISP_TRY(Select("i.id = ?1", id));
+  if (found.empty()) return std::optional<ImageRecord>();
+  return std::optional<ImageRecord>(std::move(found.front()));
+}
+
+Result<std::optional<std::string>> Catalogue::Resolve(std::string_view text) {
+  const std::string given(text);
+  const std::lock_guard lock(mutex_);
+  constexpr std::string_view kById = "SELECT id FROM images WHERE id = ?1 AND condemned = 0";
+  constexpr std::string_view kByName = "SELECT image FROM names WHERE name = ?1";
+  const std::string hex = given.starts_with("sha256:") ? given.substr(7) : given;
+  if (IsFullId(hex)) {
+    const std::string digest = "sha256:" + hex;
+    if (auto id = CRISP_TRY(OneText(kById, digest))) return id;
+    // A manifest's digest, whatever the repository.
+    return OneText("SELECT image FROM names WHERE kind = 'digest' AND name LIKE '%@' || ?1 LIMIT 1",
+                   digest);
+  }
+  const Result<ref::ImageRef> name = ref::Parse(given);
+  if (name.ok()) {
+    const std::string key = name->digest.empty() ? name->Tagged() : name->Digested();
+    if (auto id = CRISP_TRY(OneText(kByName, key))) return id;
+  }
+  if (!IsIdOrPrefix(hex)) {
+    if (!name.ok()) return name.status();
+    return std::optional<std::string>();
+  }
+  // A beginning of ids; hexadecimal digits need no escaping in LIKE.
+  sqlite::Statement rows = CRISP_TRY(
+      db_.Prepare("SELECT id FROM images WHERE condemned = 0 AND id LIKE ?1 || '%' LIMIT 2"));
+  rows.Bind(1, "sha256:" + hex);
+  if (!CRISP_TRY(rows.Step())) return std::optional<std::string>();
+  std::string id = rows.Text(0);
+  if (CRISP_TRY(rows.Step()))
+    return InvalidArgument("{} is the beginning of several images' ids", given);
+  return std::optional<std::string>(std::move(id));
+}
+
+Result<std::string> Catalogue::Config(const std::string& id) {
+  const std::lock_guard lock(mutex_);
+  auto config = CRISP_TRY(OneText("SELECT config FROM images WHERE id = ?1", id));
+  if (!config) return NotFound("no image {}", id);
+  return std::move(*config);
+}
+
+Result<std::vector<digest::Digest>> Catalogue::Layers(const std::string& id) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Statement rows =
+      CRISP_TRY(db_.Prepare("SELECT chain FROM image_layers WHERE image = ?1 ORDER BY position"));
+  rows.Bind(1, id);
+  std::vector<digest::Digest> chain;
+  while (CRISP_TRY(rows.Step())) chain.push_back(CRISP_TRY(digest::Digest::Parse(rows.Text(0))));
+  return chain;
+}
+
+Result<bool> Catalogue::HasLayer(const digest::Digest& chain) {
+  const std::lock_guard lock(mutex_);
+  const auto found = CRISP_TRY(OneText("SELECT chain FROM layers WHERE chain = ?1", chain.str()));
+  return found.has_value();
+}
+
+Status Catalogue::AddLayerRow(const LayerRecord& layer, std::int64_t keep_until) {
+  sqlite::Statement add =
+      CRISP_TRY(db_.Prepare("INSERT INTO layers (chain, diff_id, bytes, inodes, keep_until) "
+                            "VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"));
+  add.Bind(1, layer.chain.str()).Bind(2, layer.diff_id.str());
+  add.Bind(3, static_cast<std::int64_t>(layer.bytes));
+  add.Bind(4, static_cast<std::int64_t>(layer.inodes)).Bind(5, keep_until);
+  return add.Run();
+}
+
+Status Catalogue::AddLayers(const std::vector<LayerRecord>& layers, WallTime keep_until) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Transaction transaction = CRISP_TRY(sqlite::Transaction::Begin(db_));
+  for (const LayerRecord& layer : layers) CRISP_TRY(AddLayerRow(layer, Stamp(keep_until)));
+  return transaction.Commit();
+}
+
+Status Catalogue::CommitImage(const NewImage& image, WallTime now) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Transaction transaction = CRISP_TRY(sqlite::Transaction::Begin(db_));
+  for (const LayerRecord& layer : image.fresh_layers) CRISP_TRY(AddLayerRow(layer, 0));
+  {
+    sqlite::Statement add = CRISP_TRY(db_.Prepare(
+        "INSERT INTO images (id, config, uid, username, created) VALUES (?1, ?2, ?3, ?4, ?5) "
+        "ON CONFLICT (id) DO UPDATE SET condemned = 0"));
+    add.Bind(1, image.id).Bind(2, sqlite::Blob{image.config});
+    if (image.uid) add.Bind(3, *image.uid);
+    add.Bind(4, image.username).Bind(5, Stamp(now));
+    CRISP_TRY(add.Run());
+  }
+  sqlite::Statement link =
+      CRISP_TRY(db_.Prepare("INSERT INTO image_layers (image, position, chain) "
+                            "SELECT ?1, ?2, chain FROM layers WHERE chain = ?3 "
+                            "ON CONFLICT DO UPDATE SET chain = excluded.chain"));
+  sqlite::Statement used =
+      CRISP_TRY(db_.Prepare("UPDATE layers SET keep_until = 0 WHERE chain = ?1"));
+  for (std::size_t i = 0; i < image.chain.size(); ++i) {
+    link.Reset();
+    link.Bind(1, image.id).Bind(2, static_cast<std::int64_t>(i)).Bind(3, image.chain[i].str());
+    CRISP_TRY(link.Run());
+    if (db_.Changes() != 1)
+      return Aborted("layer {} was collected while the image was pulled", image.chain[i].str());
+    used.Reset();
+    used.Bind(1, image.chain[i].str());
+    CRISP_TRY(used.Run());
+  }
+  sqlite::Statement name =
+      CRISP_TRY(db_.Prepare("INSERT INTO names (name, image, kind) VALUES (?1, ?2, ?3) "
+                            "ON CONFLICT (name) DO UPDATE SET image = excluded.image"));
+  const auto add_name = [&](const std::string& text, const char* kind) {
+    name.Reset();
+    name.Bind(1, text).Bind(2, image.id).Bind(3, kind);
+    return name.Run();
+  };
+  if (!image.tag.empty()) CRISP_TRY(add_name(image.tag, "tag"));
+  for (const std::string& each : image.digests) CRISP_TRY(add_name(each, "digest"));
+  return transaction.Commit();
+}
+
+Result<bool> Catalogue::RemoveImage(const std::string& id) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Transaction transaction = CRISP_TRY(sqlite::Transaction::Begin(db_));
+  const auto run = [&](std::string_view sql) -> Result<std::int64_t> {
+    sqlite::Statement statement = CRISP_TRY(db_.Prepare(sql));
+    statement.Bind(1, id);
+    CRISP_TRY(statement.Run());
+    return db_.Changes();
+  };
+  CRISP_TRY(run("DELETE FROM names WHERE image = ?1"));
+  std::int64_t changed = CRISP_TRY(
+      run("DELETE FROM images WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM snapshots WHERE image = "
+          "?1)"));
+  if (changed == 0)
+    changed = CRISP_TRY(run("UPDATE images SET condemned = 1 WHERE id = ?1 AND condemned = 0"));
+  CRISP_TRY(transaction.Commit());
+  return changed > 0;
+}
+
+Result<std::optional<SnapshotRecord>> Catalogue::FindSnapshot(const OwnerId& owner) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Statement row =
+      CRISP_TRY(db_.Prepare("SELECT image, created FROM snapshots WHERE owner = ?1"));
+  row.Bind(1, owner.str());
+  if (!CRISP_TRY(row.Step())) return std::optional<SnapshotRecord>();
+  return std::optional<SnapshotRecord>(SnapshotRecord{owner, row.Text(0), FromStamp(row.Int(1))});
+}
+
+Result<std::vector<SnapshotRecord>> Catalogue::ListSnapshots() {
+  const std::lock_guard lock(mutex_);
+  sqlite::Statement rows =
+      CRISP_TRY(db_.Prepare("SELECT owner, image, created FROM snapshots ORDER BY owner"));
+  std::vector<SnapshotRecord> snapshots;
+  while (CRISP_TRY(rows.Step()))
+    snapshots.push_back({OwnerId(rows.Text(0)), rows.Text(1), FromStamp(rows.Int(2))});
+  return snapshots;
+}
+
+Status Catalogue::AddSnapshot(const SnapshotRecord& snapshot) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Statement add =
+      CRISP_TRY(db_.Prepare("INSERT INTO snapshots (owner, image, created) "
+                            "SELECT ?1, id, ?3 FROM images WHERE id = ?2 AND condemned = 0"));
+  add.Bind(1, snapshot.owner.str()).Bind(2, snapshot.image_id).Bind(3, Stamp(snapshot.created));
+  CRISP_TRY(add.Run());
+  if (db_.Changes() != 1) return NotFound("no image {}", snapshot.image_id);
+  return Status::Ok();
+}
+
+Status Catalogue::RemoveSnapshot(const OwnerId& owner) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Transaction transaction = CRISP_TRY(sqlite::Transaction::Begin(db_));
+  {
+    sqlite::Statement remove = CRISP_TRY(db_.Prepare("DELETE FROM snapshots WHERE owner = ?1"));
+    remove.Bind(1, owner.str());
+    CRISP_TRY(remove.Run());
+  }
+  CRISP_TRY(
+      db_.Exec("DELETE FROM images WHERE condemned = 1 AND NOT EXISTS "
+               "(SELECT 1 FROM snapshots WHERE image = images.id)"));
+  return transaction.Commit();
+}
+
+Result<std::vector<digest::Digest>> Catalogue::UnusedLayers(WallTime now) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Statement rows =
+      CRISP_TRY(db_.Prepare("SELECT chain FROM layers WHERE keep_until < ?1 AND NOT EXISTS "
+                            "(SELECT 1 FROM image_layers il WHERE il.chain = layers.chain)"));
+  rows.Bind(1, Stamp(now));
+  std::vector<digest::Digest> unused;
+  while (CRISP_TRY(rows.Step())) unused.push_back(CRISP_TRY(digest::Digest::Parse(rows.Text(0))));
+  return unused;
+}
+
+Result<bool> Catalogue::DropLayer(const digest::Digest& chain) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Statement drop =
+      CRISP_TRY(db_.Prepare("DELETE FROM layers WHERE chain = ?1 AND NOT EXISTS "
+                            "(SELECT 1 FROM image_layers il WHERE il.chain = ?1)"));
+  drop.Bind(1, chain.str());
+  CRISP_TRY(drop.Run());
+  return db_.Changes() > 0;
+}
+
+Result<Catalogue::Totals> Catalogue::Sum() {
+  const std::lock_guard lock(mutex_);
+  sqlite::Statement row = CRISP_TRY(db_.Prepare(
+      "SELECT coalesce(sum(bytes), 0), coalesce(sum(inodes), 0), "
+      "(SELECT count(*) FROM images WHERE condemned = 0), count(*), "
+      "(SELECT count(*) FROM snapshots), (SELECT coalesce(sum(length(config)), 0) FROM images) "
+      "FROM layers"));
+  CRISP_TRY(row.Step());
+  Totals totals;
+  totals.bytes = static_cast<std::uint64_t>(row.Int(0) + row.Int(5));
+  totals.inodes = static_cast<std::uint64_t>(row.Int(1));
+  totals.images = row.Int(2);
+  totals.layers = row.Int(3);
+  totals.snapshots = row.Int(4);
+  return totals;
+}
+
+}  // namespace crisp::imaged

@@ -1,0 +1,115 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libs/base/clock.h"
+#include "libs/base/ids.h"
+#include "libs/base/result.h"
+#include "libs/digest/digest.h"
+#include "libs/ref/ref.h"
+#include "libs/sqlite/db.h"
+
+namespace crisp::imaged {
+
+/// An image as it is told to others.
+struct ImageRecord {
+  std::string id;                    // "sha256:<hex>" of the config
+  std::vector<std::string> tags;     // "docker.io/library/busybox:latest"
+  std::vector<std::string> digests;  // "docker.io/library/busybox@sha256:…"
+  std::uint64_t size = 0;
+  std::optional<std::int64_t> uid;
+  std::string username;
+};
+
+struct LayerRecord {
+  digest::Digest chain;
+  digest::Digest diff_id;
+  std::uint64_t bytes = 0;
+  std::uint64_t inodes = 0;
+};
+
+struct NewImage {
+  std::string id;
+  std::string config;
+  std::optional<std::int64_t> uid;
+  std::string username;
+  std::vector<digest::Digest> chain;      // lowest first
+  std::vector<LayerRecord> fresh_layers;  // of those, the ones that have no row yet
+  std::string tag;                        // "" for a pull by digest
+  std::vector<std::string> digests;       // names
+};
+
+struct SnapshotRecord {
+  OwnerId owner;
+  std::string image_id;
+  WallTime created;
+};
+
+/// What imaged knows, in SQLite: an image is in it whole or not at all, and what is not in it is
+/// garbage. Shared by all instances; any thread (one connection behind a mutex, statements of
+/// microseconds).
+class Catalogue {
+ public:
+  static Result<std::unique_ptr<Catalogue>> Open(const std::string& path);
+
+  /// Every image that is not condemned, oldest first.
+  Result<std::vector<ImageRecord>> List();
+  /// The id of the image that a person means: id with or without "sha256:", a unique beginning of
+  /// it, tag, name@digest, bare digest. Nothing when there is none; kInvalidArgument for what is no
+  /// reference at all, or the beginning of several ids.
+  Result<std::optional<std::string>> Resolve(std::string_view text);
+  Result<std::optional<ImageRecord>> Find(const std::string& id);
+  /// The config's text; kNotFound. Condemned images count too.
+  Result<std::string> Config(const std::string& id);
+  /// Chain ids of an image, lowest first. Condemned images count too.
+  Result<std::vector<digest::Digest>> Layers(const std::string& id);
+
+  Result<bool> HasLayer(const digest::Digest& chain);
+  /// Layers of a pull that did not succeed as a whole: kept for the next try until then.
+  Status AddLayers(const std::vector<LayerRecord>& layers, WallTime keep_until);
+  /// All or nothing. A tag that another image has moves here. kAborted: a layer that should be
+  /// there was collected meanwhile.
+  Status CommitImage(const NewImage& image, WallTime now);
+  /// Takes all its names; while snapshots need it, it stays as condemned. Unknown is Ok. True when
+  /// there was something.
+  Result<bool> RemoveImage(const std::string& id);
+
+  Result<std::optional<SnapshotRecord>> FindSnapshot(const OwnerId& owner);
+  Result<std::vector<SnapshotRecord>> ListSnapshots();
+  /// kAlreadyExists when the owner has one; kNotFound when the image is gone meanwhile.
+  Status AddSnapshot(const SnapshotRecord& snapshot);
+  /// Unknown is Ok. A condemned image goes with its last snapshot.
+  Status RemoveSnapshot(const OwnerId& owner);
+
+  /// Layers that no image has and that nobody keeps for a next try.
+  Result<std::vector<digest::Digest>> UnusedLayers(WallTime now);
+  /// Takes the layer's row unless an image has it meanwhile; true when taken.
+  Result<bool> DropLayer(const digest::Digest& chain);
+
+  struct Totals {
+    std::uint64_t bytes = 0;
+    std::uint64_t inodes = 0;
+    std::int64_t images = 0;
+    std::int64_t layers = 0;
+    std::int64_t snapshots = 0;
+  };
+  Result<Totals> Sum();
+
+ private:
+  explicit Catalogue(sqlite::Db db) : db_(std::move(db)) {}
+  Result<std::vector<ImageRecord>> Select(std::string_view where, const std::string& parameter);
+  Result<std::optional<std::string>> OneText(std::string_view sql, const std::string& parameter);
+  Status AddLayerRow(const LayerRecord& layer, std::int64_t keep_until);
+
+  std::mutex mutex_;
+  sqlite::Db db_;
+};
+
+}  // namespace crisp::imaged

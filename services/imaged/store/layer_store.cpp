@@ -1,0 +1,167 @@
+#include "services/imaged/store/layer_store.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <condition_variable>
+#include <cstdio>
+#include <memory>
+#include <mutex>
+
+#include "libs/base/ids.h"
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+
+namespace crisp::imaged {
+namespace {
+
+constexpr auto kLockPause = std::chrono::milliseconds(100);
+
+/// Where in the lock file a chain id's byte is: 62 bits of the digest never meet by accident.
+off_t LockOffset(const digest::Digest& chain) {
+  std::uint64_t value = 0;
+  const std::string_view hex = chain.hex().substr(0, 16);
+  std::from_chars(hex.data(), hex.data() + hex.size(), value, 16);
+  return static_cast<off_t>(value >> 2U);
+}
+
+struct CloseDir {
+  void operator()(DIR* dir) const { ::closedir(dir); }
+};
+
+/// Deletes below the open directory until `left` is used up; true when it is empty.
+bool Empty(os::UniqueFd directory, int& left) {
+  const int fd = directory.release();
+  const std::unique_ptr<DIR, CloseDir> dir(::fdopendir(fd));
+  if (!dir) {
+    ::close(fd);
+    return false;
+  }
+  while (const dirent* entry = ::readdir(dir.get())) {
+    const std::string_view name = entry->d_name;
+    if (name == "." || name == "..") continue;
+    if (left <= 0) return false;
+    if (::unlinkat(fd, entry->d_name, 0) == 0 || errno == ENOENT) {
+      --left;
+      continue;
+    }
+    if (errno != EISDIR) return false;
+    os::UniqueFd child(
+        ::openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!child || !Empty(std::move(child), left)) return false;
+    if (::unlinkat(fd, entry->d_name, AT_REMOVEDIR) != 0) return false;
+    --left;
+  }
+  return true;
+}
+
+}  // namespace
+
+Result<LayerStore> LayerStore::Open(const Layout& layout) {
+  // Containers' own users must reach their files through the overlay only: root alone looks in.
+  CRISP_TRY(os::MakeDirs(layout.root(), 0700));
+  for (const std::string& path :
+       {layout.Layers(), layout.Staging(), layout.Snapshots(), layout.Empty(), layout.Trash()})
+    CRISP_TRY(os::MakeDirs(path, 0755));
+  return LayerStore(layout);
+}
+
+Result<ChainLock> LayerStore::TryLock(const digest::Digest& chain) const {
+  os::UniqueFd fd(::open(layout_.Locks().c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!fd) return Status::Errno(errno, "open {}", layout_.Locks());
+  struct flock range {};
+  range.l_type = F_WRLCK;
+  range.l_whence = SEEK_SET;
+  range.l_start = LockOffset(chain);
+  range.l_len = 1;
+  // Locks of the open file description: they hold between threads too, and go with the fd.
+  if (::fcntl(fd.get(), F_OFD_SETLK, &range) != 0) {
+    if (errno == EAGAIN || errno == EACCES)
+      return Unavailable("layer {} is being worked on", chain.str());
+    return Status::Errno(errno, "lock {}", layout_.Locks());
+  }
+  return ChainLock(std::move(fd));
+}
+
+Result<ChainLock> LayerStore::Lock(const CallContext& cc, const digest::Digest& chain) const {
+  std::mutex mutex;
+  std::condition_variable_any never;
+  while (true) {
+    Result<ChainLock> lock = TryLock(chain);
+    if (lock.ok() || lock.code() != Code::kUnavailable) return lock;
+    CRISP_TRY(cc.Check());
+    std::unique_lock wait(mutex);  // another process holds it: nobody can wake us
+    never.wait_for(wait, cc.stop(), kLockPause, [] { return false; });
+  }
+}
+
+Result<std::string> LayerStore::Stage(const digest::Digest& chain) const {
+  const std::string staged =
+      fmt::format("{}/{}.{}", layout_.Staging(), chain.hex(), RandomIds().Next().substr(0, 12));
+  CRISP_TRY(os::MakeDirs(staged, 0755));
+  CRISP_TRY(os::MakeDirs(staged + "/diff", 0755));
+  return staged;
+}
+
+Status LayerStore::Commit(const std::string& staged, const digest::Digest& chain) const {
+  const std::string place = layout_.Layer(chain.hex());
+  if (os::Exists(place)) CRISP_TRY(Discard(place));
+  if (::rename(staged.c_str(), place.c_str()) != 0)
+    return Status::Errno(errno, "rename {} to {}", staged, place);
+  return Status::Ok();
+}
+
+Status LayerStore::MakeSnapshot(std::string_view owner, const std::string& root_like) const {
+  const std::string snapshot = layout_.Snapshot(owner);
+  const std::string upper = snapshot + "/upper";
+  CRISP_TRY(os::MakeDirs(snapshot, 0755));
+  CRISP_TRY(os::MakeDirs(upper, 0755));
+  CRISP_TRY(os::MakeDirs(snapshot + "/work", 0755));
+  // What a volatile mount leaves behind would refuse the next one.
+  CRISP_TRY(os::RemoveTree(snapshot + "/work/work/incompat"));
+  struct stat info {};
+  if (::stat(root_like.c_str(), &info) != 0) return Status::Errno(errno, "stat {}", root_like);
+  if (::chown(upper.c_str(), info.st_uid, info.st_gid) != 0 ||
+      ::chmod(upper.c_str(), info.st_mode & 07777U) != 0)
+    return Status::Errno(errno, "attributes of {}", upper);
+  return Status::Ok();
+}
+
+Status LayerStore::Discard(const std::string& path) const {
+  const std::string to = layout_.Trash() + "/" + RandomIds().Next().substr(0, 24);
+  if (::rename(path.c_str(), to.c_str()) != 0 && errno != ENOENT)
+    return Status::Errno(errno, "move {} to the trash", path);
+  return Status::Ok();
+}
+
+Result<std::vector<std::string>> LayerStore::Trash() const {
+  std::vector<std::string> paths = CRISP_TRY(os::ListDir(layout_.Trash()));
+  for (std::string& path : paths) path.insert(0, layout_.Trash() + "/");
+  return paths;
+}
+
+Result<bool> LayerStore::DeleteSome(const std::string& trash, int files) const {
+  os::UniqueFd directory(::open(trash.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!directory) {
+    if (errno == ENOENT) return true;
+    if (errno == ENOTDIR || errno == ELOOP) {
+      CRISP_TRY(os::RemoveFile(trash));
+      return true;
+    }
+    return Status::Errno(errno, "open {}", trash);
+  }
+  int left = files;
+  if (!Empty(std::move(directory), left)) {
+    if (left <= 0) return false;
+    return Status::Errno(errno, "delete {}", trash);
+  }
+  CRISP_TRY(os::RemoveDir(trash));
+  return true;
+}
+
+Status LayerStore::Sync() const { return os::SyncFilesystem(layout_.root()); }
+
+}  // namespace crisp::imaged

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libs/base/call_context.h"
+#include "libs/base/result.h"
+#include "libs/digest/digest.h"
+#include "libs/os/unique_fd.h"
+#include "services/imaged/store/layout.h"
+
+namespace crisp::imaged {
+
+/// Who holds it alone, over all imaged instances, makes or deletes the layer of one chain id.
+class ChainLock {
+ public:
+  ChainLock() = default;
+
+ private:
+  friend class LayerStore;
+  explicit ChainLock(os::UniqueFd fd) : fd_(std::move(fd)) {}
+  os::UniqueFd fd_;
+};
+
+/// The directories of layers, snapshots and trash. Knows no catalogue. Any thread.
+class LayerStore {
+ public:
+  /// Makes the tree when absent.
+  static Result<LayerStore> Open(const Layout& layout);
+
+  const Layout& layout() const { return layout_; }
+
+  /// kUnavailable when somebody holds it.
+  Result<ChainLock> TryLock(const digest::Digest& chain) const;
+  /// Waits until the deadline or stop of the call.
+  Result<ChainLock> Lock(const CallContext& cc, const digest::Digest& chain) const;
+
+  /// A fresh staging directory for the layer, with an empty "diff" in it; its path.
+  Result<std::string> Stage(const digest::Digest& chain) const;
+  /// Renames a staged layer into place. What is there already without the catalogue's knowing it is
+  /// moved away. The caller holds the chain's lock.
+  Status Commit(const std::string& staged, const digest::Digest& chain) const;
+
+  /// Makes (or finds again) upper and work of a snapshot; the upper gets the attributes of
+  /// `root_like`, the root directory that the layers below show.
+  Status MakeSnapshot(std::string_view owner, const std::string& root_like) const;
+
+  /// Moves a file tree away, to be deleted later. Absent is Ok.
+  Status Discard(const std::string& path) const;
+  /// What waits to be deleted.
+  Result<std::vector<std::string>> Trash() const;
+  /// Deletes at most `files` entries below a tree in the trash; true when all of it is gone.
+  Result<bool> DeleteSome(const std::string& trash, int files) const;
+
+  /// After this call what was written to the store before it outlives a power cut.
+  Status Sync() const;
+
+ private:
+  explicit LayerStore(Layout layout) : layout_(std::move(layout)) {}
+  Layout layout_;
+};
+
+}  // namespace crisp::imaged

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace crisp::imaged {
+
+/// imaged's state on disk, shared by all its instances:
+///
+///   <state_root>/imaged/
+///     catalogue.db             images, names, layers, snapshots (SQLite, WAL)
+///     locks                    byte-range locks of chain ids, one file for all
+///     layers/<chain id>/diff   a finished layer: what overlayfs gets as lowerdir
+///     staging/<chain id>.<random>/diff   a layer on its way; renamed into layers/ when its digests
+///     match snapshots/<owner>/{upper,work}     a container's writable part empty/ the lowerdir of
+///     an image without layers trash/<random>           renamed here, deleted slowly later
+class Layout {
+ public:
+  explicit Layout(const std::string& state_root) : root_(state_root + "/imaged") {}
+
+  const std::string& root() const { return root_; }
+  std::string Catalogue() const { return root_ + "/catalogue.db"; }
+  std::string Locks() const { return root_ + "/locks"; }
+  std::string Layers() const { return root_ + "/layers"; }
+  std::string Layer(std::string_view chain_hex) const {
+    return Layers() + "/" + std::string(chain_hex);
+  }
+  std::string Diff(std::string_view chain_hex) const { return Layer(chain_hex) + "/diff"; }
+  std::string Staging() const { return root_ + "/staging"; }
+  std::string Snapshots() const { return root_ + "/snapshots"; }
+  std::string Snapshot(std::string_view owner) const {
+    return Snapshots() + "/" + std::string(owner);
+  }
+  std::string Empty() const { return root_ + "/empty"; }
+  std::string Trash() const { return root_ + "/trash"; }
+
+ private:
+  std::string root_;
+};
+
+}  // namespace crisp::imaged

@@ -1,0 +1,125 @@
+#include "services/imaged/store/catalogue.h"
+
+#include <catch2/catch.hpp>
+
+#include "libs/testing/test_root.h"
+
+namespace crisp::imaged {
+namespace {
+
+const WallTime kNow{std::chrono::hours(1000)};
+
+digest::Digest D(int n) { return digest::Sha256Digest(std::to_string(n)); }
+
+struct Fixture {
+  crisp::testing::TestRoot root;
+  std::unique_ptr<Catalogue> catalogue = *Catalogue::Open(root / "c.db");
+
+  std::string Add(int n, const std::string& tag, const std::vector<int>& layers) {
+    NewImage image;
+    image.id = D(1000 + n).str();
+    image.config = "{}";
+    image.tag = tag;
+    image.digests = {"docker.io/library/x@" + D(2000 + n).str()};
+    for (const int layer : layers) {
+      image.chain.push_back(D(layer));
+      image.fresh_layers.push_back({D(layer), D(layer), 100, 2});
+    }
+    REQUIRE(catalogue->CommitImage(image, kNow).ok());
+    return image.id;
+  }
+  std::string Resolve(const std::string& text) {
+    const auto id = catalogue->Resolve(text);
+    return id.ok() ? id->value_or("none") : CodeName(id.code());
+  }
+};
+
+TEST_CASE("An image is found by every name that people use for it") {
+  Fixture f;
+  const std::string id = f.Add(1, "docker.io/library/x:latest", {1, 2});
+  CHECK(f.Resolve("x") == id);
+  CHECK(f.Resolve("x:latest") == id);
+  CHECK(f.Resolve("docker.io/library/x") == id);
+  CHECK(f.Resolve(id) == id);
+  CHECK(f.Resolve(id.substr(7)) == id);
+  CHECK(f.Resolve(id.substr(7, 12)) == id);
+  CHECK(f.Resolve(id.substr(0, 20)) == id);
+  CHECK(f.Resolve("x@" + D(2001).str()) == id);
+  CHECK(f.Resolve("x:other@" + D(2001).str()) == id);
+  CHECK(f.Resolve(D(2001).str()) == id);
+  CHECK(f.Resolve("y") == "none");
+  CHECK(f.Resolve(D(5).str()) == "none");
+  CHECK(f.Resolve("UPPER CASE") == "INVALID_ARGUMENT");
+  const auto record = f.catalogue->Find(id);
+  REQUIRE((record.ok() && record->has_value()));
+  CHECK((*record)->size == 202);
+  CHECK((*record)->tags == std::vector<std::string>{"docker.io/library/x:latest"});
+}
+
+TEST_CASE("A tag that moves leaves its old image there, untagged but with its digest") {
+  Fixture f;
+  const std::string old = f.Add(1, "docker.io/library/x:latest", {1});
+  const std::string fresh = f.Add(2, "docker.io/library/x:latest", {1, 2});
+  CHECK(f.Resolve("x") == fresh);
+  const auto record = *f.catalogue->Find(old);
+  REQUIRE(record.has_value());
+  CHECK(record->tags.empty());
+  CHECK(record->digests.size() == 1);
+  CHECK(f.catalogue->List()->size() == 2);
+}
+
+TEST_CASE("A removed image is gone at once, but its layers stay while a snapshot needs them") {
+  Fixture f;
+  const std::string id = f.Add(1, "docker.io/library/x:latest", {1, 2});
+  f.Add(2, "docker.io/library/y:latest", {1, 3});
+  const OwnerId owner("c1");
+  REQUIRE(f.catalogue->AddSnapshot({owner, id, kNow}).ok());
+  CHECK(f.catalogue->AddSnapshot({owner, id, kNow}).code() == Code::kAlreadyExists);
+  CHECK(*f.catalogue->RemoveImage(id));
+  CHECK_FALSE(*f.catalogue->RemoveImage(id));
+  CHECK(f.Resolve("x") == "none");
+  CHECK(f.Resolve(id) == "none");
+  CHECK(f.catalogue->List()->size() == 1);
+  CHECK(f.catalogue->Config(id).ok());
+  CHECK(f.catalogue->UnusedLayers(kNow)->empty());
+  CHECK(f.catalogue->AddSnapshot({OwnerId("c2"), id, kNow}).code() == Code::kNotFound);
+  CHECK(f.catalogue->RemoveSnapshot(owner).ok());
+  CHECK(f.catalogue->RemoveSnapshot(owner).ok());
+  CHECK(*f.catalogue->UnusedLayers(kNow) == std::vector<digest::Digest>{D(2)});
+  CHECK(*f.catalogue->DropLayer(D(2)));
+  CHECK_FALSE(*f.catalogue->DropLayer(D(1)));
+}
+
+TEST_CASE("A condemned image that is pulled again is there again") {
+  Fixture f;
+  const std::string id = f.Add(1, "docker.io/library/x:latest", {1});
+  REQUIRE(f.catalogue->AddSnapshot({OwnerId("c1"), id, kNow}).ok());
+  REQUIRE(f.catalogue->RemoveImage(id).ok());
+  f.Add(1, "docker.io/library/x:latest", {1});
+  CHECK(f.Resolve("x") == id);
+  REQUIRE(f.catalogue->RemoveSnapshot(OwnerId("c1")).ok());
+  CHECK(f.Resolve("x") == id);
+}
+
+TEST_CASE("An image whose layer was collected meanwhile is not committed, not even in part") {
+  Fixture f;
+  NewImage image;
+  image.id = D(1).str();
+  image.chain = {D(7)};
+  image.tag = "docker.io/library/x:latest";
+  CHECK(f.catalogue->CommitImage(image, kNow).code() == Code::kAborted);
+  CHECK(f.catalogue->List()->empty());
+  CHECK(f.Resolve("x") == "none");
+}
+
+TEST_CASE("Layers of a failed pull are kept for a while") {
+  Fixture f;
+  REQUIRE(f.catalogue->AddLayers({{D(7), D(7), 10, 1}}, kNow).ok());
+  CHECK(*f.catalogue->HasLayer(D(7)));
+  CHECK(f.catalogue->UnusedLayers(kNow - std::chrono::seconds(1))->empty());
+  CHECK(f.catalogue->UnusedLayers(kNow + std::chrono::seconds(1))->size() == 1);
+  CHECK(f.catalogue->Sum()->bytes == 10);
+}
+
+}  // namespace
+}  // namespace crisp::imaged
