@@ -190,13 +190,16 @@ TEST_CASE("Sysctls are names, not paths") {
   CHECK(WriteSysctl("net.no_such", "1").code() == Code::kNotFound);
 }
 
+/// A shell that has stopped itself; continued, it starts two sleepers. (Children that it made
+/// before it is in its cgroup would stay outside.)
 pid_t SpawnSleep() {
   std::string name = "sh";
   std::string flag = "-c";
-  std::string script = "sleep 100 & sleep 100 & wait";
+  std::string script = "kill -STOP $$; sleep 100 & sleep 100 & wait";
   std::array<char*, 4> argv = {name.data(), flag.data(), script.data(), nullptr};
   pid_t pid = -1;
   REQUIRE(::posix_spawn(&pid, "/bin/sh", nullptr, nullptr, argv.data(), nullptr) == 0);
+  REQUIRE(::waitpid(pid, nullptr, WUNTRACED) == pid);
   return pid;
 }
 
@@ -224,6 +227,7 @@ TEST_CASE("Cgroups are made, filled, killed and removed in every hierarchy") {
     ::waitpid(pid, nullptr, 0);
   });
   REQUIRE(cgroups->Add(path, pid).ok());
+  REQUIRE(::kill(pid, SIGCONT) == 0);
   CHECK(CgroupOf(pid, cgroups->mode() == CgroupMode::kV2 ? "" : "memory").value() == path);
   const auto pids = cgroups->Pids(top);
   REQUIRE(pids.ok());
