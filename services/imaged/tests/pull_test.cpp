@@ -1,0 +1,633 @@
+#include "services/imaged/core/pull.h"
+
+#include <arpa/inet.h>
+#include <isa-l/igzip_lib.h>
+#include <netinet/in.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <zstd.h>
+
+#include <catch2/catch.hpp>
+#include <csignal>
+
+#include "cri/v1/api.pb.h"
+#include "libs/archive/tests/tar_writer.h"
+#include "libs/http/tests/raw_server.h"
+#include "libs/os/files.h"
+#include "libs/testing/test_root.h"
+#include "services/imaged/core/gc.h"
+#include "services/imaged/core/images.h"
+#include "services/imaged/core/snapshots.h"
+
+namespace crisp::imaged {
+namespace {
+
+using archive::testing::TarWriter;
+using http::testing::RawServer;
+using std::chrono::seconds;
+
+std::string GzipOf(std::string_view text) {
+  std::string out(text.size() + 4096, '\0');
+  isal_zstream stream;
+  isal_deflate_stateless_init(&stream);
+  std::vector<std::uint8_t> level(ISAL_DEF_LVL1_DEFAULT);
+  stream.level = 1;
+  stream.level_buf = level.data();
+  stream.level_buf_size = static_cast<std::uint32_t>(level.size());
+  stream.gzip_flag = IGZIP_GZIP;
+  stream.end_of_stream = 1;
+  stream.flush = NO_FLUSH;
+  stream.next_in = reinterpret_cast<std::uint8_t*>(const_cast<char*>(text.data()));
+  stream.avail_in = static_cast<std::uint32_t>(text.size());
+  stream.next_out = reinterpret_cast<std::uint8_t*>(out.data());
+  stream.avail_out = static_cast<std::uint32_t>(out.size());
+  REQUIRE(isal_deflate_stateless(&stream) == COMP_OK);
+  return out.substr(0, stream.total_out);
+}
+
+std::string ZstdOf(std::string_view text) {
+  std::string out(ZSTD_compressBound(text.size()), '\0');
+  const std::size_t size = ZSTD_compress(out.data(), out.size(), text.data(), text.size(), 3);
+  REQUIRE(ZSTD_isError(size) == 0U);
+  return out.substr(0, size);
+}
+
+/// Random enough not to shrink.
+std::string Noise(std::size_t size) {
+  std::string text;
+  std::uint64_t state = 88172645463325252U;
+  while (text.size() < size) {
+    state ^= state << 13U;
+    state ^= state >> 7U;
+    state ^= state << 17U;
+    text.append(reinterpret_cast<const char*>(&state), sizeof state);
+  }
+  return text.substr(0, size);
+}
+
+enum class Flavour { kOci, kDocker };
+enum class Pack { kGzip, kZstd, kPlain };
+
+/// An image as its blobs and its manifest.
+struct TestImage {
+  std::map<std::string, std::string> blobs;  // by digest
+  std::string manifest;
+  std::string manifest_type;
+  std::string manifest_digest;
+  std::string config_digest;
+  std::vector<std::string> layer_digests;
+
+  static TestImage Make(const std::vector<std::pair<std::string, Pack>>& layers,
+                        Flavour flavour = Flavour::kOci, const std::string& user = "") {
+    const bool oci = flavour == Flavour::kOci;
+    TestImage image;
+    nlohmann::json config = {{"os", "linux"}, {"architecture", "amd64"}};
+    config["config"] = {{"Cmd", {"/bin/sh"}}, {"User", user}};
+    config["rootfs"] = {{"type", "layers"}, {"diff_ids", nlohmann::json::array()}};
+    nlohmann::json manifest = {{"schemaVersion", 2}, {"layers", nlohmann::json::array()}};
+    image.manifest_type = oci ? "application/vnd.oci.image.manifest.v1+json"
+                              : "application/vnd.docker.distribution.manifest.v2+json";
+    manifest["mediaType"] = image.manifest_type;
+    for (const auto& [tar, pack] : layers) {
+      config["rootfs"]["diff_ids"].push_back("sha256:" + digest::Sha256Hex(tar));
+      std::string blob = pack == Pack::kGzip   ? GzipOf(tar)
+                         : pack == Pack::kZstd ? ZstdOf(tar)
+                                               : tar;
+      const std::string type = !oci ? "application/vnd.docker.image.rootfs.diff.tar.gzip"
+                               : pack == Pack::kZstd
+                                   ? "application/vnd.oci.image.layer.v1.tar+zstd"
+                                   : "application/vnd.oci.image.layer.v1.tar+gzip";
+      image.layer_digests.push_back(image.Add(std::move(blob)));
+      manifest["layers"].push_back({{"mediaType", type},
+                                    {"digest", image.layer_digests.back()},
+                                    {"size", image.blobs[image.layer_digests.back()].size()}});
+    }
+    const std::string text = config.dump();
+    image.config_digest = image.Add(text);
+    manifest["config"] = {{"mediaType", oci ? "application/vnd.oci.image.config.v1+json"
+                                            : "application/vnd.docker.container.image.v1+json"},
+                          {"digest", image.config_digest},
+                          {"size", text.size()}};
+    image.manifest = manifest.dump();
+    image.manifest_digest = "sha256:" + digest::Sha256Hex(image.manifest);
+    return image;
+  }
+  std::string Add(std::string blob) {
+    std::string digest = "sha256:" + digest::Sha256Hex(blob);
+    blobs[digest] = std::move(blob);
+    return digest;
+  }
+};
+
+/// Everything of imaged below rpc/, in a directory of its own.
+struct Node {
+  crisp::testing::TestRoot root;
+  Layout layout{root.path()};
+  LayerStore store = *LayerStore::Open(layout);
+  std::unique_ptr<Catalogue> catalogue = *Catalogue::Open(layout.Catalogue());
+  metrics::Registry registry;
+  Metrics metrics{registry};
+  work::Pool pool;
+  http::Client client{{.stall_timeout = std::chrono::milliseconds(1500)}};
+  Hosts hosts{client, {}};
+  PullOptions options;
+  Puller puller{options, pool, client, hosts, *catalogue, store, metrics, Clock::System()};
+  Images images{*catalogue, layout, {"127.0.0.1:1/pinned"}, Clock::System()};
+  Snapshots snapshots{*catalogue, store, metrics, Clock::System()};
+  Gc gc{*catalogue, store, metrics, Clock::System(), [] { return true; }};
+
+  static CallContext Call() { return CallContext::Background(seconds(60)); }
+  Result<std::string> Pull(const std::string& image, const Credentials& credentials = {}) {
+    return puller.Pull(Call(), image, credentials);
+  }
+  runtime::v1::Image Image(const std::string& name) {
+    runtime::v1::ImageStatusRequest request;
+    runtime::v1::ImageStatusResponse response;
+    request.mutable_image()->set_image(name);
+    CHECK(images.ImageStatus(request, response).ok());
+    return response.image();
+  }
+  std::string File(const std::string& image, std::size_t layer_from_top, const std::string& path) {
+    const auto layers = catalogue->Layers(image);
+    REQUIRE(layers.ok());
+    const auto& chain = (*layers)[layers->size() - 1 - layer_from_top];
+    return os::ReadFile(layout.Diff(chain.hex()) + "/" + path).value_or("<absent>");
+  }
+  /// Nothing is on its way, and no layer is there that the catalogue does not know.
+  void CheckClean() {
+    CHECK(os::ListDir(layout.Staging())->empty());
+    for (const std::string& name : *os::ListDir(layout.Layers()))
+      CHECK(*catalogue->HasLayer(*digest::Digest::Parse("sha256:" + name)));
+  }
+};
+
+/// A registry of one image that may lie, cut, refuse and stumble.
+class LyingRegistry {
+ public:
+  explicit LyingRegistry(TestImage served)
+      : image(std::move(served)),
+        server_([this](const std::string& head) { return Answer(head); }) {}
+
+  TestImage image;
+  // What goes wrong; set before the first request.
+  std::string wrong_blob;         // digest whose bytes are another's
+  std::string cut_blob;           // digest that breaks off after each 100 KB
+  bool no_ranges = false;         // and knows no Range
+  bool always_short = false;      // a cut blob that never gets further
+  std::string stalled_blob;       // digest that goes silent in the middle
+  std::atomic<int> failures = 0;  // so many answers are 503 first
+  std::string token;              // wanted as bearer, given out for joe:secret
+  std::string basic;              // wanted as basic
+  std::atomic<int> blob_requests = 0;
+  std::atomic<int> manifest_requests = 0;
+  std::mutex mutex;
+  std::vector<std::string> heads;
+
+  std::string Name(const std::string& rest = ":latest") const {
+    return server_.HostPort() + "/test/image" + rest;
+  }
+  const RawServer& server() const { return server_; }
+
+ private:
+  static std::string Status(const std::string& line, const std::string& headers,
+                            const std::string& body) {
+    return "HTTP/1.1 " + line + "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n" +
+           headers + "\r\n" + body;
+  }
+  RawServer::Answer Answer(const std::string& head) {
+    {
+      const std::lock_guard lock(mutex);
+      heads.push_back(head);
+    }
+    const std::string path = head.substr(4, head.find(' ', 4) - 4);
+    if (failures > 0) {
+      --failures;
+      return {Status("503 Busy", "", "")};
+    }
+    if (path.starts_with("/token")) {
+      if (head.find("Authorization: Basic am9lOnNlY3JldA==") == std::string::npos)
+        return {Status("401 Unauthorized", "", "")};
+      CHECK(path.find("scope=repository%3Atest%2Fimage%3Apull") != std::string::npos);
+      return {RawServer::Ok("{\"token\":\"" + token + "\"}")};
+    }
+    if (!token.empty() && head.find("Authorization: Bearer " + token) == std::string::npos)
+      return {Status("401 Unauthorized",
+                     "WWW-Authenticate: Bearer realm=\"http://" + server_.HostPort() +
+                         "/token\",service=\"s\"\r\n",
+                     "")};
+    if (!basic.empty() && head.find("Authorization: Basic " + basic) == std::string::npos)
+      return {Status("401 Unauthorized", "WWW-Authenticate: Basic realm=\"r\"\r\n", "")};
+    const std::string manifests = "/v2/test/image/manifests/";
+    const std::string blobs = "/v2/test/image/blobs/";
+    if (path.starts_with(manifests)) {
+      ++manifest_requests;
+      const std::string wanted = path.substr(manifests.size());
+      if (wanted != "latest" && wanted != image.manifest_digest)
+        return {Status("404 Not Found", "",
+                       R"({"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]})")};
+      return {RawServer::Ok(image.manifest, "Content-Type: " + image.manifest_type + "\r\n")};
+    }
+    if (path.starts_with(blobs)) {
+      ++blob_requests;
+      return Blob(path.substr(blobs.size()), head);
+    }
+    return {Status("404 Not Found", "", "")};
+  }
+  RawServer::Answer Blob(const std::string& digest, const std::string& head) {
+    const auto found = image.blobs.find(digest);
+    if (found == image.blobs.end()) return {Status("404 Not Found", "", "")};
+    std::string blob = found->second;
+    if (digest == wrong_blob) blob[blob.size() / 2] = static_cast<char>(blob[blob.size() / 2] ^ 1);
+    std::size_t offset = 0;
+    if (const auto range = head.find("Range: bytes="); range != std::string::npos && !no_ranges)
+      offset = std::stoul(head.substr(range + 13));
+    std::string answer =
+        fmt::format("HTTP/1.1 {}\r\nContent-Length: {}\r\n",
+                    offset > 0 ? "206 Partial Content" : "200 OK", blob.size() - offset);
+    if (offset > 0)
+      answer +=
+          fmt::format("Content-Range: bytes {}-{}/{}\r\n", offset, blob.size() - 1, blob.size());
+    answer += "\r\n";
+    if (digest == cut_blob) {
+      const std::size_t step = always_short ? (offset > 0 ? 0 : 5000) : 100'000;
+      const std::size_t count = no_ranges && ++tries_ > 1 ? blob.size() : step;
+      return {answer + blob.substr(offset, count), true};
+    }
+    if (digest == stalled_blob && tries_++ == 0)
+      return {answer + blob.substr(offset, 5000), false, true};
+    return {answer + blob.substr(offset)};
+  }
+
+  std::atomic<int> tries_ = 0;
+  RawServer server_;
+};
+
+TestImage TwoLayers() {
+  return TestImage::Make(
+      {{TarWriter().Dir("etc/").File("etc/name", "low").File("noise", Noise(700'000)).Done(),
+        Pack::kGzip},
+       {TarWriter().File("etc/name", "high").HardLink("etc/noise", "noise").Done(), Pack::kZstd}},
+      Flavour::kOci, "1000:100");
+}
+
+TEST_CASE("A pulled image is there under all its names, with its files") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  const auto id = node.Pull(registry.Name());
+  REQUIRE(id.status().message() == "");
+  CHECK(*id == registry.image.config_digest);
+  CHECK(node.File(*id, 0, "etc/name") == "high");
+  CHECK(node.File(*id, 1, "etc/name") == "low");
+  CHECK(node.File(*id, 0, "etc/noise") == Noise(700'000));
+  const runtime::v1::Image image = node.Image(registry.Name());
+  CHECK(image.id() == *id);
+  CHECK(image.size() > 700'000);
+  CHECK(image.uid().value() == 1000);
+  CHECK(image.repo_tags(0) == registry.Name());
+  CHECK(image.repo_digests(0) == registry.Name("@" + registry.image.manifest_digest));
+  for (const std::string& name : {*id, id->substr(7), id->substr(7, 13), registry.Name(""),
+                                  registry.Name("@" + registry.image.manifest_digest)})
+    CHECK(node.Image(name).SerializeAsString() == image.SerializeAsString());
+  node.CheckClean();
+  // Again: nothing but the manifest is asked for.
+  const int before = registry.blob_requests;
+  CHECK(*node.Pull(registry.Name()) == *id);
+  CHECK(registry.blob_requests == before);
+}
+
+TEST_CASE("Pulls of one image at once fetch it once") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  std::vector<std::thread> pulls;
+  for (int i = 0; i < 6; ++i)
+    pulls.emplace_back([&node, &registry, i] {
+      const Credentials credentials{.username = i % 2 == 0 ? "" : "joe", .password = "x"};
+      CHECK(node.Pull(registry.Name(), credentials).ok());
+    });
+  for (std::thread& pull : pulls) pull.join();
+  // Two layers; the config may be asked for by each of the two different credentials.
+  CHECK(registry.blob_requests <= 4);
+  node.CheckClean();
+}
+
+TEST_CASE("A blob with other bytes is refused, named with both digests, and nothing is left") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  SECTION("a layer") { registry.wrong_blob = registry.image.layer_digests[0]; }
+  SECTION("a compressed byte that still unpacks is no excuse") {
+    registry.wrong_blob = registry.image.layer_digests[1];
+  }
+  SECTION("the config") { registry.wrong_blob = registry.image.config_digest; }
+  const auto id = node.Pull(registry.Name());
+  CHECK(id.code() == Code::kDataLoss);
+  const std::string message = id.status().message();
+  CHECK(message.find(registry.wrong_blob) != std::string::npos);
+  CHECK(message.find("has the digest sha256:") != std::string::npos);
+  CHECK(node.catalogue->List()->empty());
+  node.CheckClean();
+}
+
+TEST_CASE("A layer whose config promises another diff id is refused") {
+  TestImage image = TwoLayers();
+  TestImage other = TestImage::Make({{TarWriter().File("a", "1").Done(), Pack::kGzip}});
+  nlohmann::json manifest = nlohmann::json::parse(other.manifest);
+  manifest["layers"][0]["digest"] = image.layer_digests[0];
+  manifest["layers"][0]["size"] = image.blobs[image.layer_digests[0]].size();
+  other.manifest = manifest.dump();
+  other.blobs.merge(image.blobs);
+  LyingRegistry registry(std::move(other));
+  Node node;
+  const auto id = node.Pull(registry.Name());
+  CHECK(id.code() == Code::kDataLoss);
+  CHECK(id.status().message().find("diff id") != std::string::npos);
+  node.CheckClean();
+}
+
+TEST_CASE("A broken connection goes on from the last good byte") {
+  LyingRegistry registry(TwoLayers());
+  registry.cut_blob = registry.image.layer_digests[0];
+  SECTION("by a Range request") {}
+  SECTION("by reading past what is there, when the server knows no ranges") {
+    registry.no_ranges = true;
+  }
+  Node node;
+  const auto id = node.Pull(registry.Name());
+  REQUIRE(id.status().message() == "");
+  CHECK(node.File(*id, 1, "noise") == Noise(700'000));
+  node.CheckClean();
+}
+
+TEST_CASE("A blob that never comes whole is given up") {
+  LyingRegistry registry(TwoLayers());
+  registry.cut_blob = registry.image.layer_digests[0];
+  registry.always_short = true;
+  Node node;
+  const auto id = node.Pull(registry.Name());
+  CHECK(id.code() == Code::kDataLoss);
+  CHECK(id.status().message().find(registry.cut_blob) != std::string::npos);
+  node.CheckClean();
+}
+
+TEST_CASE("A connection that goes silent is taken up again") {
+  LyingRegistry registry(TwoLayers());
+  registry.stalled_blob = registry.image.layer_digests[0];
+  Node node;
+  CHECK(node.Pull(registry.Name()).status().message() == "");
+}
+
+TEST_CASE("A busy registry is asked again, a missing image is named, a missing registry too") {
+  LyingRegistry registry(TwoLayers());
+  registry.failures = 2;
+  Node node;
+  CHECK(node.Pull(registry.Name()).status().message() == "");
+  const auto missing = node.Pull(registry.Name(":nope"));
+  CHECK(missing.code() == Code::kNotFound);
+  CHECK(missing.status().message().find(registry.Name(":nope")) != std::string::npos);
+  const auto nobody = node.Pull("127.0.0.1:1/x/y");
+  CHECK(nobody.code() == Code::kUnavailable);
+  CHECK(nobody.status().message().find("RegistryUnavailable") != std::string::npos);
+  CHECK(nobody.status().message().find("127.0.0.1:1") != std::string::npos);
+  CHECK(node.Pull("UPPER").code() == Code::kInvalidArgument);
+  CHECK(node.Pull("").code() == Code::kInvalidArgument);
+  registry.failures = 1000;
+  CHECK(node.Pull(registry.Name()).code() == Code::kUnavailable);
+}
+
+TEST_CASE("Credentials answer the challenge that the registry makes, and never show in errors") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  SECTION("a token") {
+    registry.token = "the-token";
+    CHECK(node.Pull(registry.Name(), {.username = "joe", .password = "secret"}).ok());
+    const auto wrong = node.Pull(registry.Name(), {.username = "joe", .password = "wrong-pw"});
+    CHECK(wrong.code() == Code::kUnauthenticated);
+    CHECK(wrong.status().message().find("wrong-pw") == std::string::npos);
+    CHECK(node.Pull(registry.Name()).code() == Code::kUnauthenticated);
+    CHECK(node.Pull(registry.Name(), {.registry_token = "the-token"}).ok());
+    CHECK(node.Pull(registry.Name(), {.registry_token = "stale"}).code() == Code::kUnauthenticated);
+  }
+  SECTION("basic") {
+    registry.basic = "am9lOnNlY3JldA==";
+    CHECK(node.Pull(registry.Name(), {.username = "joe", .password = "secret"}).ok());
+    CHECK(node.Pull(registry.Name(), {.username = "joe", .password = "wrong-pw"}).code() ==
+          Code::kUnauthenticated);
+  }
+  SECTION("nothing is sent before it is asked for") {
+    CHECK(node.Pull(registry.Name(), {.username = "joe", .password = "secret"}).ok());
+    const std::lock_guard lock(registry.mutex);
+    for (const std::string& head : registry.heads)
+      CHECK(head.find("Authorization") == std::string::npos);
+  }
+}
+
+TEST_CASE("A caller's deadline ends its wait, the pull goes on and the next call joins it") {
+  LyingRegistry registry(TwoLayers());
+  registry.stalled_blob = registry.image.layer_digests[0];  // 1.5 s of silence
+  Node node;
+  const auto brief = node.puller.Pull(CallContext::Background(std::chrono::milliseconds(100)),
+                                      registry.Name(), {});
+  CHECK(brief.code() == Code::kDeadlineExceeded);
+  CHECK(node.Pull(registry.Name()).ok());
+  CHECK(registry.manifest_requests == 1);
+}
+
+TEST_CASE("Snapshots are idempotent by owner, hold their layers and are freed when orphaned") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  const std::string id = *node.Pull(registry.Name());
+  const OwnerId owner("c1");
+  const auto first = node.snapshots.Prepare(Node::Call(), owner, registry.Name());
+  REQUIRE(first.ok());
+  CHECK(first->image_id == id);
+  CHECK(first->image_name == registry.Name());
+  CHECK(first->mount.lower_dirs.size() == 2);
+  CHECK(os::IsDirectory(first->mount.upper_dir));
+  CHECK(os::IsDirectory(first->mount.work_dir));
+  CHECK(node.snapshots.Prepare(Node::Call(), owner, id)->mount.upper_dir == first->mount.upper_dir);
+  CHECK(node.snapshots.Prepare(Node::Call(), OwnerId("c2"), "nope").code() == Code::kNotFound);
+  CHECK(node.snapshots.Prepare(Node::Call(), owner, "nope").code() == Code::kFailedPrecondition);
+  CHECK(node.snapshots.Prepare(Node::Call(), OwnerId("../x"), id).code() == Code::kInvalidArgument);
+
+  CHECK(node.images.Remove(registry.Name()).ok());
+  CHECK(node.images.Remove(registry.Name()).ok());
+  CHECK(node.Image(id).id().empty());
+  REQUIRE(node.gc.Collect().ok());
+  CHECK(os::ListDir(node.layout.Layers())->size() == 2);
+  CHECK(node.snapshots.Prepare(Node::Call(), owner, id).ok());
+  CHECK(node.snapshots.Reconcile(Node::Call(), {}, seconds(60))->empty());
+  CHECK(node.snapshots.Reconcile(Node::Call(), {owner}, seconds(0))->empty());
+  CHECK(node.snapshots.Reconcile(Node::Call(), {OwnerId("c9")}, seconds(-1))->size() == 1);
+  CHECK(node.snapshots.Release(Node::Call(), owner).ok());
+  REQUIRE(node.gc.Collect().ok());
+  CHECK(os::ListDir(node.layout.Layers())->empty());
+  CHECK(os::ListDir(node.layout.Snapshots())->empty());
+  CHECK(*node.gc.EmptyTrash(Node::Call()));
+  CHECK(os::ListDir(node.layout.Trash())->empty());
+}
+
+TEST_CASE("What an interrupted pull or release left is garbage at the next start") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  const std::string id = *node.Pull(registry.Name());
+  const digest::Digest stray = digest::Sha256Digest("stray");
+  REQUIRE(os::MakeDirs(node.layout.Diff(stray.hex())).ok());
+  REQUIRE(os::MakeDirs(node.layout.Snapshot("gone") + "/upper").ok());
+  REQUIRE(node.store.Stage(stray).ok());
+  const auto held = node.store.TryLock(digest::Sha256Digest("other"));
+  REQUIRE(node.store.Stage(digest::Sha256Digest("other")).ok());
+  REQUIRE(node.gc.Recover().ok());
+  CHECK(os::ListDir(node.layout.Layers())->size() == 2);
+  CHECK(os::ListDir(node.layout.Snapshots())->empty());
+  CHECK(os::ListDir(node.layout.Staging())->size() == 1);  // another instance is at it
+  CHECK(node.File(id, 0, "etc/name") == "high");
+}
+
+/// Debian's docker-registry on a port of its own, ended and removed with the object.
+class RealRegistry {
+ public:
+  RealRegistry() {
+    port_ = FreePort();
+    const std::string config = root_.Write(
+        "config.yml",
+        fmt::format("version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
+                    "storage: {{filesystem: {{rootdirectory: {}}}}}\n"
+                    "http: {{addr: \"127.0.0.1:{}\"}}\n",
+                    root_ / "data", port_));
+    const std::string program = "/usr/bin/docker-registry";
+    const std::string serve = "serve";
+    std::array<char*, 4> argv = {const_cast<char*>(program.c_str()),
+                                 const_cast<char*>(serve.c_str()),
+                                 const_cast<char*>(config.c_str()), nullptr};
+    REQUIRE(::posix_spawn(&pid_, program.c_str(), nullptr, nullptr, argv.data(), nullptr) == 0);
+    for (int i = 0; i < 500 && !Answers(); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));  // a foreign program's start
+    REQUIRE(Answers());
+  }
+  RealRegistry(const RealRegistry&) = delete;
+  RealRegistry& operator=(const RealRegistry&) = delete;
+  ~RealRegistry() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+
+  std::string Host() const { return fmt::format("127.0.0.1:{}", port_); }
+
+  void Push(const std::string& repository, const TestImage& image, const std::string& tag) {
+    for (const auto& [digest, blob] : image.blobs) {
+      const std::string opened = Exchange(
+          fmt::format("POST /v2/{}/blobs/uploads/ HTTP/1.1\r\nContent-Length: 0\r\n", repository),
+          "");
+      const std::size_t at = opened.find("Location: ");
+      REQUIRE(at != std::string::npos);
+      std::string location = opened.substr(at + 10, opened.find('\r', at) - at - 10);
+      location = location.substr(location.find('/', 8));
+      const std::string put = Exchange(
+          fmt::format("PUT {}&digest={} HTTP/1.1\r\nContent-Type: application/octet-stream\r\n"
+                      "Content-Length: {}\r\n",
+                      location, digest, blob.size()),
+          blob);
+      REQUIRE(put.starts_with("HTTP/1.1 201"));
+    }
+    PushManifest(repository, image.manifest, image.manifest_type, tag);
+  }
+  void PushManifest(const std::string& repository, const std::string& text, const std::string& type,
+                    const std::string& tag) {
+    const std::string put =
+        Exchange(fmt::format("PUT /v2/{}/manifests/{} HTTP/1.1\r\nContent-Type: {}\r\n"
+                             "Content-Length: {}\r\n",
+                             repository, tag, type, text.size()),
+                 text);
+    REQUIRE(put.starts_with("HTTP/1.1 201"));
+  }
+
+ private:
+  static int FreePort() {
+    const os::UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    REQUIRE(::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    socklen_t size = sizeof address;
+    ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size);
+    return ntohs(address.sin_port);
+  }
+  os::UniqueFd Connect() const {
+    os::UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<std::uint16_t>(port_));
+    if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) fd.reset();
+    return fd;
+  }
+  bool Answers() const { return Connect().valid(); }
+  std::string Exchange(const std::string& head, const std::string& body) {
+    const os::UniqueFd fd = Connect();
+    REQUIRE(fd.valid());
+    const std::string bytes = head + "Host: " + Host() + "\r\nConnection: close\r\n\r\n" + body;
+    REQUIRE(os::WriteAll(fd.get(), bytes, "registry").ok());
+    return os::ReadAll(fd.get(), "registry").value_or("");
+  }
+
+  crisp::testing::TestRoot root_;
+  int port_ = 0;
+  pid_t pid_ = -1;
+};
+
+TEST_CASE("Images come from a real registry, of each kind that it serves") {
+  RealRegistry registry;
+  Node node;
+  const std::string low =
+      TarWriter().Dir("bin/").File("bin/sh", Noise(3'000'000), {.mode = 0755}).Done();
+  const std::string high = TarWriter().File("bin/.wh.old", "").File("etc/motd", "hi").Done();
+  SECTION("OCI with gzip, zstd and plain layers") {
+    const TestImage image = TestImage::Make({{low, Pack::kGzip},
+                                             {high, Pack::kZstd},
+                                             {TarWriter().File("p", "q").Done(), Pack::kPlain}});
+    registry.Push("a/oci", image, "v1");
+    const auto id = node.Pull(registry.Host() + "/a/oci:v1");
+    REQUIRE(id.status().message() == "");
+    CHECK(node.File(*id, 1, "etc/motd") == "hi");
+    CHECK(node.File(*id, 0, "p") == "q");
+    CHECK(*node.Pull(registry.Host() + "/a/oci@" + image.manifest_digest) == *id);
+  }
+  SECTION("Docker schema 2") {
+    registry.Push("docker",
+                  TestImage::Make({{low, Pack::kGzip}, {high, Pack::kGzip}}, Flavour::kDocker),
+                  "latest");
+    const auto id = node.Pull(registry.Host() + "/docker");
+    REQUIRE(id.status().message() == "");
+    CHECK(node.File(*id, 1, "bin/sh") == Noise(3'000'000));
+  }
+  SECTION("an index of several platforms") {
+    const Platform host = Platform::Host();
+    const TestImage mine = TestImage::Make({{low, Pack::kGzip}});
+    const TestImage other = TestImage::Make({{high, Pack::kGzip}});
+    registry.Push("multi", mine, "mine");
+    registry.Push("multi", other, "other");
+    nlohmann::json index = {{"schemaVersion", 2},
+                            {"mediaType", "application/vnd.oci.image.index.v1+json"}};
+    const auto entry = [](const TestImage& image, const std::string& architecture) {
+      return nlohmann::json{{"mediaType", image.manifest_type},
+                            {"digest", image.manifest_digest},
+                            {"size", image.manifest.size()},
+                            {"platform", {{"os", "linux"}, {"architecture", architecture}}}};
+    };
+    index["manifests"] = {entry(other, "s390x"), entry(mine, host.architecture)};
+    registry.PushManifest("multi", index.dump(), "application/vnd.oci.image.index.v1+json",
+                          "latest");
+    const auto id = node.Pull(registry.Host() + "/multi");
+    REQUIRE(id.status().message() == "");
+    CHECK(*id == mine.config_digest);
+    CHECK(node.Image(*id).repo_digests_size() == 2);
+  }
+  SECTION("an image that is not there") {
+    CHECK(node.Pull(registry.Host() + "/none").code() == Code::kNotFound);
+  }
+  node.CheckClean();
+}
+
+}  // namespace
+}  // namespace crisp::imaged
