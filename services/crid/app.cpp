@@ -1,0 +1,141 @@
+#include "services/crid/app.h"
+
+#include <atomic>
+#include <utility>
+
+#include "libs/base/ids.h"
+#include "libs/base/try.h"
+#include "libs/http/server.h"
+#include "libs/log/log.h"
+#include "services/crid/core/reconcile.h"
+#include "services/crid/metrics.h"
+#include "services/crid/metrics_http.h"
+#include "services/crid/rpc/image_service.h"
+#include "services/crid/rpc/peers.h"
+#include "services/crid/rpc/runtime_service.h"
+
+namespace crisp::crid {
+namespace {
+
+FlowOptions FlowsOf(const settings::Settings& settings) {
+  FlowOptions options;
+  options.run_pod_timeout = settings.crid.run_pod_timeout;
+  options.create_timeout = settings.crid.create_timeout;
+  return options;
+}
+
+PeersOptions PeersOf(const settings::Settings& settings) {
+  PeersOptions options;
+  options.run_root = settings.run_root;
+  options.peer_wait = settings.crid.peer_wait;
+  return options;
+}
+
+class CridApp final : public daemon::App {
+ public:
+  explicit CridApp(daemon::Daemon& daemon)
+      : daemon_(daemon),
+        metrics_(daemon.metrics()),
+        view_(std::make_shared<View>(daemon.settings().crid.peer_wait)),
+        peers_(PeersOf(daemon.settings()), *view_, daemon.loop(), [this] { ReconcileSoon(); }),
+        pods_(*view_, peers_, daemon.pool(), ids_, metrics_, FlowsOf(daemon.settings())),
+        containers_(*view_, peers_, daemon.pool(), ids_, metrics_, FlowsOf(daemon.settings())),
+        runtime_(view_, peers_, pods_, containers_, daemon.pool(), daemon.settings(),
+                 std::string(daemon::Version())),
+        images_(peers_) {}
+
+  Status Start() {
+    CRISP_TRY(peers_.Start());
+    daemon_.AddService(&runtime_);
+    daemon_.AddService(&images_);
+    daemon_.AddSocket(daemon_.settings().crid.socket);
+    daemon_.SetProblems([this] { return Problems(); });
+    AddViewMetrics();
+    reconcile_timer_ =
+        daemon_.loop().Every(daemon_.settings().crid.reconcile, [this] { ReconcileSoon(); });
+    const std::string& address = daemon_.settings().crid.metrics_address;
+    if (!address.empty()) {
+      metrics_server_ =
+          CRISP_TRY(http::Server::ListenTcp(daemon_.loop(), address, MetricsHandler(daemon_))
+                        .While("listen on crid.metrics_address {}", address));
+    }
+    return Status::Ok();
+  }
+
+ private:
+  void ReconcileSoon() {
+    // One waits at most: it will see what this one would.
+    if (reconcile_waits_.exchange(true)) return;
+    log::IfError(
+        "plan the reconcile",
+        daemon_.pool().Submit(
+            work::Lane::kBulk, CallContext::Background(std::chrono::seconds(60), "reconcile"),
+            [this] {
+              reconcile_waits_ = false;
+              const auto cc = CallContext::Background(std::chrono::seconds(60), "reconcile");
+              if (Status done = Reconcile(cc, *view_, peers_, metrics_); !done.ok()) {
+                log::Debug("reconcile not done", {{"why", done}});
+              }
+            },
+            [this](const Status& /*why*/) { reconcile_waits_ = false; }));
+  }
+
+  std::vector<daemon::Problem> Problems() {
+    std::vector<daemon::Problem> problems;
+    auto away = [&problems](const std::string& name) {
+      problems.push_back({name + " is not running", "start it: systemctl start crisp-" +
+                                                        name.substr(0, name.find('/')) + "@" +
+                                                        name.substr(name.find('/') + 1)});
+    };
+    const auto instances = view_->Instances();
+    if (instances.empty()) away("rund/1");
+    for (const auto& instance : instances) {
+      if (!instance.fresh) away("rund/" + instance.name);
+    }
+    if (!peers_.ImagedReady()) away("imaged/1");
+    if (!peers_.NetdReady()) away("netd/1");
+    return problems;
+  }
+
+  void AddViewMetrics() {
+    auto sum = [view = view_](std::size_t View::InstanceInfo::*member) {
+      std::size_t total = 0;
+      for (const auto& instance : view->Instances()) total += instance.*member;
+      return static_cast<double>(total);
+    };
+    auto& registry = daemon_.metrics();
+    registry.AddGauge("crisp_crid_pods", "Pods that rund tells of, half-made ones too.", {},
+                      [sum] { return sum(&View::InstanceInfo::pods); });
+    registry.AddGauge("crisp_crid_containers", "Containers that rund tells of, half-made ones too.",
+                      {}, [sum] { return sum(&View::InstanceInfo::containers); });
+    registry.AddGauge("crisp_crid_peer_up", "1 when a daemon of the service answers.",
+                      {{"service", "rund"}}, [view = view_] { return view->Fresh() ? 1.0 : 0.0; });
+    registry.AddGauge("crisp_crid_peer_up", "1 when a daemon of the service answers.",
+                      {{"service", "imaged"}}, [this] { return peers_.ImagedReady() ? 1.0 : 0.0; });
+    registry.AddGauge("crisp_crid_peer_up", "1 when a daemon of the service answers.",
+                      {{"service", "netd"}}, [this] { return peers_.NetdReady() ? 1.0 : 0.0; });
+  }
+
+  daemon::Daemon& daemon_;
+  Metrics metrics_;
+  RandomIds ids_;
+  std::atomic<bool> reconcile_waits_{false};
+  const std::shared_ptr<View> view_;
+  Peers peers_;
+  PodFlow pods_;
+  ContainerFlow containers_;
+  RuntimeService runtime_;
+  ImageService images_;
+  std::unique_ptr<http::Server> metrics_server_;
+  loop::Timer reconcile_timer_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
+  auto app = std::make_unique<CridApp>(daemon);
+  CRISP_TRY(app->Start());
+  return std::unique_ptr<daemon::App>(std::move(app));
+}
+
+}  // namespace crisp::crid

@@ -1,0 +1,149 @@
+#include "services/crid/core/container_flow.h"
+
+#include <utility>
+
+#include "libs/base/try.h"
+#include "libs/log/log.h"
+#include "services/crid/core/validate.h"
+
+namespace crisp::crid {
+namespace {
+
+template <typename T>
+Status StatusOf(Result<T> result) {
+  return std::move(result).status();
+}
+
+}  // namespace
+
+ContainerFlow::ContainerFlow(View& view, Backends& backends, work::Pool& pool, IdSource& ids,
+                             Metrics& metrics, const FlowOptions& options)
+    : view_(view),
+      backends_(backends),
+      ids_(ids),
+      metrics_(metrics),
+      options_(options),
+      creates_(pool, options.create_timeout),
+      changes_(pool, options.end_timeout) {}
+
+Result<std::string> ContainerFlow::Create(const CallContext& cc,
+                                          const runtime::v1::CreateContainerRequest& request) {
+  CRISP_TRY(Validate(request));
+  const RecordPtr pod = CRISP_TRY(view_.Resolve(cc, Kind::kPod, request.pod_sandbox_id()));
+  return creates_.Do(cc, ContainerKey(pod->id, request.config().metadata()),
+                     [this, pod, request](const CallContext& own) {
+                       FlowTimer timer(metrics_, "create_container");
+                       return timer.Done(CreateNow(own, *pod, request));
+                     });
+}
+
+Result<std::string> ContainerFlow::CreateNow(const CallContext& cc, const Record& pod,
+                                             const runtime::v1::CreateContainerRequest& request) {
+  const auto& metadata = request.config().metadata();
+  const std::shared_ptr<Rund> rund = backends_.RundOf(pod.instance);
+  if (rund == nullptr) return Unavailable("rund/{} is away", pod.instance);
+
+  rund::v1::ReserveContainerRequest reserve;
+  reserve.set_container_id(ids_.Next());
+  reserve.set_pod_id(pod.id);
+  *reserve.mutable_metadata() = metadata;
+  const auto reserved = CRISP_TRY(rund->ReserveContainer(cc, reserve));
+  const std::string& id = reserved.container_id();
+  if (reserved.phase() == rund::v1::REMOVING) {
+    return Aborted("container {} (attempt {}) is being removed: try again", metadata.name(),
+                   metadata.attempt());
+  }
+  if (reserved.phase() == rund::v1::LIVE || reserved.phase() == rund::v1::STOPPED) {
+    view_.WaitSeq(cc, rund->instance(), reserved.seq());
+    return id;
+  }
+  auto created = Build(cc, *rund, id, request);
+  if (!created.ok()) {
+    log::Warn("container failed", {{"container", id},
+                                   {"pod", pod.id},
+                                   {"name", metadata.name()},
+                                   {"error", created.status()}});
+    Undo(cc, *rund, id);
+    return std::move(created).status();
+  }
+  view_.WaitSeq(cc, rund->instance(), created->seq());
+  log::Info("container created", {{"container", id}, {"pod", pod.id}, {"name", metadata.name()}});
+  return id;
+}
+
+Result<rund::v1::CreateContainerResponse> ContainerFlow::Build(
+    const CallContext& cc, Rund& rund, const std::string& id,
+    const runtime::v1::CreateContainerRequest& request) {
+  imaged::v1::PrepareRequest prepare;
+  prepare.set_owner_id(id);
+  prepare.set_image(request.config().image().image());
+  rund::v1::CreateContainerRequest create;
+  *create.mutable_image() = CRISP_TRY(backends_.imaged().Prepare(cc, prepare));
+  create.set_container_id(id);
+  *create.mutable_config() = request.config();
+  if (request.has_sandbox_config()) *create.mutable_sandbox_config() = request.sandbox_config();
+  return rund.CreateContainer(cc, create);
+}
+
+void ContainerFlow::Undo(const CallContext& cc, Rund& rund, const std::string& id) {
+  const CallContext undo = cc.Detached(options_.end_timeout);
+  rund::v1::RemoveContainerRequest remove;
+  remove.set_container_id(id);
+  Status removed = StatusOf(rund.RemoveContainer(undo, remove));
+  log::IfError("undo the container", removed);
+  if (!removed.ok()) {
+    // It may still use its rootfs: the snapshot stays until the reconcile finds it without owner.
+    metrics_.LeftBehind();
+    return;
+  }
+  ReleaseSnapshot(undo, backends_.imaged(), metrics_, id);
+}
+
+Status ContainerFlow::Start(const CallContext& cc, const std::string& id) {
+  const RecordPtr container = CRISP_TRY(view_.Resolve(cc, Kind::kContainer, id));
+  return StatusOf(changes_.Do(cc, "start " + container->id,
+                              [this, container](const CallContext& own) -> Result<Nothing> {
+                                FlowTimer timer(metrics_, "start_container");
+                                Status started = timer.Done(StartNow(own, *container));
+                                if (!started.ok()) return started;
+                                return Nothing{};
+                              }));
+}
+
+Status ContainerFlow::StartNow(const CallContext& cc, const Record& container) {
+  const std::shared_ptr<Rund> rund = backends_.RundOf(container.instance);
+  if (rund == nullptr) return Unavailable("rund/{} is away", container.instance);
+  rund::v1::StartContainerRequest start;
+  start.set_container_id(container.id);
+  const auto started = CRISP_TRY(rund->StartContainer(cc, start));
+  view_.WaitSeq(cc, rund->instance(), started.seq());
+  log::Info("container started", {{"container", container.id}});
+  return Status::Ok();
+}
+
+Status ContainerFlow::Remove(const CallContext& cc, const std::string& id) {
+  auto found = view_.Resolve(cc, Kind::kContainer, id, /*hidden=*/id.size() == 64);
+  if (found.code() == Code::kNotFound) return Status::Ok();
+  const RecordPtr container = CRISP_TRY(std::move(found));
+  return StatusOf(changes_.Do(cc, "remove " + container->id,
+                              [this, container](const CallContext& own) -> Result<Nothing> {
+                                FlowTimer timer(metrics_, "remove_container");
+                                Status removed = timer.Done(RemoveNow(own, *container));
+                                if (!removed.ok()) return removed;
+                                return Nothing{};
+                              }));
+}
+
+Status ContainerFlow::RemoveNow(const CallContext& cc, const Record& container) {
+  const std::shared_ptr<Rund> rund = backends_.RundOf(container.instance);
+  if (rund == nullptr) return Unavailable("rund/{} is away", container.instance);
+  rund::v1::RemoveContainerRequest remove;
+  remove.set_container_id(container.id);
+  const auto removed = CRISP_TRY(rund->RemoveContainer(cc, remove));
+  ReleaseSnapshot(cc, backends_.imaged(), metrics_, container.id);
+  view_.WaitSeq(cc, rund->instance(), removed.seq());
+  log::Info("container removed", {{"container", container.id}});
+  return Status::Ok();
+}
+
+}  // namespace crisp::crid

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <string>
+
+#include "cri/v1/api.pb.h"
+#include "libs/base/call_context.h"
+#include "libs/base/ids.h"
+#include "libs/base/result.h"
+#include "libs/work/flights.h"
+#include "services/crid/core/backends.h"
+#include "services/crid/core/pod_flow.h"
+#include "services/crid/core/view.h"
+#include "services/crid/metrics.h"
+
+namespace crisp::crid {
+
+/// The life of a container over rund and imaged; flights, as in PodFlow. (StopContainer is passed
+/// on by rpc/: it needs nobody but rund, and waits long.)
+class ContainerFlow {
+ public:
+  ContainerFlow(View& view, Backends& backends, work::Pool& pool, IdSource& ids, Metrics& metrics,
+                const FlowOptions& options);
+
+  /// The new container's id, or that of the one which has the same (pod, name, attempt) already.
+  /// kNotFound: no such pod or image. kFailedPrecondition: the pod is stopped.
+  Result<std::string> Create(const CallContext& cc,
+                             const runtime::v1::CreateContainerRequest& request);
+  /// kFailedPrecondition: not CREATED.
+  Status Start(const CallContext& cc, const std::string& id);
+  /// Idempotent, in whatever state; unknown is success.
+  Status Remove(const CallContext& cc, const std::string& id);
+
+ private:
+  struct Nothing {};
+  Result<std::string> CreateNow(const CallContext& cc, const Record& pod,
+                                const runtime::v1::CreateContainerRequest& request);
+  Result<rund::v1::CreateContainerResponse> Build(
+      const CallContext& cc, Rund& rund, const std::string& id,
+      const runtime::v1::CreateContainerRequest& request);
+  void Undo(const CallContext& cc, Rund& rund, const std::string& id);
+  Status StartNow(const CallContext& cc, const Record& container);
+  Status RemoveNow(const CallContext& cc, const Record& container);
+
+  View& view_;
+  Backends& backends_;
+  IdSource& ids_;
+  Metrics& metrics_;
+  const FlowOptions options_;
+  work::Flights<std::string, std::string> creates_;
+  work::Flights<std::string, Nothing> changes_;
+};
+
+}  // namespace crisp::crid
