@@ -1,0 +1,399 @@
+// crisp-bench: measures any CRI runtime through its socket. See README.md beside this file.
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "integration/bench/samples.h"
+#include "integration/harness/cri.h"
+
+namespace crisp::bench {
+namespace {
+
+namespace fs = std::filesystem;
+namespace cri = ::runtime::v1;
+using harness::Cri;
+using harness::Describe;
+using std::chrono::steady_clock;
+
+struct Settings {
+  std::string socket;
+  std::string image;
+  std::vector<std::string> pulls;
+  std::vector<std::string> cases = {"version", "exec", "host", "cni", "pods", "pull", "restart"};
+  std::string handler;
+  std::string cgroup_parent = "/crisp-bench";
+  std::string log_dir = "/tmp/crisp-bench-logs";
+  std::string json;
+  std::string dump_spec;
+  std::vector<std::string> daemons;  // names of processes (comm)
+  std::vector<std::string> helpers = {"conmon", "crisp-pause", "containerd-shim"};
+  std::vector<std::string> pid_files;
+  int count = 20;
+  int calls = 300;
+  int pods = 50;
+  int at_once = 10;
+  int pull_count = 3;
+  int pause_ms = 0;
+};
+
+template <typename Answer>
+void Need(const Answer& answer, const std::string& what) {
+  if (!answer.ok()) throw std::runtime_error(what + ": " + Describe(answer.status));
+}
+
+std::string ReadText(const std::string& path) {
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+/// Proportional set size of the processes with these names that live in our own network or pid
+/// neighbourhood: those of the same mount namespace as ours. MB.
+struct Memory {
+  double mb = 0;
+  int processes = 0;
+};
+Memory Pss(const std::vector<std::string>& names) {
+  Memory memory;
+  std::error_code error;
+  const fs::path ours = fs::read_symlink("/proc/self/ns/mnt", error);
+  for (const auto& entry : fs::directory_iterator("/proc", error)) {
+    const std::string pid = entry.path().filename().string();
+    if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
+    std::string name = ReadText("/proc/" + pid + "/comm");
+    if (!name.empty()) name.pop_back();
+    const bool wanted = std::any_of(names.begin(), names.end(), [&](const std::string& one) {
+      return name == one.substr(0, 15);  // the kernel cuts names
+    });
+    if (!wanted || fs::read_symlink("/proc/" + pid + "/ns/mnt", error) != ours) continue;
+    std::istringstream rollup(ReadText("/proc/" + pid + "/smaps_rollup"));
+    for (std::string line; std::getline(rollup, line);) {
+      if (line.starts_with("Pss:")) memory.mb += std::stod(line.substr(4)) / 1024;
+    }
+    ++memory.processes;
+  }
+  return memory;
+}
+
+class Bench {
+ public:
+  explicit Bench(const Settings& settings)
+      : settings_(settings), cri_(settings.socket), run_(std::to_string(::getpid())) {}
+
+  void Run() {
+    Need(cri_.Version(), "Version");
+    for (const std::string& one : settings_.cases) {
+      if (one == "version") Versions();
+      if (one == "exec") Execs();
+      if (one == "host") SerialPods(true);
+      if (one == "cni") SerialPods(false);
+      if (one == "pods") ManyPods(false);
+      if (one == "restart") ManyPods(true);
+      if (one == "pull") Pulls();
+      if (one == "memory") AddMemory("idle");
+    }
+  }
+  /// config.json of a sample container, for the floor.
+  void DumpSpecs() {
+    for (const bool host : {true, false}) {
+      const Pod pod = StartPod(host, "spec");
+      const auto status = cri_.ContainerStatus(pod.container, true);
+      Need(status, "ContainerStatus");
+      const auto info = nlohmann::json::parse(status->info().at("info"));
+      std::ofstream(settings_.dump_spec + (host ? ".host" : ".cni"))
+          << info.at("runtimeSpec").dump(1);
+      RemovePod(pod);
+    }
+  }
+  const Samples& samples() const { return samples_; }
+  Samples& samples() { return samples_; }
+
+ private:
+  struct Pod {
+    std::string id;
+    std::string container;
+  };
+
+  template <typename Work>
+  auto Time(const std::string& name, const Work& work) {
+    const auto start = steady_clock::now();
+    auto result = work();
+    samples_.AddTime(name, steady_clock::now() - start);
+    return result;
+  }
+
+  Pod StartPod(bool host, const std::string& name, const std::string& measure = "") {
+    cri::PodSandboxConfig config;
+    config.mutable_metadata()->set_name(name);
+    config.mutable_metadata()->set_uid(run_ + "-" + name);
+    config.mutable_metadata()->set_namespace_("bench");
+    config.set_hostname("bench");
+    config.set_log_directory(settings_.log_dir + "/" + run_ + "/" + name);
+    if (!host) config.mutable_dns_config()->add_servers("10.0.0.10");
+    auto* linux_config = config.mutable_linux();
+    linux_config->set_cgroup_parent(settings_.cgroup_parent + "/" + run_ + "-" + name);
+    auto* spaces = linux_config->mutable_security_context()->mutable_namespace_options();
+    spaces->set_network(host ? cri::NamespaceMode::NODE : cri::NamespaceMode::POD);
+    spaces->set_pid(cri::NamespaceMode::CONTAINER);
+    auto* seccomp = linux_config->mutable_security_context()->mutable_seccomp();
+    seccomp->set_profile_type(cri::SecurityProfile::RuntimeDefault);
+
+    cri::ContainerConfig container;
+    container.mutable_metadata()->set_name("c");
+    container.mutable_image()->set_image(settings_.image);
+    container.add_command("sleep");
+    container.add_command("100000");
+    container.set_log_path("c/0.log");
+    auto* resources = container.mutable_linux()->mutable_resources();
+    resources->set_cpu_period(100000);
+    resources->set_cpu_quota(200000);
+    resources->set_cpu_shares(102);
+    resources->set_memory_limit_in_bytes(256 << 20);
+    resources->set_oom_score_adj(500);
+    auto* security = container.mutable_linux()->mutable_security_context();
+    security->mutable_namespace_options()->set_pid(cri::NamespaceMode::CONTAINER);
+    security->mutable_namespace_options()->set_network(spaces->network());
+    security->mutable_seccomp()->set_profile_type(cri::SecurityProfile::RuntimeDefault);
+    for (const char* path :
+         {"/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list",
+          "/proc/sched_debug", "/proc/scsi", "/sys/firmware"}) {
+      security->add_masked_paths(path);
+    }
+    for (const char* path :
+         {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}) {
+      security->add_readonly_paths(path);
+    }
+
+    Pod pod;
+    const auto start = steady_clock::now();
+    const auto sandbox = cri_.RunPod(config, settings_.handler);
+    const auto sandboxed = steady_clock::now();
+    Need(sandbox, "RunPodSandbox");
+    pod.id = sandbox->pod_sandbox_id();
+    const auto created = cri_.Create(pod.id, container, config);
+    const auto made = steady_clock::now();
+    Need(created, "CreateContainer");
+    pod.container = created->container_id();
+    Need(cri_.Start(pod.container), "StartContainer");
+    const auto started = steady_clock::now();
+    if (!measure.empty()) {
+      const std::lock_guard lock(mutex_);
+      samples_.AddTime("pod start, " + measure, started - start);
+      samples_.AddTime("  sandbox, " + measure, sandboxed - start);
+      samples_.AddTime("  create, " + measure, made - sandboxed);
+      samples_.AddTime("  start, " + measure, started - made);
+    }
+    return pod;
+  }
+
+  void RemovePod(const Pod& pod) {
+    Need(cri_.StopPod(pod.id), "StopPodSandbox");
+    Need(cri_.RemovePod(pod.id), "RemovePodSandbox");
+  }
+
+  void Versions() {
+    for (int i = 0; i < settings_.calls; ++i) {
+      Time("Version", [&] { return cri_.Version(); });
+    }
+  }
+
+  void Execs() {
+    const Pod pod = StartPod(true, "exec");
+    for (int i = 0; i < settings_.count; ++i) {
+      Need(Time("ExecSync /bin/true", [&] { return cri_.ExecSync(pod.container, {"/bin/true"}); }),
+           "ExecSync");
+    }
+    RemovePod(pod);
+  }
+
+  void SerialPods(bool host) {
+    const std::string name = host ? "host" : "CNI";
+    std::vector<Pod> pods;
+    for (int i = -2; i < settings_.count; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(settings_.pause_ms));
+      pods.push_back(
+          StartPod(host, fmt::format("{}{}", host ? "host" : "cni", i + 2), i < 0 ? "" : name));
+    }
+    for (const Pod& pod : pods) {
+      Time("pod removal, " + name, [&] {
+        RemovePod(pod);
+        return 0;
+      });
+    }
+  }
+
+  void AddMemory(const std::string& when) {
+    std::vector<std::string> all = settings_.daemons;
+    const Memory daemons = Pss(all);
+    all.insert(all.end(), settings_.helpers.begin(), settings_.helpers.end());
+    const Memory both = Pss(all);
+    samples_.Add(fmt::format("PSS of the daemons, {}", when), "MB", daemons.mb);
+    samples_.Add(fmt::format("PSS with the pods' helpers, {}", when), "MB", both.mb);
+    samples_.Add(fmt::format("processes, {}", when), "", both.processes);
+  }
+
+  /// Lists and memory with many pods; with `restart` the daemons are killed under them instead.
+  void ManyPods(bool restart) {
+    if (!restart) AddMemory("idle");
+    std::vector<Pod> pods(static_cast<std::size_t>(settings_.pods));
+    const std::string label = fmt::format("CNI, {} at a time", settings_.at_once);
+    const auto rate = [&](steady_clock::duration took) {
+      return settings_.pods / std::chrono::duration<double>(took).count();
+    };
+    const auto up = InParallel(settings_.pods, settings_.at_once, [&](int number) {
+      pods[static_cast<std::size_t>(number)] = StartPod(
+          false, fmt::format("{}{}", restart ? "restart" : "many", number), restart ? "" : label);
+    });
+    if (restart) {
+      Restarts();
+    } else {
+      samples_.Add(fmt::format("{} pods up, CNI", settings_.pods), "pods/s", rate(up));
+      AddMemory(fmt::format("{} pods", settings_.pods));
+      Lists(pods);
+      AddMemory(fmt::format("{} pods, after the lists", settings_.pods));
+    }
+    const auto down = InParallel(settings_.pods, settings_.at_once, [&](int number) {
+      RemovePod(pods[static_cast<std::size_t>(number)]);
+    });
+    if (!restart)
+      samples_.Add(fmt::format("{} pods down, CNI", settings_.pods), "pods/s", rate(down));
+  }
+
+  /// Interleaved, so that whatever else the machine does hits all alike.
+  void Lists(const std::vector<Pod>& pods) {
+    const std::string with = fmt::format(", {} pods", settings_.pods);
+    for (int i = -20; i < settings_.calls; ++i) {
+      Samples unused;
+      Samples& into = i < 0 ? unused : samples_;
+      const auto timed = [&](const std::string& name, const auto& call) {
+        const auto start = steady_clock::now();
+        Need(call(), name);
+        into.AddTime(name + with, steady_clock::now() - start);
+      };
+      const Pod& pod = pods[static_cast<std::size_t>(i + 20) % pods.size()];
+      timed("Version", [&] { return cri_.Version(); });
+      timed("ListContainers", [&] { return cri_.ListContainers(); });
+      timed("ListPodSandbox", [&] { return cri_.ListPods(); });
+      timed("ContainerStatus", [&] { return cri_.ContainerStatus(pod.container); });
+      timed("PodSandboxStatus", [&] { return cri_.PodStatus(pod.id); });
+      timed("Status", [&] { return cri_.Status(); });
+    }
+  }
+
+  /// kill -9 of one daemon after the other (whoever supervises them starts them again): until
+  /// ListContainers is whole.
+  void Restarts() {
+    const auto whole = [&] {
+      const auto pods = cri_.ListPods();
+      const auto containers = cri_.ListContainers();
+      return pods.ok() && containers.ok() && pods->items_size() >= settings_.pods &&
+             containers->containers_size() >= settings_.pods;
+    };
+    for (int round = 0; round < 5; ++round) {
+      for (const std::string& file : settings_.pid_files) {
+        const std::string name = fs::path(file).stem().string();
+        const auto restart = [&](const std::vector<std::string>& files, const std::string& label) {
+          const auto start = steady_clock::now();
+          for (const std::string& one : files) ::kill(std::stoi(ReadText(one)), SIGKILL);
+          // A list that was answered by the dying process does not count.
+          std::this_thread::sleep_for(std::chrono::milliseconds(2));
+          while (!whole()) std::this_thread::sleep_for(std::chrono::microseconds(500));
+          samples_.AddTime(label, steady_clock::now() - start);
+          std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+        };
+        restart({file}, "kill -9 " + name + " to a full list");
+        if (&file == &settings_.pid_files.back()) {
+          restart(settings_.pid_files, "kill -9 of all to a full list");
+        }
+      }
+    }
+  }
+
+  void Pulls() {
+    for (int round = 0; round < settings_.pull_count; ++round) {
+      for (const std::string& image : settings_.pulls) {
+        // Under a name that was not pulled before (the registry knows each image by several tags),
+        // so nothing is deleted between the pulls: ext4 avoids inodes that were deleted a short
+        // time ago, which costs more than the pull itself.
+        const std::string ref = fmt::format("{}-{}", image, round);
+        const std::string name = image.substr(image.find('/') + 1);
+        Need(Time("pull " + name, [&] { return cri_.Pull(ref, std::chrono::minutes(10)); }),
+             "PullImage " + ref);
+      }
+    }
+    AddMemory("after the pulls");
+  }
+
+  const Settings& settings_;
+  Cri cri_;
+  std::string run_;
+  Samples samples_;
+  std::mutex mutex_;
+};
+
+}  // namespace
+}  // namespace crisp::bench
+
+int main(int argc, char** argv) {
+  using namespace crisp::bench;
+  Settings settings;
+  CLI::App app("Measures a CRI runtime through its socket");
+  app.add_option("--socket", settings.socket, "CRI socket, a path or unix://path")->required();
+  app.add_option("--image", settings.image, "image of the pods; must have /bin/true and sleep")
+      ->required();
+  app.add_option("--case", settings.cases, "version exec host cni pods restart pull memory")
+      ->delimiter(',');
+  app.add_option("--pull", settings.pulls,
+                 "images to pull, each there as TAG-0, TAG-1 ... with different layers")
+      ->delimiter(',');
+  app.add_option("--pull-count", settings.pull_count, "how often each");
+  app.add_option("--handler", settings.handler, "runtime handler; empty = the default");
+  app.add_option("--cgroup-parent", settings.cgroup_parent, "above the pods' cgroups");
+  app.add_option("--log-dir", settings.log_dir, "above the pods' log directories");
+  app.add_option("--daemon", settings.daemons, "process names whose memory is counted")
+      ->delimiter(',');
+  app.add_option("--helper", settings.helpers, "process names that come with pods")->delimiter(',');
+  app.add_option("--pid-file", settings.pid_files, "of the daemons that the restart case kills")
+      ->delimiter(',');
+  app.add_option("--count", settings.count, "serial pod starts and execs");
+  app.add_option("--calls", settings.calls, "of each cheap call");
+  app.add_option("--pods", settings.pods, "pods that are started --at-once at a time");
+  app.add_option("--at-once", settings.at_once, "how many at a time");
+  app.add_option("--pause-ms", settings.pause_ms, "idle time before each serial start");
+  app.add_option("--dump-spec", settings.dump_spec,
+                 "write FILE.host and FILE.cni (config.json) and end");
+  app.add_option("--json", settings.json, "file for the figures");
+  CLI11_PARSE(app, argc, argv);
+  Bench bench(settings);
+  int code = 0;
+  try {
+    if (settings.dump_spec.empty()) {
+      bench.Run();
+    } else {
+      bench.DumpSpecs();
+    }
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "crisp-bench: {}\n", error.what());
+    code = 1;
+  }
+  if (settings.dump_spec.empty()) bench.samples().Print();
+  if (!settings.json.empty() && !bench.samples().WriteJson(settings.json)) code = 1;
+  return code;
+}
