@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -33,7 +34,6 @@ struct Settings {
   int count = 20;
   int pods = 50;
   int at_once = 10;
-  int pull_count = 3;
   int parallel_layers = 4;
   int pause_ms = 0;
 };
@@ -89,16 +89,17 @@ Status ManyPods(const FloorOptions& options, const Settings& settings, const std
 }
 
 Status Pulls(const Settings& settings, Samples& samples) {
-  for (int round = 0; round < settings.pull_count; ++round) {
-    for (const std::string& image : settings.pulls) {
-      const std::string name = image.substr(image.find('/') + 1);
-      // A fresh directory each time, nothing deleted in between: see the README for why.
-      const Pulled pulled = CRISP_TRY(PullByItself(
-          image, fmt::format("{}/pull-{}-{}/{}", settings.pod.directory, ::getpid(), round, name),
-          settings.parallel_layers));
-      samples.Add("pull " + name, "ms", pulled.seconds * 1e3);
-      samples.Add("pull " + name + ", of tar", "MB/s", pulled.tar_mb / pulled.seconds);
-    }
+  for (const std::string& image : settings.pulls) {
+    const std::size_t slash = image.find('/') + 1;
+    const std::string name = image.substr(slash, image.rfind(':') - slash);
+    // A fresh directory each time, nothing deleted in between: see the README for why.
+    std::string tag = image.substr(slash);
+    std::replace(tag.begin(), tag.end(), '/', '_');
+    const Pulled pulled = CRISP_TRY(
+        PullByItself(image, fmt::format("{}/pull-{}/{}", settings.pod.directory, ::getpid(), tag),
+                     settings.parallel_layers));
+    samples.Add("pull " + name, "ms", pulled.seconds * 1e3);
+    samples.Add("pull " + name + ", of tar", "MB/s", pulled.tar_mb / pulled.seconds);
   }
   return Status::Ok();
 }
@@ -140,8 +141,7 @@ int main(int argc, char** argv) {
   app.add_option("--spec-host", settings.spec_host, "config.json of a container with host network");
   app.add_option("--spec-cni", settings.spec_cni, "config.json of a container on the CNI network");
   app.add_option("--image", settings.image, "HOST:PORT/REPO:TAG of the pods' image");
-  app.add_option("--pull", settings.pulls, "images to pull, HOST:PORT/REPO:TAG");
-  app.add_option("--pull-count", settings.pull_count, "how often each");
+  app.add_option("--pull", settings.pulls, "images to pull, HOST:PORT/REPO:TAG")->delimiter(',');
   app.add_option("--parallel-layers", settings.parallel_layers, "layers of an image side by side");
   app.add_option("--cgroup-parent", settings.pod.cgroup_parent, "cgroup of the pods");
   app.add_option("--count", settings.count, "serial pod starts");

@@ -1,0 +1,75 @@
+"""ratios.py DIR: puts floor-*.json and crisp-*.json of one run side by side, with the goals and how far we are."""
+
+import json
+import pathlib
+import statistics
+import sys
+
+
+def load(directory, who):
+    """name -> (unit, values of all rounds)"""
+    series = {}
+    for path in sorted(pathlib.Path(directory).glob(f"{who}-*.json")):
+        for name, entry in json.loads(path.read_text(encoding="utf-8")).items():
+            series.setdefault(name, (entry["unit"], []))[1].extend(entry["values"])
+    return series
+
+
+def median(series, name):
+    return statistics.median(series[name][1]) if name in series else None
+
+
+def p95(values):
+    return sorted(values)[round(0.95 * (len(values) - 1))]
+
+
+def main():
+    directory = sys.argv[1]
+    floor, crisp = load(directory, "floor"), load(directory, "crisp")
+    print("| crisp | unit | n | min | median | p95 | floor, median | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, (unit, values) in crisp.items():
+        base = median(floor, name)
+        ratio = f"{median(crisp, name) / base:.2f}" if base else ""
+        print(
+            f"| {name.strip()} | {unit} | {len(values)} | {min(values):.2f} | {statistics.median(values):.2f} "
+            f"| {p95(values):.2f} | {f'{base:.2f}' if base else ''} | {ratio} |"
+        )
+    print()
+    print("| goal | wanted | reached | |")
+    print("|---|---|---|---|")
+
+    def goal(text, wanted, value, good):
+        if value is not None:
+            print(f"| {text} | {wanted} | {value:.2f} | {'ok' if good else 'MISSED'} |")
+
+    def ratio(name, inverse=False):
+        ours, base = median(crisp, name), median(floor, name)
+        if ours is None or base is None:
+            return None
+        return base / ours if inverse else ours / base
+
+    for name in ("pod start, host", "pod start, CNI"):
+        value = ratio(name)
+        goal(f"{name}: of the floor", "<= 1.25", value, value and value <= 1.25)
+    for name in [name for name in crisp if name.endswith("pods up, CNI")]:
+        value = ratio(name)
+        goal(f"{name}: rate, of the floor's", ">= 0.8", value, value and value >= 0.8)
+    for name in [name for name in crisp if name.startswith("pull ")]:
+        value = ratio(name, inverse=True)
+        goal(f"{name}: speed, of the floor's", ">= 0.8", value, value and value >= 0.8)
+    value = median(crisp, "PSS of the daemons, idle")
+    goal("PSS of four idle daemons, MB", "<= 24", value, value and value <= 24)
+    value = median(crisp, "PSS with the pods' helpers, 50 pods")
+    goal("PSS with 50 pods and helpers, MB", "<= 50", value, value and value <= 50)
+    version = median(crisp, "Version, 50 pods")
+    for name in ("ListContainers, 50 pods", "ListPodSandbox, 50 pods"):
+        if name in crisp and version:
+            value = median(crisp, name) / version
+            goal(f"{name}: of a Version call", "<= 1.3", value, value <= 1.3)
+    for name in [name for name in crisp if name.endswith("to a full list")]:
+        value = median(crisp, name)
+        goal(f"{name}, ms", "<= 100", value, value <= 100)
+
+
+main()
