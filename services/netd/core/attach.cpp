@@ -9,6 +9,7 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/os/namespaces.h"
+#include "services/netd/core/leftovers.h"
 #include "services/netd/core/netns_pin.h"
 #include "services/netd/core/pod_args.h"
 #include "services/netd/core/result.h"
@@ -122,6 +123,7 @@ Status Networks::Detach(const CallContext& cc, const PodId& pod) {
 
 Status Networks::Undo(const CallContext& cc, const Attachment& attachment) {
   const SteadyTime start = clock_.Now();
+  if (attachment.phase != Phase::kAttached) CRISP_TRY(EndLeftovers(cc, attachment.pod));
   if (attachment.phase != Phase::kDetaching) {
     CRISP_TRY(store_.SetPhase(attachment.pod, Phase::kDetaching));
   }

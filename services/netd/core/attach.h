@@ -32,7 +32,9 @@ struct PodNetwork {
 /// Where a SIGKILL may fall in Attach, and what the next start (or the next Attach or Detach of the
 /// pod) finds:
 ///   before the intent                   nothing
-///   after it, before or during the ADD  kAttaching, maybe a netns, maybe an IP: DEL, unpin, forget
+///   after it, before or during the ADD  kAttaching, maybe a netns, an IP, a plugin that still
+///   runs:
+///                                       it is killed, then DEL, unpin, forget
 ///   after ADD, before it is recorded    the same
 ///   after that                          kAttached: the same answer again
 /// In Detach: after the intent kDetaching: DEL again (plugins must bear that), unpin, forget.

@@ -8,6 +8,7 @@
 #include "libs/json/json.h"
 #include "libs/os/files.h"
 #include "libs/os/namespaces.h"
+#include "libs/os/proc_stat.h"
 #include "libs/process/command.h"
 #include "libs/rpc/peer.h"
 #include "libs/testing/test_root.h"
@@ -153,11 +154,13 @@ TEST_CASE("An attachment outlives the daemon's death; what nobody owns is freed"
 TEST_CASE("Killed in the middle of ADD, the next start gives back what the plugin took") {
   Node node;
   node.Conf();
-  node.Plugin("echo x > " + node.root() / "begun" + "; sleep 2");
+  node.Plugin("echo $$ > " + node.root() / "pid" + "; echo x > " + node.root() / "begun" +
+              "; sleep 100");
   std::optional<Result<v1::AttachResponse>> attached;
   std::jthread caller(
-      [&node, &attached] { attached = node.Attach(CallContext::Background(5s, "test")); });
+      [&node, &attached] { attached = node.Attach(CallContext::Background(10s, "test")); });
   REQUIRE(node.WaitFor("begun", "x\n"));
+  const pid_t plugin = std::stoi(node.root().Read("pid"));
   CHECK(node.Kill(SIGKILL) == 137);
   node.Plugin("");
   node.Start();
@@ -166,6 +169,7 @@ TEST_CASE("Killed in the middle of ADD, the next start gives back what the plugi
   const auto again = node.Attach();
   INFO(again.status().ToString());
   REQUIRE(again.ok());
+  CHECK_FALSE(os::Alive(os::ProcessId::Of(plugin).value_or({})));  // it cannot end after our DEL
   CHECK(node.Calls() == "ADD\nDEL\nADD\n");
   CHECK(node.Detach().ok());
   CHECK(node.Calls() == "ADD\nDEL\nADD\nDEL\n");
