@@ -3,9 +3,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/inotify.h>
-#include <sys/ioctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -34,9 +31,6 @@ constexpr auto kDrain = 100ms;
 constexpr auto kRuntimeGrace = 2s;
 // How long a runtime that we want to stop may take to write the pid that we need for it.
 constexpr auto kPidFileWait = 2s;
-// From the end of the command to the time when we no longer wait for the runtime, which (runc)
-// waits for all that hold the command's output.
-constexpr auto kLinger = 250ms;
 constexpr std::size_t kMaxWords = 4096;
 
 struct Pipe {
@@ -93,26 +87,6 @@ std::optional<pid_t> ReadPid(const std::string& path) {
     return std::nullopt;
   }
   return pid;
-}
-
-/// The exit code of a process that somebody else has reaped, by PIDFD_GET_INFO (Linux 6.15);
-/// nothing where the kernel cannot tell.
-std::optional<int> ReapedExitCode(int pidfd) {
-  struct Info {  // struct pidfd_info, its first published size
-    std::uint64_t mask;
-    std::uint64_t cgroup_id;
-    std::array<std::uint32_t, 11> ids;
-    std::int32_t exit_code;
-  };
-  static_assert(sizeof(Info) == 64);
-  constexpr std::uint64_t kExit = 1U << 3U;
-  Info info{};
-  info.mask = kExit;
-  if (ioctl(pidfd, _IOWR(0xFF, 11, Info), &info) != 0 || (info.mask & kExit) == 0) {
-    return std::nullopt;
-  }
-  const int status = info.exit_code;
-  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 /// The session of a process, 0 when it is gone.
@@ -188,30 +162,19 @@ class Session {
         err_(std::move(err), limit),
         pid_file_(std::move(pid_file)) {}
 
-  /// True when the command has ended; false at `deadline` or when `stop` was requested.
+  /// True when the started program has ended; false at `deadline` or when `stop` was requested.
   Result<bool> Watch(SteadyTime deadline, const std::stop_token& stop) {
-    os::UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    const os::UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!wake.valid()) return Status::Errno(errno, "eventfd");
     const int wake_fd = wake.get();
     const std::stop_callback on_stop(stop, [wake_fd] {
       const std::uint64_t one = 1;
       static_cast<void>(write(wake_fd, &one, sizeof one) == sizeof one);
     });
-    SteadyTime linger = SteadyTime::max();
     while (!stop.stop_requested()) {
       if (CRISP_TRY(child_.pidfd().Exited())) return true;
       if (steady_clock::now() >= deadline) return false;
-      FindCommand();
-      const bool command_ended = command_.valid() && CRISP_TRY(command_.Exited());
-      if (command_ended && linger == SteadyTime::max()) linger = steady_clock::now() + kLinger;
-      if (steady_clock::now() >= linger && !exit_code_) {
-        exit_code_ = ReapedExitCode(command_.fd());
-        if (exit_code_) return true;
-        linger = SteadyTime::max() - 1ns;  // an older kernel: the runtime has the only word
-      }
-      CRISP_TRY(Poll(std::min(deadline, linger),
-                     {wake_fd, child_.pidfd().fd(), command_.valid() ? -1 : pid_written_.get(),
-                      command_ended ? -1 : command_.fd()}));
+      CRISP_TRY(Poll(deadline, {wake_fd, child_.pidfd().fd()}));
     }
     return false;
   }
@@ -246,35 +209,12 @@ class Session {
     static_cast<void>(child_.Wait(CallContext::Background(kRuntimeGrace)).ok());
   }
 
-  Result<int> ExitCode() {
-    if (!exit_code_) return child_.Wait(CallContext::Background(kRuntimeGrace));
-    // Waits for the output of those that the command has left behind; they go on without it.
-    static_cast<void>(child_.pidfd().Signal(SIGKILL).ok());
-    static_cast<void>(child_.Wait(CallContext::Background(kRuntimeGrace)).ok());
-    return *exit_code_;
-  }
+  Result<int> ExitCode() { return child_.Wait(CallContext::Background(kRuntimeGrace)); }
   bool Started() const { return ReadPid(pid_file_).has_value(); }
   std::string TakeOut() { return out_.Take(); }
   std::string TakeErr() { return err_.Take(); }
 
  private:
-  /// The command itself, once the runtime has written its pid.
-  void FindCommand() {
-    if (command_.valid()) return;
-    if (!pid_written_.valid()) {
-      pid_written_.reset(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
-      const std::string directory = pid_file_.substr(0, pid_file_.rfind('/'));
-      static_cast<void>(
-          inotify_add_watch(pid_written_.get(), directory.c_str(), IN_CLOSE_WRITE | IN_MOVED_TO));
-    }
-    std::array<char, 4096> events{};
-    static_cast<void>(read(pid_written_.get(), events.data(), events.size()) > 0);
-    const std::optional<pid_t> pid = ReadPid(pid_file_);
-    if (!pid) return;
-    Result<os::PidFd> command = os::PidFd::Open(*pid);
-    if (command.ok()) command_ = std::move(command).value();
-  }
-
   /// Until something happens to the pipes or to `others`, or the deadline.
   Status Poll(SteadyTime deadline, const std::vector<int>& others) {
     // poll(2) passes over negative descriptors.
@@ -300,9 +240,6 @@ class Session {
   Collector out_;
   Collector err_;
   std::string pid_file_;
-  os::UniqueFd pid_written_;  // inotify
-  os::PidFd command_;
-  std::optional<int> exit_code_;  // when it is known without the runtime
 };
 
 /// The runtime's own reason in its log (one JSON object a line), else what it said on stderr.
@@ -329,6 +266,21 @@ std::string RuntimeWords(const std::string& log, std::string_view err) {
 
 }  // namespace
 
+/// What crisp-exec reports: "exit N", the command's exit code; nothing when the runtime failed.
+std::optional<int> ReadReport(int fd) {
+  std::array<char, 64> line{};
+  const ssize_t size = read(fd, line.data(), line.size());
+  constexpr std::string_view kExit = "exit ";
+  const std::string_view text(line.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+  int code = 0;
+  if (!text.starts_with(kExit) ||
+      std::from_chars(text.data() + kExit.size(), text.data() + text.size(), code).ec !=
+          std::errc()) {
+    return std::nullopt;
+  }
+  return code;
+}
+
 Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args) {
   CRISP_TRY(cc.Check());
   const os::TempDir scratch = CRISP_TRY(os::TempDir::Create(args.scratch_dir + "/exec-"));
@@ -340,10 +292,21 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
   Pipe out = CRISP_TRY(MakePipe());
   Pipe err = CRISP_TRY(MakePipe());
   process::Command command;
-  command.program = args.runtime;
-  command.args = {
+  std::vector<std::string> words = {
       "--root", args.runtime_root, "--log",      log_file,     "--log-format", "json",
-      "exec",   "--process",       process_file, "--pid-file", pid_file,       args.container_id};
+      "exec",   "--process",       process_file, "--pid-file", pid_file};
+  Pipe report = CRISP_TRY(MakePipe());
+  if (args.helper.empty()) {
+    command.program = args.runtime;
+    command.args = std::move(words);
+  } else {
+    command.program = args.helper;
+    command.args = {pid_file, "3", args.runtime};
+    command.args.insert(command.args.end(), words.begin(), words.end());
+    command.args.emplace_back("--detach");
+    command.fds = {{3, report.write.get()}};
+  }
+  command.args.push_back(args.container_id);
   command.env = process::PlainEnvironment();
   command.out_fd = out.write.get();
   command.err_fd = err.write.get();
@@ -356,9 +319,10 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
     deadline = steady_clock::now() + args.timeout;
     own_timeout = true;
   }
-  process::Child child = CRISP_TRY(process::Spawn(command).While("start {}", args.runtime));
+  process::Child child = CRISP_TRY(process::Spawn(command).While("start {}", command.program));
   out.write.reset();
   err.write.reset();
+  report.write.reset();
   Session session(std::move(child), std::move(out.read), std::move(err.read), pid_file,
                   args.max_output);
 
@@ -375,12 +339,18 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
   }
   CRISP_TRY(session.Finish(kDrain));
   const int exit_code = CRISP_TRY(session.ExitCode());
-  if (!session.Started()) {
+  std::optional<int> command_code;
+  if (!args.helper.empty()) {
+    command_code = ReadReport(report.read.get());
+  } else if (session.Started()) {
+    command_code = exit_code;
+  }
+  if (!command_code) {
     const Result<std::string> log = os::ReadFile(log_file, MiB(1));
     return Internal("exec failed: {}",
                     RuntimeWords(log.ok() ? *log : std::string(), session.TakeErr()));
   }
-  return ExecSyncResult{exit_code, session.TakeOut(), session.TakeErr()};
+  return ExecSyncResult{*command_code, session.TakeOut(), session.TakeErr()};
 }
 
 }  // namespace crisp::rund

@@ -18,6 +18,9 @@ struct ExecSyncArgs {
   std::string scratch_dir;   // exists; a fresh directory for this call is made (and removed) in it
   std::chrono::seconds timeout{0};  // 0 = none of its own
   Bytes max_output = MiB(16);       // of each stream; what comes after is read and thrown away
+  /// crisp-exec (services/rund/exec). Without it (empty) the runtime stays beside the command, and
+  /// runc answers only when all that hold the command's output have ended.
+  std::string helper;
 };
 
 struct ExecSyncResult {

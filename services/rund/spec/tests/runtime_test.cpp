@@ -93,8 +93,8 @@ struct RealContainer : SpecFixture {
   Result<ExecSyncResult> Exec(const Texts& command, std::chrono::seconds timeout = 0s,
                               const CallContext& cc = CallContext::Background(60s)) {
     const nlohmann::json process = BuildExecProcess(spec, command, false).value();
-    return ExecSync(
-        cc, {runtime.path, root / "state", id, process.dump(), root.path(), timeout, max_output});
+    return ExecSync(cc, {runtime.path, root / "state", id, process.dump(), root.path(), timeout,
+                         max_output, CRISP_EXEC});
   }
   std::string Out(const Texts& command) {
     const Result<ExecSyncResult> result = Exec(command);
@@ -209,6 +209,7 @@ TEST_CASE("ExecSync answers output and exit code, and ends with the command itse
   // A child in the background keeps stdout open.
   const auto before = std::chrono::steady_clock::now();
   result = container.Exec({"/bin/sh", "-c", "sleep 100 & echo done"});
+  INFO(result.status().ToString());
   REQUIRE(result.ok());
   CHECK(result->out == "done\n");
   CHECK(std::chrono::steady_clock::now() - before < 30s);
