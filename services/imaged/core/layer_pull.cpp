@@ -99,10 +99,12 @@ Status Pipeline::FetchAll(digest::Sha256& sum) {
     const std::uint64_t before = offset_;
     Result<http::Response> response = open_(cc_, offset_);
     if (!response.ok()) return std::move(response).status();
-    const std::uint64_t announced = response->content_length().value_or(blob_.size - offset_);
-    if (announced + offset_ > blob_.size)
-      return DataLoss("the blob {} has {} bytes, its manifest says {}", blob_.digest.str(),
-                      announced + offset_, blob_.size);
+    // Without ranges the server sends all of it again; what we have was read past.
+    const std::uint64_t from = response->status() == 206 ? offset_ : 0;
+    const std::uint64_t total = from + response->content_length().value_or(blob_.size - from);
+    if (total > blob_.size)
+      return DataLoss("the blob {} has {} bytes, its manifest says {}", blob_.digest.str(), total,
+                      blob_.size);
     const Status status = FetchFrom(*response, sum);
     if (status.ok() || status.code() != Code::kUnavailable) return status;
     breaks = offset_ > before ? 1 : breaks + 1;

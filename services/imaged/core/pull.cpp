@@ -21,6 +21,14 @@ std::string KeyOf(const ref::ImageRef& image, const imaged::Credentials& credent
   return image.ToString() + " " + credentials.Fingerprint();
 }
 
+/// The failure of a pull names the image, once; "RegistryUnavailable" stays its first word, which
+/// clients look for.
+Status ForImage(Status status, const ref::ImageRef& image) {
+  const std::string name = image.ToString();
+  if (status.message().find(name) != std::string::npos) return status;
+  return std::move(status).While("{}", name);
+}
+
 }  // namespace
 
 /// One layer on its way into the store, for every pull that wants it. Stays in the table until its
@@ -213,8 +221,7 @@ Result<std::string> Puller::Run(const CallContext& cc, const ref::ImageRef& imag
     work->image = image;
     work->progress = &progress;
     progress.SetStage("resolve");
-    work->registry = CRISP_TRY(RegistryClient::Open(cc, client_, hosts_, image, credentials)
-                                   .While("{}", image.ToString()));
+    work->registry = CRISP_TRY(RegistryClient::Open(cc, client_, hosts_, image, credentials));
     CRISP_TRY(FindImage(cc, *work));
     progress.SetStage("layers");
     {
@@ -263,7 +270,7 @@ Result<std::string> Puller::Run(const CallContext& cc, const ref::ImageRef& imag
     if (status.ok()) status = PullLayers(cc, *work);
     if (!status.ok()) {
       Leave(work->flights);
-      return std::move(status).While("{}", image.ToString());
+      return ForImage(std::move(status), image);
     }
     progress.SetStage("commit");
     // Before the catalogue speaks of them the layers are safe from a power cut: one sync an image.
@@ -272,7 +279,7 @@ Result<std::string> Puller::Run(const CallContext& cc, const ref::ImageRef& imag
     Leave(work->flights);
     if (status.ok()) return work->commit.id;
     if (status.code() != Code::kAborted || round >= kMaxRounds)
-      return std::move(status).While("{}", image.ToString());
+      return ForImage(std::move(status), image);
   }
 }
 

@@ -58,7 +58,13 @@ Result<std::unique_ptr<RegistryClient>> RegistryClient::Open(const CallContext& 
                                                              http::Client& client, Hosts& hosts,
                                                              const ref::ImageRef& image,
                                                              Credentials credentials) {
-  Endpoint endpoint = CRISP_TRY(hosts.Find(cc, image.domain));
+  Result<Endpoint> found = hosts.Find(cc, image.domain);
+  if (!found.ok()) {
+    const bool nobody = found.code() == Code::kUnavailable;
+    return std::move(found).status().While("{}{}: registry", nobody ? "RegistryUnavailable: " : "",
+                                           image.ToString());
+  }
+  Endpoint endpoint = *std::move(found);
   return std::unique_ptr<RegistryClient>(
       new RegistryClient(client, std::move(endpoint), image, std::move(credentials)));
 }

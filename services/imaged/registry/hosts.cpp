@@ -28,8 +28,7 @@ Result<Endpoint> Hosts::Find(const CallContext& cc, const std::string& domain) {
       tls = found->second;
   }
   if (!tls) {
-    tls = CRISP_TRY(client_.SpeaksTls(cc, endpoint.url, endpoint.verify_tls)
-                        .While("RegistryUnavailable: registry"));
+    tls = CRISP_TRY(client_.SpeaksTls(cc, endpoint.url, endpoint.verify_tls));
     const std::lock_guard lock(mutex_);
     // Plain HTTP alone is remembered: a registry that speaks TLS costs nothing to ask again, and
     // one that learns it must be noticed after a restart at the latest.

@@ -26,8 +26,8 @@ class Hosts {
       : client_(client), insecure_(std::move(insecure)) {}
 
   /// The endpoint of an image name's domain. HTTPS, except on loopback and for insecure registries
-  /// that do not speak TLS: those are tried once and remembered. kUnavailable:
-  /// "RegistryUnavailable: …" with the endpoint and the reason.
+  /// that do not speak TLS: those are tried once and remembered. kUnavailable names the endpoint
+  /// and the reason.
   Result<Endpoint> Find(const CallContext& cc, const std::string& domain);
 
  private:

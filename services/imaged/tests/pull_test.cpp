@@ -158,7 +158,8 @@ struct Node {
   /// Nothing is on its way, and no layer is there that the catalogue does not know.
   void CheckClean() {
     CHECK(os::ListDir(layout.Staging())->empty());
-    for (const std::string& name : *os::ListDir(layout.Layers()))
+    const std::vector<std::string> names = *os::ListDir(layout.Layers());
+    for (const std::string& name : names)
       CHECK(*catalogue->HasLayer(*digest::Digest::Parse("sha256:" + name)));
   }
 };
