@@ -59,8 +59,13 @@ Result<json> BuildNamespaces(const SpecInputs& inputs, bool privileged, const Ho
   for (const auto* userns :
        {&options.userns_options(),
         &inputs.sandbox.linux().security_context().namespace_options().userns_options()}) {
+    if (userns->mode() != runtime::v1::NODE && userns->mode() != runtime::v1::POD) {
+      return InvalidArgument(
+          "linux.security_context.namespace_options.userns_options.mode: only POD and NODE exist "
+          "for user namespaces");
+    }
     // A message that was never set says POD, the enum's zero; with a real POD come mappings.
-    if (userns->mode() != runtime::v1::NODE &&
+    if (userns->mode() == runtime::v1::POD &&
         (userns->uids_size() > 0 || userns->gids_size() > 0)) {
       return Unimplemented(
           "linux.security_context.namespace_options.userns_options: user namespaces are not "

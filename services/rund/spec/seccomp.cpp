@@ -133,7 +133,9 @@ std::vector<std::string> SeccompArchitectures() {
   return names;
 }
 
-std::vector<std::string> KnownSyscalls() {
+namespace {
+
+std::vector<std::string> FindKnownSyscalls() {
   std::set<std::string> names;
   for (const Architecture& architecture : Architectures()) {
     if (architecture.token == SCMP_ARCH_X32) continue;  // x86_64's names
@@ -148,6 +150,13 @@ std::vector<std::string> KnownSyscalls() {
     }
   }
   return {names.begin(), names.end()};
+}
+
+}  // namespace
+
+const std::vector<std::string>& KnownSyscalls() {
+  static const std::vector<std::string> kNames = FindKnownSyscalls();  // a millisecond's work
+  return kNames;
 }
 
 Result<std::string> CompileSeccomp(const json& seccomp) {

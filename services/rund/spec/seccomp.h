@@ -14,7 +14,8 @@ namespace crisp::rund {
 std::vector<std::string> SeccompArchitectures();
 
 /// The names of all system calls that libseccomp knows for these architectures; sorted.
-std::vector<std::string> KnownSyscalls();
+/// Any thread.
+const std::vector<std::string>& KnownSyscalls();
 
 /// An OCI seccomp section as the kernel's filter program (an array of struct sock_filter).
 /// kInvalidArgument: something that libseccomp does not take.

@@ -140,9 +140,9 @@ json DefaultSeccomp(const CapabilitySets& capabilities) {
 
   std::vector<std::string> allow;
   std::vector<std::string> deny;
-  for (std::string& name : KnownSyscalls()) {
+  for (const std::string& name : KnownSyscalls()) {
     if (unlisted.contains(name)) continue;
-    (denied.contains(name) ? deny : allow).push_back(std::move(name));
+    (denied.contains(name) ? deny : allow).push_back(name);
   }
   json rules = json::array();
   rules.push_back(Rule(allow, "SCMP_ACT_ALLOW"));

@@ -130,6 +130,8 @@ TEST_CASE("PID modes make, join or share the namespace that they name") {
   auto& userns = *options.mutable_userns_options();
   userns.set_mode(runtime::v1::NODE);
   CHECK(fixture.Build().ok());
+  userns.set_mode(runtime::v1::CONTAINER);
+  CHECK(fixture.Build().code() == Code::kInvalidArgument);
   userns.set_mode(runtime::v1::POD);
   userns.add_uids()->set_length(65536);
   CHECK(fixture.Build().code() == Code::kUnimplemented);
