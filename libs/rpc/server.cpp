@@ -1,6 +1,5 @@
 #include "libs/rpc/server.h"
 
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/support/server_interceptor.h>
@@ -17,6 +16,7 @@
 #include "libs/log/log.h"
 #include "libs/os/unique_fd.h"
 #include "libs/rpc/metadata.h"
+#include "libs/rpc/reflection.h"
 #include "libs/rpc/status.h"
 
 namespace crisp::rpc {
@@ -137,7 +137,7 @@ void PrepareGrpc() {
   static std::once_flag once;
   std::call_once(once, [] {
     grpc::EnableDefaultHealthCheckService(true);
-    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    AddReflectionToServers();
   });
 }
 
@@ -169,10 +169,6 @@ Status Server::Start() {
   const int max_message = static_cast<int>(options.max_message.count());
   builder.SetMaxReceiveMessageSize(max_message);
   builder.SetMaxSendMessageSize(max_message);
-  // Health and reflection are the only users of the synchronous side.
-  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
-  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
-  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> watches;
   watches.push_back(std::make_unique<CallWatchFactory>(options.observer));
   builder.experimental().SetInterceptorCreators(std::move(watches));

@@ -10,10 +10,10 @@ function(crisp_pch name)
 endfunction()
 
 crisp_pch(std DEPS fmt::fmt nlohmann_json::nlohmann_json)
-crisp_pch(rpc DEPS fmt::fmt nlohmann_json::nlohmann_json gRPC::grpc++)
+crisp_pch(rpc DEPS fmt::fmt nlohmann_json::nlohmann_json gRPC::grpc++_unsecure)
 if(CRISP_TESTS)
   crisp_pch(test DEPS fmt::fmt nlohmann_json::nlohmann_json Catch2::Catch2)
-  crisp_pch(test_rpc DEPS fmt::fmt nlohmann_json::nlohmann_json Catch2::Catch2 gRPC::grpc++)
+  crisp_pch(test_rpc DEPS fmt::fmt nlohmann_json::nlohmann_json Catch2::Catch2 gRPC::grpc++_unsecure)
   file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/pch/catch_main.cpp
        CONTENT "#define CATCH_CONFIG_MAIN\n#include <catch2/catch.hpp>\n")
   add_library(crisp_catch_main OBJECT ${CMAKE_BINARY_DIR}/pch/catch_main.cpp)

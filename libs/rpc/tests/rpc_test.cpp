@@ -8,6 +8,7 @@
 #include <future>
 
 #include "crisp/daemon/v1/daemon.grpc.pb.h"
+#include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
 #include "libs/os/files.h"
 #include "libs/rpc/broadcast.h"
 #include "libs/rpc/follow.h"
@@ -282,7 +283,7 @@ TEST_CASE("a call waits for a peer that comes, and is sent again to one that res
   CHECK(GetInfo(Soon(), peer)->service() == "new");
 }
 
-TEST_CASE("health is not serving until told, and reflection lists the service") {
+TEST_CASE("health is not serving until told") {
   testing::TestRoot root;
   TestServer server(root / "s", Answer("it"));
   const Peer peer("it/1", root / "s", 5s);
@@ -302,6 +303,46 @@ TEST_CASE("health is not serving until told, and reflection lists the service") 
   CHECK(check() == std::string("\x08\x02"));
   server.server.SetServing(true);
   CHECK(check() == std::string("\x08\x01"));
+}
+
+TEST_CASE("reflection tells the services and their files") {
+  namespace reflection = grpc::reflection::v1alpha;
+  testing::TestRoot root;
+  TestServer server(root / "s", Answer("it"));
+  const Peer peer("it/1", root / "s", 5s);
+  REQUIRE(peer.WaitReady(Soon()).ok());
+  auto stub = reflection::ServerReflection::NewStub(peer.channel());
+  grpc::ClientContext context;
+  auto stream = stub->ServerReflectionInfo(&context);
+  const auto ask = [&stream](const reflection::ServerReflectionRequest& request) {
+    reflection::ServerReflectionResponse answer;
+    REQUIRE(stream->Write(request));
+    REQUIRE(stream->Read(&answer));
+    return answer;
+  };
+  reflection::ServerReflectionRequest request;
+  request.set_list_services("*");
+  std::set<std::string> names;
+  const auto listed = ask(request);
+  for (const auto& service : listed.list_services_response().service())
+    names.insert(service.name());
+  CHECK(names == std::set<std::string>{"crisp.daemon.v1.Daemon", "grpc.health.v1.Health",
+                                       "grpc.reflection.v1alpha.ServerReflection"});
+  request.set_file_containing_symbol("crisp.rund.v1.Pods.StopPod");
+  // rund.proto, with api.proto and imaged.proto that it imports.
+  CHECK(ask(request).file_descriptor_response().file_descriptor_proto_size() == 3);
+  request.set_file_by_filename("crisp/daemon/v1/daemon.proto");
+  CHECK(ask(request).file_descriptor_response().file_descriptor_proto_size() == 1);
+  request.set_file_by_filename("none.proto");
+  CHECK(ask(request).error_response().error_code() == 5);
+  request.set_all_extension_numbers_of_type("crisp.daemon.v1.InfoRequest");
+  CHECK(ask(request).all_extension_numbers_response().extension_number_size() == 0);
+  request.mutable_file_containing_extension()->set_containing_type("crisp.daemon.v1.InfoRequest");
+  CHECK(ask(request).error_response().error_code() == 5);
+  request.clear_message_request();
+  CHECK(ask(request).error_response().error_code() == 3);
+  stream->WritesDone();
+  CHECK(stream->Finish().ok());
 }
 
 TEST_CASE("Forward passes a call on with its request id and its failure") {
