@@ -3,6 +3,8 @@
 #include <yaml-cpp/yaml.h>
 
 #include <charconv>
+#include <filesystem>
+#include <limits>
 #include <optional>
 #include <set>
 #include <variant>
@@ -150,7 +152,7 @@ struct Loader {
     std::set<std::string> seen;
     for (const auto& pair : yaml) {
       const std::string key = pair.first.IsScalar() ? pair.first.Scalar() : "";
-      const std::string path = prefix.empty() ? key : prefix + "." + key;
+      const std::string path = prefix.empty() ? key : fmt::format("{}.{}", prefix, key);
       const Node* child = node.Find(key);
       if (child == nullptr) {
         return Wrong(pair.first, path, InvalidArgument("{}", Unknown(node)));
@@ -200,7 +202,7 @@ void AppendComment(std::string& out, const std::string& indent, std::string_view
   // Wrapped at 100 columns.
   std::string line;
   const auto flush = [&] {
-    if (!line.empty()) out += indent + "#" + line + "\n";
+    if (!line.empty()) out += fmt::format("{}#{}\n", indent, line);
     line.clear();
   };
   while (!text.empty()) {
@@ -220,7 +222,7 @@ Schema::Schema(Schema&&) noexcept = default;
 Schema& Schema::operator=(Schema&&) noexcept = default;
 Schema::~Schema() = default;
 
-Schema& Schema::Section(std::string path, std::string text) {
+Schema& Schema::Section(const std::string& path, std::string text) {
   At(*root_, path).doc.text = std::move(text);
   return *this;
 }
@@ -239,7 +241,7 @@ namespace {
 const YAML::Node& AsYaml(const void* node) { return *static_cast<const YAML::Node*>(node); }
 }  // namespace
 
-Schema& Schema::Bool(std::string path, bool* field, Doc doc) {
+Schema& Schema::Bool(const std::string& path, bool* field, Doc doc) {
   return Leaf(
       path, std::move(doc),
       [field](const void* yaml) -> Status {
@@ -252,8 +254,8 @@ Schema& Schema::Bool(std::string path, bool* field, Doc doc) {
       [field] { return std::string(*field ? "true" : "false"); });
 }
 
-Schema& Schema::Int(std::string path, std::int64_t* field, std::int64_t min, std::int64_t max,
-                    Doc doc) {
+Schema& Schema::Int(const std::string& path, std::int64_t* field, std::int64_t min,
+                    std::int64_t max, Doc doc) {
   return Leaf(
       path, std::move(doc),
       [field, min, max](const void* yaml) -> Status {
@@ -265,7 +267,7 @@ Schema& Schema::Int(std::string path, std::int64_t* field, std::int64_t min, std
       [field] { return fmt::format("{}", *field); });
 }
 
-Schema& Schema::Seconds(std::string path, std::chrono::seconds* field, std::int64_t min,
+Schema& Schema::Seconds(const std::string& path, std::chrono::seconds* field, std::int64_t min,
                         std::int64_t max, Doc doc) {
   doc.unit = "seconds";
   return Leaf(
@@ -279,7 +281,7 @@ Schema& Schema::Seconds(std::string path, std::chrono::seconds* field, std::int6
       [field] { return fmt::format("{}", field->count()); });
 }
 
-Schema& Schema::Size(std::string path, Bytes* field, Bytes min, Bytes max, Doc doc) {
+Schema& Schema::Size(const std::string& path, Bytes* field, Bytes min, Bytes max, Doc doc) {
   if (doc.unit.empty()) doc.unit = "bytes, or KiB, MiB, GiB";
   return Leaf(
       path, std::move(doc),
@@ -295,7 +297,7 @@ Schema& Schema::Size(std::string path, Bytes* field, Bytes min, Bytes max, Doc d
       [field] { return AmountText(*field); });
 }
 
-Schema& Schema::Text(std::string path, std::string* field, Doc doc, Check check) {
+Schema& Schema::Text(const std::string& path, std::string* field, Doc doc, Check check) {
   return Leaf(
       path, std::move(doc),
       [field, check = std::move(check)](const void* yaml) -> Status {
@@ -307,9 +309,9 @@ Schema& Schema::Text(std::string path, std::string* field, Doc doc, Check check)
       [field] { return Quoted(*field); });
 }
 
-Schema& Schema::OneOf(std::string path, std::string* field, std::vector<std::string> choices,
+Schema& Schema::OneOf(const std::string& path, std::string* field, std::vector<std::string> choices,
                       Doc doc) {
-  return Text(std::move(path), field, std::move(doc),
+  return Text(path, field, std::move(doc),
               [choices = std::move(choices)](const std::string& text) -> Status {
                 for (const std::string& choice : choices) {
                   if (text == choice) return Status::Ok();
@@ -326,13 +328,14 @@ Status CheckPath(const std::string& path) {
   return Status::Ok();
 }
 
-Schema& Schema::Path(std::string path, std::string* field, bool may_be_empty, Doc doc) {
-  return Text(std::move(path), field, std::move(doc), [may_be_empty](const std::string& text) {
+Schema& Schema::Path(const std::string& path, std::string* field, bool may_be_empty, Doc doc) {
+  return Text(path, field, std::move(doc), [may_be_empty](const std::string& text) {
     return may_be_empty && text.empty() ? Status::Ok() : CheckPath(text);
   });
 }
 
-Schema& Schema::List(std::string path, std::vector<std::string>* field, Doc doc, Check check) {
+Schema& Schema::List(const std::string& path, std::vector<std::string>* field, Doc doc,
+                     Check check) {
   return Leaf(
       path, std::move(doc),
       [field, check = std::move(check)](const void* given) -> Status {
@@ -350,7 +353,8 @@ Schema& Schema::List(std::string path, std::vector<std::string>* field, Doc doc,
       [field] { return ListText(*field); });
 }
 
-Schema& Schema::MapOf(std::string path, Doc doc, std::function<std::vector<std::string>()> names,
+Schema& Schema::MapOf(const std::string& path, Doc doc,
+                      std::function<std::vector<std::string>()> names,
                       std::function<void(const std::string&, Schema&)> entry,
                       std::function<void(const std::string&)> erase) {
   Node& node = At(*root_, path);
@@ -412,14 +416,14 @@ void DumpInto(std::string& out, const Node& node, const std::string& indent, boo
       }
     }
     first = false;
-    out += indent + child->name + ":";
+    out += fmt::format("{}{}:", indent, child->name);
     if (child->get) {
       out += " " + child->get() + "\n";
     } else if (child->entry) {
       const std::vector<std::string> names = child->names();
       out += names.empty() ? " {}\n" : "\n";
       for (const std::string& name : names) {
-        out += indent + "  " + Quoted(name) + ":\n";
+        out += fmt::format("{}  {}:\n", indent, Quoted(name));
         Schema schema;
         child->entry(name, schema);
         schema.DumpNode(out, indent + "    ", commented && name == names.front(), false);

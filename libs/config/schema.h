@@ -48,28 +48,31 @@ class Schema {
   ~Schema();
 
   /// A heading for the keys below `path` ("crid").
-  Schema& Section(std::string path, std::string text);
+  Schema& Section(const std::string& path, std::string text);
 
-  Schema& Bool(std::string path, bool* field, Doc doc);
-  Schema& Int(std::string path, std::int64_t* field, std::int64_t min, std::int64_t max, Doc doc);
+  Schema& Bool(const std::string& path, bool* field, Doc doc);
+  Schema& Int(const std::string& path, std::int64_t* field, std::int64_t min, std::int64_t max,
+              Doc doc);
   /// `path` ends in _seconds; whole seconds.
-  Schema& Seconds(std::string path, std::chrono::seconds* field, std::int64_t min, std::int64_t max,
-                  Doc doc);
+  Schema& Seconds(const std::string& path, std::chrono::seconds* field, std::int64_t min,
+                  std::int64_t max, Doc doc);
   /// A count of bytes, or a number with KiB, MiB or GiB.
-  Schema& Size(std::string path, Bytes* field, Bytes min, Bytes max, Doc doc);
-  Schema& Text(std::string path, std::string* field, Doc doc, Check check = nullptr);
-  Schema& OneOf(std::string path, std::string* field, std::vector<std::string> choices, Doc doc);
+  Schema& Size(const std::string& path, Bytes* field, Bytes min, Bytes max, Doc doc);
+  Schema& Text(const std::string& path, std::string* field, Doc doc, Check check = nullptr);
+  Schema& OneOf(const std::string& path, std::string* field, std::vector<std::string> choices,
+                Doc doc);
   /// An absolute path without "..", or empty where `may_be_empty`.
-  Schema& Path(std::string path, std::string* field, bool may_be_empty, Doc doc);
+  Schema& Path(const std::string& path, std::string* field, bool may_be_empty, Doc doc);
   /// A list of texts; a later file replaces the whole list. `check` sees each entry.
-  Schema& List(std::string path, std::vector<std::string>* field, Doc doc, Check check = nullptr);
+  Schema& List(const std::string& path, std::vector<std::string>* field, Doc doc,
+               Check check = nullptr);
   /// A map of structs by name; files merge by name, and an entry of `null` takes the name away.
   /// `keys` registers the keys of one entry.
   template <typename T>
-  Schema& Map(std::string path, std::map<std::string, T>* field, Doc doc,
+  Schema& Map(const std::string& path, std::map<std::string, T>* field, Doc doc,
               std::function<void(Schema&, T&)> keys) {
     return MapOf(
-        std::move(path), std::move(doc),
+        path, std::move(doc),
         [field] {
           std::vector<std::string> names;
           for (const auto& [name, entry] : *field) names.push_back(name);
@@ -100,7 +103,7 @@ class Schema {
  private:
   using Setter = std::function<Status(const void* yaml)>;
   Schema& Leaf(const std::string& path, Doc doc, Setter set, std::function<std::string()> get);
-  Schema& MapOf(std::string path, Doc doc, std::function<std::vector<std::string>()> names,
+  Schema& MapOf(const std::string& path, Doc doc, std::function<std::vector<std::string>()> names,
                 std::function<void(const std::string&, Schema&)> entry,
                 std::function<void(const std::string&)> erase);
 
