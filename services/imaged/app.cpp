@@ -4,6 +4,7 @@
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/os/files.h"
 #include "services/imaged/config.h"
 #include "services/imaged/core/gc.h"
 #include "services/imaged/core/images.h"
@@ -17,9 +18,10 @@
 namespace crisp::imaged {
 namespace {
 
-constexpr auto kGcDelay = std::chrono::seconds(2);   // after something became garbage
-constexpr auto kGcRetry = std::chrono::seconds(10);  // while pulls go on
-constexpr auto kGcTime = std::chrono::minutes(10);   // of one round
+constexpr auto kSyncDelay = std::chrono::milliseconds(200);  // after a pull
+constexpr auto kGcDelay = std::chrono::seconds(2);           // after something became garbage
+constexpr auto kGcRetry = std::chrono::seconds(10);          // while pulls go on
+constexpr auto kGcTime = std::chrono::minutes(10);           // of one round
 
 /// Runs the garbage collector some time after it was asked for, never twice at once. Held by its
 /// timer and its pool task only weakly.
@@ -30,10 +32,12 @@ class GcRunner : public std::enable_shared_from_this<GcRunner> {
   void Wake(std::chrono::nanoseconds delay = kGcDelay) {
     const std::lock_guard lock(mutex_);
     if (stopped_) return;
-    if (scheduled_) {
+    if (running_) {
       again_ = true;
       return;
     }
+    const SteadyTime due = std::chrono::steady_clock::now() + delay;
+    if (scheduled_ && due_ <= due) return;
     Schedule(delay);
   }
   /// After it nothing runs any more.
@@ -49,13 +53,14 @@ class GcRunner : public std::enable_shared_from_this<GcRunner> {
   void Schedule(std::chrono::nanoseconds delay) {
     scheduled_ = true;
     again_ = false;
+    due_ = std::chrono::steady_clock::now() + delay;
     timer_ = daemon_.loop().After(delay, [weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->OnTimer();
     });
   }
   void OnTimer() {
     const std::lock_guard lock(mutex_);
-    if (stopped_) return;
+    if (stopped_ || running_) return;
     running_ = true;
     const CallContext cc =
         CallContext(std::chrono::steady_clock::now() + kGcTime, stop_.get_token(), "gc");
@@ -65,6 +70,7 @@ class GcRunner : public std::enable_shared_from_this<GcRunner> {
     if (!submitted.ok()) running_ = scheduled_ = false;
   }
   void Run(const CallContext& cc) {
+    log::IfError("sync fresh layers", gc_.SyncLayers());
     log::IfError("collect unused layers", gc_.Collect());
     const Result<bool> empty = gc_.EmptyTrash(cc);
     if (!empty.ok() && empty.code() != Code::kCancelled)
@@ -84,6 +90,7 @@ class GcRunner : public std::enable_shared_from_this<GcRunner> {
   std::mutex mutex_;
   std::condition_variable idle_;
   loop::Timer timer_;
+  SteadyTime due_;
   bool scheduled_ = false;
   bool running_ = false;
   bool again_ = false;
@@ -101,7 +108,7 @@ class ImagedApp final : public daemon::App {
         client_(config_.http),
         hosts_(client_, config_.insecure_registries),
         puller_(config_.pull, daemon.pool(), client_, hosts_, *catalogue_, store_, metrics_,
-                Clock::System()),
+                Clock::System(), [this] { gc_runner_->Wake(kSyncDelay); }),
         images_(*catalogue_, store_.layout(), config_.pinned_images, Clock::System()),
         snapshots_(*catalogue_, store_, metrics_, Clock::System()),
         gc_(*catalogue_, store_, metrics_, Clock::System(), [this] { return puller_.Quiet(); }),
@@ -148,7 +155,8 @@ Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = Config::From(daemon.settings(), daemon::Version());
   const Layout layout(config.state_root);
   LayerStore store = CRISP_TRY(LayerStore::Open(layout));
-  std::unique_ptr<Catalogue> catalogue = CRISP_TRY(Catalogue::Open(layout.Catalogue()));
+  const std::string boot_id = CRISP_TRY(os::BootId());
+  std::unique_ptr<Catalogue> catalogue = CRISP_TRY(Catalogue::Open(layout.Catalogue(), boot_id));
   auto app = std::make_unique<ImagedApp>(daemon, std::move(config), std::move(store),
                                          std::move(catalogue));
   CRISP_TRY(app->Start(daemon));

@@ -36,12 +36,23 @@ Status Gc::DiscardUnknown(const std::string& directory, bool staging) {
 
 Status Gc::Recover() {
   const Layout& layout = store_.layout();
+  const std::int64_t doubtful = CRISP_TRY(catalogue_.DropDoubtful());
+  if (doubtful > 0)
+    log::Warn("layers were not on the disk when the machine went down: forgotten",
+              {{"layers", doubtful}});
   CRISP_TRY(DiscardUnknown(layout.Staging(), true));
   CRISP_TRY(DiscardUnknown(layout.Layers(), false));
   for (const std::string& owner : CRISP_TRY(os::ListDir(layout.Snapshots())))
     if (!CRISP_TRY(catalogue_.FindSnapshot(OwnerId(owner))))
       CRISP_TRY(store_.Discard(layout.Snapshot(owner)));
   return Status::Ok();
+}
+
+Status Gc::SyncLayers() {
+  const std::vector<digest::Digest> unsynced = CRISP_TRY(catalogue_.UnsyncedLayers());
+  if (unsynced.empty()) return Status::Ok();
+  CRISP_TRY(store_.Sync());
+  return catalogue_.MarkSynced(unsynced);
 }
 
 Status Gc::Collect() {

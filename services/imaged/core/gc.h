@@ -34,6 +34,9 @@ class Gc {
 
   /// At start, before anything is served.
   Status Recover();
+  /// Brings fresh layers to the disk (one syncfs for all) and lets the catalogue trust them from
+  /// then on. Off the path of the pulls, which need not wait for it.
+  Status SyncLayers();
   /// Moves the layers that no image needs to the trash. Those of a pull that failed lately are kept
   /// for a while: its next try takes them.
   Status Collect();

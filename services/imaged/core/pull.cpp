@@ -77,7 +77,8 @@ void PullProgress::SetStage(std::string_view stage) {
 }
 
 Puller::Puller(PullOptions options, work::Pool& pool, http::Client& client, Hosts& hosts,
-               Catalogue& catalogue, LayerStore& store, Metrics& metrics, Clock& clock)
+               Catalogue& catalogue, LayerStore& store, Metrics& metrics, Clock& clock,
+               std::function<void()> on_fresh_layers)
     : options_(options),
       client_(client),
       hosts_(hosts),
@@ -85,6 +86,7 @@ Puller::Puller(PullOptions options, work::Pool& pool, http::Client& client, Host
       store_(store),
       metrics_(metrics),
       clock_(clock),
+      on_fresh_layers_(std::move(on_fresh_layers)),
       pulls_(pool, options.timeout) {}
 
 Puller::~Puller() {
@@ -273,11 +275,12 @@ Result<std::string> Puller::Run(const CallContext& cc, const ref::ImageRef& imag
       return ForImage(std::move(status), image);
     }
     progress.SetStage("commit");
-    // Before the catalogue speaks of them the layers are safe from a power cut: one sync an image.
-    if (!work->commit.fresh_layers.empty()) status = store_.Sync();
-    if (status.ok()) status = catalogue_.CommitImage(work->commit, clock_.Wall());
+    status = catalogue_.CommitImage(work->commit, clock_.Wall());
     Leave(work->flights);
-    if (status.ok()) return work->commit.id;
+    if (status.ok()) {
+      if (!work->commit.fresh_layers.empty()) on_fresh_layers_();
+      return work->commit.id;
+    }
     if (status.code() != Code::kAborted || round >= kMaxRounds)
       return ForImage(std::move(status), image);
   }
@@ -421,9 +424,9 @@ void Puller::Leave(const std::vector<std::shared_ptr<LayerFlight>>& flights) {
       if (known.ok() && !*known) finished.push_back(**flight->outcome);
     }
   if (!finished.empty()) {
-    Status status = store_.Sync();
-    if (status.ok()) status = catalogue_.AddLayers(finished, clock_.Wall() + kKeepForRetry);
-    log::IfError("keep the layers of a failed pull", status);
+    log::IfError("keep the layers of a failed pull",
+                 catalogue_.AddLayers(finished, clock_.Wall() + kKeepForRetry));
+    on_fresh_layers_();
   }
   const std::lock_guard lock(mutex_);
   for (const auto& flight : ours) {

@@ -21,7 +21,8 @@ constexpr std::array<std::string_view, 1> kMigrations = {
          diff_id TEXT NOT NULL,
          bytes INTEGER NOT NULL,
          inodes INTEGER NOT NULL,
-         keep_until INTEGER NOT NULL) WITHOUT ROWID;
+         keep_until INTEGER NOT NULL,
+         unsynced_boot TEXT NOT NULL) WITHOUT ROWID;
        CREATE TABLE image_layers (
          image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
          position INTEGER NOT NULL,
@@ -44,10 +45,11 @@ WallTime FromStamp(std::int64_t stamp) { return WallTime(std::chrono::nanosecond
 
 }  // namespace
 
-Result<std::unique_ptr<Catalogue>> Catalogue::Open(const std::string& path) {
+Result<std::unique_ptr<Catalogue>> Catalogue::Open(const std::string& path,
+                                                   const std::string& boot_id) {
   sqlite::Db db = CRISP_TRY(sqlite::Db::Open(path));
   CRISP_TRY(db.Migrate(kMigrations).While("{}", path));
-  return std::unique_ptr<Catalogue>(new Catalogue(std::move(db)));
+  return std::unique_ptr<Catalogue>(new Catalogue(std::move(db), boot_id));
 }
 
 /// The caller holds the mutex, here and in the other private methods.
@@ -154,12 +156,13 @@ Result<bool> Catalogue::HasLayer(const digest::Digest& chain) {
 }
 
 Status Catalogue::AddLayerRow(const LayerRecord& layer, std::int64_t keep_until) {
-  sqlite::Statement add =
-      CRISP_TRY(db_.Prepare("INSERT INTO layers (chain, diff_id, bytes, inodes, keep_until) "
-                            "VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"));
+  sqlite::Statement add = CRISP_TRY(
+      db_.Prepare("INSERT INTO layers (chain, diff_id, bytes, inodes, keep_until, unsynced_boot) "
+                  "VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"));
   add.Bind(1, layer.chain.str()).Bind(2, layer.diff_id.str());
   add.Bind(3, static_cast<std::int64_t>(layer.bytes));
   add.Bind(4, static_cast<std::int64_t>(layer.inodes)).Bind(5, keep_until);
+  add.Bind(6, boot_id_);
   return add.Run();
 }
 
@@ -284,6 +287,48 @@ Result<std::vector<digest::Digest>> Catalogue::UnusedLayers(WallTime now) {
   std::vector<digest::Digest> unused;
   while (CRISP_TRY(rows.Step())) unused.push_back(CRISP_TRY(digest::Digest::Parse(rows.Text(0))));
   return unused;
+}
+
+Result<std::vector<digest::Digest>> Catalogue::UnsyncedLayers() {
+  const std::lock_guard lock(mutex_);
+  sqlite::Statement rows =
+      CRISP_TRY(db_.Prepare("SELECT chain FROM layers WHERE unsynced_boot <> ''"));
+  std::vector<digest::Digest> chain;
+  while (CRISP_TRY(rows.Step())) chain.push_back(CRISP_TRY(digest::Digest::Parse(rows.Text(0))));
+  return chain;
+}
+
+Status Catalogue::MarkSynced(const std::vector<digest::Digest>& layers) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Transaction transaction = CRISP_TRY(sqlite::Transaction::Begin(db_));
+  sqlite::Statement mark =
+      CRISP_TRY(db_.Prepare("UPDATE layers SET unsynced_boot = '' WHERE chain = ?1"));
+  for (const digest::Digest& chain : layers) {
+    mark.Reset();
+    mark.Bind(1, chain.str());
+    CRISP_TRY(mark.Run());
+  }
+  return transaction.Commit();
+}
+
+Result<std::int64_t> Catalogue::DropDoubtful() {
+  const std::lock_guard lock(mutex_);
+  sqlite::Transaction transaction = CRISP_TRY(sqlite::Transaction::Begin(db_));
+  constexpr std::string_view kDoubtful =
+      "IN (SELECT il.image FROM image_layers il JOIN layers l ON l.chain = il.chain "
+      "WHERE l.unsynced_boot NOT IN ('', ?1))";
+  std::int64_t dropped = 0;
+  for (const std::string& sql :
+       {fmt::format("DELETE FROM snapshots WHERE image {}", kDoubtful),
+        fmt::format("DELETE FROM images WHERE id {}", kDoubtful),
+        std::string("DELETE FROM layers WHERE unsynced_boot NOT IN ('', ?1)")}) {
+    sqlite::Statement statement = CRISP_TRY(db_.Prepare(sql));
+    statement.Bind(1, boot_id_);
+    CRISP_TRY(statement.Run());
+    dropped = db_.Changes();
+  }
+  CRISP_TRY(transaction.Commit());
+  return dropped;
 }
 
 Result<bool> Catalogue::DropLayer(const digest::Digest& chain) {

@@ -57,7 +57,11 @@ struct SnapshotRecord {
 /// microseconds).
 class Catalogue {
  public:
-  static Result<std::unique_ptr<Catalogue>> Open(const std::string& path);
+  /// `boot_id`: the machine's, as it is now. A layer's row is written before its bytes are safe
+  /// from a power cut, and carries the boot id until they are: after another boot it is not
+  /// trusted.
+  static Result<std::unique_ptr<Catalogue>> Open(const std::string& path,
+                                                 const std::string& boot_id);
 
   /// Every image that is not condemned, oldest first.
   Result<std::vector<ImageRecord>> List();
@@ -93,6 +97,14 @@ class Catalogue {
   /// Takes the layer's row unless an image has it meanwhile; true when taken.
   Result<bool> DropLayer(const digest::Digest& chain);
 
+  /// Layers whose bytes are not known to be on the disk.
+  Result<std::vector<digest::Digest>> UnsyncedLayers();
+  /// They are now.
+  Status MarkSynced(const std::vector<digest::Digest>& layers);
+  /// At start: forgets what an earlier boot did not bring to the disk, with the images and
+  /// snapshots that need it (their containers ended with that boot). How many layers.
+  Result<std::int64_t> DropDoubtful();
+
   struct Totals {
     std::uint64_t bytes = 0;
     std::uint64_t inodes = 0;
@@ -103,11 +115,13 @@ class Catalogue {
   Result<Totals> Sum();
 
  private:
-  explicit Catalogue(sqlite::Db db) : db_(std::move(db)) {}
+  Catalogue(sqlite::Db db, std::string boot_id)
+      : boot_id_(std::move(boot_id)), db_(std::move(db)) {}
   Result<std::vector<ImageRecord>> Select(std::string_view where, const std::string& parameter);
   Result<std::optional<std::string>> OneText(std::string_view sql, const std::string& parameter);
   Status AddLayerRow(const LayerRecord& layer, std::int64_t keep_until);
 
+  const std::string boot_id_;
   std::mutex mutex_;
   sqlite::Db db_;
 };

@@ -13,7 +13,7 @@ digest::Digest D(int n) { return digest::Sha256Digest(std::to_string(n)); }
 
 struct Fixture {
   crisp::testing::TestRoot root;
-  std::unique_ptr<Catalogue> catalogue = *Catalogue::Open(root / "c.db");
+  std::unique_ptr<Catalogue> catalogue = *Catalogue::Open(root / "c.db", "boot 1");
 
   std::string Add(int n, const std::string& tag, const std::vector<int>& layers) {
     NewImage image;
@@ -119,6 +119,26 @@ TEST_CASE("Layers of a failed pull are kept for a while") {
   CHECK(f.catalogue->UnusedLayers(kNow - std::chrono::seconds(1))->empty());
   CHECK(f.catalogue->UnusedLayers(kNow + std::chrono::seconds(1))->size() == 1);
   CHECK(f.catalogue->Sum()->bytes == 10);
+}
+
+TEST_CASE("What an earlier boot did not bring to the disk is forgotten, the rest is not") {
+  Fixture f;
+  const std::string safe = f.Add(1, "docker.io/library/x:latest", {1});
+  CHECK(f.catalogue->UnsyncedLayers()->size() == 1);
+  REQUIRE(f.catalogue->MarkSynced({D(1)}).ok());
+  const std::string doubtful = f.Add(2, "docker.io/library/y:latest", {1, 2});
+  REQUIRE(f.catalogue->AddSnapshot({OwnerId("c2"), doubtful, kNow}).ok());
+  REQUIRE(f.catalogue->AddSnapshot({OwnerId("c1"), safe, kNow}).ok());
+  CHECK(*f.catalogue->DropDoubtful() == 0);
+  f.catalogue = *Catalogue::Open(f.root / "c.db", "boot 1");
+  CHECK(*f.catalogue->DropDoubtful() == 0);
+  CHECK(f.Resolve("y") == doubtful);
+  f.catalogue = *Catalogue::Open(f.root / "c.db", "boot 2");
+  CHECK(*f.catalogue->DropDoubtful() == 1);
+  CHECK(f.Resolve("y") == "none");
+  CHECK(f.Resolve("x") == safe);
+  CHECK_FALSE(*f.catalogue->HasLayer(D(2)));
+  CHECK(f.catalogue->ListSnapshots()->size() == 1);
 }
 
 }  // namespace

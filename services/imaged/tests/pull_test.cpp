@@ -126,14 +126,14 @@ struct Node {
   crisp::testing::TestRoot root;
   Layout layout{root.path()};
   LayerStore store = *LayerStore::Open(layout);
-  std::unique_ptr<Catalogue> catalogue = *Catalogue::Open(layout.Catalogue());
+  std::unique_ptr<Catalogue> catalogue = *Catalogue::Open(layout.Catalogue(), "this boot");
   metrics::Registry registry;
   Metrics metrics{registry};
   work::Pool pool;
   http::Client client{{.stall_timeout = std::chrono::milliseconds(1500)}};
   Hosts hosts{client, {}};
   PullOptions options;
-  Puller puller{options, pool, client, hosts, *catalogue, store, metrics, Clock::System()};
+  Puller puller{options, pool, client, hosts, *catalogue, store, metrics, Clock::System(), [] {}};
   Images images{*catalogue, layout, {"127.0.0.1:1/pinned"}, Clock::System()};
   Snapshots snapshots{*catalogue, store, metrics, Clock::System()};
   Gc gc{*catalogue, store, metrics, Clock::System(), [] { return true; }};
