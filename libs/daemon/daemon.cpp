@@ -1,7 +1,6 @@
 #include "libs/daemon/daemon.h"
 
 #include <grpcpp/grpcpp.h>
-#include <malloc.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 
 #include "crisp/daemon/v1/daemon.grpc.pb.h"
 #include "libs/base/try.h"
+#include "libs/daemon/memory.h"
 #include "libs/daemon/notify.h"
 #include "libs/daemon/rpc_metrics.h"
 #include "libs/http/server.h"
@@ -29,15 +29,8 @@ constexpr std::chrono::seconds kDrain{10};
 /// For work that outlives its caller; what it does not finish, the next start does.
 constexpr std::chrono::seconds kLastWork{5};
 constexpr std::chrono::seconds kReload{10};
-/// How often memory that a burst left free goes back to the system.
-constexpr std::chrono::seconds kTrim{20};
-
-/// A node's memory belongs to its pods: few arenas, and what is free goes back early.
-void LimitMemory() {
-  mallopt(M_ARENA_MAX, 2);
-  mallopt(M_TRIM_THRESHOLD, 128 << 10);
-  mallopt(M_MMAP_THRESHOLD, 256 << 10);
-}
+/// After so long without a call, memory goes back to the system.
+constexpr std::chrono::seconds kIdle{5};
 
 /// What the daemon answers about itself; read from gRPC's threads.
 struct About {
@@ -120,7 +113,9 @@ struct Daemon::Impl {
   std::vector<std::function<void()>> on_drain;
   std::vector<std::function<void(const settings::Settings&)>> on_reload;
   loop::SignalWatch signals;
-  loop::Timer trim;
+  loop::Timer idle;
+  std::uint64_t calls_seen = 0;  // on the loop
+  bool released = false;         // on the loop
   std::unique_ptr<http::Server> metrics_server;
 
   std::mutex mutex;
@@ -146,6 +141,14 @@ struct Daemon::Impl {
     }
     log::Info("told to stop", {{"signal", signal}});
     RequestStop();
+  }
+
+  /// Once in each quiet time, and after the start.
+  void OnIdleCheck() {
+    const std::uint64_t calls = rpc_metrics->calls();
+    const bool quiet = std::exchange(calls_seen, calls) == calls;
+    if (quiet && !released) ReleaseIdleMemory();
+    released = quiet;
   }
 
   void Reload() {
@@ -218,7 +221,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options) {
   Impl* raw = impl.get();
   impl->signals =
       impl->loop.OnSignals({SIGTERM, SIGINT, SIGHUP}, [raw](int signal) { raw->OnSignal(signal); });
-  impl->trim = impl->loop.Every(kTrim, [] { malloc_trim(64 << 10); });
+  impl->idle = impl->loop.Every(kIdle, [raw] { raw->OnIdleCheck(); });
   impl->loop.Start();
   return std::unique_ptr<Daemon>(new Daemon(std::move(impl)));
 }

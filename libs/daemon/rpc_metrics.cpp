@@ -20,7 +20,10 @@ RpcMetrics::Method& RpcMetrics::Find(std::string_view method) {
   return methods_[std::string(method)];
 }
 
-void RpcMetrics::OnCallStarted(std::string_view /*method*/) { in_flight_.Add(1); }
+void RpcMetrics::OnCallStarted(std::string_view /*method*/) {
+  started_.fetch_add(1, std::memory_order_relaxed);
+  in_flight_.Add(1);
+}
 
 void RpcMetrics::OnCallDone(std::string_view method, Code code, std::chrono::nanoseconds took) {
   in_flight_.Add(-1);

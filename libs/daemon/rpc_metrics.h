@@ -1,6 +1,8 @@
 #pragma once
 
 #include <array>
+#include <atomic>
+#include <cstdint>
 #include <map>
 #include <mutex>
 #include <string>
@@ -18,6 +20,8 @@ class RpcMetrics final : public rpc::CallObserver {
 
   void OnCallStarted(std::string_view method) override;
   void OnCallDone(std::string_view method, Code code, std::chrono::nanoseconds took) override;
+  /// Calls that have started, ever.
+  std::uint64_t calls() const { return started_.load(std::memory_order_relaxed); }
 
  private:
   struct Method {
@@ -29,6 +33,7 @@ class RpcMetrics final : public rpc::CallObserver {
   metrics::Registry& registry_;
   const std::string prefix_;
   metrics::Gauge& in_flight_;
+  std::atomic<std::uint64_t> started_{0};
   std::mutex mutex_;
   std::map<std::string, Method, std::less<>> methods_;
 };
