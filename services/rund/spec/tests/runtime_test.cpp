@@ -51,8 +51,9 @@ struct RealContainer : SpecFixture {
     const std::string bin = root / "rootfs/bin";
     REQUIRE(os::MakeDirs(bin).ok());
     REQUIRE(os::WriteFile(bin + "/busybox", os::ReadFile(kBusybox, MiB(16)).value(), 0755).ok());
-    for (const char* applet : {"sh", "sleep", "cat", "id", "grep", "env", "pwd", "true", "yes",
-                               "head", "echo", "unshare", "readlink", "stat", "touch", "kill"}) {
+    for (const char* applet :
+         {"sh", "sleep", "cat", "id", "grep", "env", "pwd", "true", "yes", "head", "echo",
+          "unshare", "readlink", "stat", "touch", "kill", "mount"}) {
       REQUIRE(link((bin + "/busybox").c_str(), (bin + "/" + applet).c_str()) == 0);
     }
     config.clear_command();
@@ -188,6 +189,48 @@ TEST_CASE("A privileged container runs with what this daemon has") {
       status.find(fmt::format("CapEff:\t{:016x}", container.defaults.host.bounding_capabilities)) !=
       std::string::npos);
   CHECK(container.Shell("unshare -m true; echo $?") == "0\n");
+}
+
+TEST_CASE("Mounts propagate as far as the CRI says, and no farther") {
+  const std::string name = GENERATE("runc", "crun");
+  INFO(name);
+  RealContainer container(name);
+  // The machine's own mounts may be private: shared ones of the test's own, gone with its tree.
+  for (const char* directory : {"private", "slave", "shared"}) {
+    const std::string path = container.root / directory;
+    REQUIRE(os::MakeDirs(path).ok());
+    REQUIRE(mount("tmpfs", path.c_str(), "tmpfs", 0, nullptr) == 0);
+    REQUIRE(mount(nullptr, path.c_str(), nullptr, MS_SHARED, nullptr) == 0);
+    for (const char* sub : {"/from-host", "/from-container"})
+      REQUIRE(os::MakeDirs(path + sub).ok());
+  }
+  container.AddMount("/private", container.root / "private");
+  container.AddMount("/slave", container.root / "slave")
+      .set_propagation(runtime::v1::PROPAGATION_HOST_TO_CONTAINER);
+  container.AddMount("/shared", container.root / "shared")
+      .set_propagation(runtime::v1::PROPAGATION_BIDIRECTIONAL);
+  container.security().mutable_capabilities()->add_add_capabilities("SYS_ADMIN");
+  container.Start();
+
+  const auto seen_on_host = [&container](const std::string& directory) {
+    const std::string mounted = container.root / directory + "/from-container";
+    const std::string script = fmt::format("mount -t tmpfs tmpfs /{}/from-container", directory);
+    REQUIRE(container.Shell(script).empty());
+    return os::ReadFile("/proc/self/mountinfo", MiB(4)).value().find(mounted) != std::string::npos;
+  };
+  CHECK_FALSE(seen_on_host("private"));
+  CHECK_FALSE(seen_on_host("slave"));
+  CHECK(seen_on_host("shared"));
+
+  const auto seen_in_container = [&container](const std::string& directory) {
+    const std::string path = container.root / directory + "/from-host";
+    REQUIRE(mount("tmpfs", path.c_str(), "tmpfs", 0, nullptr) == 0);
+    return container.Shell("cat /proc/self/mountinfo").find("/" + directory + "/from-host") !=
+           std::string::npos;
+  };
+  CHECK_FALSE(seen_in_container("private"));
+  CHECK(seen_in_container("slave"));
+  CHECK(seen_in_container("shared"));
 }
 
 TEST_CASE("ExecSync answers output and exit code, and ends with the command itself") {
