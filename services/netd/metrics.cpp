@@ -27,7 +27,8 @@ Metrics::Metrics(metrics::Registry& registry)
                                    "Attachments freed because no pod owned them")),
       rolled_back_(registry.AddCounter("crisp_netd_rolled_back_total",
                                        "Half-done attachments undone after a restart or a reboot")),
-      attachments_(registry.AddGauge("crisp_netd_attachments", "Pods with a network")) {}
+      attachments_(
+          registry.AddGauge("crisp_netd_attachments", "Pods with a network, whole or half done")) {}
 
 void Metrics::AttachDone(Code code, std::chrono::nanoseconds took,
                          std::chrono::nanoseconds plugins) {
@@ -49,6 +50,8 @@ void Metrics::DetachDone(Code code, std::chrono::nanoseconds took) {
 
 void Metrics::OrphanFreed() { orphans_.Add(); }
 void Metrics::RolledBack() { rolled_back_.Add(); }
+void Metrics::AttachmentRecorded() { attachments_.Add(1); }
+void Metrics::AttachmentForgotten() { attachments_.Add(-1); }
 void Metrics::AttachmentsAre(std::size_t count) { attachments_.Set(static_cast<double>(count)); }
 
 }  // namespace crisp::netd

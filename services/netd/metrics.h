@@ -18,7 +18,10 @@ class Metrics {
   void DetachDone(Code code, std::chrono::nanoseconds took);
   void OrphanFreed();
   void RolledBack();
+  /// At the start, as recorded; then one up or down.
   void AttachmentsAre(std::size_t count);
+  void AttachmentRecorded();
+  void AttachmentForgotten();
 
  private:
   metrics::Counter& attach_errors_;

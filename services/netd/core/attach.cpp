@@ -33,7 +33,9 @@ Networks::Networks(Config config, std::string boot_id, ConfSource& conf, Attachm
       metrics_(metrics),
       clock_(clock),
       plugins_(config_.bin_dirs) {
-  CountAttachments();
+  if (const Result<std::int64_t> count = store_.Count(); count.ok()) {
+    metrics_.AttachmentsAre(static_cast<std::size_t>(*count));
+  }
 }
 
 bool Networks::IsStale(const Attachment& attachment) const {
@@ -85,6 +87,7 @@ Result<PodNetwork> Networks::AttachNew(const CallContext& cc, const PodId& pod,
   attachment.created = clock_.Wall();
 
   CRISP_TRY(store_.Put(attachment));
+  metrics_.AttachmentRecorded();
   Cleanup undo([this, &cc, &attachment] {
     const Status undone = Undo(cc.Detached(config_.detach_timeout), attachment);
     log::IfError("undo a failed attachment", undone);
@@ -105,7 +108,6 @@ Result<PodNetwork> Networks::AttachNew(const CallContext& cc, const PodId& pod,
   PodNetwork network = CRISP_TRY(Describe(attachment).While("network '{}'", list->name));
   CRISP_TRY(store_.SetAttached(pod, attachment.result));
   undo.Dismiss();
-  CountAttachments();
   log::Info("pod attached", {{"pod", pod},
                              {"network", list->name},
                              {"ip", network.ips.empty() ? "" : network.ips[0]},
@@ -132,7 +134,7 @@ Status Networks::Undo(const CallContext& cc, const Attachment& attachment) {
   CRISP_TRY(deleted);
   CRISP_TRY(os::UnpinNamespace(config_.layout.NetnsPath(attachment.pod)));
   CRISP_TRY(store_.Remove(attachment.pod));
-  CountAttachments();
+  metrics_.AttachmentForgotten();
   log::Info(
       "pod detached",
       {{"pod", attachment.pod}, {"network", attachment.network}, {"request", cc.request_id()}});
@@ -217,12 +219,6 @@ Status Networks::RollBack(const CallContext& cc, const PodId& pod) {
   CRISP_TRY(Undo(cc, *attachment).While("roll back pod {}", pod.Short()));
   metrics_.RolledBack();
   return Status::Ok();
-}
-
-void Networks::CountAttachments() {
-  if (const Result<std::int64_t> count = store_.Count(); count.ok()) {
-    metrics_.AttachmentsAre(static_cast<std::size_t>(*count));
-  }
 }
 
 }  // namespace crisp::netd

@@ -82,7 +82,6 @@ class Networks {
   Status Undo(const CallContext& cc, const Attachment& attachment);
   Status RunDel(const CallContext& cc, const Attachment& attachment) const;
   Status UnpinStrays(const std::set<PodId>& live);
-  void CountAttachments();
 
   const Config config_;
   const std::string boot_id_;
