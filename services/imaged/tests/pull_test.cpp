@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <spawn.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -14,8 +15,10 @@
 
 #include "cri/v1/api.pb.h"
 #include "libs/archive/tests/tar_writer.h"
+#include "libs/base/cleanup.h"
 #include "libs/http/tests/raw_server.h"
 #include "libs/os/files.h"
+#include "libs/os/mount.h"
 #include "libs/testing/test_root.h"
 #include "services/imaged/core/gc.h"
 #include "services/imaged/core/images.h"
@@ -466,6 +469,63 @@ TEST_CASE("Snapshots are idempotent by owner, hold their layers and are freed wh
   CHECK(os::ListDir(node.layout.Snapshots())->empty());
   CHECK(*node.gc.EmptyTrash(Node::Call()));
   CHECK(os::ListDir(node.layout.Trash())->empty());
+}
+
+TEST_CASE("The kernel's overlay of a snapshot shows the image, deletions and all") {
+  LyingRegistry registry(TestImage::Make({{TarWriter()
+                                               .Dir("./", {.mode = 0751})
+                                               .Dir("etc/", {.mode = 0700, .uid = 9})
+                                               .File("etc/gone", "x")
+                                               .File("etc/kept", "low")
+                                               .Dir("opaque/")
+                                               .File("opaque/old", "x")
+                                               .File("was-file", "x")
+                                               .Dir("was-dir/")
+                                               .File("was-dir/in", "x")
+                                               .Done(),
+                                           Pack::kGzip},
+                                          {TarWriter()
+                                               .File("etc/.wh.gone", "")
+                                               .File("etc/added", "high")
+                                               .Dir("opaque/")
+                                               .File("opaque/.wh..wh..opq", "")
+                                               .File("opaque/new", "n")
+                                               .Dir("was-file/")
+                                               .File("was-file/in", "n")
+                                               .File(".wh.was-dir", "")
+                                               .File("was-dir", "n")
+                                               .HardLink("linked", "etc/kept")
+                                               .Done(),
+                                           Pack::kZstd}}));
+  Node node;
+  REQUIRE(node.Pull(registry.Name()).status().message() == "");
+  const auto snapshot = node.snapshots.Prepare(Node::Call(), OwnerId("c1"), registry.Name());
+  REQUIRE(snapshot.ok());
+  const std::string rootfs = node.root / "rootfs";
+  REQUIRE(os::MakeDirs(rootfs).ok());
+  const OverlayMount& mount = snapshot->mount;
+  const os::Overlay overlay{mount.lower_dirs, mount.upper_dir, mount.work_dir, mount.options};
+  for (int round = 0; round < 2; ++round) {  // a second mount of a volatile upper, as after a crash
+    REQUIRE(node.snapshots.Prepare(Node::Call(), OwnerId("c1"), registry.Name()).ok());
+    REQUIRE(os::MountOverlay(overlay, rootfs).message() == "");
+    const Cleanup unmount([&rootfs] { CHECK(os::Unmount(rootfs, os::UnmountHow::kNormal).ok()); });
+    const auto list = [&rootfs](const std::string& path) {
+      return os::ListDir(rootfs + "/" + path).value_or({});
+    };
+    CHECK(list("etc") == std::vector<std::string>{"added", "kept"});
+    CHECK(list("opaque") == std::vector<std::string>{"new"});
+    CHECK(list("was-file") == std::vector<std::string>{"in"});
+    CHECK(os::ReadFile(rootfs + "/was-dir").value_or("") == "n");
+    CHECK(os::ReadFile(rootfs + "/linked").value_or("") == "low");
+    struct stat info {};
+    REQUIRE(::stat(rootfs.c_str(), &info) == 0);
+    CHECK((info.st_mode & 07777U) == 0751);
+    REQUIRE(::stat((rootfs + "/etc").c_str(), &info) == 0);
+    CHECK((info.st_mode & 07777U) == 0700);
+    CHECK(info.st_uid == 9);
+    CHECK(os::WriteFile(rootfs + "/written", "w").ok());
+  }
+  CHECK(node.snapshots.Release(Node::Call(), OwnerId("c1")).ok());
 }
 
 TEST_CASE("What an interrupted pull or release left is garbage at the next start") {
