@@ -1,0 +1,254 @@
+#include "services/crispctl/client.h"
+
+#include <grpcpp/grpcpp.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+#include "cri/v1/api.grpc.pb.h"
+#include "crisp/daemon/v1/daemon.grpc.pb.h"
+#include "crisp/imaged/v1/imaged.grpc.pb.h"
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+#include "libs/os/unique_fd.h"
+#include "libs/rpc/peer.h"
+
+namespace crisp::ctl {
+namespace {
+
+using runtime::v1::ImageService;
+using runtime::v1::RuntimeService;
+
+constexpr std::chrono::minutes kCall{2};
+constexpr std::chrono::minutes kLongCall{5};
+
+/// Connects once to see why not.
+Status Probe(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) {
+    return InvalidArgument("{}: too long for a unix socket (at most {} characters)", path,
+                           sizeof(address.sun_path) - 1);
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const os::UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd.valid()) return Status::Errno(errno, "socket");
+  // The sockets API takes every kind of address as this one.
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
+    return Status::Ok();
+  }
+  constexpr std::string_view kStart =
+      "start it with 'systemctl start crisp.target', or name its socket with --socket";
+  switch (errno) {
+    case ENOENT: return Unavailable("is crisp running? There is no socket at {}: {}", path, kStart);
+    case ECONNREFUSED:
+      return Unavailable("is crisp running? Nobody listens on {}: {}", path, kStart);
+    case EACCES:
+    case EPERM:
+      return PermissionDenied("{} may not be opened by this user: try again as root", path);
+    default: return Status::Errno(errno, "connect to {}", path);
+  }
+}
+
+std::string PathOf(const std::string& endpoint) {
+  for (const std::string_view scheme : {"unix://", "unix:"}) {
+    if (endpoint.starts_with(scheme)) return endpoint.substr(scheme.size());
+  }
+  return endpoint;
+}
+
+}  // namespace
+
+Result<Endpoint> FindEndpoint(const std::string& socket_flag, const std::string& config_flag) {
+  std::string socket = socket_flag;
+  if (const char* from = std::getenv("CRISP_ENDPOINT"); socket.empty() && from != nullptr) {
+    socket = from;
+  }
+  Endpoint endpoint;
+  if (!socket.empty()) {
+    endpoint.socket = PathOf(socket);
+    // Usually the CRI socket is where the daemons' directories are.
+    const std::string beside = std::filesystem::path(endpoint.socket).parent_path();
+    if (config_flag.empty() && os::IsDirectory(beside + "/rund")) {
+      endpoint.run_root = beside;
+      return endpoint;
+    }
+  }
+  const settings::Settings settings = CRISP_TRY(
+      settings::Load(config_flag.empty() ? std::string(settings::kDefaultPath) : config_flag));
+  if (endpoint.socket.empty()) endpoint.socket = settings.crid.socket;
+  endpoint.run_root = settings.run_root;
+  return endpoint;
+}
+
+struct Client::Impl {
+  explicit Impl(const std::string& socket)
+      : peer("crisp", socket, std::chrono::seconds(1)),
+        runtime(RuntimeService::NewStub(peer.channel())),
+        image(ImageService::NewStub(peer.channel())) {}
+
+  template <typename Stub, typename Req, typename Resp>
+  Result<Resp> Call(Stub& stub,
+                    grpc::Status (Stub::*method)(grpc::ClientContext*, const Req&, Resp*),
+                    const Req& request, std::chrono::nanoseconds timeout = kCall) {
+    return rpc::Call(CallContext::Background(timeout, "crispctl"), peer, stub, method, request,
+                     {.idempotent = false});
+  }
+
+  rpc::Peer peer;
+  std::unique_ptr<RuntimeService::Stub> runtime;
+  std::unique_ptr<ImageService::Stub> image;
+};
+
+Client::Client(Endpoint endpoint)
+    : endpoint_(std::move(endpoint)), impl_(std::make_unique<Impl>(endpoint_.socket)) {}
+Client::~Client() = default;
+
+Status Client::Reach() const { return Probe(endpoint_.socket); }
+
+Result<runtime::v1::VersionResponse> Client::Version() {
+  return impl_->Call(*impl_->runtime, &RuntimeService::Stub::Version,
+                     runtime::v1::VersionRequest());
+}
+
+Result<runtime::v1::StatusResponse> Client::NodeStatus(bool verbose) {
+  runtime::v1::StatusRequest request;
+  request.set_verbose(verbose);
+  return impl_->Call(*impl_->runtime, &RuntimeService::Stub::Status, request);
+}
+
+Result<runtime::v1::ListImagesResponse> Client::ListImages() {
+  return impl_->Call(*impl_->image, &ImageService::Stub::ListImages,
+                     runtime::v1::ListImagesRequest());
+}
+
+Result<runtime::v1::ImageStatusResponse> Client::ImageStatus(const std::string& image) {
+  runtime::v1::ImageStatusRequest request;
+  request.mutable_image()->set_image(image);
+  return impl_->Call(*impl_->image, &ImageService::Stub::ImageStatus, request);
+}
+
+Status Client::RemoveImage(const std::string& image) {
+  runtime::v1::RemoveImageRequest request;
+  request.mutable_image()->set_image(image);
+  return impl_->Call(*impl_->image, &ImageService::Stub::RemoveImage, request).status();
+}
+
+Result<std::string> Client::Pull(
+    const std::string& image, const runtime::v1::AuthConfig& auth,
+    const std::function<void(const imaged::v1::PullEvent&)>& progress) {
+  runtime::v1::PullImageRequest request;
+  request.mutable_image()->set_image(image);
+  if (auth.ByteSizeLong() > 0) *request.mutable_auth() = auth;
+  const std::string own = endpoint_.run_root + "/imaged/1.sock";
+  if (Probe(own).ok()) {
+    const auto stub = imaged::v1::Pulls::NewStub(rpc::Connect(own));
+    grpc::ClientContext context;
+    const auto stream = stub->Pull(&context, request);
+    imaged::v1::PullEvent event;
+    std::string image_ref;
+    while (stream->Read(&event)) {
+      if (!event.image_ref().empty()) image_ref = event.image_ref();
+      progress(event);
+    }
+    CRISP_TRY(rpc::FromGrpc(stream->Finish()));
+    return image_ref;
+  }
+  auto answer = CRISP_TRY(
+      impl_->Call(*impl_->image, &ImageService::Stub::PullImage, request, std::chrono::hours(24)));
+  return answer.image_ref();
+}
+
+Result<runtime::v1::ListPodSandboxResponse> Client::ListPods() {
+  return impl_->Call(*impl_->runtime, &RuntimeService::Stub::ListPodSandbox,
+                     runtime::v1::ListPodSandboxRequest());
+}
+
+Result<std::string> Client::RunPod(const runtime::v1::PodSandboxConfig& config,
+                                   const std::string& handler) {
+  runtime::v1::RunPodSandboxRequest request;
+  *request.mutable_config() = config;
+  request.set_runtime_handler(handler);
+  auto answer = CRISP_TRY(
+      impl_->Call(*impl_->runtime, &RuntimeService::Stub::RunPodSandbox, request, kLongCall));
+  return answer.pod_sandbox_id();
+}
+
+Status Client::StopPod(const std::string& id) {
+  runtime::v1::StopPodSandboxRequest request;
+  request.set_pod_sandbox_id(id);
+  return impl_->Call(*impl_->runtime, &RuntimeService::Stub::StopPodSandbox, request, kLongCall)
+      .status();
+}
+
+Status Client::RemovePod(const std::string& id) {
+  runtime::v1::RemovePodSandboxRequest request;
+  request.set_pod_sandbox_id(id);
+  return impl_->Call(*impl_->runtime, &RuntimeService::Stub::RemovePodSandbox, request, kLongCall)
+      .status();
+}
+
+Result<runtime::v1::ListContainersResponse> Client::ListContainers() {
+  return impl_->Call(*impl_->runtime, &RuntimeService::Stub::ListContainers,
+                     runtime::v1::ListContainersRequest());
+}
+
+Result<std::string> Client::CreateContainer(const runtime::v1::CreateContainerRequest& request) {
+  auto answer = CRISP_TRY(
+      impl_->Call(*impl_->runtime, &RuntimeService::Stub::CreateContainer, request, kLongCall));
+  return answer.container_id();
+}
+
+Status Client::StartContainer(const std::string& id) {
+  runtime::v1::StartContainerRequest request;
+  request.set_container_id(id);
+  return impl_->Call(*impl_->runtime, &RuntimeService::Stub::StartContainer, request).status();
+}
+
+Status Client::StopContainer(const std::string& id, std::chrono::seconds grace) {
+  runtime::v1::StopContainerRequest request;
+  request.set_container_id(id);
+  request.set_timeout(grace.count());
+  return impl_->Call(*impl_->runtime, &RuntimeService::Stub::StopContainer, request, grace + kCall)
+      .status();
+}
+
+Status Client::RemoveContainer(const std::string& id) {
+  runtime::v1::RemoveContainerRequest request;
+  request.set_container_id(id);
+  return impl_->Call(*impl_->runtime, &RuntimeService::Stub::RemoveContainer, request).status();
+}
+
+Result<runtime::v1::ContainerStatusResponse> Client::ContainerStatus(const std::string& id,
+                                                                     bool verbose) {
+  runtime::v1::ContainerStatusRequest request;
+  request.set_container_id(id);
+  request.set_verbose(verbose);
+  return impl_->Call(*impl_->runtime, &RuntimeService::Stub::ContainerStatus, request);
+}
+
+Result<runtime::v1::ExecSyncResponse> Client::ExecSync(const std::string& id,
+                                                       const std::vector<std::string>& command,
+                                                       std::chrono::seconds timeout) {
+  runtime::v1::ExecSyncRequest request;
+  request.set_container_id(id);
+  for (const std::string& word : command) request.add_cmd(word);
+  request.set_timeout(timeout.count());
+  const std::chrono::nanoseconds limit =
+      timeout.count() > 0 ? timeout + kCall : std::chrono::nanoseconds(std::chrono::hours(24));
+  return impl_->Call(*impl_->runtime, &RuntimeService::Stub::ExecSync, request, limit);
+}
+
+Result<daemon::v1::InfoResponse> Client::Info(const std::string& socket) {
+  CRISP_TRY(Probe(socket));
+  const rpc::Peer peer("the daemon", socket, std::chrono::seconds(1));
+  return rpc::Call(CallContext::Background(std::chrono::seconds(3), "crispctl"), peer,
+                   *daemon::v1::Daemon::NewStub(peer.channel()), &daemon::v1::Daemon::Stub::Info,
+                   daemon::v1::InfoRequest());
+}
+
+}  // namespace crisp::ctl

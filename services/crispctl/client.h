@@ -1,0 +1,70 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cri/v1/api.pb.h"
+#include "crisp/daemon/v1/daemon.pb.h"
+#include "crisp/imaged/v1/imaged.pb.h"
+#include "libs/base/result.h"
+#include "libs/settings/settings.h"
+
+namespace crisp::ctl {
+
+/// Where crisp is: what --socket, CRISP_ENDPOINT and --config say, in this order.
+struct Endpoint {
+  std::string socket;    // the CRI's
+  std::string run_root;  // the daemons' own sockets are below it
+};
+/// `socket_flag` and `config_flag` may be empty. Takes "unix:///path" too.
+Result<Endpoint> FindEndpoint(const std::string& socket_flag, const std::string& config_flag);
+
+/// CRI calls, one after the other, on crisp's socket. Failures are one sentence for a person.
+class Client {
+ public:
+  explicit Client(Endpoint endpoint);
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+  ~Client();
+
+  const Endpoint& endpoint() const { return endpoint_; }
+  /// kUnavailable with what to do about it when nobody serves the CRI socket.
+  Status Reach() const;
+
+  Result<runtime::v1::VersionResponse> Version();
+  Result<runtime::v1::StatusResponse> NodeStatus(bool verbose);
+  Result<runtime::v1::ListImagesResponse> ListImages();
+  Result<runtime::v1::ImageStatusResponse> ImageStatus(const std::string& image);
+  Status RemoveImage(const std::string& image);
+  /// With what the layers do meanwhile, from imaged itself where its socket is there.
+  Result<std::string> Pull(const std::string& image, const runtime::v1::AuthConfig& auth,
+                           const std::function<void(const imaged::v1::PullEvent&)>& progress);
+  Result<runtime::v1::ListPodSandboxResponse> ListPods();
+  Result<std::string> RunPod(const runtime::v1::PodSandboxConfig& config,
+                             const std::string& handler);
+  Status StopPod(const std::string& id);
+  Status RemovePod(const std::string& id);
+  Result<runtime::v1::ListContainersResponse> ListContainers();
+  Result<std::string> CreateContainer(const runtime::v1::CreateContainerRequest& request);
+  Status StartContainer(const std::string& id);
+  Status StopContainer(const std::string& id, std::chrono::seconds grace);
+  Status RemoveContainer(const std::string& id);
+  Result<runtime::v1::ContainerStatusResponse> ContainerStatus(const std::string& id,
+                                                               bool verbose = false);
+  Result<runtime::v1::ExecSyncResponse> ExecSync(const std::string& id,
+                                                 const std::vector<std::string>& command,
+                                                 std::chrono::seconds timeout);
+
+  /// A daemon's own words. kUnavailable: its socket is dead.
+  static Result<daemon::v1::InfoResponse> Info(const std::string& socket);
+
+ private:
+  struct Impl;
+  Endpoint endpoint_;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace crisp::ctl

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "libs/base/result.h"
+#include "services/crispctl/client.h"
+
+namespace CLI {
+class App;
+}
+
+namespace crisp::ctl {
+
+// Exit codes; run and exec end with the code of what they ran.
+inline constexpr int kDone = 0;
+inline constexpr int kFailed = 1;
+inline constexpr int kWrongUse = 2;
+inline constexpr int kNotReached = 3;
+/// run and exec: crisp failed, not the command (as other tools of this kind have it).
+inline constexpr int kNotRun = 125;
+
+/// What is before the verb on the command line, and what the verb ended with.
+struct Shared {
+  std::string socket;
+  std::string config;
+  std::string output = "table";
+  int exit_code = kDone;
+
+  bool json() const { return output == "json"; }
+};
+
+/// A client whose socket is served.
+Result<std::unique_ptr<Client>> Connect(const Shared& shared);
+/// Says what failed; the exit code for it.
+int Tell(const Status& status);
+/// Runs `verb` with a client and keeps its exit code.
+void WithClient(Shared& shared, const std::function<Result<int>(Client&)>& verb,
+                int failed = kFailed);
+
+// Each adds its verbs to the program.
+void AddNodeCommands(CLI::App& app, Shared& shared);     // status, version, config
+void AddImageCommands(CLI::App& app, Shared& shared);    // pull, images, rmi
+void AddRunCommand(CLI::App& app, Shared& shared);       // run
+void AddListCommands(CLI::App& app, Shared& shared);     // ps, pods, inspect
+void AddEndCommands(CLI::App& app, Shared& shared);      // stop, rm, rmp
+void AddProcessCommands(CLI::App& app, Shared& shared);  // logs, exec
+
+/// Pulls with a progress display; the image's id.
+Result<std::string> PullShown(Client& client, const std::string& image,
+                              const runtime::v1::AuthConfig& auth, bool quiet);
+
+/// The container of a full id, an id's unique prefix or a name. kNotFound says what to do.
+Result<runtime::v1::Container> FindContainer(Client& client, const std::string& text);
+Result<runtime::v1::PodSandbox> FindPod(Client& client, const std::string& text);
+
+/// "run" keeps the logs of its pods below this directory, and forgets them with the pod.
+std::string RunLogRoot(const Endpoint& endpoint);
+void ForgetRunLogs(const Endpoint& endpoint, const runtime::v1::PodSandbox& pod);
+
+}  // namespace crisp::ctl

@@ -1,0 +1,87 @@
+#include <unistd.h>
+
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+#include "services/crispctl/commands/commands.h"
+#include "services/crispctl/output.h"
+
+namespace crisp::ctl {
+namespace {
+
+/// One of `items` by full id, then by unique prefix, then by name.
+template <typename Items>
+auto Find(const Items& items, const std::string& text, std::string_view noun,
+          std::string_view lister) -> Result<std::decay_t<decltype(*items.begin())>> {
+  std::vector<decltype(&*items.begin())> matches;
+  for (const auto& item : items) {
+    if (item.id() == text) return item;
+    if (!text.empty() && item.id().starts_with(text)) matches.push_back(&item);
+  }
+  if (matches.empty()) {
+    for (const auto& item : items) {
+      if (item.metadata().name() == text) matches.push_back(&item);
+    }
+  }
+  if (matches.size() == 1) return *matches.front();
+  if (matches.empty()) {
+    return NotFound("no {} has the id or the name '{}': 'crispctl {}' shows them all", noun, text,
+                    lister);
+  }
+  return InvalidArgument("'{}' means {} {}s, {} and {} among them: give more of the id", text,
+                         matches.size(), noun, ShortId(matches[0]->id()),
+                         ShortId(matches[1]->id()));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Client>> Connect(const Shared& shared) {
+  auto client = std::make_unique<Client>(CRISP_TRY(FindEndpoint(shared.socket, shared.config)));
+  CRISP_TRY(client->Reach());
+  return client;
+}
+
+int Tell(const Status& status) {
+  Complain(status.message());
+  return status.code() == Code::kUnavailable || status.code() == Code::kPermissionDenied
+             ? kNotReached
+             : kFailed;
+}
+
+void WithClient(Shared& shared, const std::function<Result<int>(Client&)>& verb, int failed) {
+  auto client = Connect(shared);
+  if (!client.ok()) {
+    const int code = Tell(client.status());
+    shared.exit_code = failed == kFailed ? code : failed;
+    return;
+  }
+  const auto done = verb(**client);
+  if (done.ok()) {
+    shared.exit_code = *done;
+  } else {
+    const int code = Tell(done.status());
+    shared.exit_code = failed == kFailed ? code : failed;
+  }
+}
+
+Result<runtime::v1::Container> FindContainer(Client& client, const std::string& text) {
+  const auto list = CRISP_TRY(client.ListContainers());
+  return Find(list.containers(), text, "container", "ps -a");
+}
+
+Result<runtime::v1::PodSandbox> FindPod(Client& client, const std::string& text) {
+  const auto list = CRISP_TRY(client.ListPods());
+  return Find(list.items(), text, "pod", "pods");
+}
+
+std::string RunLogRoot(const Endpoint& endpoint) { return endpoint.run_root + "/crispctl"; }
+
+void ForgetRunLogs(const Endpoint& endpoint, const runtime::v1::PodSandbox& pod) {
+  if (pod.metadata().namespace_() != "crispctl") return;
+  const std::string& uid = pod.metadata().uid();
+  if (uid.empty() || uid.find_first_not_of("0123456789abcdef") != std::string::npos) return;
+  if (Status gone = os::RemoveTree(RunLogRoot(endpoint) + "/" + uid); !gone.ok()) {
+    Complain("the logs of the pod stay: " + gone.message());
+  }
+}
+
+}  // namespace crisp::ctl

@@ -1,0 +1,110 @@
+#include <CLI/CLI.hpp>
+
+#include "libs/base/try.h"
+#include "services/crispctl/commands/commands.h"
+#include "services/crispctl/output.h"
+
+namespace crisp::ctl {
+namespace {
+
+struct Args {
+  std::vector<std::string> ids;
+  std::int64_t grace = 10;
+  bool force = false;
+  bool all = false;
+};
+
+Status StopOne(Client& client, const Args& args, const std::string& text) {
+  auto container = FindContainer(client, text);
+  if (container.ok()) {
+    return client.StopContainer(container->id(), std::chrono::seconds(args.grace));
+  }
+  if (auto pod = FindPod(client, text); pod.ok()) return client.StopPod(pod->id());
+  return container.status();
+}
+
+Status RemovePod(Client& client, const runtime::v1::PodSandbox& pod) {
+  CRISP_TRY(client.StopPod(pod.id()));
+  CRISP_TRY(client.RemovePod(pod.id()));
+  ForgetRunLogs(client.endpoint(), pod);
+  return Status::Ok();
+}
+
+Status RemoveOne(Client& client, const Args& args, const std::string& text) {
+  auto container = FindContainer(client, text);
+  if (!container.ok()) {
+    auto pod = FindPod(client, text);
+    if (!pod.ok()) return container.status();
+    if (!args.force && pod->state() == runtime::v1::SANDBOX_READY) {
+      return FailedPrecondition("pod {} is ready: stop it first, or use -f", text);
+    }
+    return RemovePod(client, *pod);
+  }
+  if (!args.force && container->state() == runtime::v1::CONTAINER_RUNNING) {
+    return FailedPrecondition("container {} runs: stop it first, or use -f", text);
+  }
+  return client.RemoveContainer(container->id());
+}
+
+/// Each of them, whatever became of those before it.
+int ForEach(const std::vector<std::string>& ids,
+            const std::function<Status(const std::string&)>& fn) {
+  int code = kDone;
+  for (const std::string& id : ids) {
+    if (Status done = fn(id); !done.ok()) {
+      code = Tell(done);
+    } else {
+      Print(id);
+    }
+  }
+  return code;
+}
+
+}  // namespace
+
+void AddEndCommands(CLI::App& app, Shared& shared) {
+  auto stop_args = std::make_shared<Args>();
+  CLI::App* stop = app.add_subcommand("stop", "Stop containers, or pods");
+  stop->add_option("ID", stop_args->ids, "Ids or names")->required();
+  stop->add_option("-t,--time", stop_args->grace, "Seconds from the stop signal to SIGKILL")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{86'400}))
+      ->capture_default_str();
+  stop->callback([&shared, stop_args] {
+    WithClient(shared, [&](Client& client) -> Result<int> {
+      return ForEach(stop_args->ids,
+                     [&](const std::string& id) { return StopOne(client, *stop_args, id); });
+    });
+  });
+
+  auto rm_args = std::make_shared<Args>();
+  CLI::App* rm = app.add_subcommand("rm", "Remove containers, or pods with all that is in them");
+  rm->add_option("ID", rm_args->ids, "Ids or names")->required();
+  rm->add_flag("-f,--force", rm_args->force, "Also what runs: it is killed");
+  rm->callback([&shared, rm_args] {
+    WithClient(shared, [&](Client& client) -> Result<int> {
+      return ForEach(rm_args->ids,
+                     [&](const std::string& id) { return RemoveOne(client, *rm_args, id); });
+    });
+  });
+
+  auto rmp_args = std::make_shared<Args>();
+  CLI::App* rmp = app.add_subcommand("rmp", "Stop and remove pods with all that is in them");
+  rmp->add_option("POD", rmp_args->ids, "Ids or names");
+  rmp->add_flag("-a,--all", rmp_args->all, "All pods of the node");
+  rmp->callback([&shared, rmp_args] {
+    WithClient(shared, [&](Client& client) -> Result<int> {
+      std::vector<std::string> ids = rmp_args->ids;
+      if (rmp_args->all) {
+        const auto list = CRISP_TRY(client.ListPods());
+        for (const auto& pod : list.items()) ids.push_back(pod.id());
+      } else if (ids.empty()) {
+        return InvalidArgument("which pods? Give ids or names, or --all");
+      }
+      return ForEach(ids, [&](const std::string& id) -> Status {
+        return RemovePod(client, CRISP_TRY(FindPod(client, id)));
+      });
+    });
+  });
+}
+
+}  // namespace crisp::ctl
