@@ -1,0 +1,55 @@
+#pragma once
+
+#include <string>
+
+#include "libs/base/ids.h"
+
+namespace crisp::rund {
+
+/// Where one instance of rund keeps what.
+///
+///     <state_root>/rund/<instance>/            survives a reboot
+///       lock                                   held by the running instance
+///       records.db                             pods and containers (store/records.h)
+///       volumes/<container>/                   directories of the image's VOLUMEs
+///     <run_root>/rund/<instance>/              gone after a reboot (tmpfs)
+///       exits/<container>                      exit code, by conmon's rename
+///       runtimes/<name>/                       the OCI runtime's own state
+///       seccomp/                               compiled filters
+///       pods/<pod>/                            ipc uts (pinned namespaces), shm/ (tmpfs),
+///                                              resolv.conf hosts hostname
+///       containers/<container>/                the bundle: config.json rootfs/ (mounts), and
+///                                              conmon's pid conmon.pid attach ctl winsz exit oom
+struct Layout {
+  std::string state_dir;
+  std::string run_dir;
+
+  static Layout Make(const std::string& state_root, const std::string& run_root,
+                     const std::string& instance);
+
+  std::string LockPath() const { return state_dir + "/lock"; }
+  std::string DatabasePath() const { return state_dir + "/records.db"; }
+  std::string VolumesDir() const { return state_dir + "/volumes"; }
+  std::string VolumesOf(const ContainerId& id) const { return VolumesDir() + "/" + id.str(); }
+
+  std::string ExitsDir() const { return run_dir + "/exits"; }
+  std::string ExitPath(const ContainerId& id) const { return ExitsDir() + "/" + id.str(); }
+  std::string RuntimesDir() const { return run_dir + "/runtimes"; }
+  std::string SeccompDir() const { return run_dir + "/seccomp"; }
+
+  std::string PodsDir() const { return run_dir + "/pods"; }
+  std::string PodDir(const PodId& id) const { return PodsDir() + "/" + id.str(); }
+  std::string IpcPath(const PodId& id) const { return PodDir(id) + "/ipc"; }
+  std::string UtsPath(const PodId& id) const { return PodDir(id) + "/uts"; }
+  std::string ShmDir(const PodId& id) const { return PodDir(id) + "/shm"; }
+  std::string ResolvConfPath(const PodId& id) const { return PodDir(id) + "/resolv.conf"; }
+  std::string HostsPath(const PodId& id) const { return PodDir(id) + "/hosts"; }
+  std::string HostnamePath(const PodId& id) const { return PodDir(id) + "/hostname"; }
+
+  std::string ContainersDir() const { return run_dir + "/containers"; }
+  std::string Bundle(const ContainerId& id) const { return ContainersDir() + "/" + id.str(); }
+  std::string Rootfs(const ContainerId& id) const { return Bundle(id) + "/rootfs"; }
+  std::string SpecPath(const ContainerId& id) const { return Bundle(id) + "/config.json"; }
+};
+
+}  // namespace crisp::rund
