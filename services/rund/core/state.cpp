@@ -184,7 +184,7 @@ std::uint64_t State::Publish(v1::WatchEvent event, const std::function<void()>& 
     apply();
     seq = ++seq_;
     shared->set_seq(seq);
-    for (const auto& [subscription, tell] : subscribers_) tell(shared);
+    if (listener_) listener_(shared);
   }
   changed_.notify_all();
   return seq;
@@ -213,31 +213,19 @@ std::int64_t State::NextTimestamp() {
   return last_timestamp_;
 }
 
-std::uint64_t State::Subscribe(Tell tell) {
+void State::SetListener(Tell tell) {
   const std::lock_guard lock(view_);
-  tell(SnapshotLocked());
-  const std::uint64_t subscription = next_subscription_++;
-  subscribers_.emplace(subscription, std::move(tell));
-  return subscription;
+  listener_ = std::move(tell);
 }
 
-void State::Unsubscribe(std::uint64_t subscription) {
+void State::WithSnapshot(const std::function<void(const EventRef&)>& take) const {
   const std::lock_guard lock(view_);
-  subscribers_.erase(subscription);
-}
-
-EventRef State::Snapshot() const {
-  const std::lock_guard lock(view_);
-  return SnapshotLocked();
-}
-
-EventRef State::SnapshotLocked() const {
   auto event = std::make_shared<v1::WatchEvent>();
   event->set_seq(seq_);
   event->set_snapshot(true);
   for (const auto& [id, pod] : pods_) *event->add_pods() = EntryOf(*pod);
   for (const auto& [id, container] : containers_) *event->add_containers() = EntryOf(*container);
-  return event;
+  take(event);
 }
 
 }  // namespace crisp::rund

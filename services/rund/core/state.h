@@ -74,19 +74,18 @@ class State {
   /// Wall time in nanoseconds, never the same twice.
   std::int64_t NextTimestamp();
 
-  /// `tell` gets one event with everything in it, at once, then each change, in order. It is called
-  /// under a lock: it may only put the event somewhere.
+  /// `tell` gets each change from now on, in order. Called under a lock: it may only put the event
+  /// somewhere. One listener; null = none.
   using Tell = std::function<void(const EventRef&)>;
-  std::uint64_t Subscribe(Tell tell);
-  void Unsubscribe(std::uint64_t subscription);
-  /// An event as a new subscriber gets it, for one that fell behind.
-  EventRef Snapshot() const;
+  void SetListener(Tell tell);
+  /// Hands `take` one event with everything in it, as it is between two changes: what the listener
+  /// hears next follows on it without a gap. Under the same lock.
+  void WithSnapshot(const std::function<void(const EventRef&)>& take) const;
 
   Records& records() { return records_; }  // for start-up only
 
  private:
   State(Records records, Clock& clock) : records_(std::move(records)), clock_(clock) {}
-  EventRef SnapshotLocked() const;
   std::uint64_t Publish(v1::WatchEvent event, const std::function<void()>& apply);
   std::uint64_t ShowPod(const PodRef& pod);
   std::uint64_t ShowContainer(const ContainerRef& container);
@@ -100,8 +99,7 @@ class State {
   std::condition_variable_any changed_;
   std::unordered_map<std::string, PodRef> pods_;
   std::unordered_map<std::string, ContainerRef> containers_;
-  std::map<std::uint64_t, Tell> subscribers_;
-  std::uint64_t next_subscription_ = 1;
+  Tell listener_;
   std::uint64_t seq_ = 0;
   std::int64_t last_timestamp_ = 0;
 };

@@ -1,0 +1,75 @@
+#include "services/rund/config.h"
+
+#include <charconv>
+#include <string_view>
+
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+
+namespace crisp::rund {
+namespace {
+
+Result<std::uint64_t> ParseNumber(std::string_view text, const std::string& where) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    return InvalidArgument("rund.default_ulimits: '{}' is not name=soft:hard", where);
+  }
+  return value;
+}
+
+// "nofile=1024:2048", or one number for both.
+Result<Ulimit> ParseUlimit(const std::string& text) {
+  const auto equals = text.find('=');
+  if (equals == 0 || equals == std::string::npos) {
+    return InvalidArgument("rund.default_ulimits: '{}' is not name=soft:hard", text);
+  }
+  const std::string_view limits = std::string_view(text).substr(equals + 1);
+  const auto colon = limits.find(':');
+  Ulimit limit;
+  limit.name = text.substr(0, equals);
+  limit.soft = CRISP_TRY(ParseNumber(limits.substr(0, colon), text));
+  limit.hard = colon == limits.npos ? limit.soft
+                                    : CRISP_TRY(ParseNumber(limits.substr(colon + 1), text));
+  return limit;
+}
+
+// Beside our own program (a build tree, a bundle), else where packages put it.
+std::string FindPause(const std::string& configured) {
+  if (!configured.empty()) return configured;
+  const auto self = os::ReadLink("/proc/self/exe");
+  if (self.ok()) {
+    const std::string beside = self->substr(0, self->rfind('/')) + "/crisp-pause";
+    if (os::Exists(beside)) return beside;
+  }
+  return "/usr/libexec/crisp/crisp-pause";
+}
+
+}  // namespace
+
+Result<Config> Config::From(const settings::Settings& settings, const std::string& instance) {
+  const settings::Rund& rund = settings.rund;
+  Config config;
+  config.layout = Layout::Make(settings.state_root, settings.run_root, instance);
+  config.conmon = rund.conmon;
+  config.pause = FindPause(rund.pause);
+  config.default_runtime = rund.default_runtime;
+  for (const auto& [name, runtime] : rund.runtimes) {
+    config.runtimes[name] = {runtime.path, CRISP_TRY(settings.RuntimeRoot(name, instance))};
+  }
+  if (!config.runtimes.contains(config.default_runtime)) {
+    return InvalidArgument("rund.default_runtime: '{}' is none of rund.runtimes",
+                           config.default_runtime);
+  }
+  config.systemd_cgroups = rund.cgroup_driver == "systemd";
+  config.abandoned_grace = rund.abandoned_grace;
+  config.runtime_timeout = rund.runtime_timeout;
+  config.capabilities = rund.default_capabilities;
+  for (const std::string& text : rund.default_ulimits) {
+    config.ulimits.push_back(CRISP_TRY(ParseUlimit(text)));
+  }
+  config.seccomp_profile = rund.seccomp_profile;
+  return config;
+}
+
+}  // namespace crisp::rund

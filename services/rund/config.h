@@ -1,0 +1,39 @@
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "libs/base/result.h"
+#include "libs/settings/settings.h"
+#include "services/rund/spec/builder.h"
+#include "services/rund/store/layout.h"
+
+namespace crisp::rund {
+
+struct RuntimeConfig {
+  std::string path;
+  std::string root;
+};
+
+/// What one instance of rund needs to know, from the settings of the node.
+struct Config {
+  Layout layout;
+  std::string conmon;
+  std::string pause;
+  std::string default_runtime;
+  std::map<std::string, RuntimeConfig> runtimes;
+  bool systemd_cgroups = false;
+  std::chrono::seconds abandoned_grace{120};
+  /// For one call of a runtime, or the whole of a create.
+  std::chrono::seconds runtime_timeout{120};
+  std::vector<std::string> capabilities;
+  std::vector<Ulimit> ulimits;
+  std::string seccomp_profile;
+
+  /// kInvalidArgument names the key.
+  static Result<Config> From(const settings::Settings& settings, const std::string& instance);
+};
+
+}  // namespace crisp::rund

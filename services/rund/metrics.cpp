@@ -1,0 +1,48 @@
+#include "services/rund/metrics.h"
+
+namespace crisp::rund {
+
+Metrics::Metrics(metrics::Registry& r)
+    : pods_started_(r.AddCounter("crisp_rund_pods_started_total", "Pods that became ready.")),
+      pods_failed_(r.AddCounter("crisp_rund_pod_failures_total", "Pods that could not be started.")),
+      create_seconds_(r.AddHistogram("crisp_rund_container_create_seconds",
+                                     "Bundle, mounts, monitor and the runtime's create.",
+                                     metrics::LatencyBuckets())),
+      creates_failed_(r.AddCounter("crisp_rund_container_create_failures_total",
+                                   "Containers that could not be created.")),
+      start_seconds_(r.AddHistogram("crisp_rund_container_start_seconds", "The runtime's start.",
+                                    metrics::LatencyBuckets())),
+      starts_failed_(r.AddCounter("crisp_rund_container_start_failures_total",
+                                  "Containers that could not be started.")),
+      exits_(r.AddCounter("crisp_rund_container_exits_total", "Containers that ended.")),
+      oom_kills_(r.AddCounter("crisp_rund_container_oom_kills_total",
+                              "Containers that ended because memory ran out.")),
+      monitors_lost_(r.AddCounter("crisp_rund_monitors_lost_total",
+                                  "Monitors that ended without leaving an exit code.")),
+      abandoned_(r.AddCounter("crisp_rund_abandoned_removed_total",
+                              "Reservations that nobody came back for.")),
+      cleanup_failures_(r.AddCounter("crisp_rund_cleanup_failures_total",
+                                     "Attempts to take something down that failed.")) {}
+
+void Metrics::PodStarted(const Status& status) { (status.ok() ? pods_started_ : pods_failed_).Add(); }
+
+void Metrics::ContainerCreated(const Status& status, std::chrono::nanoseconds took) {
+  if (!status.ok()) return creates_failed_.Add();
+  create_seconds_.Observe(std::chrono::duration<double>(took).count());
+}
+
+void Metrics::ContainerStarted(const Status& status, std::chrono::nanoseconds took) {
+  if (!status.ok()) return starts_failed_.Add();
+  start_seconds_.Observe(std::chrono::duration<double>(took).count());
+}
+
+void Metrics::ContainerExited(bool oom) {
+  exits_.Add();
+  if (oom) oom_kills_.Add();
+}
+
+void Metrics::MonitorLost() { monitors_lost_.Add(); }
+void Metrics::AbandonedRemoved() { abandoned_.Add(); }
+void Metrics::CleanupFailed() { cleanup_failures_.Add(); }
+
+}  // namespace crisp::rund

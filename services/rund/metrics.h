@@ -1,0 +1,40 @@
+#pragma once
+
+#include <chrono>
+
+#include "libs/base/status.h"
+#include "libs/metrics/registry.h"
+
+namespace crisp::rund {
+
+/// What rund counts. Each method is something that happened. Any thread.
+class Metrics {
+ public:
+  explicit Metrics(metrics::Registry& registry);
+
+  void PodStarted(const Status& status);
+  void ContainerCreated(const Status& status, std::chrono::nanoseconds took);
+  void ContainerStarted(const Status& status, std::chrono::nanoseconds took);
+  void ContainerExited(bool oom);
+  /// conmon ended without leaving an exit code.
+  void MonitorLost();
+  /// A reservation that nobody came back for was taken away.
+  void AbandonedRemoved();
+  /// Taking something down failed; it is tried again by the next remove or start.
+  void CleanupFailed();
+
+ private:
+  metrics::Counter& pods_started_;
+  metrics::Counter& pods_failed_;
+  metrics::Histogram& create_seconds_;
+  metrics::Counter& creates_failed_;
+  metrics::Histogram& start_seconds_;
+  metrics::Counter& starts_failed_;
+  metrics::Counter& exits_;
+  metrics::Counter& oom_kills_;
+  metrics::Counter& monitors_lost_;
+  metrics::Counter& abandoned_;
+  metrics::Counter& cleanup_failures_;
+};
+
+}  // namespace crisp::rund

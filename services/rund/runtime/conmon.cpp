@@ -1,0 +1,216 @@
+#include "services/rund/runtime/conmon.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <csignal>
+#include <optional>
+
+#include "libs/base/cleanup.h"
+#include "libs/base/try.h"
+#include "libs/json/json.h"
+#include "libs/os/files.h"
+#include "libs/os/pidfd.h"
+#include "libs/os/unique_fd.h"
+#include "libs/process/command.h"
+
+namespace crisp::rund {
+namespace {
+
+using os::UniqueFd;
+
+constexpr int kSyncFd = 3;
+constexpr int kStartFd = 4;
+
+struct Pipe {
+  UniqueFd read;
+  UniqueFd write;
+};
+
+Result<Pipe> MakePipe() {
+  int fds[2];
+  if (pipe2(fds, O_CLOEXEC) != 0) return Status::FromErrno(errno, "pipe2");
+  return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
+int PollTimeout(const CallContext& cc) {
+  if (cc.deadline() == SteadyTime::max()) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(cc.Remaining()).count();
+  return static_cast<int>(std::min<std::int64_t>(left, 60'000));
+}
+
+// One line, or what came before the end of the stream.
+Result<std::string> ReadLine(const CallContext& cc, int fd) {
+  std::string line;
+  char buffer[4096];
+  while (line.find('\n') == std::string::npos && line.size() < (std::size_t{1} << 20U)) {
+    pollfd poller{.fd = fd, .events = POLLIN};
+    const int ready = poll(&poller, 1, PollTimeout(cc));
+    if (ready < 0 && errno != EINTR) return Status::FromErrno(errno, "poll");
+    if (ready <= 0) {
+      CRISP_TRY(cc.Check());
+      continue;
+    }
+    const ssize_t n = read(fd, buffer, sizeof buffer);
+    if (n < 0 && errno != EINTR) return Status::FromErrno(errno, "read conmon's sync pipe");
+    if (n == 0) break;
+    if (n > 0) line.append(buffer, static_cast<std::size_t>(n));
+  }
+  return line;
+}
+
+std::optional<pid_t> ReadPidFile(const std::string& path) {
+  const auto text = os::ReadFile(path, KiB(1));
+  if (!text.ok()) return std::nullopt;
+  pid_t pid = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), pid);
+  if (error != std::errc() || pid <= 0) return std::nullopt;
+  return pid;
+}
+
+process::Command CommandOf(const OciRuntime& runtime, const MonitorArgs& args) {
+  process::Command command;
+  command.program = args.conmon;
+  command.args = {
+      // What the sync line looks like.
+      "--api-version", "1",
+      // Who it is for, and who runs it.
+      "-c", args.id.str(), "-u", args.id.str(), "-r", runtime.info().path, "-b", args.bundle,
+      // Where everything goes.
+      "-p", args.bundle + "/pid", "-P", args.bundle + "/conmon.pid", "-l",
+      args.log_path.empty() ? "null" : "k8s-file:" + args.log_path, "--exit-dir", args.exit_dir,
+      "--persist-dir", args.bundle, "--full-attach", "--no-sync-log", "--log-level", "warning",
+      "--runtime-arg", "--root=" + runtime.root()};
+  if (args.tty) command.args.emplace_back("-t");
+  if (args.stdin_open) {
+    command.args.emplace_back("-i");
+    if (!args.stdin_once) command.args.emplace_back("--leave-stdin-open");
+  }
+  command.env = process::PlainEnvironment();
+  command.env.push_back(fmt::format("_OCI_SYNCPIPE={}", kSyncFd));
+  command.env.push_back(fmt::format("_OCI_STARTPIPE={}", kStartFd));
+  return command;
+}
+
+void KillTree(pid_t pid) {
+  const auto below = os::Descendants(pid);
+  kill(pid, SIGKILL);
+  if (!below.ok()) return;
+  for (const pid_t child : *below) kill(child, SIGKILL);
+}
+
+// Whether /proc/<pid>/cmdline is that of a monitor of this bundle.
+bool Monitors(pid_t pid, const std::string& bundle) {
+  const auto text = os::ReadFile(fmt::format("/proc/{}/cmdline", pid), KiB(64));
+  if (!text.ok()) return false;
+  std::string needle("\0-b\0", 4);
+  needle += bundle;
+  needle += '\0';
+  return text->find(needle) != std::string::npos;
+}
+
+// A descriptor of `process` is open on that very file.
+bool HasOpen(pid_t process, const struct stat& file) {
+  const std::string dir = fmt::format("/proc/{}/fd", process);
+  const auto names = os::ListDir(dir);
+  if (!names.ok()) return false;
+  return std::any_of(names->begin(), names->end(), [&](const std::string& name) {
+    struct stat open_file {};
+    return stat((dir + "/" + name).c_str(), &open_file) == 0 && open_file.st_ino == file.st_ino &&
+           open_file.st_dev == file.st_dev;
+  });
+}
+
+}  // namespace
+
+Result<pid_t> ParseSyncLine(std::string_view line) {
+  auto parsed = json::Parse(line);
+  if (!parsed.ok()) return Internal("conmon answered something unknown: {}", line);
+  const auto data = json::GetInt(*parsed, "data");
+  if (!data.ok()) return Internal("conmon answered something unknown: {}", line);
+  if (*data > 0) return static_cast<pid_t>(*data);
+  return Internal("{}", RuntimeWords(json::OptString(*parsed, "message").value_or("")));
+}
+
+Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runtime,
+                                  const MonitorArgs& args) {
+  Pipe sync = CRISP_TRY(MakePipe());
+  Pipe start = CRISP_TRY(MakePipe());
+  // conmon waits for this byte before it starts the runtime: it is there before conmon is.
+  CRISP_TRY(os::WriteAll(start.write.get(), "1", "conmon's start pipe"));
+  const std::string errors_path = args.bundle + "/conmon.err";
+  // A file, not a pipe: conmon's first process says why it cannot start there.
+  UniqueFd errors = CRISP_TRY(
+      os::Open(errors_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, S_IRUSR | S_IWUSR));
+
+  process::Command command = CommandOf(runtime, args);
+  command.fds = {{kSyncFd, sync.write.get()}, {kStartFd, start.read.get()}};
+  command.err_fd = errors.get();
+  process::Child child = CRISP_TRY(process::Spawn(command).While("start conmon"));
+  Cleanup kill_it([bundle = args.bundle] { KillMonitors(bundle); });
+  sync.write.reset();
+  start.read.reset();
+  start.write.reset();
+
+  auto line = ReadLine(cc, sync.read.get());
+  // The first process ended long ago: it forks conmon proper and goes. Reaped in any case.
+  auto first = child.Wait(CallContext::Background(std::chrono::seconds(5)));
+  if (!line.ok()) return std::move(line).status().While("{} create", runtime.info().name);
+  if (line->empty()) {
+    const auto words = os::ReadFile(errors_path, KiB(64));
+    return Internal("conmon ended before the container was created: {}",
+                    words.ok() ? RuntimeWords(*words) : "it gave no reason");
+  }
+  Monitored monitored;
+  monitored.init.pid = CRISP_TRY(ParseSyncLine(*line));
+  // Whoever ended already leaves a number without a start time, which no process ever matches.
+  if (auto init = os::ProcessId::Of(monitored.init.pid); init.ok()) monitored.init = *init;
+  if (const auto pid = ReadPidFile(args.bundle + "/conmon.pid")) {
+    monitored.monitor.pid = *pid;
+    if (auto monitor = os::ProcessId::Of(*pid); monitor.ok()) monitored.monitor = *monitor;
+  }
+  kill_it.Dismiss();
+  return monitored;
+}
+
+void KillMonitors(const std::string& bundle) {
+  const auto names = os::ListDir("/proc");
+  if (!names.ok()) return;
+  for (const std::string& name : *names) {
+    pid_t pid = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (error != std::errc() || end != name.data() + name.size()) continue;
+    if (Monitors(pid, bundle)) KillTree(pid);
+  }
+}
+
+Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::string& log_path,
+                 const os::ProcessId& monitor) {
+  if (!os::Alive(monitor)) return FailedPrecondition("the monitor of the container has ended");
+  const bool was_there = os::Exists(log_path);
+  UniqueFd log = CRISP_TRY(
+      os::Open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, S_IRUSR | S_IWUSR | S_IRGRP));
+  // The kubelet puts the old file back when we fail: ours must not stand in its way.
+  Cleanup remove([&] {
+    if (!was_there) os::RemoveFile(log_path).ok();
+  });
+  struct stat file {};
+  if (fstat(log.get(), &file) != 0) return Status::Errno(errno, "stat {}", log_path);
+  UniqueFd ctl(open((bundle + "/ctl").c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+  if (!ctl) return FailedPrecondition("the monitor of the container does not listen");
+  CRISP_TRY(os::WriteAll(ctl.get(), "2 0 0\n", "conmon's control fifo"));
+  while (!HasOpen(monitor.pid, file)) {
+    CRISP_TRY(cc.Check().While("wait for conmon to open {}", log_path));
+    if (!os::Alive(monitor)) return FailedPrecondition("the container ended");
+    // conmon tells nobody that it is done; it takes well under a millisecond.
+    poll(nullptr, 0, 1);
+  }
+  remove.Dismiss();
+  return Status::Ok();
+}
+
+}  // namespace crisp::rund

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libs/base/call_context.h"
+#include "libs/base/ids.h"
+#include "libs/base/result.h"
+#include "libs/os/proc_stat.h"
+#include "services/rund/runtime/runc.h"
+
+namespace crisp::rund {
+
+/// One container's monitor process. conmon holds the container's stdio, writes its log and its exit
+/// code, and outlives us.
+struct MonitorArgs {
+  std::string conmon;  // program path
+  ContainerId id;
+  std::string bundle;
+  std::string exit_dir;
+  std::string log_path;  // "" = what the container writes is thrown away
+  bool tty = false;
+  bool stdin_open = false;
+  bool stdin_once = false;
+};
+
+struct Monitored {
+  os::ProcessId init;     // start_time 0: it had ended again already
+  os::ProcessId monitor;  // likewise
+};
+
+/// Starts conmon, which runs the runtime's `create`. When it fails nothing of it runs any more; its
+/// files stay in the bundle. Errors: kInternal with the runtime's own words; kDeadlineExceeded.
+Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runtime,
+                                  const MonitorArgs& args);
+
+/// SIGKILL to all monitors of this bundle, wherever in their start they are, and to the runtimes
+/// that they are running. Reads all of /proc: for recovery and failures. The container itself is
+/// not touched.
+void KillMonitors(const std::string& bundle);
+
+/// Makes conmon write to the file that is at `log_path` now (made when absent, mode 0640). Returns
+/// once it does. kFailedPrecondition: the monitor does not listen (any more).
+Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::string& log_path,
+                 const os::ProcessId& monitor);
+
+/// What conmon says on its sync pipe: a pid, or why there is none.
+Result<pid_t> ParseSyncLine(std::string_view line);
+
+}  // namespace crisp::rund

@@ -1,0 +1,118 @@
+#include "services/rund/runtime/runc.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+#include "libs/process/command.h"
+
+namespace crisp::rund {
+namespace {
+
+constexpr std::size_t kMaxWords = 4096;
+
+Result<process::Output> RunRuntime(const CallContext& cc, const OciRuntime& runtime,
+                                   std::vector<std::string> args) {
+  process::Command command;
+  command.program = runtime.info().path;
+  command.args = {"--root", runtime.root()};
+  std::move(args.begin(), args.end(), std::back_inserter(command.args));
+  command.env = process::PlainEnvironment();
+  process::RunOptions options;
+  options.max_output = KiB(64);
+  // `start` hands nothing on, but hooks may keep its pipes: whoever has ended has ended.
+  options.drain = std::chrono::milliseconds(20);
+  return process::Run(cc, command, options);
+}
+
+// "a \"b\"" → a "b"; `quoted` begins after the opening quote.
+std::string Unquote(std::string_view quoted) {
+  std::string out;
+  for (std::size_t i = 0; i < quoted.size() && quoted[i] != '"'; ++i) {
+    if (quoted[i] == '\\' && i + 1 < quoted.size()) {
+      ++i;
+      out += quoted[i] == 'n' ? ' ' : quoted[i];
+    } else {
+      out += quoted[i];
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string RuntimeWords(std::string_view text) {
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.remove_suffix(1);
+  const auto newline = text.rfind('\n');
+  std::string_view line = newline == text.npos ? text : text.substr(newline + 1);
+  constexpr std::string_view kMessage = " msg=\"";
+  const auto message = line.find(kMessage);
+  std::string words = message == line.npos ? std::string(line)
+                                           : Unquote(line.substr(message + kMessage.size()));
+  if (words.size() > kMaxWords) words.resize(kMaxWords);
+  return words.empty() ? "it gave no reason" : words;
+}
+
+Status OciRuntime::Start(const CallContext& cc, const ContainerId& id) const {
+  const process::Output out = CRISP_TRY(RunRuntime(cc, *this, {"start", id.str()}));
+  if (out.exit_code != 0) return Internal("{} start: {}", info_.name, RuntimeWords(out.err));
+  return Status::Ok();
+}
+
+Status OciRuntime::Delete(const CallContext& cc, const ContainerId& id) const {
+  if (!Has(id)) return Status::Ok();
+  const process::Output out = CRISP_TRY(RunRuntime(cc, *this, {"delete", "--force", id.str()}));
+  if (out.exit_code != 0 && Has(id)) {
+    return Internal("{} delete: {}", info_.name, RuntimeWords(out.err));
+  }
+  return Status::Ok();
+}
+
+bool OciRuntime::Has(const ContainerId& id) const { return os::Exists(root_ + "/" + id.str()); }
+
+bool OciRuntime::AwaitsStart(const ContainerId& id) const {
+  return os::Exists(root_ + "/" + id.str() + "/exec.fifo");
+}
+
+Result<RuntimeInfo> ProbeRuntime(const CallContext& cc, const std::string& name,
+                                 const std::string& path, const os::Cgroups& cgroups) {
+  if (!os::Exists(path)) return NotFound("runtime {}: there is no program {}", name, path);
+  process::Command command;
+  command.program = path;
+  command.args = {"--version"};
+  command.env = process::PlainEnvironment();
+  const process::Output out = CRISP_TRY(process::Run(cc, command).While("runtime {}", name));
+  if (out.exit_code != 0) {
+    return Unavailable("runtime {}: {} --version fails: {}", name, path, RuntimeWords(out.err));
+  }
+  RuntimeInfo info;
+  info.name = name;
+  info.path = path;
+  // "runc version 1.1.5+ds1", "crun version 1.8.1"
+  const std::string_view first = std::string_view(out.out).substr(0, out.out.find('\n'));
+  const auto version = first.find(" version ");
+  if (version != first.npos) {
+    std::string_view rest = first.substr(version + 9);
+    info.version = std::string(rest.substr(0, rest.find_first_of(" +-~")));
+  }
+  info.is_crun = first.starts_with("crun");
+  info.recursive_read_only = false;
+  if (info.is_crun && cgroups.mode() == os::CgroupMode::kHybrid) {
+    const auto unified = cgroups.UnifiedDir("/");
+    if (unified.ok()) {
+      const auto controllers = os::ReadFile(*unified + "/cgroup.controllers");
+      if (controllers.ok() && controllers->find_first_not_of(" \n") != std::string::npos) {
+        return Unavailable(
+            "runtime {}: crun does not run with hybrid cgroups whose unified tree has controllers "
+            "({}); boot with one cgroup v2 tree, or use runc",
+            name, controllers->substr(0, controllers->find('\n')));
+      }
+    }
+  }
+  return info;
+}
+
+}  // namespace crisp::rund

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libs/base/call_context.h"
+#include "libs/base/ids.h"
+#include "libs/base/result.h"
+#include "libs/os/cgroup.h"
+#include "services/rund/spec/builder.h"
+
+namespace crisp::rund {
+
+/// A program that speaks the OCI runtime command line (runc, crun, youki …), under one --root.
+/// Stateless; any thread; each call blocks on the program.
+class OciRuntime {
+ public:
+  OciRuntime(RuntimeInfo info, std::string root) : info_(std::move(info)), root_(std::move(root)) {}
+
+  const RuntimeInfo& info() const { return info_; }
+  const std::string& root() const { return root_; }
+
+  /// Lets a created container run. kInternal with the runtime's own words.
+  Status Start(const CallContext& cc, const ContainerId& id) const;
+  /// Kills what is left of it and forgets it. Unknown to the runtime = Ok.
+  Status Delete(const CallContext& cc, const ContainerId& id) const;
+  /// The runtime knows it.
+  bool Has(const ContainerId& id) const;
+  /// Created, and its program not yet let go: the fifo that `start` opens is still there (runc and
+  /// crun keep it in their state directory).
+  bool AwaitsStart(const ContainerId& id) const;
+
+ private:
+  RuntimeInfo info_;
+  std::string root_;
+};
+
+/// Asks the program who it is. Errors: kNotFound, kUnavailable with one sentence on why it cannot
+/// work on this machine and what helps.
+Result<RuntimeInfo> ProbeRuntime(const CallContext& cc, const std::string& name,
+                                 const std::string& path, const os::Cgroups& cgroups);
+
+/// What a runtime says of its failure, as one line: the text of the last log line on its stderr,
+/// cut at 4 KiB.
+std::string RuntimeWords(std::string_view stderr_text);
+
+}  // namespace crisp::rund
