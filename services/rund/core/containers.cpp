@@ -1,0 +1,363 @@
+#include "services/rund/core/containers.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "libs/base/cleanup.h"
+#include "libs/base/try.h"
+#include "libs/json/json.h"
+#include "libs/log/log.h"
+#include "libs/os/files.h"
+#include "services/rund/core/log_path.h"
+#include "services/rund/core/pod_files.h"
+#include "services/rund/core/status.h"
+#include "services/rund/runtime/conmon.h"
+#include "services/rund/runtime/exec_sync.h"
+#include "services/rund/runtime/rootfs.h"
+
+namespace crisp::rund {
+namespace {
+
+namespace cri = runtime::v1;
+using std::chrono::nanoseconds;
+using std::chrono::seconds;
+
+constexpr int kStartErrorCode = 128;
+
+bool HasOwnPidNamespace(const nlohmann::json& spec) {
+  const nlohmann::json& namespaces = json::Find(spec, "linux.namespaces");
+  if (!namespaces.is_array()) return false;
+  return std::any_of(namespaces.begin(), namespaces.end(), [](const nlohmann::json& ns) {
+    return ns.value("type", "") == "pid" && ns.value("path", "").empty();
+  });
+}
+
+Status CheckMetadata(const v1::ReserveContainerRequest& request) {
+  if (!IsFullId(request.container_id())) {
+    return InvalidArgument("container_id: '{}' is not 64 hexadecimal characters",
+                           request.container_id());
+  }
+  if (request.metadata().name().empty()) return InvalidArgument("config.metadata.name is empty");
+  return Status::Ok();
+}
+
+}  // namespace
+
+/// What is known of a container before anything is done for it.
+struct Containers::Plan {
+  PodRef pod;
+  const OciRuntime* runtime = nullptr;
+  std::string cgroup_path;
+  std::string log_path;
+  std::string target_pid_ns;
+};
+
+Result<v1::ReserveContainerResponse> Containers::Reserve(
+    const v1::ReserveContainerRequest& request) {
+  CRISP_TRY(CheckMetadata(request));
+  ContainerRecord fresh;
+  fresh.set_id(request.container_id());
+  fresh.set_pod_id(request.pod_id());
+  *fresh.mutable_metadata() = request.metadata();
+  fresh.set_phase(v1::RESERVED);
+  fresh.set_touched_at(p_.clock.Wall().time_since_epoch().count());
+  const auto reserved = CRISP_TRY(p_.state.ReserveContainer(fresh));
+  v1::ReserveContainerResponse response;
+  response.set_container_id(reserved.container->id());
+  response.set_phase(reserved.container->phase());
+  response.set_seq(reserved.seq);
+  return response;
+}
+
+Result<Containers::Plan> Containers::MakePlan(const v1::CreateContainerRequest& request,
+                                              const PodRef& pod) {
+  Plan plan;
+  plan.pod = pod;
+  plan.runtime = CRISP_TRY(p_.runtimes.Find(pod->runtime_handler()));
+  const cri::ContainerConfig& config = request.config();
+  plan.log_path =
+      CRISP_TRY(LogPathOf(request.sandbox_config().log_directory(), config.log_path()));
+  plan.cgroup_path = pod->cgroup_parent() + "/crisp-" + request.container_id();
+  const auto& namespaces = config.linux().security_context().namespace_options();
+  if (namespaces.pid() == cri::TARGET) {
+    const ContainerRef target = p_.state.FindContainer(ContainerId(namespaces.target_id()));
+    if (!target || target->pod_id() != pod->id()) {
+      return InvalidArgument("namespace_options.target_id: no container {} in this pod",
+                             namespaces.target_id());
+    }
+    if (target->state() != cri::CONTAINER_RUNNING || target->phase() != v1::LIVE) {
+      return FailedPrecondition("namespace_options.target_id: container {} is not running",
+                                namespaces.target_id());
+    }
+    plan.target_pid_ns = fmt::format("/proc/{}/ns/pid", target->init().pid());
+  }
+  return plan;
+}
+
+Status Containers::RecordIntent(const v1::CreateContainerRequest& request, const Plan& plan) {
+  const auto changed = p_.state.ChangeContainer(
+      ContainerId(request.container_id()), [&](ContainerRecord& record) {
+        const PodRef pod = p_.state.FindPod(PodId(record.pod_id()));
+        CRISP_TRY(CheckTakesContainers(pod.get(), record.pod_id()));
+        record.set_creating(true);
+        *record.mutable_config() = request.config();
+        record.set_image_id(request.image().image_id());
+        record.set_image_ref(request.image().image_ref());
+        record.set_image_name(request.image().image_name());
+        *record.mutable_rootfs_mounts() = request.image().mounts();
+        record.set_runtime(plan.runtime->info().name);
+        record.set_cgroup_path(plan.cgroup_path);
+        record.set_log_path(plan.log_path);
+        return Status::Ok();
+      });
+  return changed.ok() ? Status::Ok() : changed.status();
+}
+
+Result<std::uint64_t> Containers::Create(const CallContext& cc,
+                                         const v1::CreateContainerRequest& request) {
+  const ContainerId id(request.container_id());
+  const SteadyTime begin = p_.clock.Now();
+  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container) return NotFound("no container {}", id);
+  if (container->phase() == v1::LIVE) return p_.state.seq();
+  if (container->phase() != v1::RESERVED) {
+    return FailedPrecondition("container {} is being removed", id);
+  }
+  const PodRef pod = p_.state.FindPod(PodId(container->pod_id()));
+  CRISP_TRY(CheckTakesContainers(pod.get(), container->pod_id()));
+  // Our own deadline: the caller may go, what it asked for is finished and found by its retry.
+  const CallContext own = cc.Detached(p_.config.runtime_timeout);
+  // What an earlier attempt left, when its undo failed as well.
+  CRISP_TRY(lifecycle_.UndoCreate(own, id));
+  const Plan plan = CRISP_TRY(MakePlan(request, pod));
+  CRISP_TRY(RecordIntent(request, plan));
+  auto created = DoCreate(own, request, plan);
+  if (!created.ok()) {
+    log::IfError("undo a create", lifecycle_.UndoCreate(own, id));
+    created = std::move(created).While("create container {}", request.config().metadata().name());
+  }
+  p_.metrics.ContainerCreated(created.ok() ? Status::Ok() : created.status(),
+                              p_.clock.Now() - begin);
+  if (created.ok()) lifecycle_.CheckExit(id);
+  return created;
+}
+
+Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
+                                           const v1::CreateContainerRequest& request,
+                                           const Plan& plan) {
+  const ContainerId id(request.container_id());
+  const Layout& layout = p_.config.layout;
+  CRISP_TRY(os::MakeDirs(layout.Bundle(id), 0711));
+  CRISP_TRY(MountRootfs(request.image().mounts(), layout.Rootfs(id)));
+  if (!plan.log_path.empty()) {
+    CRISP_TRY(
+        PrepareLog(request.sandbox_config().log_directory(), request.config().log_path()));
+  }
+  SpecInputs inputs{.id = id,
+                    .pod = PodId(plan.pod->id()),
+                    .config = request.config(),
+                    .sandbox = request.sandbox_config(),
+                    .image = request.image(),
+                    .pod_files = PodFilesOf(layout, *plan.pod),
+                    .rootfs = layout.Rootfs(id),
+                    .cgroup_path = plan.cgroup_path,
+                    .runtime = plan.runtime->info(),
+                    .volumes_dir = layout.VolumesOf(id),
+                    .target_pid_ns_path = plan.target_pid_ns};
+  const BuiltSpec built = CRISP_TRY(BuildSpec(inputs, p_.spec_defaults));
+  for (const std::string& note : built.notes) {
+    log::Warn("container gets less than it asked for", {{"container", id}, {"what", note}});
+  }
+  CRISP_TRY(os::WriteFile(layout.SpecPath(id), json::Dump(built.spec), 0600));
+
+  const cri::ContainerConfig& config = request.config();
+  MonitorArgs args{.conmon = p_.config.conmon,
+                   .id = id,
+                   .bundle = layout.Bundle(id),
+                   .exit_dir = layout.ExitsDir(),
+                   .log_path = plan.log_path,
+                   .tty = config.tty(),
+                   .stdin_open = config.stdin(),
+                   .stdin_once = config.stdin_once()};
+  const Monitored monitored = CRISP_TRY(CreateMonitored(cc, *plan.runtime, args));
+
+  const auto seq = CRISP_TRY(p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
+    // The pod may have been stopped while we were at it.
+    const PodRef pod = p_.state.FindPod(PodId(record.pod_id()));
+    CRISP_TRY(CheckTakesContainers(pod.get(), record.pod_id()));
+    record.set_creating(false);
+    record.set_phase(v1::LIVE);
+    record.set_state(cri::CONTAINER_CREATED);
+    record.set_created_at(p_.state.NextTimestamp());
+    record.set_stop_signal(built.stop_signal);
+    *record.mutable_user() = built.user;
+    record.set_own_pid_namespace(HasOwnPidNamespace(built.spec));
+    *record.mutable_init() = RecordOf(monitored.init);
+    *record.mutable_monitor() = RecordOf(monitored.monitor);
+    return Status::Ok();
+  }));
+  p_.supervisor->WatchMonitor(id, monitored.monitor);
+  log::Info("container created",
+            {{"container", id}, {"pod", plan.pod->id()}, {"pid", monitored.init.pid}});
+  return seq;
+}
+
+Result<std::uint64_t> Containers::Start(const CallContext& cc, const ContainerId& id) {
+  const SteadyTime begin = p_.clock.Now();
+  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  auto started = DoStart(cc.Detached(p_.config.runtime_timeout), id);
+  p_.metrics.ContainerStarted(started.ok() ? Status::Ok() : started.status(),
+                              p_.clock.Now() - begin);
+  return started;
+}
+
+Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const ContainerId& id) {
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container || !IsListed(*container)) return NotFound("no container {}", id);
+  if (container->phase() == v1::LIVE && container->start_unanswered()) {
+    return p_.state.ChangeContainer(id, [](ContainerRecord& record) {
+      record.set_start_unanswered(false);
+      return Status::Ok();
+    });
+  }
+  if (container->phase() != v1::LIVE || container->state() != cri::CONTAINER_CREATED) {
+    return FailedPrecondition("container {} cannot be started: it is {}", id,
+                              container->phase() != v1::LIVE
+                                  ? "being removed"
+                                  : cri::ContainerState_Name(container->state()));
+  }
+  const OciRuntime* runtime = CRISP_TRY(p_.runtimes.Find(container->runtime()));
+  CRISP_TRY(p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
+    if (record.state() != cri::CONTAINER_CREATED) {
+      return FailedPrecondition("container {} ended before it was started", id);
+    }
+    record.set_starting_at(p_.state.NextTimestamp());
+    return Status::Ok();
+  }));
+  Status outcome = runtime->Start(cc, id);
+  if (!outcome.ok()) return FailStart(cc, id, outcome);
+  const auto seq = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
+    record.set_starting_at(0);
+    record.set_started_at(p_.state.NextTimestamp());
+    record.set_state(cri::CONTAINER_RUNNING);
+    return Status::Ok();
+  });
+  if (seq.ok()) log::Info("container started", {{"container", id}});
+  // An exit in the meantime was held back, so that it follows on the start.
+  lifecycle_.CheckExit(id);
+  return seq;
+}
+
+Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const ContainerId& id,
+                                            const Status& failure) {
+  log::Warn("container could not be started", {{"container", id}, {"error", failure}});
+  const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
+    const std::int64_t now = p_.state.NextTimestamp();
+    record.set_starting_at(0);
+    record.set_state(cri::CONTAINER_EXITED);
+    record.set_started_at(now);
+    record.set_finished_at(now);
+    record.set_exit_code(kStartErrorCode);
+    record.set_reason("StartError");
+    record.set_message(failure.message());
+    return Status::Ok();
+  });
+  log::IfError("store a failed start", changed.ok() ? Status::Ok() : changed.status());
+  p_.supervisor->Forget(id);
+  log::IfError("clean up after a failed start", lifecycle_.Clean(cc, id));
+  return failure;
+}
+
+Result<std::uint64_t> Containers::Stop(const CallContext& cc, const ContainerId& id,
+                                       seconds grace) {
+  CRISP_TRY(lifecycle_.Stop(cc, id, grace));
+  return p_.state.seq();
+}
+
+Result<std::uint64_t> Containers::Remove(const CallContext& cc, const ContainerId& id) {
+  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  if (!p_.state.FindContainer(id)) return p_.state.seq();
+  const CallContext own = cc.Detached(p_.config.runtime_timeout);
+  CRISP_TRY(lifecycle_.KillAndWait(own, id));
+  CRISP_TRY(lifecycle_.UndoCreate(own, id));
+  const auto marked = p_.state.ChangeContainer(id, [](ContainerRecord& record) {
+    record.set_phase(v1::REMOVING);
+    return Status::Ok();
+  });
+  if (!marked.ok()) return marked;
+  CRISP_TRY(lifecycle_.Clean(own, id));
+  const Layout& layout = p_.config.layout;
+  p_.supervisor->Forget(id);
+  CRISP_TRY(os::RemoveTree(layout.Bundle(id)));
+  CRISP_TRY(os::RemoveFile(layout.ExitPath(id)));
+  CRISP_TRY(os::RemoveTree(layout.VolumesOf(id)));
+  const auto seq = p_.state.EraseContainer(id);
+  if (seq.ok()) log::Info("container removed", {{"container", id}});
+  return seq;
+}
+
+Result<cri::ContainerStatusResponse> Containers::GetStatus(const ContainerId& id, bool verbose) {
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container || !IsListed(*container)) return NotFound("no container {}", id);
+  cri::ContainerStatusResponse response;
+  *response.mutable_status() = StatusOf(*container);
+  if (!verbose) return response;
+  nlohmann::json info;
+  info["sandboxID"] = container->pod_id();
+  info["pid"] = container->init().pid();
+  info["monitorPid"] = container->monitor().pid();
+  info["runtime"] = container->runtime();
+  info["cgroupPath"] = container->cgroup_path();
+  info["imageName"] = container->image_name();
+  info["removing"] = container->phase() == v1::REMOVING;
+  if (const auto spec = os::ReadFile(p_.config.layout.SpecPath(id)); spec.ok()) {
+    if (auto parsed = json::Parse(*spec); parsed.ok()) info["runtimeSpec"] = *std::move(parsed);
+  }
+  (*response.mutable_info())["info"] = json::Dump(info);
+  return response;
+}
+
+Status Containers::ReopenLog(const CallContext& cc, const ContainerId& id) {
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container || !IsListed(*container)) return NotFound("no container {}", id);
+  if (container->phase() != v1::LIVE || container->state() != cri::CONTAINER_RUNNING) {
+    return FailedPrecondition("container {} is not running", id);
+  }
+  if (container->log_path().empty()) return Status::Ok();
+  return rund::ReopenLog(cc.Within(seconds(10)), p_.config.layout.Bundle(id),
+                         container->log_path(), ProcessOf(container->monitor()))
+      .While("reopen the log of container {}", id);
+}
+
+Result<cri::ExecSyncResponse> Containers::ExecSync(const CallContext& cc,
+                                                   const cri::ExecSyncRequest& request) {
+  const ContainerId id(request.container_id());
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container || !IsListed(*container)) return NotFound("no container {}", id);
+  if (request.cmd().empty()) return InvalidArgument("cmd is empty");
+  if (request.timeout() < 0) return InvalidArgument("timeout: {} is negative", request.timeout());
+  if (container->phase() != v1::LIVE || container->state() != cri::CONTAINER_RUNNING) {
+    return FailedPrecondition("container {} is not running", id);
+  }
+  const OciRuntime* runtime = CRISP_TRY(p_.runtimes.Find(container->runtime()));
+  const Layout& layout = p_.config.layout;
+  const std::string text = CRISP_TRY(os::ReadFile(layout.SpecPath(id)));
+  const nlohmann::json spec = CRISP_TRY(json::Parse(text));
+  const std::vector<std::string> command(request.cmd().begin(), request.cmd().end());
+  ExecSyncArgs args;
+  args.runtime = runtime->info().path;
+  args.runtime_root = runtime->root();
+  args.container_id = id.str();
+  args.process_json = json::Dump(CRISP_TRY(BuildExecProcess(spec, command, false)));
+  args.scratch_dir = layout.Bundle(id);
+  args.timeout = seconds(request.timeout());
+  const ExecSyncResult result = CRISP_TRY(rund::ExecSync(cc, args));
+  cri::ExecSyncResponse response;
+  response.set_exit_code(result.exit_code);
+  response.set_stdout(result.out);
+  response.set_stderr(result.err);
+  return response;
+}
+
+}  // namespace crisp::rund

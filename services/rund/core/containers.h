@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "crisp/rund/v1/rund.pb.h"
+#include "libs/base/call_context.h"
+#include "libs/base/result.h"
+#include "services/rund/core/lifecycle.h"
+#include "services/rund/core/parts.h"
+
+namespace crisp::rund {
+
+/// What the front asks of containers (protos/crisp/rund/v1/rund.proto says what each means). Calls
+/// block; those that change something go on when their caller leaves. Each answers the number of
+/// the change.
+class Containers {
+ public:
+  Containers(Parts& parts, Lifecycle& lifecycle) : p_(parts), lifecycle_(lifecycle) {}
+
+  Result<v1::ReserveContainerResponse> Reserve(const v1::ReserveContainerRequest& request);
+  Result<std::uint64_t> Create(const CallContext& cc, const v1::CreateContainerRequest& request);
+  Result<std::uint64_t> Start(const CallContext& cc, const ContainerId& id);
+  Result<std::uint64_t> Stop(const CallContext& cc, const ContainerId& id,
+                             std::chrono::seconds grace);
+  Result<std::uint64_t> Remove(const CallContext& cc, const ContainerId& id);
+  Result<runtime::v1::ContainerStatusResponse> GetStatus(const ContainerId& id, bool verbose);
+  Status ReopenLog(const CallContext& cc, const ContainerId& id);
+  Result<runtime::v1::ExecSyncResponse> ExecSync(const CallContext& cc,
+                                                 const runtime::v1::ExecSyncRequest& request);
+
+ private:
+  struct Plan;
+  Result<Plan> MakePlan(const v1::CreateContainerRequest& request, const PodRef& pod);
+  Status RecordIntent(const v1::CreateContainerRequest& request, const Plan& plan);
+  Result<std::uint64_t> DoCreate(const CallContext& cc, const v1::CreateContainerRequest& request,
+                                 const Plan& plan);
+  Result<std::uint64_t> DoStart(const CallContext& cc, const ContainerId& id);
+  Result<std::uint64_t> FailStart(const CallContext& cc, const ContainerId& id,
+                                  const Status& failure);
+
+  Parts& p_;
+  Lifecycle& lifecycle_;
+};
+
+}  // namespace crisp::rund

@@ -1,0 +1,234 @@
+#include "services/rund/core/pod_files.h"
+
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+#include "libs/os/mount.h"
+#include "libs/os/namespaces.h"
+#include "services/rund/core/status.h"
+
+namespace crisp::rund {
+namespace {
+
+namespace cri = runtime::v1;
+
+constexpr std::size_t kMaxHostname = 64;  // of the kernel
+
+enum class SysctlKind { kIpc, kUts, kNet, kOther };
+
+SysctlKind KindOf(std::string name) {
+  std::replace(name.begin(), name.end(), '/', '.');
+  constexpr std::array<std::string_view, 8> kIpc = {
+      "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
+      "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"};
+  if (name.starts_with("fs.mqueue.") || std::find(kIpc.begin(), kIpc.end(), name) != kIpc.end()) {
+    return SysctlKind::kIpc;
+  }
+  if (name == "kernel.domainname") return SysctlKind::kUts;
+  return name.starts_with("net.") ? SysctlKind::kNet : SysctlKind::kOther;
+}
+
+const cri::NamespaceOption& Namespaces(const cri::PodSandboxConfig& config) {
+  return config.linux().security_context().namespace_options();
+}
+
+Status CheckSysctls(const cri::PodSandboxConfig& config) {
+  for (const auto& [name, value] : config.linux().sysctls()) {
+    const SysctlKind kind = KindOf(name);
+    if (kind == SysctlKind::kOther) {
+      return InvalidArgument("linux.sysctls: '{}' belongs to the node, not to a pod", name);
+    }
+    if (kind == SysctlKind::kIpc && IsHostIpc(config)) {
+      return InvalidArgument("linux.sysctls: '{}' would change the node: the pod has host IPC", name);
+    }
+    if ((kind == SysctlKind::kNet || kind == SysctlKind::kUts) && IsHostNetwork(config)) {
+      return InvalidArgument("linux.sysctls: '{}' would change the node: the pod has host network",
+                             name);
+    }
+  }
+  return Status::Ok();
+}
+
+Status CheckMode(cri::NamespaceMode mode, std::initializer_list<cri::NamespaceMode> allowed,
+                 std::string_view field) {
+  if (std::find(allowed.begin(), allowed.end(), mode) != allowed.end()) return Status::Ok();
+  return InvalidArgument("linux.security_context.namespace_options.{}: {} is not supported", field,
+                         cri::NamespaceMode_Name(mode));
+}
+
+// In the thread that is inside the pod's new namespaces.
+Status SetUp(const v1::PodRecord& pod, bool own_uts) {
+  if (own_uts && sethostname(pod.hostname().data(), pod.hostname().size()) != 0) {
+    return Status::FromErrno(errno, "sethostname");
+  }
+  for (const auto& [name, value] : pod.config().linux().sysctls()) {
+    const SysctlKind kind = KindOf(name);
+    if (kind == SysctlKind::kIpc || kind == SysctlKind::kUts) {
+      CRISP_TRY(os::WriteSysctl(name, value).While("linux.sysctls: {}", name));
+    }
+  }
+  return Status::Ok();
+}
+
+Status MakeNamespaces(const Layout& layout, const v1::PodRecord& pod) {
+  const PodId id(pod.id());
+  const bool own_uts = !IsHostNetwork(pod.config());
+  std::vector<os::NamespaceTarget> targets;
+  if (!IsHostIpc(pod.config())) targets.push_back({os::NamespaceKind::kIpc, layout.IpcPath(id)});
+  if (own_uts) targets.push_back({os::NamespaceKind::kUts, layout.UtsPath(id)});
+  if (targets.empty()) return Status::Ok();
+  auto pins =
+      CRISP_TRY(os::NamespacePin::Create(targets, [&] { return SetUp(pod, own_uts); }));
+  for (os::NamespacePin& pin : pins) pin.Commit();  // the pod's record is there already
+  return Status::Ok();
+}
+
+constexpr std::string_view kLocalHosts =
+    "127.0.0.1\tlocalhost\n"
+    "::1\tlocalhost ip6-localhost ip6-loopback\n"
+    "fe00::\tip6-localnet\n"
+    "fe00::\tip6-mcastprefix\n"
+    "fe00::1\tip6-allnodes\n"
+    "fe00::2\tip6-allrouters\n";
+
+// The host's own file, or nothing where it has none.
+std::string HostFile(const std::string& path) { return os::ReadFile(path, MiB(1)).value_or(""); }
+
+}  // namespace
+
+bool IsHostIpc(const cri::PodSandboxConfig& config) {
+  return Namespaces(config).ipc() == cri::NODE;
+}
+
+bool SharesPids(const cri::PodSandboxConfig& config) {
+  // POD is the enum's zero: only who names namespaces at all means it.
+  return config.linux().security_context().has_namespace_options() &&
+         Namespaces(config).pid() == cri::POD;
+}
+
+Status CheckPodConfig(const cri::PodSandboxConfig& config) {
+  const cri::NamespaceOption& namespaces = Namespaces(config);
+  CRISP_TRY(CheckMode(namespaces.network(), {cri::POD, cri::NODE}, "network"));
+  CRISP_TRY(CheckMode(namespaces.ipc(), {cri::POD, cri::NODE}, "ipc"));
+  CRISP_TRY(CheckMode(namespaces.pid(), {cri::POD, cri::CONTAINER, cri::NODE}, "pid"));
+  if (namespaces.has_userns_options() && namespaces.userns_options().mode() != cri::NODE) {
+    return InvalidArgument(
+        "linux.security_context.namespace_options.userns_options: user namespaces are not "
+        "supported yet");
+  }
+  const auto& context = config.linux().security_context();
+  if (context.has_run_as_group() && !context.has_run_as_user()) {
+    return InvalidArgument("linux.security_context.run_as_group is given without run_as_user");
+  }
+  if (config.hostname().size() > kMaxHostname) {
+    return InvalidArgument("hostname: '{}' is longer than {} characters", config.hostname(),
+                           kMaxHostname);
+  }
+  const std::string& parent = config.linux().cgroup_parent();
+  if (!parent.empty() && parent.front() != '/') {
+    return InvalidArgument("linux.cgroup_parent: '{}' is not an absolute path", parent);
+  }
+  if (parent.ends_with(".slice")) {
+    return InvalidArgument(
+        "linux.cgroup_parent: '{}' is a systemd slice, and the cgroup driver is cgroupfs", parent);
+  }
+  return CheckSysctls(config);
+}
+
+Result<std::string> HostnameOf(const PodId& id, const cri::PodSandboxConfig& config) {
+  if (!config.hostname().empty()) return config.hostname();
+  if (!IsHostNetwork(config)) return std::string(id.Short());
+  std::array<char, kMaxHostname + 1> name{};
+  if (gethostname(name.data(), name.size() - 1) != 0) {
+    return Status::FromErrno(errno, "gethostname");
+  }
+  return std::string(name.data());
+}
+
+PodFiles PodFilesOf(const Layout& layout, const v1::PodRecord& pod) {
+  const PodId id(pod.id());
+  const bool host_network = IsHostNetwork(pod.config());
+  PodFiles files;
+  files.netns_path = pod.netns_path();
+  if (!IsHostIpc(pod.config())) {
+    files.ipcns_path = layout.IpcPath(id);
+    files.shm_path = layout.ShmDir(id);
+  } else {
+    files.shm_path = "/dev/shm";
+  }
+  if (!host_network) files.utsns_path = layout.UtsPath(id);
+  if (pod.has_pause()) files.pid_ns_path = fmt::format("/proc/{}/ns/pid", pod.pause().pid());
+  files.resolv_conf = layout.ResolvConfPath(id);
+  files.hosts = layout.HostsPath(id);
+  files.hostname_file = layout.HostnamePath(id);
+  files.hostname = pod.hostname();
+  return files;
+}
+
+std::string ResolvConfOf(const cri::DNSConfig& dns) {
+  std::string text;
+  if (!dns.searches().empty()) text += fmt::format("search {}\n", fmt::join(dns.searches(), " "));
+  for (const std::string& server : dns.servers()) text += fmt::format("nameserver {}\n", server);
+  if (!dns.options().empty()) text += fmt::format("options {}\n", fmt::join(dns.options(), " "));
+  return text;
+}
+
+Status MakePodFiles(const Layout& layout, const v1::PodRecord& pod) {
+  const PodId id(pod.id());
+  CRISP_TRY(os::MakeDirs(layout.PodDir(id), 0711));
+  if (!IsHostIpc(pod.config())) {
+    CRISP_TRY(os::MakeDirs(layout.ShmDir(id), 0711));
+    CRISP_TRY(os::Mount({"shm", layout.ShmDir(id), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+                         "mode=1777,size=65536k"})
+                  .While("mount /dev/shm of the pod"));
+  }
+  CRISP_TRY(MakeNamespaces(layout, pod).While("make the namespaces of the pod"));
+  std::string resolv_conf = ResolvConfOf(pod.config().dns_config());
+  if (resolv_conf.empty()) resolv_conf = HostFile("/etc/resolv.conf");
+  CRISP_TRY(os::WriteFile(layout.ResolvConfPath(id), resolv_conf));
+  const std::string hosts =
+      IsHostNetwork(pod.config()) ? HostFile("/etc/hosts") : std::string(kLocalHosts);
+  CRISP_TRY(os::WriteFile(layout.HostsPath(id), hosts));
+  return os::WriteFile(layout.HostnamePath(id), pod.hostname() + "\n");
+}
+
+Status AddHostsEntry(const Layout& layout, const v1::PodRecord& pod) {
+  std::string text;
+  for (const std::string& ip : pod.ips()) text += fmt::format("{}\t{}\n", ip, pod.hostname());
+  if (text.empty() || IsHostNetwork(pod.config())) return Status::Ok();
+  return os::WriteFile(layout.HostsPath(PodId(pod.id())), std::string(kLocalHosts) + text);
+}
+
+Status SetNetSysctls(const v1::PodRecord& pod) {
+  std::vector<std::pair<std::string, std::string>> settings;
+  for (const auto& [name, value] : pod.config().linux().sysctls()) {
+    if (KindOf(name) == SysctlKind::kNet) settings.emplace_back(name, value);
+  }
+  if (settings.empty() || pod.netns_path().empty()) return Status::Ok();
+  return os::RunInNamespace(pod.netns_path(), [&settings]() -> Status {
+    for (const auto& [name, value] : settings) {
+      CRISP_TRY(os::WriteSysctl(name, value).While("linux.sysctls: {}", name));
+    }
+    return Status::Ok();
+  });
+}
+
+Status RemovePodFiles(const Layout& layout, const PodId& id) {
+  if (!os::Exists(layout.PodDir(id))) return Status::Ok();
+  CRISP_TRY(os::UnpinNamespace(layout.IpcPath(id)));
+  CRISP_TRY(os::UnpinNamespace(layout.UtsPath(id)));
+  if (!os::Unmount(layout.ShmDir(id)).ok()) {
+    CRISP_TRY(os::Unmount(layout.ShmDir(id), os::UnmountHow::kLazy));
+  }
+  return os::RemoveTree(layout.PodDir(id));
+}
+
+}  // namespace crisp::rund

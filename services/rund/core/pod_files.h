@@ -1,0 +1,39 @@
+#pragma once
+
+#include <string>
+
+#include "crisp/rund/v1/record.pb.h"
+#include "libs/base/ids.h"
+#include "libs/base/status.h"
+#include "services/rund/spec/builder.h"
+#include "services/rund/store/layout.h"
+
+namespace crisp::rund {
+
+/// What of a pod's configuration cannot be honoured: kInvalidArgument names the field.
+Status CheckPodConfig(const runtime::v1::PodSandboxConfig& config);
+
+bool IsHostIpc(const runtime::v1::PodSandboxConfig& config);
+/// The pod has one PID namespace for all its containers (and so a pause process).
+bool SharesPids(const runtime::v1::PodSandboxConfig& config);
+/// The name that the pod's containers see.
+Result<std::string> HostnameOf(const PodId& id, const runtime::v1::PodSandboxConfig& config);
+
+/// The pod's namespaces and files as its containers get them.
+PodFiles PodFilesOf(const Layout& layout, const v1::PodRecord& pod);
+
+/// Pinned ipc and uts namespaces (with the pod's hostname and sysctls), /dev/shm, resolv.conf,
+/// hosts, hostname. The pod's directory must not exist. On failure what was made stays, for
+/// RemovePodFiles.
+Status MakePodFiles(const Layout& layout, const v1::PodRecord& pod);
+/// Adds the pod's address to its hosts file.
+Status AddHostsEntry(const Layout& layout, const v1::PodRecord& pod);
+/// The sysctls that belong to the network namespace.
+Status SetNetSysctls(const v1::PodRecord& pod);
+/// Unpins, unmounts, removes the directory. Idempotent.
+Status RemovePodFiles(const Layout& layout, const PodId& id);
+
+/// The text of a pod's resolv.conf; "" when the configuration has none (then it is the host's).
+std::string ResolvConfOf(const runtime::v1::DNSConfig& dns);
+
+}  // namespace crisp::rund

@@ -1,0 +1,331 @@
+#include "services/rund/core/pods.h"
+
+#include <poll.h>
+
+#include <charconv>
+#include <csignal>
+#include <utility>
+
+#include "libs/base/try.h"
+#include "libs/json/json.h"
+#include "libs/log/log.h"
+#include "libs/os/files.h"
+#include "libs/os/pidfd.h"
+#include "libs/process/command.h"
+#include "services/rund/core/pod_files.h"
+#include "services/rund/core/status.h"
+
+namespace crisp::rund {
+namespace {
+
+namespace cri = runtime::v1;
+using std::chrono::seconds;
+
+// A prepared pod waits for its network, for as long as CNI plugins may take.
+constexpr seconds kNetworkPatience{300};
+
+std::string PauseCgroup(const PodRecord& pod) {
+  return pod.cgroup_parent() + "/crisp-pause-" + pod.id();
+}
+
+}  // namespace
+
+Result<v1::ReservePodResponse> Pods::Reserve(const v1::ReservePodRequest& request) {
+  if (!IsFullId(request.pod_id())) {
+    return InvalidArgument("pod_id: '{}' is not 64 hexadecimal characters", request.pod_id());
+  }
+  const cri::PodSandboxMetadata& metadata = request.metadata();
+  if (metadata.name().empty()) return InvalidArgument("config.metadata.name is empty");
+  if (metadata.namespace_().empty()) return InvalidArgument("config.metadata.namespace is empty");
+  if (metadata.uid().empty()) return InvalidArgument("config.metadata.uid is empty");
+  CRISP_TRY(p_.runtimes.Find(request.runtime_handler()));
+  PodRecord fresh;
+  fresh.set_id(request.pod_id());
+  *fresh.mutable_metadata() = metadata;
+  fresh.set_runtime_handler(request.runtime_handler());
+  fresh.set_phase(v1::RESERVED);
+  fresh.set_touched_at(p_.clock.Wall().time_since_epoch().count());
+  const auto reserved = CRISP_TRY(p_.state.ReservePod(fresh));
+  v1::ReservePodResponse response;
+  response.set_pod_id(reserved.pod->id());
+  response.set_phase(reserved.pod->phase());
+  response.set_seq(reserved.seq);
+  return response;
+}
+
+Status Pods::Prepare(const CallContext& cc, const v1::PreparePodRequest& request) {
+  const PodId id(request.pod_id());
+  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  const PodRef pod = p_.state.FindPod(id);
+  if (!pod) return NotFound("pod {} is not reserved", id);
+  if (pod->stopping()) return FailedPrecondition("pod {} was stopped", id);
+  if (pod->phase() == v1::PREPARED || pod->phase() == v1::LIVE) return Status::Ok();
+  if (pod->phase() != v1::RESERVED) return FailedPrecondition("pod {} was stopped", id);
+  const cri::PodSandboxConfig& config = request.config();
+  CRISP_TRY(CheckPodConfig(config));
+  const std::string hostname = CRISP_TRY(HostnameOf(id, config));
+  std::string parent = config.linux().cgroup_parent();
+  while (parent.size() > 1 && parent.ends_with('/')) parent.pop_back();
+  // Nobody else removes what nobody else made.
+  bool ours = true;
+  if (parent.empty() || parent == "/") {
+    parent = "/crisp-pod" + id.str();
+  } else {
+    ours = !CRISP_TRY(p_.cgroups.Exists(parent));
+  }
+  // What an earlier attempt left.
+  CRISP_TRY(RemovePodFiles(p_.config.layout, id));
+  CRISP_TRY(p_.state.ChangePod(id, [&](PodRecord& record) {
+    *record.mutable_config() = config;
+    record.set_hostname(hostname);
+    // An earlier attempt may have made it.
+    record.set_cgroup_is_ours(ours || (record.cgroup_is_ours() &&
+                                       record.cgroup_parent() == parent));
+    record.set_cgroup_parent(parent);
+    record.set_touched_at(p_.clock.Wall().time_since_epoch().count());
+    return Status::Ok();
+  }));
+  const PodRef intent = p_.state.FindPod(id);
+  Status made = p_.cgroups.Create(parent).While("make the cgroup of the pod");
+  if (made.ok()) made = MakePodFiles(p_.config.layout, *intent);
+  if (!made.ok()) {
+    log::IfError("undo the preparation of a pod", TakeDown(*intent));
+    p_.metrics.PodStarted(made);
+    return made;
+  }
+  const auto prepared = p_.state.ChangePod(id, [](PodRecord& record) {
+    record.set_phase(v1::PREPARED);
+    return Status::Ok();
+  });
+  return prepared.ok() ? Status::Ok() : prepared.status();
+}
+
+Result<std::uint64_t> Pods::Start(const CallContext& cc, const v1::StartPodRequest& request) {
+  const PodId id(request.pod_id());
+  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  auto started = StartLocked(cc.Detached(p_.config.runtime_timeout), request);
+  p_.metrics.PodStarted(started.ok() ? Status::Ok() : started.status());
+  return started;
+}
+
+Result<std::uint64_t> Pods::StartLocked(const CallContext& cc,
+                                        const v1::StartPodRequest& request) {
+  const PodId id(request.pod_id());
+  const PodRef pod = p_.state.FindPod(id);
+  if (!pod) return NotFound("pod {} is not reserved", id);
+  if (pod->stopping()) return FailedPrecondition("pod {} was stopped meanwhile", id);
+  if (pod->phase() == v1::LIVE) return p_.state.seq();
+  if (pod->phase() != v1::PREPARED) return FailedPrecondition("pod {} is not prepared", id);
+  PodRecord next = *pod;
+  next.set_netns_path(request.netns_path());
+  *next.mutable_ips() = request.ips();
+  next.set_cni_result(request.cni_result());
+  CRISP_TRY(SetNetSysctls(next));
+  CRISP_TRY(AddHostsEntry(p_.config.layout, next));
+  if (SharesPids(next.config())) {
+    *next.mutable_pause() = RecordOf(CRISP_TRY(StartPause(cc, next)));
+  }
+  const auto seq = p_.state.ChangePod(id, [&](PodRecord& record) {
+    record = next;
+    record.set_phase(v1::LIVE);
+    record.set_created_at(p_.state.NextTimestamp());
+    return Status::Ok();
+  });
+  if (!seq.ok()) return seq;
+  if (next.has_pause()) p_.supervisor->WatchPause(id, ProcessOf(next.pause()));
+  log::Info("pod is ready", {{"pod", id},
+                             {"namespace", next.metadata().namespace_()},
+                             {"name", next.metadata().name()}});
+  return seq;
+}
+
+Result<os::ProcessId> Pods::StartPause(const CallContext& cc, const PodRecord& pod) {
+  const Layout& layout = p_.config.layout;
+  const PodFiles files = PodFilesOf(layout, pod);
+  // All of it is in this cgroup, so that a record that was never written leaves nothing that
+  // removing the pod would not find.
+  const std::string cgroup = PauseCgroup(pod);
+  CRISP_TRY(p_.cgroups.Create(cgroup));
+  CRISP_TRY(p_.cgroups.Kill(cgroup));
+  process::Command command;
+  command.program = p_.config.pause;
+  for (const std::string& path : {files.ipcns_path, files.utsns_path, files.netns_path}) {
+    if (!path.empty()) command.args.push_back(path);
+  }
+  const process::Output out =
+      CRISP_TRY(process::Run(cc.Within(seconds(10)), command).While("start crisp-pause"));
+  if (out.exit_code != 0) return Internal("crisp-pause: {}", RuntimeWords(out.err));
+  pid_t pid = 0;
+  const auto parsed = std::from_chars(out.out.data(), out.out.data() + out.out.size(), pid);
+  if (parsed.ec != std::errc() || pid <= 0) return Internal("crisp-pause printed no pid");
+  const auto process = os::ProcessId::Of(pid);
+  Status added = p_.cgroups.Add(cgroup, pid);
+  if (!process.ok() || !added.ok()) {
+    kill(pid, SIGKILL);
+    return process.ok() ? added : process.status();
+  }
+  return *process;
+}
+
+void Pods::OnPauseGone(const PodId& id) {
+  const auto changed = p_.state.ChangePod(id, [](PodRecord& record) {
+    if (record.phase() != v1::LIVE || record.stopping()) return Aborted("it is being stopped");
+    record.set_stopping(true);
+    record.set_phase(v1::STOPPED);
+    return Status::Ok();
+  });
+  if (changed.ok()) log::Warn("pod's pause process ended; the pod is not ready", {{"pod", id}});
+}
+
+Status Pods::EndContainers(const CallContext& cc, const PodId& id) {
+  const auto containers = p_.state.ContainersOf(id);
+  for (const ContainerRef& container : containers) {
+    if (container->phase() == v1::LIVE && container->state() != cri::CONTAINER_EXITED) {
+      lifecycle_.Kill(*container);
+    }
+  }
+  Status first;
+  for (const ContainerRef& container : containers) {
+    const ContainerId container_id(container->id());
+    // Also waits for a create or a start that is under way.
+    auto held = p_.locks.Lock(cc, LockKey(container_id));
+    Status ended = held.ok() ? lifecycle_.KillAndWait(cc, container_id) : held.status();
+    if (ended.ok()) ended = lifecycle_.UndoCreate(cc, container_id);
+    if (ended.ok()) ended = lifecycle_.Clean(cc, container_id);
+    if (first.ok()) first = std::move(ended);
+  }
+  return first;
+}
+
+Status Pods::TakeDown(const PodRecord& pod) {
+  const PodId id(pod.id());
+  p_.supervisor->Forget(id);
+  if (pod.has_pause()) {
+    if (const auto pause = os::PidFd::Open(ProcessOf(pod.pause())); pause.ok()) {
+      log::IfError("end crisp-pause", pause->Signal(SIGKILL));
+      pollfd poller{.fd = pause->fd(), .events = POLLIN};
+      poll(&poller, 1, 2000);
+    }
+  }
+  if (!pod.cgroup_parent().empty()) {
+    if (SharesPids(pod.config())) {
+      CRISP_TRY(p_.cgroups.Kill(PauseCgroup(pod)));
+      CRISP_TRY(p_.cgroups.Remove(PauseCgroup(pod)));
+    }
+    if (pod.cgroup_is_ours()) CRISP_TRY(p_.cgroups.Remove(pod.cgroup_parent()));
+  }
+  return RemovePodFiles(p_.config.layout, id);
+}
+
+Result<std::uint64_t> Pods::Stop(const CallContext& cc, const PodId& id) {
+  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  const PodRef pod = p_.state.FindPod(id);
+  if (!pod || pod->torn_down()) return p_.state.seq();
+  const CallContext own = cc.Detached(p_.config.runtime_timeout);
+  if (!pod->stopping()) {
+    CRISP_TRY(p_.state.ChangePod(id, [](PodRecord& record) {
+      record.set_stopping(true);
+      return Status::Ok();
+    }));
+  }
+  CRISP_TRY(EndContainers(own, id));
+  Status down = TakeDown(*p_.state.FindPod(id));
+  if (!down.ok()) {
+    p_.metrics.CleanupFailed();
+    return std::move(down).While("stop pod {}", id);
+  }
+  const auto seq = p_.state.ChangePod(id, [](PodRecord& record) {
+    if (record.phase() != v1::REMOVING) record.set_phase(v1::STOPPED);
+    record.set_torn_down(true);
+    record.clear_pause();
+    return Status::Ok();
+  });
+  if (seq.ok()) log::Info("pod stopped", {{"pod", id}});
+  return seq;
+}
+
+Result<v1::RemovePodResponse> Pods::Remove(const CallContext& cc, const PodId& id) {
+  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  v1::RemovePodResponse response;
+  response.set_seq(p_.state.seq());
+  if (!p_.state.FindPod(id)) return response;
+  const CallContext own = cc.Detached(p_.config.runtime_timeout);
+  CRISP_TRY(p_.state.ChangePod(id, [](PodRecord& record) {
+    record.set_phase(v1::REMOVING);
+    record.set_stopping(true);
+    return Status::Ok();
+  }));
+  for (const ContainerRef& container : p_.state.ContainersOf(id)) {
+    if (container->phase() == v1::LIVE && container->state() != cri::CONTAINER_EXITED) {
+      lifecycle_.Kill(*container);
+    }
+  }
+  for (const ContainerRef& container : p_.state.ContainersOf(id)) {
+    CRISP_TRY(containers_.Remove(own, ContainerId(container->id())));
+    response.add_container_ids(container->id());
+  }
+  const PodRef pod = p_.state.FindPod(id);
+  if (!pod->torn_down()) {
+    Status down = TakeDown(*pod);
+    if (!down.ok()) {
+      p_.metrics.CleanupFailed();
+      return std::move(down).While("remove pod {}", id);
+    }
+  }
+  response.set_seq(CRISP_TRY(p_.state.ErasePod(id)));
+  log::Info("pod removed", {{"pod", id}});
+  return response;
+}
+
+Result<cri::PodSandboxStatusResponse> Pods::GetStatus(const PodId& id, bool verbose) {
+  const PodRef pod = p_.state.FindPod(id);
+  if (!pod || !IsListed(*pod)) return NotFound("no pod sandbox {}", id);
+  cri::PodSandboxStatusResponse response;
+  *response.mutable_status() = StatusOf(*pod);
+  if (!verbose) return response;
+  nlohmann::json info;
+  info["hostname"] = pod->hostname();
+  info["cgroupParent"] = pod->cgroup_parent();
+  info["netNamespace"] = pod->netns_path();
+  info["pid"] = pod->pause().pid();
+  info["runtimeHandler"] = pod->runtime_handler();
+  info["phase"] = v1::Phase_Name(pod->phase());
+  if (auto result = json::Parse(pod->cni_result()); result.ok()) {
+    info["cniResult"] = *std::move(result);
+  }
+  (*response.mutable_info())["info"] = json::Dump(info);
+  return response;
+}
+
+void Pods::RemoveAbandoned(const CallContext& cc) {
+  const std::int64_t now = p_.clock.Wall().time_since_epoch().count();
+  const auto older = [now](std::int64_t touched, seconds grace) {
+    return now - touched > std::chrono::nanoseconds(grace).count();
+  };
+  const seconds grace = p_.config.abandoned_grace;
+  for (const PodRef& pod : p_.state.Pods()) {
+    const bool waits = pod->phase() == v1::PREPARED;
+    if (pod->phase() != v1::RESERVED && !waits) continue;
+    if (!older(pod->touched_at(), waits ? grace + kNetworkPatience : grace)) continue;
+    log::Warn("removing a pod that was reserved and never started", {{"pod", pod->id()}});
+    const auto removed = Remove(cc, PodId(pod->id()));
+    if (removed.ok()) p_.metrics.AbandonedRemoved();
+    log::IfError("remove an abandoned pod", removed.ok() ? Status::Ok() : removed.status());
+  }
+  for (const ContainerRef& container : p_.state.Containers()) {
+    if (container->phase() != v1::RESERVED || !older(container->touched_at(), grace)) continue;
+    // One that is being created right now holds its lock, and is RESERVED no longer afterwards.
+    const ContainerId id(container->id());
+    auto held = p_.locks.TryLock(LockKey(id));
+    if (!held.ok()) continue;
+    held->Release();
+    const ContainerRef now_is = p_.state.FindContainer(id);
+    if (!now_is || now_is->phase() != v1::RESERVED) continue;
+    log::Warn("removing a container that was reserved and never created", {{"container", id}});
+    const auto removed = containers_.Remove(cc, id);
+    if (removed.ok()) p_.metrics.AbandonedRemoved();
+    log::IfError("remove an abandoned container", removed.ok() ? Status::Ok() : removed.status());
+  }
+}
+
+}  // namespace crisp::rund

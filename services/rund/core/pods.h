@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "crisp/rund/v1/rund.pb.h"
+#include "libs/base/call_context.h"
+#include "libs/base/result.h"
+#include "services/rund/core/containers.h"
+#include "services/rund/core/parts.h"
+
+namespace crisp::rund {
+
+/// What the front asks of pods (protos/crisp/rund/v1/rund.proto says what each means). Calls block;
+/// those that change something go on when their caller leaves.
+class Pods {
+ public:
+  Pods(Parts& parts, Containers& containers, Lifecycle& lifecycle)
+      : p_(parts), containers_(containers), lifecycle_(lifecycle) {}
+
+  Result<v1::ReservePodResponse> Reserve(const v1::ReservePodRequest& request);
+  Status Prepare(const CallContext& cc, const v1::PreparePodRequest& request);
+  Result<std::uint64_t> Start(const CallContext& cc, const v1::StartPodRequest& request);
+  Result<std::uint64_t> Stop(const CallContext& cc, const PodId& id);
+  Result<v1::RemovePodResponse> Remove(const CallContext& cc, const PodId& id);
+  Result<runtime::v1::PodSandboxStatusResponse> GetStatus(const PodId& id, bool verbose);
+
+  /// The supervisor's handler: the pod's shared PID namespace is gone, and all in it.
+  void OnPauseGone(const PodId& id);
+  /// Removes what was reserved, and not started, before the grace period. Runs now and then.
+  void RemoveAbandoned(const CallContext& cc);
+
+ private:
+  Result<std::uint64_t> StartLocked(const CallContext& cc, const v1::StartPodRequest& request);
+  /// Of the pod's own; its containers are gone or cleaned. The caller holds the pod's lock.
+  Status TakeDown(const PodRecord& pod);
+  /// Kills and cleans all its containers; the pod is marked as stopping.
+  Status EndContainers(const CallContext& cc, const PodId& id);
+  Result<os::ProcessId> StartPause(const CallContext& cc, const PodRecord& pod);
+
+  Parts& p_;
+  Containers& containers_;
+  Lifecycle& lifecycle_;
+};
+
+}  // namespace crisp::rund
