@@ -9,6 +9,7 @@
 #include <charconv>
 #include <csignal>
 #include <optional>
+#include <utility>
 
 #include "libs/base/cleanup.h"
 #include "libs/base/try.h"
@@ -96,21 +97,44 @@ process::Command CommandOf(const OciRuntime& runtime, const MonitorArgs& args) {
   return command;
 }
 
-void KillTree(pid_t pid) {
-  const auto below = os::Descendants(pid);
-  kill(pid, SIGKILL);
-  if (!below.ok()) return;
-  for (const pid_t child : *below) kill(child, SIGKILL);
+// The monitor is stopped first: it stays the reaper of what it started, so that nothing escapes
+// while its children are killed.
+void KillTree(pid_t monitor) {
+  kill(monitor, SIGSTOP);
+  for (int round = 0; round < 50; ++round) {
+    const auto below = os::Descendants(monitor);
+    if (!below.ok()) break;
+    bool any = false;
+    for (const pid_t pid : *below) {
+      const auto process = os::ReadProcStat(pid);
+      if (!process.ok() || process->state == 'Z') continue;
+      any = true;
+      kill(pid, SIGKILL);
+    }
+    if (!any) break;
+    poll(nullptr, 0, 1);
+  }
+  kill(monitor, SIGKILL);
 }
 
-// Whether /proc/<pid>/cmdline is that of a monitor of this bundle.
-bool Monitors(pid_t pid, const std::string& bundle) {
-  const auto text = os::ReadFile(fmt::format("/proc/{}/cmdline", pid), KiB(64));
-  if (!text.ok()) return false;
-  std::string needle("\0-b\0", 4);
-  needle += bundle;
+// All whose command line holds these two arguments, one after the other.
+std::vector<pid_t> ProcessesWith(const std::pair<std::string, std::string>& arguments) {
+  std::string needle(1, '\0');
+  needle += arguments.first;
   needle += '\0';
-  return text->find(needle) != std::string::npos;
+  needle += arguments.second;
+  needle += '\0';
+  std::vector<pid_t> found;
+  const auto names = os::ListDir("/proc");
+  if (!names.ok()) return found;
+  for (const std::string& name : *names) {
+    pid_t pid = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (error != std::errc() || end != name.data() + name.size()) continue;
+    const auto text = os::ReadFile("/proc/" + name + "/cmdline", KiB(256));
+    if (text.ok() && text->find(needle) != std::string::npos) found.push_back(pid);
+  }
+  return found;
 }
 
 // A descriptor of `process` is open on that very file.
@@ -178,14 +202,16 @@ Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runti
 }
 
 void KillMonitors(const std::string& bundle) {
-  const auto names = os::ListDir("/proc");
-  if (!names.ok()) return;
-  for (const std::string& name : *names) {
-    pid_t pid = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
-    if (error != std::errc() || end != name.data() + name.size()) continue;
-    if (Monitors(pid, bundle)) KillTree(pid);
+  // "-b <bundle>", as CommandOf writes it.
+  for (const pid_t pid : ProcessesWith({"-b", bundle})) KillTree(pid);
+}
+
+Status AwaitStarts(const CallContext& cc, const ContainerId& id) {
+  while (!ProcessesWith({"start", id.str()}).empty()) {
+    CRISP_TRY(cc.Check().While("wait for a start that is under way"));
+    poll(nullptr, 0, 2);
   }
+  return Status::Ok();
 }
 
 Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::string& log_path,

@@ -35,10 +35,12 @@ struct Monitored {
 Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runtime,
                                   const MonitorArgs& args);
 
-/// SIGKILL to all monitors of this bundle, wherever in their start they are, and to the runtimes
-/// that they are running. Reads all of /proc: for recovery and failures. The container itself is
-/// not touched.
+/// SIGKILL to all monitors of this bundle, wherever in their start they are, and to all that they
+/// are running. Reads all of /proc: for recovery and failures.
 void KillMonitors(const std::string& bundle);
+
+/// Waits until no `<runtime> start <id>` of an earlier run of ours is under way. Reads all of /proc.
+Status AwaitStarts(const CallContext& cc, const ContainerId& id);
 
 /// Makes conmon write to the file that is at `log_path` now (made when absent, mode 0640). Returns
 /// once it does. kFailedPrecondition: the monitor does not listen (any more).

@@ -1,0 +1,88 @@
+#include "services/rund/core/engine.h"
+
+#include <utility>
+
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+
+namespace crisp::rund {
+namespace {
+
+Status MakeDirectories(const Config& config) {
+  const Layout& layout = config.layout;
+  CRISP_TRY(os::MakeDirs(layout.state_dir, 0700));
+  CRISP_TRY(os::MakeDirs(layout.VolumesDir(), 0711));
+  for (const std::string& dir :
+       {layout.run_dir, layout.ExitsDir(), layout.PodsDir(), layout.ContainersDir()}) {
+    CRISP_TRY(os::MakeDirs(dir, 0711));
+  }
+  CRISP_TRY(os::MakeDirs(layout.SeccompDir(), 0700));
+  for (const auto& [name, runtime] : config.runtimes) CRISP_TRY(os::MakeDirs(runtime.root, 0700));
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Clock& clock,
+                                             metrics::Registry& metrics) {
+  CRISP_TRY(MakeDirectories(config));
+  os::FileLock lock = CRISP_TRY(os::FileLock::TryLock(config.layout.LockPath())
+                                    .While("the state directory is in use"));
+  Records records = CRISP_TRY(Records::Open(config.layout.DatabasePath()));
+  auto state = CRISP_TRY(State::Open(std::move(records), clock));
+  os::Cgroups cgroups = CRISP_TRY(os::Cgroups::Detect());
+  Runtimes runtimes =
+      Runtimes::Probe(CallContext::Background(std::chrono::seconds(20)), config, cgroups);
+  SpecDefaults defaults;
+  defaults.host = CRISP_TRY(DetectHost());
+  defaults.capabilities = config.capabilities;
+  defaults.ulimits = config.ulimits;
+  defaults.seccomp_profile = config.seccomp_profile;
+  defaults.seccomp_cache_dir = config.layout.SeccompDir();
+  const std::string boot_id = CRISP_TRY(os::BootId());
+  std::unique_ptr<Engine> engine(new Engine(std::move(config), pool, clock, metrics,
+                                            std::move(cgroups), std::move(lock), std::move(state),
+                                            std::move(runtimes), std::move(defaults)));
+  CRISP_TRY(engine->recovery_.Begin(boot_id));
+  Lifecycle& lifecycle = engine->lifecycle_;
+  Pods& pods = engine->pods_;
+  engine->supervisor_ = CRISP_TRY(Supervisor::Start(
+      engine->config_.layout.ExitsDir(),
+      {.on_exit_file = [&lifecycle](const ContainerId& id) { lifecycle.OnExitFile(id); },
+       .on_monitor_gone = [&lifecycle](const ContainerId& id) { lifecycle.OnMonitorGone(id); },
+       .on_pause_gone = [&pods](const PodId& id) { pods.OnPauseGone(id); }}));
+  engine->parts_.supervisor = engine->supervisor_.get();
+  return engine;
+}
+
+Engine::Engine(Config config, work::Pool& pool, Clock& clock, metrics::Registry& metrics,
+               os::Cgroups cgroups, os::FileLock lock, std::unique_ptr<State> state,
+               Runtimes runtimes, SpecDefaults spec_defaults)
+    : config_(std::move(config)),
+      cgroups_(std::move(cgroups)),
+      lock_(std::move(lock)),
+      state_(std::move(state)),
+      runtimes_(std::move(runtimes)),
+      spec_defaults_(std::move(spec_defaults)),
+      metrics_(metrics),
+      parts_{.config = config_,
+             .state = *state_,
+             .clock = clock,
+             .cgroups = cgroups_,
+             .runtimes = runtimes_,
+             .spec_defaults = spec_defaults_,
+             .locks = locks_,
+             .pool = pool,
+             .metrics = metrics_},
+      lifecycle_(parts_),
+      containers_(parts_, lifecycle_),
+      pods_(parts_, containers_, lifecycle_),
+      recovery_(parts_, pods_, containers_, lifecycle_) {}
+
+Engine::~Engine() = default;
+
+void Engine::Continue() {
+  recovery_.Continue(CallContext::Background(std::chrono::hours(24), "recovery"));
+}
+
+}  // namespace crisp::rund

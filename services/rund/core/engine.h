@@ -1,0 +1,59 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "libs/base/clock.h"
+#include "libs/base/result.h"
+#include "libs/metrics/registry.h"
+#include "libs/os/file_lock.h"
+#include "libs/work/lock_table.h"
+#include "libs/work/pool.h"
+#include "services/rund/core/containers.h"
+#include "services/rund/core/lifecycle.h"
+#include "services/rund/core/parts.h"
+#include "services/rund/core/pods.h"
+#include "services/rund/core/recovery.h"
+
+namespace crisp::rund {
+
+/// One instance of rund without its RPC: everything that the app (and a test) needs, made in order.
+/// Stop the pool, and wait for it, before this goes.
+class Engine {
+ public:
+  /// Takes the state directory's lock, loads the records and begins the recovery.
+  /// kUnavailable: another process holds the state directory.
+  static Result<std::unique_ptr<Engine>> Open(Config config, work::Pool& pool, Clock& clock,
+                                              metrics::Registry& metrics);
+  /// Goes on with the recovery: after this exits are seen. Call once, when calls may come.
+  void Continue();
+
+  State& state() { return *state_; }
+  Pods& pods() { return pods_; }
+  Containers& containers() { return containers_; }
+  Lifecycle& lifecycle() { return lifecycle_; }
+  const Parts& parts() const { return parts_; }
+  ~Engine();
+
+ private:
+  Engine(Config config, work::Pool& pool, Clock& clock, metrics::Registry& metrics,
+         os::Cgroups cgroups, os::FileLock lock, std::unique_ptr<State> state, Runtimes runtimes,
+         SpecDefaults spec_defaults);
+
+  Config config_;
+  os::Cgroups cgroups_;
+  os::FileLock lock_;
+  std::unique_ptr<State> state_;
+  Runtimes runtimes_;
+  SpecDefaults spec_defaults_;
+  work::LockTable locks_;
+  Metrics metrics_;
+  Parts parts_;
+  Lifecycle lifecycle_;
+  Containers containers_;
+  Pods pods_;
+  Recovery recovery_;
+  std::unique_ptr<Supervisor> supervisor_;
+};
+
+}  // namespace crisp::rund

@@ -1,0 +1,66 @@
+#include "services/rund/core/node.h"
+
+#include <fmt/ranges.h>
+
+#include "libs/json/json.h"
+#include "libs/os/files.h"
+
+namespace crisp::rund {
+namespace {
+
+namespace cri = runtime::v1;
+
+}  // namespace
+
+std::vector<NodeProblem> NodeProblems(const Parts& parts) {
+  std::vector<NodeProblem> problems;
+  if (!os::Exists(parts.config.conmon)) {
+    problems.push_back({fmt::format("there is no conmon at {}", parts.config.conmon),
+                        "install conmon, or set rund.conmon"});
+  }
+  const auto standard = parts.runtimes.Find("");
+  if (!standard.ok()) {
+    problems.push_back({standard.status().message(),
+                        "install the runtime, or set rund.default_runtime to one that works"});
+  }
+  return problems;
+}
+
+v1::NodeStatusResponse NodeStatusOf(const Parts& parts) {
+  v1::NodeStatusResponse response;
+  const auto problems = NodeProblems(parts);
+  cri::RuntimeCondition* ready = response.add_conditions();
+  ready->set_type("RuntimeReady");
+  ready->set_status(problems.empty());
+  if (!problems.empty()) {
+    ready->set_reason("RuntimeNotReady");
+    ready->set_message(problems.front().what);
+  }
+  // The empty name is the default handler; it sorts first.
+  const bool has_default = parts.runtimes.Find("").ok();
+  if (has_default) response.add_handlers()->mutable_features();
+  for (const std::string& name : parts.runtimes.Names()) {
+    cri::RuntimeHandler* handler = response.add_handlers();
+    handler->set_name(name);
+    handler->mutable_features();
+  }
+  response.mutable_features();
+  response.set_cgroup_driver(parts.config.systemd_cgroups ? cri::SYSTEMD : cri::CGROUPFS);
+
+  nlohmann::json info;
+  info["defaultRuntime"] = parts.runtimes.default_name();
+  info["conmon"] = parts.config.conmon;
+  for (const std::string& name : parts.runtimes.Names()) {
+    const OciRuntime* runtime = parts.runtimes.Recorded(name);
+    info["runtimes"][name] = {{"path", runtime->info().path},
+                              {"version", runtime->info().version},
+                              {"root", runtime->root()}};
+  }
+  for (const Runtimes::Missing& missing : parts.runtimes.missing()) {
+    info["unavailableRuntimes"][missing.name] = missing.why.message();
+  }
+  response.set_info_json(json::Dump(info));
+  return response;
+}
+
+}  // namespace crisp::rund

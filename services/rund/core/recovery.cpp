@@ -1,0 +1,237 @@
+#include "services/rund/core/recovery.h"
+
+#include <algorithm>
+#include <memory>
+#include <set>
+#include <utility>
+
+#include "libs/base/try.h"
+#include "libs/json/json.h"
+#include "libs/log/log.h"
+#include "libs/os/files.h"
+#include "services/rund/core/pod_files.h"
+#include "services/rund/runtime/conmon.h"
+#include "services/rund/runtime/rootfs.h"
+
+// Where SIGKILL may fall, and what the next start finds and does.
+//
+//   ReservePod, ReserveContainer   before the commit: nothing. After: a RESERVED record, which a
+//                                  retry finds by its key, or which is removed when it is abandoned.
+//   PreparePod                     RESERVED, with its configuration once the intent is committed;
+//                                  perhaps a cgroup, mounts, pins. A retry takes them down and makes
+//                                  them anew; removing the pod takes them down.
+//   StartPod                       PREPARED; perhaps a pause process, alone in its own cgroup: a
+//                                  retry kills that first, removing the pod as well.
+//   CreateContainer                RESERVED and `creating`: bundle, rootfs mounts, conmon at any
+//                                  point of its start, the runtime's `create` half way. All undone
+//                                  here, under the container's lock; a retry waits for that, then
+//                                  begins anew.
+//   StartContainer                 CREATED and `starting_at`: the runtime's `start` may still be
+//                                  under way (it is not killed with us). We wait for it, then see
+//                                  whether its fifo is still there. Started: RUNNING, and the retry
+//                                  is answered with success once; not started: CREATED.
+//   between exit and its commit    RUNNING, an exit file in place: read, stored, told.
+//   conmon killed meanwhile        RUNNING, neither exit file nor monitor: the container is killed,
+//                                  EXITED 255.
+//   after the exit's commit        EXITED and not `cleaned`: cleaned here.
+//   StopContainer                  `stop_asked_at`: the signal counts as sent (between commit and
+//                                  signal it is not: then SIGKILL comes at the end of the grace);
+//                                  the wait goes on until `stop_kill_at`.
+//   RemoveContainer, RemovePod     REMOVING: removed here.
+//   StopPod                        `stopping` and not `torn_down`: stopped here.
+//   erased record                  always last, when nothing else is left. Directories without a
+//                                  record (a database that was lost) are taken down here.
+//   reboot                         another boot id: pods NOTREADY, containers EXITED 255, creates
+//                                  undone, then as above.
+namespace crisp::rund {
+namespace {
+
+bool Runs(const ContainerRecord& container) {
+  return container.phase() == v1::LIVE && container.state() != runtime::v1::CONTAINER_EXITED;
+}
+
+// Names in a directory of ours that no record knows.
+std::vector<std::string> Unknown(const std::string& dir, const std::set<std::string>& known) {
+  std::vector<std::string> out;
+  const auto names = os::ListDir(dir);
+  if (!names.ok()) return out;
+  std::copy_if(names->begin(), names->end(), std::back_inserter(out),
+               [&known](const std::string& name) { return IsFullId(name) && !known.contains(name); });
+  return out;
+}
+
+}  // namespace
+
+Status Recovery::Begin(const std::string& boot_id) {
+  const std::string last_boot = CRISP_TRY(p_.state.records().BootId());
+  if (last_boot != boot_id) {
+    if (!last_boot.empty()) CRISP_TRY(AfterReboot());
+    CRISP_TRY(p_.state.records().SetBootId(boot_id));
+  }
+  for (const ContainerRef& container : p_.state.Containers()) {
+    if (!container->creating() && container->starting_at() == 0) continue;
+    const std::string key = LockKey(ContainerId(container->id()));
+    held_[container->id()] =
+        std::make_shared<work::LockTable::Held>(CRISP_TRY(p_.locks.TryLock(key)));
+  }
+  return Status::Ok();
+}
+
+Status Recovery::AfterReboot() {
+  log::Info("the node was rebooted; nothing of the records runs any more");
+  for (const ContainerRef& container : p_.state.Containers()) {
+    if (!Runs(*container)) continue;
+    CRISP_TRY(p_.state.ChangeContainer(ContainerId(container->id()), [&](ContainerRecord& record) {
+      const std::int64_t now = p_.state.NextTimestamp();
+      record.set_starting_at(0);
+      record.set_state(runtime::v1::CONTAINER_EXITED);
+      record.set_exit_code(255);
+      record.set_reason("Error");
+      record.set_message("NodeRebooted: the node was restarted while the container existed");
+      record.set_finished_at(now);
+      return Status::Ok();
+    }));
+  }
+  for (const PodRef& pod : p_.state.Pods()) {
+    if (pod->phase() == v1::REMOVING || pod->phase() == v1::STOPPED) continue;
+    CRISP_TRY(p_.state.ChangePod(PodId(pod->id()), [&](PodRecord& record) {
+      record.clear_pause();
+      if (record.phase() == v1::LIVE) {
+        record.set_phase(v1::STOPPED);
+        record.set_stopping(true);
+      } else {
+        record.set_phase(v1::RESERVED);  // a retry prepares it again
+      }
+      return Status::Ok();
+    }));
+  }
+  return Status::Ok();
+}
+
+void Recovery::Continue(const CallContext& cc) {
+  for (const ContainerRef& container : p_.state.Containers()) TakeUpContainer(cc, container);
+  for (const PodRef& pod : p_.state.Pods()) TakeUpPod(cc, pod);
+  Later(work::Lane::kBulk, cc, [this, cc] { RemoveUnknown(cc); });
+}
+
+void Recovery::Later(work::Lane lane, const CallContext& cc, std::function<void()> task) {
+  log::IfError("take up interrupted work", p_.pool.Submit(lane, cc, std::move(task)));
+}
+
+void Recovery::TakeUpContainer(const CallContext& cc, const ContainerRef& container) {
+  const ContainerId id(container->id());
+  if (const auto held = held_.extract(id.str()); !held.empty()) {
+    Later(work::Lane::kWait, cc, [this, cc, id, lock = held.mapped()] {
+      log::IfError("undo an interrupted create", lifecycle_.UndoCreate(cc, id));
+      ResolveStart(cc, id);
+      lock->Release();
+    });
+    return;
+  }
+  if (container->phase() == v1::REMOVING) {
+    Later(work::Lane::kWait, cc, [this, cc, id] {
+      const auto removed = containers_.Remove(cc, id);
+      log::IfError("finish a remove", removed.ok() ? Status::Ok() : removed.status());
+    });
+    return;
+  }
+  if (container->phase() != v1::LIVE) return;
+  if (!Runs(*container)) {
+    if (!container->cleaned()) lifecycle_.CleanLater(id);
+    return;
+  }
+  // The supervisor finds those whose monitor has ended, with or without an exit file.
+  p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
+  if (os::Exists(p_.config.layout.ExitPath(id))) lifecycle_.OnExitFile(id);
+  if (container->stop_asked_at() != 0) {
+    Later(work::Lane::kWait, cc, [this, cc, id] { lifecycle_.ResumeStop(cc, id); });
+  }
+}
+
+void Recovery::ResolveStart(const CallContext& cc, const ContainerId& id) {
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container || container->starting_at() == 0) return;
+  const OciRuntime* runtime = p_.runtimes.Recorded(container->runtime());
+  log::IfError("interrupted start", AwaitStarts(cc.Within(std::chrono::seconds(30)), id));
+  const bool started = runtime != nullptr && !runtime->AwaitsStart(id);
+  const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
+    if (started) {
+      record.set_state(runtime::v1::CONTAINER_RUNNING);
+      record.set_started_at(record.starting_at());
+      record.set_start_unanswered(true);
+    }
+    record.set_starting_at(0);
+    return Status::Ok();
+  });
+  log::IfError("store an interrupted start", changed.ok() ? Status::Ok() : changed.status());
+  p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
+  lifecycle_.CheckExit(id);
+}
+
+void Recovery::TakeUpPod(const CallContext& cc, const PodRef& pod) {
+  const PodId id(pod->id());
+  if (pod->phase() == v1::REMOVING) {
+    Later(work::Lane::kWait, cc, [this, cc, id] {
+      const auto removed = pods_.Remove(cc, id);
+      log::IfError("finish a pod's remove", removed.ok() ? Status::Ok() : removed.status());
+    });
+  } else if (pod->stopping() && !pod->torn_down()) {
+    Later(work::Lane::kWait, cc, [this, cc, id] {
+      const auto stopped = pods_.Stop(cc, id);
+      log::IfError("finish a pod's stop", stopped.ok() ? Status::Ok() : stopped.status());
+    });
+  } else if (pod->phase() == v1::LIVE && pod->has_pause()) {
+    p_.supervisor->WatchPause(id, ProcessOf(pod->pause()));
+  }
+}
+
+void Recovery::RemoveUnknown(const CallContext& cc) {
+  const Layout& layout = p_.config.layout;
+  // Directories first, records second: what is made meanwhile has its record before its directory.
+  std::vector<std::string> bundles = Unknown(layout.ContainersDir(), {});
+  std::vector<std::string> exits = Unknown(layout.ExitsDir(), {});
+  std::vector<std::string> volumes = Unknown(layout.VolumesDir(), {});
+  std::vector<std::string> pods = Unknown(layout.PodsDir(), {});
+  const auto known = [this](const std::string& id) {
+    return p_.state.FindContainer(ContainerId(id)) != nullptr;
+  };
+  for (const std::string& id : bundles) {
+    if (known(id)) continue;
+    log::Warn("removing a container that no record knows", {{"container", id}});
+    log::IfError("remove it", RemoveUnknownContainer(cc, ContainerId(id)));
+  }
+  for (const std::string& id : exits) {
+    if (!known(id)) log::IfError("exit file", os::RemoveFile(layout.ExitPath(ContainerId(id))));
+  }
+  for (const std::string& id : volumes) {
+    if (!known(id)) log::IfError("volumes", os::RemoveTree(layout.VolumesOf(ContainerId(id))));
+  }
+  for (const std::string& id : pods) {
+    if (p_.state.FindPod(PodId(id))) continue;
+    log::Warn("removing the files of a pod that no record knows", {{"pod", id}});
+    log::IfError("remove them", RemovePodFiles(layout, PodId(id)));
+  }
+}
+
+Status Recovery::RemoveUnknownContainer(const CallContext& cc, const ContainerId& id) {
+  const Layout& layout = p_.config.layout;
+  const std::string bundle = layout.Bundle(id);
+  KillMonitors(bundle);
+  for (const std::string& name : p_.runtimes.Names()) {
+    CRISP_TRY(p_.runtimes.Recorded(name)->Delete(cc, id));
+  }
+  const auto text = os::ReadFile(layout.SpecPath(id));
+  if (text.ok()) {
+    const auto spec = json::Parse(*text);
+    const std::string cgroup =
+        spec.ok() ? json::OptString(*spec, "linux.cgroupsPath").value_or("") : "";
+    if (cgroup.ends_with("/crisp-" + id.str())) {
+      CRISP_TRY(p_.cgroups.Kill(cgroup));
+      CRISP_TRY(p_.cgroups.Remove(cgroup));
+    }
+  }
+  CRISP_TRY(UnmountRootfs(layout.Rootfs(id)));
+  return os::RemoveTree(bundle);
+}
+
+}  // namespace crisp::rund
