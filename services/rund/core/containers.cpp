@@ -25,9 +25,9 @@ using std::chrono::seconds;
 constexpr int kStartErrorCode = 128;
 
 bool HasOwnPidNamespace(const nlohmann::json& spec) {
-  const nlohmann::json& namespaces = json::Find(spec, "linux.namespaces");
-  if (!namespaces.is_array()) return false;
-  return std::any_of(namespaces.begin(), namespaces.end(), [](const nlohmann::json& ns) {
+  const nlohmann::json* namespaces = json::Find(spec, "linux.namespaces");
+  if (namespaces == nullptr || !namespaces->is_array()) return false;
+  return std::any_of(namespaces->begin(), namespaces->end(), [](const nlohmann::json& ns) {
     return ns.value("type", "") == "pid" && ns.value("path", "").empty();
   });
 }
@@ -182,7 +182,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
                    .stdin_once = config.stdin_once()};
   const Monitored monitored = CRISP_TRY(CreateMonitored(cc, *plan.runtime, args));
 
-  const auto seq = CRISP_TRY(p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
+  const auto seq = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     // The pod may have been stopped while we were at it.
     const PodRef pod = p_.state.FindPod(PodId(record.pod_id()));
     CRISP_TRY(CheckTakesContainers(pod.get(), record.pod_id()));
@@ -196,7 +196,8 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
     *record.mutable_init() = RecordOf(monitored.init);
     *record.mutable_monitor() = RecordOf(monitored.monitor);
     return Status::Ok();
-  }));
+  });
+  if (!seq.ok()) return seq;
   p_.supervisor->WatchMonitor(id, monitored.monitor);
   log::Info("container created",
             {{"container", id}, {"pod", plan.pod->id()}, {"pid", monitored.init.pid}});
