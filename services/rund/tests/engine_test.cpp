@@ -1,0 +1,269 @@
+#include <catch2/catch.hpp>
+#include <csignal>
+#include <thread>
+
+#include "libs/json/json.h"
+#include "libs/os/files.h"
+#include "services/rund/tests/test_node.h"
+
+using namespace crisp;        // NOLINT
+using namespace crisp::rund;  // NOLINT
+namespace cri = runtime::v1;
+using std::chrono::seconds;
+
+namespace {
+
+bool IsEmpty(const std::vector<std::string>& leftovers) {
+  for (const std::string& what : leftovers) UNSCOPED_INFO(what);
+  return leftovers.empty();
+}
+
+void RemovePod(TestNode& node, const PodId& pod) {
+  const auto removed = node.pods().Remove(TestNode::Call(), pod);
+  if (!removed.ok()) FAIL(removed.status().ToString());
+}
+
+}  // namespace
+
+TEST_CASE("A container runs, is logged, keeps its exit code and leaves nothing") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Create(
+      pod, {.command = {"sh", "-c", "echo out; echo err >&2; exit 3"}});
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_CREATED);
+  CHECK(node.StatusOf(id).started_at() == 0);
+  REQUIRE(node.containers().Start(TestNode::Call(), id).ok());
+  const auto status = node.Exited(id);
+  CHECK(status.exit_code() == 3);
+  CHECK(status.reason() == "Error");
+  CHECK(status.started_at() > status.created_at());
+  CHECK(status.finished_at() >= status.started_at());
+  CHECK(status.image().image() == "busybox");
+  CHECK(node.Log().find(" stdout F out\n") != std::string::npos);
+  CHECK(node.Log().find(" stderr F err\n") != std::string::npos);
+  CHECK_FALSE(node.containers().Start(TestNode::Call(), id).ok());
+  REQUIRE(node.containers().Remove(TestNode::Call(), id).ok());
+  REQUIRE(node.containers().Remove(TestNode::Call(), id).ok());
+  CHECK(node.containers().GetStatus(id, false).code() == Code::kNotFound);
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+  CHECK_FALSE(node.Log().empty());
+}
+
+TEST_CASE("The verbose status names pid and spec") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  const auto response = node.containers().GetStatus(id, true);
+  REQUIRE(response.ok());
+  const auto info = json::Parse(response->info().at("info"));
+  REQUIRE(info.ok());
+  CHECK(info->at("sandboxID") == pod.str());
+  CHECK(info->at("pid").get<int>() > 0);
+  CHECK(info->at("runtimeSpec").is_object());
+  CHECK(node.pods().GetStatus(pod, true)->status().state() == cri::SANDBOX_READY);
+}
+
+TEST_CASE("Stop sends the stop signal, and SIGKILL when the grace is over") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId polite = node.Run(
+      pod, {.command = {"sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done"}});
+  TestNode::Await([&] { return node.Log().find("up") != std::string::npos; });
+  REQUIRE(node.containers().Stop(TestNode::Call(), polite, seconds(10)).ok());
+  CHECK(node.StatusOf(polite).exit_code() == 7);
+  const ContainerId deaf =
+      node.Run(pod, {.command = {"sh", "-c", "trap '' TERM; while :; do sleep 1; done"},
+                     .name = "deaf",
+                     .log_path = "deaf.log"});
+  REQUIRE(node.containers().Stop(TestNode::Call(), deaf, seconds(1)).ok());
+  CHECK(node.StatusOf(deaf).exit_code() == 137);
+  REQUIRE(node.containers().Stop(TestNode::Call(), deaf, seconds(1)).ok());
+  REQUIRE(node.containers().Stop(TestNode::Call(), ContainerId("gone"), seconds(1)).ok());
+}
+
+TEST_CASE("A later stop shortens the grace of one that waits") {
+  TestNode node;
+  const ContainerId id =
+      node.Run(node.Pod(), {.command = {"sh", "-c", "trap '' TERM; while :; do sleep 1; done"}});
+  Status first;
+  std::thread waiting(
+      [&] { first = [&] { auto r = node.containers().Stop(TestNode::Call(), id, seconds(1000));
+                          return r.ok() ? Status::Ok() : r.status(); }(); });
+  TestNode::Await([&] { return node.state().FindContainer(id)->stop_asked_at() != 0; });
+  CHECK(node.containers().Stop(TestNode::Call(), id, seconds(0)).ok());
+  waiting.join();
+  CHECK(first.ok());
+  CHECK(node.StatusOf(id).exit_code() == 137);
+}
+
+TEST_CASE("A command that does not exist is one clear error, and nothing is left of it") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Reserve(pod, "c");
+  const auto created = node.containers().Create(
+      TestNode::Call(), node.CreateRequest(pod, id, {.command = {"/no/such/program"}}));
+  REQUIRE_FALSE(created.ok());
+  INFO(created.status().ToString());
+  CHECK(created.status().message().find("/no/such/program") != std::string::npos);
+  CHECK(node.containers().GetStatus(id, false).code() == Code::kNotFound);
+  // The name is still free for a better command.
+  CHECK(node.containers().Create(TestNode::Call(), node.CreateRequest(pod, id, {})).ok());
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("A pod that is removed takes its running containers along") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId one = node.Run(pod, {.name = "one", .log_path = ""});
+  const ContainerId two = node.Create(pod, {.name = "two", .log_path = ""});
+  const auto removed = node.pods().Remove(TestNode::Call(), pod);
+  REQUIRE(removed.ok());
+  CHECK(removed->container_ids_size() == 2);
+  CHECK(IsEmpty(node.Leftovers()));
+  CHECK(node.pods().Remove(TestNode::Call(), pod).ok());
+}
+
+TEST_CASE("A stopped pod stays, not ready, and takes no containers") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  REQUIRE(node.pods().Stop(TestNode::Call(), pod).ok());
+  REQUIRE(node.pods().Stop(TestNode::Call(), pod).ok());
+  CHECK(node.pods().GetStatus(pod, false)->status().state() == cri::SANDBOX_NOTREADY);
+  CHECK(node.StatusOf(id).exit_code() == 137);
+  v1::ReserveContainerRequest request;
+  request.set_container_id(std::string(64, '1'));
+  request.set_pod_id(pod.str());
+  request.mutable_metadata()->set_name("late");
+  CHECK(node.containers().Reserve(request).code() == Code::kFailedPrecondition);
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("Containers of a pod with a shared PID namespace see each other and its pause") {
+  TestNode node;
+  const PodId pod = node.Pod("shared", [](cri::PodSandboxConfig& config) {
+    config.mutable_linux()->mutable_security_context()->mutable_namespace_options()->set_pid(
+        cri::POD);
+  });
+  const ContainerId one = node.Run(pod, {.name = "one", .log_path = ""});
+  const ContainerId two = node.Run(pod, {.command = {"ps"}, .name = "two"});
+  CHECK(node.Exited(two).exit_code() == 0);
+  CHECK(node.Log().find("crisp-pause") != std::string::npos);
+  CHECK(node.Log().find("sleep 1000") != std::string::npos);
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("A shared PID namespace that is gone makes its pod not ready") {
+  TestNode node;
+  const PodId pod = node.Pod("shared", [](cri::PodSandboxConfig& config) {
+    config.mutable_linux()->mutable_security_context()->mutable_namespace_options()->set_pid(
+        cri::POD);
+  });
+  const ContainerId id = node.Run(pod, {});
+  kill(node.state().FindPod(pod)->pause().pid(), SIGKILL);
+  CHECK(node.Exited(id).exit_code() == 137);
+  TestNode::Await([&] {
+    return node.pods().GetStatus(pod, false)->status().state() == cri::SANDBOX_NOTREADY;
+  });
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("A container that runs out of memory says so") {
+  TestNode node;
+  const ContainerId id = node.Run(
+      node.Pod(), {.command = {"dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"},
+                   .change = [](cri::ContainerConfig& config) {
+                     auto* resources = config.mutable_linux()->mutable_resources();
+                     resources->set_memory_limit_in_bytes(32 << 20);
+                     resources->set_memory_swap_limit_in_bytes(32 << 20);
+                   }});
+  const auto status = node.Exited(id);
+  CHECK(status.exit_code() == 137);
+  CHECK(status.reason() == "OOMKilled");
+}
+
+TEST_CASE("A log is reopened at its path, and only while its container runs") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(
+      pod, {.command = {"sh", "-c", "while :; do echo tick; sleep 0.02; done"}});
+  const std::string path = node.StatusOf(id).log_path();
+  REQUIRE(os::Rename(path, path + ".old").ok());
+  REQUIRE(node.containers().ReopenLog(TestNode::Call(), id).ok());
+  CHECK(os::Exists(path));
+  TestNode::Await([&] { return node.Log().find("tick") != std::string::npos; });
+  REQUIRE(node.containers().Stop(TestNode::Call(), id, seconds(0)).ok());
+  REQUIRE(os::Rename(path, path + ".older").ok());
+  CHECK(node.containers().ReopenLog(TestNode::Call(), id).code() == Code::kFailedPrecondition);
+  CHECK_FALSE(os::Exists(path));
+}
+
+TEST_CASE("ExecSync answers output and exit code") {
+  TestNode node;
+  const ContainerId id = node.Run(node.Pod(), {});
+  cri::ExecSyncRequest request;
+  request.set_container_id(id.str());
+  for (const char* word : {"sh", "-c", "echo yes; echo no >&2; exit 4"}) request.add_cmd(word);
+  const auto response = node.containers().ExecSync(TestNode::Call(), request);
+  REQUIRE(response.ok());
+  CHECK(response->exit_code() == 4);
+  CHECK(response->stdout() == "yes\n");
+  CHECK(response->stderr() == "no\n");
+}
+
+TEST_CASE("A monitor that is killed takes its container along, with code 255") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  const pid_t init = node.state().FindContainer(id)->init().pid();
+  kill(node.state().FindContainer(id)->monitor().pid(), SIGKILL);
+  const auto status = node.Exited(id);
+  CHECK(status.exit_code() == 255);
+  CHECK(status.message().starts_with("ContainerMonitorDied"));
+  TestNode::Await([&] { return kill(init, 0) != 0; });
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("The same key is the same pod, and a container is created once") {
+  TestNode node;
+  const PodId pod = node.Pod("same");
+  v1::ReservePodRequest again;
+  again.set_pod_id(std::string(64, 'c'));
+  *again.mutable_metadata() = node.state().FindPod(pod)->metadata();
+  const auto found = node.pods().Reserve(again);
+  REQUIRE(found.ok());
+  CHECK(found->pod_id() == pod.str());
+  CHECK(found->phase() == v1::LIVE);
+  const ContainerId id = node.Create(pod, {});
+  CHECK(node.Reserve(pod, "c") == id);
+  CHECK(node.containers().Create(TestNode::Call(), node.CreateRequest(pod, id, {})).ok());
+  again.set_runtime_handler("nonesuch");
+  again.mutable_metadata()->set_attempt(1);
+  const auto unknown = node.pods().Reserve(again);
+  CHECK(unknown.code() == Code::kInvalidArgument);
+  CHECK(unknown.status().message().find("runc") != std::string::npos);
+}
+
+TEST_CASE("What cannot be honoured is refused by name, and leaves nothing") {
+  TestNode node;
+  v1::ReservePodRequest reserve;
+  reserve.set_pod_id(std::string(64, 'd'));
+  reserve.mutable_metadata()->set_name("p");
+  reserve.mutable_metadata()->set_namespace_("n");
+  reserve.mutable_metadata()->set_uid("u");
+  REQUIRE(node.pods().Reserve(reserve).ok());
+  v1::PreparePodRequest prepare;
+  prepare.set_pod_id(reserve.pod_id());
+  (*prepare.mutable_config()->mutable_linux()->mutable_sysctls())["vm.swappiness"] = "1";
+  const Status refused = node.pods().Prepare(TestNode::Call(), prepare);
+  CHECK(refused.code() == Code::kInvalidArgument);
+  CHECK(refused.message().find("vm.swappiness") != std::string::npos);
+  CHECK(node.pods().Remove(TestNode::Call(), PodId(reserve.pod_id())).ok());
+  CHECK(IsEmpty(node.Leftovers()));
+}

@@ -1,0 +1,172 @@
+#include <catch2/catch.hpp>
+#include <csignal>
+
+#include "libs/os/files.h"
+#include "services/rund/tests/test_node.h"
+
+using namespace crisp;        // NOLINT
+using namespace crisp::rund;  // NOLINT
+namespace cri = runtime::v1;
+using std::chrono::seconds;
+
+namespace {
+
+bool IsEmpty(const std::vector<std::string>& leftovers) {
+  for (const std::string& what : leftovers) UNSCOPED_INFO(what);
+  return leftovers.empty();
+}
+
+bool Ok(const auto& result) {
+  if (!result.ok()) UNSCOPED_INFO(result.status().ToString());
+  return result.ok();
+}
+
+void CheckRemovable(TestNode& node, const PodId& pod) {
+  REQUIRE(Ok(node.pods().Remove(TestNode::Call(), pod)));
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+}  // namespace
+
+TEST_CASE("Containers run on while rund is away, and their exits are found") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId runs = node.Run(pod, {.name = "runs", .log_path = ""});
+  const ContainerId ends =
+      node.Run(pod, {.command = {"sh", "-c", "sleep 0.3; exit 9"}, .name = "ends"});
+  const pid_t pid = node.state().FindContainer(runs)->init().pid();
+  node.Stop();
+  TestNode::Await([&] { return os::Exists(node.layout().ExitPath(ends)); });
+  node.StartEngine();
+  CHECK(node.Exited(ends).exit_code() == 9);
+  CHECK(node.StatusOf(runs).state() == cri::CONTAINER_RUNNING);
+  CHECK(node.state().FindContainer(runs)->init().pid() == pid);
+  REQUIRE(Ok(node.containers().Stop(TestNode::Call(), runs, seconds(0))));
+  CHECK(node.StatusOf(runs).exit_code() == 137);
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("A monitor that was killed while rund was away is noticed") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  const pid_t monitor = node.state().FindContainer(id)->monitor().pid();
+  node.Stop();
+  kill(monitor, SIGKILL);
+  node.StartEngine();
+  CHECK(node.Exited(id).exit_code() == 255);
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("SIGKILL around the runtime's create: undone, and the retry succeeds") {
+  const bool after = GENERATE(false, true);
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Reserve(pod, "c");
+  node.KillAt("create", after);
+  REQUIRE(node.RunAndDie([&](TestNode& daemon) {
+    daemon.containers().Create(TestNode::Call(), daemon.CreateRequest(pod, id, {})).ok();
+  }));
+  REQUIRE(node.Reserve(pod, "c") == id);
+  REQUIRE(Ok(node.containers().Create(TestNode::Call(), node.CreateRequest(pod, id, {}))));
+  REQUIRE(Ok(node.containers().Start(TestNode::Call(), id)));
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_RUNNING);
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("SIGKILL around the runtime's start: the retry succeeds, and the container runs") {
+  const bool after = GENERATE(false, true);
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Create(pod, {});
+  node.KillAt("start", after);
+  REQUIRE(node.RunAndDie(
+      [&](TestNode& daemon) { daemon.containers().Start(TestNode::Call(), id).ok(); }));
+  REQUIRE(Ok(node.containers().Start(TestNode::Call(), id)));
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_RUNNING);
+  CHECK(node.StatusOf(id).started_at() > 0);
+  CHECK(node.containers().Start(TestNode::Call(), id).code() == Code::kFailedPrecondition);
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("SIGKILL around a start whose container ends at once: its code is kept") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Create(pod, {.command = {"sh", "-c", "exit 5"}});
+  node.KillAt("start", true);
+  REQUIRE(node.RunAndDie(
+      [&](TestNode& daemon) { daemon.containers().Start(TestNode::Call(), id).ok(); }));
+  CHECK(node.Exited(id).exit_code() == 5);
+  REQUIRE(Ok(node.containers().Start(TestNode::Call(), id)));
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("SIGKILL around the runtime's delete: the remove is finished") {
+  const bool after = GENERATE(false, true);
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  node.KillAt("delete", after);
+  REQUIRE(node.RunAndDie(
+      [&](TestNode& daemon) { daemon.containers().Remove(TestNode::Call(), id).ok(); }));
+  REQUIRE(Ok(node.containers().Remove(TestNode::Call(), id)));
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("SIGKILL while a pod with containers is removed: it goes all the same") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  node.Run(pod, {});
+  node.KillAt("delete", false);
+  REQUIRE(node.RunAndDie(
+      [&](TestNode& daemon) { daemon.pods().Remove(TestNode::Call(), pod).ok(); }));
+  TestNode::Await([&] { return node.state().FindPod(pod) == nullptr; });
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("A stop that was waiting is taken up again") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id =
+      node.Run(pod, {.command = {"sh", "-c", "trap '' TERM; while :; do sleep 1; done"}});
+  node.RunAndDie([&](TestNode& daemon) {
+    std::thread([&] { daemon.containers().Stop(TestNode::Call(), id, seconds(1)).ok(); }).detach();
+    TestNode::Await([&] { return daemon.state().FindContainer(id)->stop_asked_at() != 0; });
+  });
+  CHECK(node.Exited(id).exit_code() == 137);
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("After a reboot pods are not ready and containers have ended with 255") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  node.Reboot();
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_EXITED);
+  CHECK(node.StatusOf(id).exit_code() == 255);
+  CHECK(node.pods().GetStatus(pod, false)->status().state() == cri::SANDBOX_NOTREADY);
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("A container that no record knows is taken down") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  node.Stop();
+  {
+    auto records = Records::Open(node.layout().DatabasePath());
+    REQUIRE(records.ok());
+    REQUIRE(records->EraseContainer(id.str()).ok());
+  }
+  node.StartEngine();
+  TestNode::Await([&] { return !os::Exists(node.layout().Bundle(id)); });
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("A second instance on the same state directory is refused") {
+  TestNode node;
+  work::Pool pool;
+  metrics::Registry metrics;
+  Config config = node.engine().parts().config;
+  CHECK(Engine::Open(config, pool, Clock::System(), metrics).code() == Code::kUnavailable);
+}

@@ -1,0 +1,173 @@
+#include <catch2/catch.hpp>
+
+#include "libs/os/files.h"
+#include "libs/testing/manual_clock.h"
+#include "libs/testing/test_root.h"
+#include "services/rund/core/log_path.h"
+#include "services/rund/core/pod_files.h"
+#include "services/rund/core/state.h"
+#include "services/rund/runtime/conmon.h"
+#include "services/rund/runtime/exit_files.h"
+#include "services/rund/runtime/runc.h"
+
+using namespace crisp;        // NOLINT
+using namespace crisp::rund;  // NOLINT
+namespace cri = runtime::v1;
+
+namespace {
+
+PodRecord MakePod(const std::string& id, const std::string& name) {
+  PodRecord pod;
+  pod.set_id(id);
+  pod.mutable_metadata()->set_name(name);
+  pod.set_phase(v1::RESERVED);
+  return pod;
+}
+
+std::unique_ptr<State> OpenState(const std::string& path, Clock& clock) {
+  auto records = Records::Open(path);
+  REQUIRE(records.ok());
+  auto state = State::Open(*std::move(records), clock);
+  REQUIRE(state.ok());
+  return *std::move(state);
+}
+
+}  // namespace
+
+TEST_CASE("A log path stays below its directory") {
+  CHECK(*LogPathOf("/var/log/pods/p", "c/0.log") == "/var/log/pods/p/c/0.log");
+  CHECK(LogPathOf("", "c/0.log")->empty());
+  CHECK(LogPathOf("/var/log", "")->empty());
+  CHECK(LogPathOf("var/log", "0.log").code() == Code::kInvalidArgument);
+  CHECK(LogPathOf("/var/log", "/etc/passwd").code() == Code::kInvalidArgument);
+  CHECK(LogPathOf("/var/log", "../passwd").code() == Code::kInvalidArgument);
+  CHECK(LogPathOf("/var/log", "a/../../passwd").code() == Code::kInvalidArgument);
+  CHECK(LogPathOf("/var/log/..", "a").code() == Code::kInvalidArgument);
+  CHECK(LogPathOf("/var/log", "a\nb").code() == Code::kInvalidArgument);
+  CHECK(LogPathOf("/var/log", "..a/b..").ok());
+}
+
+TEST_CASE("A log does not leave its directory through a symlink") {
+  testing::TestRoot root;
+  REQUIRE(os::MakeDirs(root / "logs").ok());
+  REQUIRE(os::Symlink("/etc", root / "logs/out").ok());
+  CHECK_FALSE(PrepareLog(root / "logs", "out/x.log").ok());
+  CHECK(PrepareLog(root / "logs", "in/x.log").ok());
+  CHECK(os::Exists(root / "logs/in/x.log"));
+}
+
+TEST_CASE("The runtime's words are the message of its last log line") {
+  CHECK(RuntimeWords("time=\"x\" level=warning msg=\"a\"\ntime=\"x\" level=error "
+                     "msg=\"exec: \\\"/no\\\": stat /no\"\n") == "exec: \"/no\": stat /no");
+  CHECK(RuntimeWords("plain words\n") == "plain words");
+  CHECK(RuntimeWords("") == "it gave no reason");
+}
+
+TEST_CASE("conmon's sync line is a pid or the runtime's error") {
+  CHECK(*ParseSyncLine("{\"data\": 14637}\n") == 14637);
+  const auto failed = ParseSyncLine("{\"data\": -1, \"message\": \"level=error msg=\\\"x\\\"\"}");
+  CHECK(failed.code() == Code::kInternal);
+  CHECK(failed.status().message() == "x");
+  CHECK(ParseSyncLine("what").code() == Code::kInternal);
+}
+
+TEST_CASE("An exit file is a code; a broken one is an error") {
+  testing::TestRoot root;
+  const Layout layout = Layout::Make(root / "s", root / "r", "1");
+  const ContainerId id(std::string(64, 'a'));
+  REQUIRE(ReadExit(layout, id).ok());
+  CHECK_FALSE(ReadExit(layout, id)->has_value());
+  root.Write("r/rund/1/exits/" + id.str(), "137");
+  root.Write("r/rund/1/containers/" + id.str() + "/oom", "");
+  const auto exit = ReadExit(layout, id);
+  REQUIRE(exit.ok());
+  CHECK((*exit)->code == 137);
+  CHECK((*exit)->oom);
+  CHECK((*exit)->finished_at > 0);
+  root.Write("r/rund/1/exits/" + id.str(), "");
+  CHECK(ReadExit(layout, id).code() == Code::kDataLoss);
+}
+
+TEST_CASE("resolv.conf has searches, servers and options in this order") {
+  cri::DNSConfig dns;
+  CHECK(ResolvConfOf(dns).empty());
+  dns.add_servers("10.0.0.1");
+  dns.add_servers("10.0.0.2");
+  dns.add_searches("a.b");
+  dns.add_searches("c.d");
+  dns.add_options("ndots:5");
+  CHECK(ResolvConfOf(dns) ==
+        "search a.b c.d\nnameserver 10.0.0.1\nnameserver 10.0.0.2\noptions ndots:5\n");
+}
+
+TEST_CASE("A key has one id, and outlives a restart") {
+  testing::TestRoot root;
+  testing::ManualClock clock;
+  std::uint64_t seq = 0;
+  {
+    auto state = OpenState(root / "db", clock);
+    const auto first = state->ReservePod(MakePod("a", "x"));
+    REQUIRE(first.ok());
+    seq = first->seq;
+    CHECK(state->ReservePod(MakePod("b", "x"))->pod->id() == "a");
+    CHECK(state->ReservePod(MakePod("c", "y"))->pod->id() == "c");
+    CHECK(state->ReservePod(MakePod("a", "z")).code() == Code::kAlreadyExists);
+  }
+  clock.Advance(std::chrono::milliseconds(1));
+  auto state = OpenState(root / "db", clock);
+  CHECK(state->seq() > seq);
+  CHECK(state->ReservePod(MakePod("b", "x"))->pod->id() == "a");
+  REQUIRE(state->ErasePod(PodId("a")).ok());
+  CHECK(state->ReservePod(MakePod("b", "x"))->pod->id() == "b");
+}
+
+TEST_CASE("Each change is one event, in order, after the snapshot") {
+  testing::TestRoot root;
+  testing::ManualClock clock;
+  auto state = OpenState(root / "db", clock);
+  REQUIRE(state->ReservePod(MakePod("a", "x")).ok());
+  std::vector<EventRef> events;
+  state->SetListener([&](const EventRef& event) { events.push_back(event); });
+  EventRef snapshot;
+  state->WithSnapshot([&](const EventRef& event) { snapshot = event; });
+  CHECK(snapshot->snapshot());
+  REQUIRE(snapshot->pods_size() == 1);
+  CHECK(snapshot->pods(0).list_item().empty());
+  const auto seq = state->ChangePod(PodId("a"), [&](PodRecord& pod) {
+    pod.set_phase(v1::LIVE);
+    pod.set_created_at(state->NextTimestamp());
+    return Status::Ok();
+  });
+  REQUIRE(seq.ok());
+  REQUIRE(state->ErasePod(PodId("a")).ok());
+  REQUIRE(events.size() == 2);
+  CHECK(events[0]->seq() == *seq);
+  cri::PodSandbox item;
+  REQUIRE(item.ParseFromString(events[0]->pods(0).list_item()));
+  CHECK(item.state() == cri::SANDBOX_READY);
+  CHECK(events[1]->removed_pod_ids(0) == "a");
+  CHECK(events[1]->seq() == *seq + 1);
+}
+
+TEST_CASE("A change that fails changes nothing") {
+  testing::TestRoot root;
+  testing::ManualClock clock;
+  auto state = OpenState(root / "db", clock);
+  REQUIRE(state->ReservePod(MakePod("a", "x")).ok());
+  const auto changed = state->ChangePod(PodId("a"), [](PodRecord& pod) {
+    pod.set_phase(v1::LIVE);
+    return FailedPrecondition("no");
+  });
+  CHECK(changed.code() == Code::kFailedPrecondition);
+  CHECK(state->FindPod(PodId("a"))->phase() == v1::RESERVED);
+  CHECK(state->ChangePod(PodId("q"), [](PodRecord&) { return Status::Ok(); }).code() ==
+        Code::kNotFound);
+}
+
+TEST_CASE("Timestamps never repeat") {
+  testing::TestRoot root;
+  testing::ManualClock clock;
+  auto state = OpenState(root / "db", clock);
+  const auto first = state->NextTimestamp();
+  CHECK(state->NextTimestamp() > first);
+}
