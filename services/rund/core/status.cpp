@@ -1,5 +1,9 @@
 #include "services/rund/core/status.h"
 
+#include <csignal>
+#include <cstring>
+#include <string>
+
 namespace crisp::rund {
 
 namespace cri = runtime::v1;
@@ -25,6 +29,19 @@ cri::PodSandboxState StateOf(const v1::PodRecord& pod) {
 void FillImage(const v1::ContainerRecord& container, cri::ImageSpec* image) {
   *image = container.config().image();
   if (image->image().empty()) image->set_image(container.image_id());
+}
+
+// The CRI counts signals its own way; the real-time ones are in a row in both.
+cri::Signal SignalOf(int number) {
+  if (number >= SIGRTMIN && number <= SIGRTMAX) {
+    return static_cast<cri::Signal>(cri::SIGNAL_SIGRTMIN + (number - SIGRTMIN));
+  }
+  cri::Signal signal = cri::SIGNAL_RUNTIME_DEFAULT;
+  const char* name = sigabbrev_np(number);
+  if (name == nullptr || !cri::Signal_Parse(std::string("SIGNAL_SIG") + name, &signal)) {
+    return cri::SIGNAL_RUNTIME_DEFAULT;
+  }
+  return signal;
 }
 
 const std::string& ImageRefOf(const v1::ContainerRecord& container) {
@@ -121,7 +138,7 @@ cri::ContainerStatus StatusOf(const v1::ContainerRecord& container) {
     *status.mutable_resources()->mutable_linux() = config.linux().resources();
   }
   if (container.has_user()) *status.mutable_user()->mutable_linux() = container.user();
-  status.set_stop_signal(config.stop_signal());
+  status.set_stop_signal(SignalOf(container.stop_signal()));
   return status;
 }
 

@@ -217,25 +217,22 @@ Status AwaitStarts(const CallContext& cc, const ContainerId& id) {
 Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::string& log_path,
                  const os::ProcessId& monitor) {
   if (!os::Alive(monitor)) return FailedPrecondition("the monitor of the container has ended");
-  const bool was_there = os::Exists(log_path);
-  UniqueFd log = CRISP_TRY(
-      os::Open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, S_IRUSR | S_IWUSR | S_IRGRP));
-  // The kubelet puts the old file back when we fail: ours must not stand in its way.
-  Cleanup remove([&] {
-    if (!was_there) os::RemoveFile(log_path).ok();
-  });
   struct stat file {};
-  if (fstat(log.get(), &file) != 0) return Status::Errno(errno, "stat {}", log_path);
+  // Not moved away: it goes on being written. (conmon would replace it with an empty one.)
+  if (lstat(log_path.c_str(), &file) == 0 && HasOpen(monitor.pid, file)) return Status::Ok();
   UniqueFd ctl(open((bundle + "/ctl").c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
   if (!ctl) return FailedPrecondition("the monitor of the container does not listen");
   CRISP_TRY(os::WriteAll(ctl.get(), "2 0 0\n", "conmon's control fifo"));
-  while (!HasOpen(monitor.pid, file)) {
+  // conmon makes a new file, renames it to the path, and tells nobody; it takes well under a
+  // millisecond.
+  while (lstat(log_path.c_str(), &file) != 0 || !HasOpen(monitor.pid, file)) {
     CRISP_TRY(cc.Check().While("wait for conmon to open {}", log_path));
     if (!os::Alive(monitor)) return FailedPrecondition("the container ended");
-    // conmon tells nobody that it is done; it takes well under a millisecond.
     poll(nullptr, 0, 1);
   }
-  remove.Dismiss();
+  if (chmod(log_path.c_str(), S_IRUSR | S_IWUSR | S_IRGRP) != 0) {
+    return Status::Errno(errno, "chmod {}", log_path);
+  }
   return Status::Ok();
 }
 

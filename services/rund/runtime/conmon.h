@@ -42,8 +42,9 @@ void KillMonitors(const std::string& bundle);
 /// Waits until no `<runtime> start <id>` of an earlier run of ours is under way. Reads all of /proc.
 Status AwaitStarts(const CallContext& cc, const ContainerId& id);
 
-/// Makes conmon write to the file that is at `log_path` now (made when absent, mode 0640). Returns
-/// once it does. kFailedPrecondition: the monitor does not listen (any more).
+/// After the log was moved away: makes conmon go on in a new file at `log_path` (mode 0640). Returns
+/// once it does. Not moved: nothing is done. kFailedPrecondition: the monitor does not listen (any
+/// more).
 Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::string& log_path,
                  const os::ProcessId& monitor);
 

@@ -194,7 +194,9 @@ TEST_CASE("A log is reopened at its path, and only while its container runs") {
       pod, {.command = {"sh", "-c", "while :; do echo tick; sleep 0.02; done"}});
   const std::string path = node.StatusOf(id).log_path();
   REQUIRE(os::Rename(path, path + ".old").ok());
-  REQUIRE(node.containers().ReopenLog(TestNode::Call(), id).ok());
+  const Status reopened = node.containers().ReopenLog(TestNode::Call(), id);
+  INFO(reopened.ToString());
+  REQUIRE(reopened.ok());
   CHECK(os::Exists(path));
   TestNode::Await([&] { return node.Log().find("tick") != std::string::npos; });
   REQUIRE(node.containers().Stop(TestNode::Call(), id, seconds(0)).ok());
