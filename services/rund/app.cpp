@@ -71,8 +71,8 @@ class App final : public daemon::App {
 
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = CRISP_TRY(Config::From(daemon.settings(), daemon.instance()));
-  auto engine = CRISP_TRY(
-      Engine::Open(std::move(config), daemon.pool(), Clock::System(), daemon.metrics()));
+  auto engine =
+      CRISP_TRY(Engine::Open(std::move(config), daemon.pool(), Clock::System(), daemon.metrics()));
   return std::unique_ptr<daemon::App>(std::make_unique<App>(daemon, std::move(engine)));
 }
 

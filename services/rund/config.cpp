@@ -29,20 +29,19 @@ Result<Ulimit> ParseUlimit(const std::string& text) {
   Ulimit limit;
   limit.name = text.substr(0, equals);
   limit.soft = CRISP_TRY(ParseNumber(limits.substr(0, colon), text));
-  limit.hard = colon == limits.npos ? limit.soft
-                                    : CRISP_TRY(ParseNumber(limits.substr(colon + 1), text));
+  limit.hard =
+      colon == limits.npos ? limit.soft : CRISP_TRY(ParseNumber(limits.substr(colon + 1), text));
   return limit;
 }
 
 // Beside our own program (a build tree, a bundle), else where packages put it.
-std::string FindPause(const std::string& configured) {
-  if (!configured.empty()) return configured;
+std::string FindHelper(const std::string& name) {
   const auto self = os::ReadLink("/proc/self/exe");
   if (self.ok()) {
-    const std::string beside = self->substr(0, self->rfind('/')) + "/crisp-pause";
+    const std::string beside = self->substr(0, self->rfind('/') + 1) + name;
     if (os::Exists(beside)) return beside;
   }
-  return "/usr/libexec/crisp/crisp-pause";
+  return "/usr/libexec/crisp/" + name;
 }
 
 }  // namespace
@@ -52,7 +51,9 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   Config config;
   config.layout = Layout::Make(settings.state_root, settings.run_root, instance);
   config.conmon = rund.conmon;
-  config.pause = FindPause(rund.pause);
+  config.pause = rund.pause.empty() ? FindHelper("crisp-pause") : rund.pause;
+  config.exec_helper = FindHelper("crisp-exec");
+  if (!os::Exists(config.exec_helper)) config.exec_helper.clear();
   config.default_runtime = rund.default_runtime;
   for (const auto& [name, runtime] : rund.runtimes) {
     config.runtimes[name] = {runtime.path, CRISP_TRY(settings.RuntimeRoot(name, instance))};

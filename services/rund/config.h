@@ -22,6 +22,7 @@ struct Config {
   Layout layout;
   std::string conmon;
   std::string pause;
+  std::string exec_helper;  // crisp-exec; empty = none
   std::string default_runtime;
   std::map<std::string, RuntimeConfig> runtimes;
   bool systemd_cgroups = false;

@@ -4,7 +4,8 @@ namespace crisp::rund {
 
 Metrics::Metrics(metrics::Registry& r)
     : pods_started_(r.AddCounter("crisp_rund_pods_started_total", "Pods that became ready.")),
-      pods_failed_(r.AddCounter("crisp_rund_pod_failures_total", "Pods that could not be started.")),
+      pods_failed_(
+          r.AddCounter("crisp_rund_pod_failures_total", "Pods that could not be started.")),
       create_seconds_(r.AddHistogram("crisp_rund_container_create_seconds",
                                      "Bundle, mounts, monitor and the runtime's create.",
                                      metrics::LatencyBuckets())),
@@ -24,7 +25,9 @@ Metrics::Metrics(metrics::Registry& r)
       cleanup_failures_(r.AddCounter("crisp_rund_cleanup_failures_total",
                                      "Attempts to take something down that failed.")) {}
 
-void Metrics::PodStarted(const Status& status) { (status.ok() ? pods_started_ : pods_failed_).Add(); }
+void Metrics::PodStarted(const Status& status) {
+  (status.ok() ? pods_started_ : pods_failed_).Add();
+}
 
 void Metrics::ContainerCreated(const Status& status, std::chrono::nanoseconds took) {
   if (!status.ok()) return creates_failed_.Add();

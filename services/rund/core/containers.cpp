@@ -75,8 +75,7 @@ Result<Containers::Plan> Containers::MakePlan(const v1::CreateContainerRequest& 
   plan.pod = pod;
   plan.runtime = CRISP_TRY(p_.runtimes.Find(pod->runtime_handler()));
   const cri::ContainerConfig& config = request.config();
-  plan.log_path =
-      CRISP_TRY(LogPathOf(request.sandbox_config().log_directory(), config.log_path()));
+  plan.log_path = CRISP_TRY(LogPathOf(request.sandbox_config().log_directory(), config.log_path()));
   plan.cgroup_path = pod->cgroup_parent() + "/crisp-" + request.container_id();
   const auto& namespaces = config.linux().security_context().namespace_options();
   if (namespaces.pid() == cri::TARGET) {
@@ -95,8 +94,8 @@ Result<Containers::Plan> Containers::MakePlan(const v1::CreateContainerRequest& 
 }
 
 Status Containers::RecordIntent(const v1::CreateContainerRequest& request, const Plan& plan) {
-  const auto changed = p_.state.ChangeContainer(
-      ContainerId(request.container_id()), [&](ContainerRecord& record) {
+  const auto changed =
+      p_.state.ChangeContainer(ContainerId(request.container_id()), [&](ContainerRecord& record) {
         const PodRef pod = p_.state.FindPod(PodId(record.pod_id()));
         CRISP_TRY(CheckTakesContainers(pod.get(), record.pod_id()));
         record.set_creating(true);
@@ -151,8 +150,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   CRISP_TRY(os::MakeDirs(layout.Bundle(id), 0711));
   CRISP_TRY(MountRootfs(request.image().mounts(), layout.Rootfs(id)));
   if (!plan.log_path.empty()) {
-    CRISP_TRY(
-        PrepareLog(request.sandbox_config().log_directory(), request.config().log_path()));
+    CRISP_TRY(PrepareLog(request.sandbox_config().log_directory(), request.config().log_path()));
   }
   SpecInputs inputs{.id = id,
                     .pod = PodId(plan.pod->id()),
@@ -326,8 +324,8 @@ Status Containers::ReopenLog(const CallContext& cc, const ContainerId& id) {
     return FailedPrecondition("container {} is not running", id);
   }
   if (container->log_path().empty()) return Status::Ok();
-  return rund::ReopenLog(cc.Within(seconds(10)), p_.config.layout.Bundle(id),
-                         container->log_path(), ProcessOf(container->monitor()))
+  return rund::ReopenLog(cc.Within(seconds(10)), p_.config.layout.Bundle(id), container->log_path(),
+                         ProcessOf(container->monitor()))
       .While("reopen the log of container {}", id);
 }
 
@@ -353,6 +351,7 @@ Result<cri::ExecSyncResponse> Containers::ExecSync(const CallContext& cc,
   args.process_json = json::Dump(CRISP_TRY(BuildExecProcess(spec, command, false)));
   args.scratch_dir = layout.Bundle(id);
   args.timeout = seconds(request.timeout());
+  args.helper = p_.config.exec_helper;
   const ExecSyncResult result = CRISP_TRY(rund::ExecSync(cc, args));
   cri::ExecSyncResponse response;
   response.set_exit_code(result.exit_code);

@@ -26,8 +26,8 @@ Status MakeDirectories(const Config& config) {
 Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Clock& clock,
                                              metrics::Registry& metrics) {
   CRISP_TRY(MakeDirectories(config));
-  os::FileLock lock = CRISP_TRY(os::FileLock::TryLock(config.layout.LockPath())
-                                    .While("the state directory is in use"));
+  os::FileLock lock = CRISP_TRY(
+      os::FileLock::TryLock(config.layout.LockPath()).While("the state directory is in use"));
   Records records = CRISP_TRY(Records::Open(config.layout.DatabasePath()));
   auto state = CRISP_TRY(State::Open(std::move(records), clock));
   os::Cgroups cgroups = CRISP_TRY(os::Cgroups::Detect());

@@ -101,8 +101,7 @@ void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const s
     record.set_reason(reason);
     record.set_message(message);
     // File times come from a coarser clock, and one that can be set back.
-    record.set_finished_at(
-        std::max({exit.finished_at, record.started_at(), record.created_at()}));
+    record.set_finished_at(std::max({exit.finished_at, record.started_at(), record.created_at()}));
     return Status::Ok();
   });
   if (!changed.ok()) {
@@ -130,10 +129,8 @@ void Lifecycle::Kill(const ContainerRecord& container) {
 
 Status Lifecycle::WaitExited(const CallContext& cc, const ContainerId& id) {
   const auto ended = [](const ContainerRecord* record) { return !Runs(record); };
-  Status waited =
-      p_.state.WaitContainer(id, p_.clock.Now() + std::min<nanoseconds>(kKillPatience,
-                                                                        cc.Remaining()),
-                             ended);
+  Status waited = p_.state.WaitContainer(
+      id, p_.clock.Now() + std::min<nanoseconds>(kKillPatience, cc.Remaining()), ended);
   if (waited.ok()) return waited;
   const ContainerRef container = p_.state.FindContainer(id);
   if (!Runs(container.get())) return Status::Ok();
@@ -261,11 +258,10 @@ Status Lifecycle::UndoCreate(const CallContext& cc, const ContainerId& id) {
 
 void Lifecycle::CleanLater(const ContainerId& id) {
   const CallContext cc = CallContext::Background(std::chrono::hours(1), "clean");
-  log::IfError("clean a container later",
-               p_.pool.Submit(work::Lane::kBulk, cc, [this, cc, id] {
-                 auto held = p_.locks.Lock(cc, LockKey(id));
-                 if (held.ok()) log::IfError("clean container", Clean(cc, id));
-               }));
+  log::IfError("clean a container later", p_.pool.Submit(work::Lane::kBulk, cc, [this, cc, id] {
+    auto held = p_.locks.Lock(cc, LockKey(id));
+    if (held.ok()) log::IfError("clean container", Clean(cc, id));
+  }));
 }
 
 }  // namespace crisp::rund

@@ -51,9 +51,9 @@ Status PrepareLog(const std::string& log_directory, const std::string& log_path)
     CRISP_TRY(directory.MakeDirs(log_path.substr(0, slash)).While("log_path"));
   }
   // conmon would make it 0600; the log's readers expect the group to be able to read.
-  const os::UniqueFd log = CRISP_TRY(
-      directory.OpenFile(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0640)
-          .While("log_path"));
+  const os::UniqueFd log =
+      CRISP_TRY(directory.OpenFile(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0640)
+                    .While("log_path"));
   struct stat facts {};
   if (fstat(log.get(), &facts) != 0) return Status::FromErrno(errno, "stat the log");
   if (!S_ISREG(facts.st_mode)) return InvalidArgument("log_path: '{}' is no file", log_path);

@@ -47,7 +47,8 @@ Status CheckSysctls(const cri::PodSandboxConfig& config) {
       return InvalidArgument("linux.sysctls: '{}' belongs to the node, not to a pod", name);
     }
     if (kind == SysctlKind::kIpc && IsHostIpc(config)) {
-      return InvalidArgument("linux.sysctls: '{}' would change the node: the pod has host IPC", name);
+      return InvalidArgument("linux.sysctls: '{}' would change the node: the pod has host IPC",
+                             name);
     }
     if ((kind == SysctlKind::kNet || kind == SysctlKind::kUts) && IsHostNetwork(config)) {
       return InvalidArgument("linux.sysctls: '{}' would change the node: the pod has host network",
@@ -85,8 +86,7 @@ Status MakeNamespaces(const Layout& layout, const v1::PodRecord& pod) {
   if (!IsHostIpc(pod.config())) targets.push_back({os::NamespaceKind::kIpc, layout.IpcPath(id)});
   if (own_uts) targets.push_back({os::NamespaceKind::kUts, layout.UtsPath(id)});
   if (targets.empty()) return Status::Ok();
-  auto pins =
-      CRISP_TRY(os::NamespacePin::Create(targets, [&] { return SetUp(pod, own_uts); }));
+  auto pins = CRISP_TRY(os::NamespacePin::Create(targets, [&] { return SetUp(pod, own_uts); }));
   for (os::NamespacePin& pin : pins) pin.Commit();  // the pod's record is there already
   return Status::Ok();
 }

@@ -79,8 +79,8 @@ Status Pods::Prepare(const CallContext& cc, const v1::PreparePodRequest& request
     *record.mutable_config() = config;
     record.set_hostname(hostname);
     // An earlier attempt may have made it.
-    record.set_cgroup_is_ours(ours || (record.cgroup_is_ours() &&
-                                       record.cgroup_parent() == parent));
+    record.set_cgroup_is_ours(ours ||
+                              (record.cgroup_is_ours() && record.cgroup_parent() == parent));
     record.set_cgroup_parent(parent);
     record.set_touched_at(p_.clock.Wall().time_since_epoch().count());
     return Status::Ok();
@@ -108,8 +108,7 @@ Result<std::uint64_t> Pods::Start(const CallContext& cc, const v1::StartPodReque
   return started;
 }
 
-Result<std::uint64_t> Pods::StartLocked(const CallContext& cc,
-                                        const v1::StartPodRequest& request) {
+Result<std::uint64_t> Pods::StartLocked(const CallContext& cc, const v1::StartPodRequest& request) {
   const PodId id(request.pod_id());
   const PodRef pod = p_.state.FindPod(id);
   if (!pod) return NotFound("pod {} is not reserved", id);
@@ -133,9 +132,9 @@ Result<std::uint64_t> Pods::StartLocked(const CallContext& cc,
   });
   if (!seq.ok()) return seq;
   if (next.has_pause()) p_.supervisor->WatchPause(id, ProcessOf(next.pause()));
-  log::Info("pod is ready", {{"pod", id},
-                             {"namespace", next.metadata().namespace_()},
-                             {"name", next.metadata().name()}});
+  log::Info(
+      "pod is ready",
+      {{"pod", id}, {"namespace", next.metadata().namespace_()}, {"name", next.metadata().name()}});
   return seq;
 }
 

@@ -16,10 +16,11 @@
 // Where SIGKILL may fall, and what the next start finds and does.
 //
 //   ReservePod, ReserveContainer   before the commit: nothing. After: a RESERVED record, which a
-//                                  retry finds by its key, or which is removed when it is abandoned.
+//                                  retry finds by its key, or which is removed when it is
+//                                  abandoned.
 //   PreparePod                     RESERVED, with its configuration once the intent is committed;
-//                                  perhaps a cgroup, mounts, pins. A retry takes them down and makes
-//                                  them anew; removing the pod takes them down.
+//                                  perhaps a cgroup, mounts, pins. A retry takes them down and
+//                                  makes them anew; removing the pod takes them down.
 //   StartPod                       PREPARED; perhaps a pause process, alone in its own cgroup: a
 //                                  retry kills that first, removing the pod as well.
 //   CreateContainer                RESERVED and `creating`: bundle, rootfs mounts, conmon at any
@@ -55,8 +56,9 @@ std::vector<std::string> Unknown(const std::string& dir, const std::set<std::str
   std::vector<std::string> out;
   const auto names = os::ListDir(dir);
   if (!names.ok()) return out;
-  std::copy_if(names->begin(), names->end(), std::back_inserter(out),
-               [&known](const std::string& name) { return IsFullId(name) && !known.contains(name); });
+  std::copy_if(
+      names->begin(), names->end(), std::back_inserter(out),
+      [&known](const std::string& name) { return IsFullId(name) && !known.contains(name); });
   return out;
 }
 

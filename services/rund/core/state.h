@@ -56,8 +56,7 @@ class State {
 
   /// `change` gets a copy of the record and alters it, looking at nothing that blocks. Its failure
   /// is returned and changes nothing. Gives the number of the change. kNotFound: no such record.
-  Result<std::uint64_t> ChangePod(const PodId& id,
-                                  const std::function<Status(PodRecord&)>& change);
+  Result<std::uint64_t> ChangePod(const PodId& id, const std::function<Status(PodRecord&)>& change);
   Result<std::uint64_t> ChangeContainer(const ContainerId& id,
                                         const std::function<Status(ContainerRecord&)>& change);
   /// Forgets it. Absent = Ok.

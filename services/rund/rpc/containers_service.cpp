@@ -9,9 +9,9 @@ using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
 using work::Lane;
 
-ServerUnaryReactor* ContainersService::ReserveContainer(
-    CallbackServerContext* context, const v1::ReserveContainerRequest* request,
-    v1::ReserveContainerResponse* response) {
+ServerUnaryReactor* ContainersService::ReserveContainer(CallbackServerContext* context,
+                                                        const v1::ReserveContainerRequest* request,
+                                                        v1::ReserveContainerResponse* response) {
   return rpc::Unary(pool_, Lane::kMutate, context, request, response,
                     [this](const CallContext&, const auto& req, auto& resp) {
                       resp = CRISP_TRY(containers_.Reserve(req));

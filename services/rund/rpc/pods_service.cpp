@@ -61,12 +61,11 @@ ServerUnaryReactor* PodsService::RemovePod(CallbackServerContext* context,
 ServerUnaryReactor* PodsService::PodStatus(CallbackServerContext* context,
                                            const runtime::v1::PodSandboxStatusRequest* request,
                                            runtime::v1::PodSandboxStatusResponse* response) {
-  return rpc::Unary(
-      pool_, Lane::kFast, context, request, response,
-      [this](const CallContext&, const auto& req, auto& resp) {
-        resp = CRISP_TRY(pods_.GetStatus(PodId(req.pod_sandbox_id()), req.verbose()));
-        return Status::Ok();
-      });
+  return rpc::Unary(pool_, Lane::kFast, context, request, response,
+                    [this](const CallContext&, const auto& req, auto& resp) {
+                      resp = CRISP_TRY(pods_.GetStatus(PodId(req.pod_sandbox_id()), req.verbose()));
+                      return Status::Ok();
+                    });
 }
 
 }  // namespace crisp::rund

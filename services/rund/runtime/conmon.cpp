@@ -91,6 +91,8 @@ process::Command CommandOf(const OciRuntime& runtime, const MonitorArgs& args) {
     command.args.emplace_back("-i");
     if (!args.stdin_once) command.args.emplace_back("--leave-stdin-open");
   }
+  // It tells of an OOM kill by a file in its working directory too.
+  command.cwd = args.bundle;
   command.env = process::PlainEnvironment();
   command.env.push_back(fmt::format("_OCI_SYNCPIPE={}", kSyncFd));
   command.env.push_back(fmt::format("_OCI_STARTPIPE={}", kStartFd));
@@ -168,8 +170,8 @@ Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runti
   CRISP_TRY(os::WriteAll(start.write.get(), "1", "conmon's start pipe"));
   const std::string errors_path = args.bundle + "/conmon.err";
   // A file, not a pipe: conmon's first process says why it cannot start there.
-  UniqueFd errors = CRISP_TRY(
-      os::Open(errors_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, S_IRUSR | S_IWUSR));
+  UniqueFd errors =
+      CRISP_TRY(os::Open(errors_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, S_IRUSR | S_IWUSR));
 
   process::Command command = CommandOf(runtime, args);
   command.fds = {{kSyncFd, sync.write.get()}, {kStartFd, start.read.get()}};

@@ -39,12 +39,13 @@ Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runti
 /// are running. Reads all of /proc: for recovery and failures.
 void KillMonitors(const std::string& bundle);
 
-/// Waits until no `<runtime> start <id>` of an earlier run of ours is under way. Reads all of /proc.
+/// Waits until no `<runtime> start <id>` of an earlier run of ours is under way. Reads all of
+/// /proc.
 Status AwaitStarts(const CallContext& cc, const ContainerId& id);
 
-/// After the log was moved away: makes conmon go on in a new file at `log_path` (mode 0640). Returns
-/// once it does. Not moved: nothing is done. kFailedPrecondition: the monitor does not listen (any
-/// more).
+/// After the log was moved away: makes conmon go on in a new file at `log_path` (mode 0640).
+/// Returns once it does. Not moved: nothing is done. kFailedPrecondition: the monitor does not
+/// listen (any more).
 Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::string& log_path,
                  const os::ProcessId& monitor);
 

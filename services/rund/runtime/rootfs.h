@@ -9,8 +9,7 @@
 
 namespace crisp::rund {
 
-using MountInstructions =
-    google::protobuf::RepeatedPtrField<crisp::imaged::v1::MountInstruction>;
+using MountInstructions = google::protobuf::RepeatedPtrField<crisp::imaged::v1::MountInstruction>;
 
 /// Mounts what imaged prepared at `target` (made when absent), one on top of the other. On failure
 /// nothing stays mounted. kInvalidArgument: a kind that we do not know.

@@ -50,8 +50,8 @@ std::string RuntimeWords(std::string_view text) {
   std::string_view line = newline == text.npos ? text : text.substr(newline + 1);
   constexpr std::string_view kMessage = " msg=\"";
   const auto message = line.find(kMessage);
-  std::string words = message == line.npos ? std::string(line)
-                                           : Unquote(line.substr(message + kMessage.size()));
+  std::string words =
+      message == line.npos ? std::string(line) : Unquote(line.substr(message + kMessage.size()));
   if (words.size() > kMaxWords) words.resize(kMaxWords);
   return words.empty() ? "it gave no reason" : words;
 }

@@ -69,9 +69,9 @@ Result<Records> Records::Open(const std::string& path) {
                  "ON CONFLICT(id) DO UPDATE SET key=excluded.key, record=excluded.record"));
   auto erase_pod = CRISP_TRY(db.Prepare("DELETE FROM pods WHERE id=?1"));
   auto erase_container = CRISP_TRY(db.Prepare("DELETE FROM containers WHERE id=?1"));
-  return Records(std::unique_ptr<Impl>(new Impl{std::move(db), std::move(put_pod),
-                                                std::move(put_container), std::move(erase_pod),
-                                                std::move(erase_container)}));
+  return Records(
+      std::unique_ptr<Impl>(new Impl{std::move(db), std::move(put_pod), std::move(put_container),
+                                     std::move(erase_pod), std::move(erase_container)}));
 }
 
 Result<Records::All> Records::Load() {

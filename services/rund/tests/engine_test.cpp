@@ -28,8 +28,8 @@ void RemovePod(TestNode& node, const PodId& pod) {
 TEST_CASE("A container runs, is logged, keeps its exit code and leaves nothing") {
   TestNode node;
   const PodId pod = node.Pod();
-  const ContainerId id = node.Create(
-      pod, {.command = {"sh", "-c", "echo out; echo err >&2; exit 3"}});
+  const ContainerId id =
+      node.Create(pod, {.command = {"sh", "-c", "echo out; echo err >&2; exit 3"}});
   CHECK(node.StatusOf(id).state() == cri::CONTAINER_CREATED);
   CHECK(node.StatusOf(id).started_at() == 0);
   REQUIRE(node.containers().Start(TestNode::Call(), id).ok());
@@ -87,9 +87,12 @@ TEST_CASE("A later stop shortens the grace of one that waits") {
   const ContainerId id =
       node.Run(node.Pod(), {.command = {"sh", "-c", "trap '' TERM; while :; do sleep 1; done"}});
   Status first;
-  std::thread waiting(
-      [&] { first = [&] { auto r = node.containers().Stop(TestNode::Call(), id, seconds(1000));
-                          return r.ok() ? Status::Ok() : r.status(); }(); });
+  std::thread waiting([&] {
+    first = [&] {
+      auto r = node.containers().Stop(TestNode::Call(), id, seconds(1000));
+      return r.ok() ? Status::Ok() : r.status();
+    }();
+  });
   TestNode::Await([&] { return node.state().FindContainer(id)->stop_asked_at() != 0; });
   CHECK(node.containers().Stop(TestNode::Call(), id, seconds(0)).ok());
   waiting.join();
@@ -166,22 +169,21 @@ TEST_CASE("A shared PID namespace that is gone makes its pod not ready") {
   const ContainerId id = node.Run(pod, {});
   kill(node.state().FindPod(pod)->pause().pid(), SIGKILL);
   CHECK(node.Exited(id).exit_code() == 137);
-  TestNode::Await([&] {
-    return node.pods().GetStatus(pod, false)->status().state() == cri::SANDBOX_NOTREADY;
-  });
+  TestNode::Await(
+      [&] { return node.pods().GetStatus(pod, false)->status().state() == cri::SANDBOX_NOTREADY; });
   RemovePod(node, pod);
   CHECK(IsEmpty(node.Leftovers()));
 }
 
 TEST_CASE("A container that runs out of memory says so") {
   TestNode node;
-  const ContainerId id = node.Run(
-      node.Pod(), {.command = {"dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"},
-                   .change = [](cri::ContainerConfig& config) {
-                     auto* resources = config.mutable_linux()->mutable_resources();
-                     resources->set_memory_limit_in_bytes(32 << 20);
-                     resources->set_memory_swap_limit_in_bytes(32 << 20);
-                   }});
+  const ContainerId id =
+      node.Run(node.Pod(), {.command = {"dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"},
+                            .change = [](cri::ContainerConfig& config) {
+                              auto* resources = config.mutable_linux()->mutable_resources();
+                              resources->set_memory_limit_in_bytes(32 << 20);
+                              resources->set_memory_swap_limit_in_bytes(32 << 20);
+                            }});
   const auto status = node.Exited(id);
   CHECK(status.exit_code() == 137);
   CHECK(status.reason() == "OOMKilled");
@@ -190,8 +192,8 @@ TEST_CASE("A container that runs out of memory says so") {
 TEST_CASE("A log is reopened at its path, and only while its container runs") {
   TestNode node;
   const PodId pod = node.Pod();
-  const ContainerId id = node.Run(
-      pod, {.command = {"sh", "-c", "while :; do echo tick; sleep 0.02; done"}});
+  const ContainerId id =
+      node.Run(pod, {.command = {"sh", "-c", "while :; do echo tick; sleep 0.02; done"}});
   const std::string path = node.StatusOf(id).log_path();
   REQUIRE(os::Rename(path, path + ".old").ok());
   const Status reopened = node.containers().ReopenLog(TestNode::Call(), id);

@@ -118,8 +118,8 @@ TEST_CASE("SIGKILL while a pod with containers is removed: it goes all the same"
   const PodId pod = node.Pod();
   node.Run(pod, {});
   node.KillAt("delete", false);
-  REQUIRE(node.RunAndDie(
-      [&](TestNode& daemon) { daemon.pods().Remove(TestNode::Call(), pod).ok(); }));
+  REQUIRE(
+      node.RunAndDie([&](TestNode& daemon) { daemon.pods().Remove(TestNode::Call(), pod).ok(); }));
   TestNode::Await([&] { return node.state().FindPod(pod) == nullptr; });
   CHECK(IsEmpty(node.Leftovers()));
 }

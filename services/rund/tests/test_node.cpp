@@ -40,6 +40,7 @@ TestNode::TestNode() {
   config_.layout = Layout::Make(root_ / "state", root_ / "run", "1");
   config_.conmon = "/usr/bin/conmon";
   config_.pause = CRISP_TEST_PAUSE;
+  config_.exec_helper = CRISP_TEST_EXEC;
   config_.default_runtime = "runc";
   config_.runtimes["runc"] = {kRunc, config_.layout.RuntimesDir() + "/runc"};
   config_.capabilities = {"CHOWN", "KILL", "SETUID", "SETGID"};
@@ -245,9 +246,8 @@ std::vector<std::string> TestNode::Leftovers() const {
     const std::string command = os::ReadFile("/proc/" + pid + "/cmdline").value_or("");
     if (ours(command)) found.push_back("process " + pid + " " + command);
   }
-  for (const std::string& dir :
-       {layout().ContainersDir(), layout().PodsDir(), layout().ExitsDir(), layout().VolumesDir(),
-        layout().RuntimesDir() + "/runc"}) {
+  for (const std::string& dir : {layout().ContainersDir(), layout().PodsDir(), layout().ExitsDir(),
+                                 layout().VolumesDir(), layout().RuntimesDir() + "/runc"}) {
     for (const std::string& name : os::ListDir(dir).value_or({})) {
       found.push_back(dir + "/" + name);
     }
