@@ -126,8 +126,8 @@ Status Networks::Detach(const CallContext& cc, const PodId& pod) {
 Status Networks::Undo(const CallContext& cc, const Attachment& attachment) {
   const SteadyTime start = clock_.Now();
   if (attachment.phase != Phase::kAttached) CRISP_TRY(EndLeftovers(cc, attachment.pod));
-  if (attachment.phase != Phase::kDetaching) {
-    CRISP_TRY(store_.SetPhase(attachment.pod, Phase::kDetaching));
+  if (attachment.phase != Phase::kDetaching || attachment.instance != config_.instance) {
+    CRISP_TRY(store_.SetPhase(attachment.pod, Phase::kDetaching, config_.instance));
   }
   const Status deleted = RunDel(cc, attachment);
   metrics_.DetachDone(deleted.code(), clock_.Now() - start);
@@ -162,7 +162,10 @@ Result<std::vector<PodId>> Networks::Reconcile(const CallContext& cc, const std:
   const WallTime now = clock_.Wall();
   for (const Attachment& seen : CRISP_TRY(store_.List())) {
     const auto wants_undo = [this, &live, now](const Attachment& attachment) {
-      if (attachment.phase == Phase::kDetaching || attachment.boot_id != boot_id_) return true;
+      if (attachment.boot_id != boot_id_) return true;
+      if (attachment.phase == Phase::kDetaching && attachment.instance == config_.instance) {
+        return true;
+      }
       return !live.contains(attachment.pod) && now - attachment.created >= config_.orphan_grace;
     };
     if (!wants_undo(seen)) continue;

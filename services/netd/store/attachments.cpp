@@ -58,7 +58,8 @@ struct Attachments::Impl {
         "INSERT OR REPLACE INTO attachments({}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", kColumns)));
     set_attached =
         CRISP_TRY(db.Prepare("UPDATE attachments SET phase = ?, result = ? WHERE pod_id = ?"));
-    set_phase = CRISP_TRY(db.Prepare("UPDATE attachments SET phase = ? WHERE pod_id = ?"));
+    set_phase =
+        CRISP_TRY(db.Prepare("UPDATE attachments SET phase = ?, instance = ? WHERE pod_id = ?"));
     remove = CRISP_TRY(db.Prepare("DELETE FROM attachments WHERE pod_id = ?"));
     list = CRISP_TRY(
         db.Prepare(fmt::format("SELECT {} FROM attachments ORDER BY created_ns", kColumns)));
@@ -124,9 +125,12 @@ Status Attachments::SetAttached(const PodId& pod, const std::string& result) {
       .Run();
 }
 
-Status Attachments::SetPhase(const PodId& pod, Phase phase) {
+Status Attachments::SetPhase(const PodId& pod, Phase phase, const std::string& instance) {
   const std::scoped_lock lock(impl_->mutex);
-  return impl_->set_phase->Bind(1, static_cast<int>(phase)).Bind(2, pod.str()).Run();
+  return impl_->set_phase->Bind(1, static_cast<int>(phase))
+      .Bind(2, instance)
+      .Bind(3, pod.str())
+      .Run();
 }
 
 Status Attachments::Remove(const PodId& pod) {

@@ -24,7 +24,7 @@ struct Attachment {
   PodId pod;
   Phase phase = Phase::kAttaching;
   std::string boot_id;   // of the boot in which it was made: in another one the netns is gone
-  std::string instance;  // which netd made it
+  std::string instance;  // which netd works on it, or did last
   std::string network;
   std::string conf;             // the conflist
   std::string cni_args;         // CNI_ARGS
@@ -44,7 +44,8 @@ class Attachments {
   /// Inserts or replaces.
   Status Put(const Attachment& attachment);
   Status SetAttached(const PodId& pod, const std::string& result);
-  Status SetPhase(const PodId& pod, Phase phase);
+  /// `instance`: who works on it from now on.
+  Status SetPhase(const PodId& pod, Phase phase, const std::string& instance);
   /// Absent = Ok.
   Status Remove(const PodId& pod);
   Result<std::vector<Attachment>> List();

@@ -41,8 +41,9 @@ TEST_CASE("A record is found again as it was, also by the next run") {
   CHECK((*found)->created == attachment.created);
   CHECK((*store)->List().value().size() == 1);
   CHECK((*store)->Count().value() == 1);
-  CHECK((*store)->SetPhase(pod, Phase::kDetaching).ok());
+  CHECK((*store)->SetPhase(pod, Phase::kDetaching, "3").ok());
   CHECK((*store)->Get(pod).value()->phase == Phase::kDetaching);
+  CHECK((*store)->Get(pod).value()->instance == "3");
   CHECK((*store)->Remove(pod).ok());
   CHECK((*store)->Remove(pod).ok());
   CHECK((*store)->List().value().empty());
