@@ -20,7 +20,7 @@ namespace {
 
 constexpr auto kSyncDelay = std::chrono::milliseconds(200);  // after a pull
 constexpr auto kGcDelay = std::chrono::seconds(2);           // after something became garbage
-constexpr auto kGcRetry = std::chrono::seconds(10);          // while pulls go on
+constexpr auto kGcRetry = std::chrono::seconds(5);           // while pulls go on
 constexpr auto kGcTime = std::chrono::minutes(10);           // of one round
 
 /// Runs the garbage collector some time after it was asked for, never twice at once. Held by its

@@ -15,7 +15,8 @@ namespace {
 
 constexpr auto kQuietTime = std::chrono::seconds(5);
 constexpr auto kKeepForRetry = std::chrono::minutes(10);
-constexpr int kMaxRounds = 3;  // when a layer is collected between its check and the commit
+constexpr int kDeleteNow = 512;  // files of a failed layer; more than that waits for a quiet time
+constexpr int kMaxRounds = 3;    // when a layer is collected between its check and the commit
 
 std::string KeyOf(const ref::ImageRef& image, const imaged::Credentials& credentials) {
   return image.ToString() + " " + credentials.Fingerprint();
@@ -78,7 +79,7 @@ void PullProgress::SetStage(std::string_view stage) {
 
 Puller::Puller(PullOptions options, work::Pool& pool, http::Client& client, Hosts& hosts,
                Catalogue& catalogue, LayerStore& store, Metrics& metrics, Clock& clock,
-               std::function<void()> on_fresh_layers)
+               std::function<void()> on_store_changed)
     : options_(options),
       client_(client),
       hosts_(hosts),
@@ -86,7 +87,7 @@ Puller::Puller(PullOptions options, work::Pool& pool, http::Client& client, Host
       store_(store),
       metrics_(metrics),
       clock_(clock),
-      on_fresh_layers_(std::move(on_fresh_layers)),
+      on_store_changed_(std::move(on_store_changed)),
       pulls_(pool, options.timeout) {}
 
 Puller::~Puller() {
@@ -272,13 +273,14 @@ Result<std::string> Puller::Run(const CallContext& cc, const ref::ImageRef& imag
     if (status.ok()) status = PullLayers(cc, *work);
     if (!status.ok()) {
       Leave(work->flights);
+      on_store_changed_();
       return ForImage(std::move(status), image);
     }
     progress.SetStage("commit");
     status = catalogue_.CommitImage(work->commit, clock_.Wall());
     Leave(work->flights);
     if (status.ok()) {
-      if (!work->commit.fresh_layers.empty()) on_fresh_layers_();
+      if (!work->commit.fresh_layers.empty()) on_store_changed_();
       return work->commit.id;
     }
     if (status.code() != Code::kAborted || round >= kMaxRounds)
@@ -371,7 +373,8 @@ Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& fligh
     return LayerRecord{flight.chain, work.config.diff_ids[index]};
   }
   const std::string staged = CRISP_TRY(store_.Stage(flight.chain));
-  Cleanup discard([&] { log::IfError("discard staged layer", store_.Discard(staged)); });
+  Cleanup discard(
+      [&] { log::IfError("discard staged layer", store_.Discard(staged, kDeleteNow)); });
   Unpacker unpacker = CRISP_TRY(Unpacker::Create(staged + "/diff", options_.max_layer_size));
   const Descriptor& blob = work.manifest.layers[index];
   const OpenBlob open = [&work, &blob](const CallContext& call, std::uint64_t offset) {
@@ -426,7 +429,6 @@ void Puller::Leave(const std::vector<std::shared_ptr<LayerFlight>>& flights) {
   if (!finished.empty()) {
     log::IfError("keep the layers of a failed pull",
                  catalogue_.AddLayers(finished, clock_.Wall() + kKeepForRetry));
-    on_fresh_layers_();
   }
   const std::lock_guard lock(mutex_);
   for (const auto& flight : ours) {

@@ -68,11 +68,11 @@ class PullProgress {
 /// same credentials is joined, and so is a layer that another pull fetches. Any thread.
 class Puller {
  public:
-  /// `on_fresh_layers`: the catalogue has layers that are not yet synced to the disk. Must not
+  /// `on_store_changed`: the catalogue has layers that are not yet synced to the disk. Must not
   /// block.
   Puller(PullOptions options, work::Pool& pool, http::Client& client, Hosts& hosts,
          Catalogue& catalogue, LayerStore& store, Metrics& metrics, Clock& clock,
-         std::function<void()> on_fresh_layers);
+         std::function<void()> on_store_changed);
   Puller(const Puller&) = delete;
   Puller& operator=(const Puller&) = delete;
   /// Stops what is under way and waits for it.
@@ -118,7 +118,7 @@ class Puller {
   LayerStore& store_;
   Metrics& metrics_;
   Clock& clock_;
-  const std::function<void()> on_fresh_layers_;
+  const std::function<void()> on_store_changed_;
   BufferPool buffers_;
   work::Flights<std::string, std::string> pulls_;
   std::stop_source stop_;

@@ -66,6 +66,7 @@ Result<LayerStore> LayerStore::Open(const Layout& layout) {
   for (const std::string& path :
        {layout.Layers(), layout.Staging(), layout.Snapshots(), layout.Empty(), layout.Trash()})
     CRISP_TRY(os::MakeDirs(path, 0755));
+  const os::UniqueFd locks = CRISP_TRY(os::Open(layout.Locks(), O_RDWR | O_CREAT, 0600));
   return LayerStore(layout);
 }
 
@@ -130,10 +131,13 @@ Status LayerStore::MakeSnapshot(std::string_view owner, const std::string& root_
   return Status::Ok();
 }
 
-Status LayerStore::Discard(const std::string& path) const {
+Status LayerStore::Discard(const std::string& path, int delete_now) const {
   const std::string to = layout_.Trash() + "/" + RandomIds().Next().substr(0, 24);
-  if (::rename(path.c_str(), to.c_str()) != 0 && errno != ENOENT)
+  if (::rename(path.c_str(), to.c_str()) != 0) {
+    if (errno == ENOENT) return Status::Ok();
     return Status::Errno(errno, "move {} to the trash", path);
+  }
+  if (delete_now > 0) CRISP_TRY(DeleteSome(to, delete_now));
   return Status::Ok();
 }
 

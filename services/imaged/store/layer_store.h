@@ -46,8 +46,9 @@ class LayerStore {
   /// `root_like`, the root directory that the layers below show.
   Status MakeSnapshot(std::string_view owner, const std::string& root_like) const;
 
-  /// Moves a file tree away, to be deleted later. Absent is Ok.
-  Status Discard(const std::string& path) const;
+  /// Moves a file tree away, to be deleted later; up to `delete_now` entries of it at once. Absent
+  /// is Ok.
+  Status Discard(const std::string& path, int delete_now = 0) const;
   /// What waits to be deleted.
   Result<std::vector<std::string>> Trash() const;
   /// Deletes at most `files` entries below a tree in the trash; true when all of it is gone.
