@@ -126,6 +126,8 @@ struct TestImage {
 
 /// Everything of imaged below rpc/, in a directory of its own.
 struct Node {
+  explicit Node(std::chrono::milliseconds stall = seconds(60)) : client({.stall_timeout = stall}) {}
+
   crisp::testing::TestRoot root;
   Layout layout{root.path()};
   LayerStore store = *LayerStore::Open(layout);
@@ -133,7 +135,7 @@ struct Node {
   metrics::Registry registry;
   Metrics metrics{registry};
   work::Pool pool;
-  http::Client client{{.stall_timeout = std::chrono::milliseconds(1500)}};
+  http::Client client;
   Hosts hosts{client, {}};
   PullOptions options;
   Puller puller{options, pool, client, hosts, *catalogue, store, metrics, Clock::System(), [] {}};
@@ -377,7 +379,7 @@ TEST_CASE("A blob that never comes whole is given up") {
 TEST_CASE("A connection that goes silent is taken up again") {
   LyingRegistry registry(TwoLayers());
   registry.stalled_blob = registry.image.layer_digests[0];
-  Node node;
+  Node node(std::chrono::milliseconds(1500));
   CHECK(node.Pull(registry.Name()).status().message() == "");
 }
 
@@ -428,8 +430,8 @@ TEST_CASE("Credentials answer the challenge that the registry makes, and never s
 
 TEST_CASE("A caller's deadline ends its wait, the pull goes on and the next call joins it") {
   LyingRegistry registry(TwoLayers());
-  registry.stalled_blob = registry.image.layer_digests[0];  // 1.5 s of silence
-  Node node;
+  registry.stalled_blob = registry.image.layer_digests[0];
+  Node node(std::chrono::milliseconds(1500));
   const auto brief = node.puller.Pull(CallContext::Background(std::chrono::milliseconds(100)),
                                       registry.Name(), {});
   CHECK(brief.code() == Code::kDeadlineExceeded);
