@@ -40,6 +40,8 @@ class Session;
 
 /// The sessions of a server; touched on the loop only.
 struct Sessions {
+  explicit Sessions(asio::io_context& on) : io(on) {}
+  asio::io_context& io;
   Handler handler;
   std::set<std::shared_ptr<Session>> open;
   bool closed = false;
@@ -94,12 +96,12 @@ class Session final : public std::enable_shared_from_this<Session> {
     timer_.cancel();  // the handler takes the time that it takes
     const ServerRequest request{std::string(message.method_string()),
                                 std::string(message.target())};
-    sessions_->handler(request, [weak = weak_from_this(),
-                                 executor = socket_.get_executor()](ServerResponse response) {
-      asio::post(executor, [weak, response = std::move(response)]() mutable {
-        if (const auto self = weak.lock()) self->Write(std::move(response));
-      });
-    });
+    sessions_->handler(request,
+                       [weak = weak_from_this(), &io = sessions_->io](ServerResponse response) {
+                         asio::post(io, [weak, response = std::move(response)]() mutable {
+                           if (const auto self = weak.lock()) self->Write(std::move(response));
+                         });
+                       });
   }
 
   void Write(ServerResponse response) {
@@ -171,9 +173,9 @@ class Listener final : public std::enable_shared_from_this<Listener<Acceptor>> {
 }  // namespace
 
 struct Server::Impl {
-  explicit Impl(loop::Loop& on) : loop(on) {}
+  explicit Impl(loop::Loop& on) : loop(on), sessions(std::make_shared<Sessions>(on.io())) {}
   loop::Loop& loop;
-  std::shared_ptr<Sessions> sessions = std::make_shared<Sessions>();
+  std::shared_ptr<Sessions> sessions;
   std::function<void()> close_listener;
   std::string socket_path;
   std::uint16_t port = 0;
