@@ -7,6 +7,7 @@
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "libs/os/mount.h"
 #include "libs/process/command.h"
 
 namespace crisp::rund {
@@ -40,6 +41,20 @@ std::string Unquote(std::string_view quoted) {
     }
   }
   return out;
+}
+
+// What the v2 tree beside v1 hierarchies carries: "hugetlb"; "" when it has none, as it should.
+std::string UnifiedControllers() {
+  const auto mounts = os::ReadMounts();
+  if (!mounts.ok()) return "";
+  for (const os::MountEntry& mount : *mounts) {
+    if (mount.type != "cgroup2") continue;
+    const auto controllers = os::ReadFile(mount.mount_point + "/cgroup.controllers");
+    if (!controllers.ok()) continue;
+    const auto end = controllers->find_last_not_of(" \n");
+    return end == std::string::npos ? "" : controllers->substr(0, end + 1);
+  }
+  return "";
 }
 
 }  // namespace
@@ -101,15 +116,12 @@ Result<RuntimeInfo> ProbeRuntime(const CallContext& cc, const std::string& name,
   info.is_crun = first.starts_with("crun");
   info.recursive_read_only = false;
   if (info.is_crun && cgroups.mode() == os::CgroupMode::kHybrid) {
-    const auto unified = cgroups.UnifiedDir("/");
-    if (unified.ok()) {
-      const auto controllers = os::ReadFile(*unified + "/cgroup.controllers");
-      if (controllers.ok() && controllers->find_first_not_of(" \n") != std::string::npos) {
-        return Unavailable(
-            "runtime {}: crun does not run with hybrid cgroups whose unified tree has controllers "
-            "({}); boot with one cgroup v2 tree, or use runc",
-            name, controllers->substr(0, controllers->find('\n')));
-      }
+    const std::string controllers = UnifiedControllers();
+    if (!controllers.empty()) {
+      return Unavailable(
+          "runtime {}: crun does not run with hybrid cgroups whose unified tree has controllers "
+          "({}); boot with one cgroup v2 tree, or use runc",
+          name, controllers);
     }
   }
   return info;
