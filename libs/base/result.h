@@ -13,15 +13,15 @@ namespace crisp {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  // Implicit on purpose: `return value;` and `return NotFound(...)` are how a function ends.
+  // NOLINTBEGIN(google-explicit-constructor): `return value;`, `return NotFound(...)` end functions
   template <typename U = T>
   requires(std::is_constructible_v<T, U&&> && !std::is_same_v<std::remove_cvref_t<U>, Status> &&
            !std::is_same_v<std::remove_cvref_t<U>, Result>) Result(U&& value)
-      : value_(std::in_place, std::forward<U>(value)) {}  // NOLINT(google-explicit-constructor)
-  Result(Status status) : status_(std::move(status)) {    // NOLINT(google-explicit-constructor)
+      : value_(std::in_place, std::forward<U>(value)) {}
+  Result(Status status) : status_(std::move(status)) {  // never Ok
     CRISP_CHECK(!status_.ok());
   }
-
+  // NOLINTEND(google-explicit-constructor)
   bool ok() const { return value_.has_value(); }
   // No operator bool: `if (Exists(path))` on a Result<bool> would ask the wrong question.
 

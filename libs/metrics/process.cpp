@@ -1,8 +1,8 @@
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <charconv>
+#include <ctime>
 #include <string>
 #include <string_view>
 

@@ -10,6 +10,7 @@
 #include <typeindex>
 
 #include "libs/base/check.h"
+#include "libs/base/units.h"
 
 namespace crisp::metrics {
 
@@ -26,7 +27,9 @@ std::vector<double> LatencyBuckets() {
 
 std::vector<double> SizeBuckets() {
   std::vector<double> buckets;
-  for (double size = 1 << 20; size <= 16.0 * (1 << 30); size *= 4) buckets.push_back(size);
+  for (std::uint64_t size = MiB(1).count(); size <= GiB(16).count(); size *= 4) {
+    buckets.push_back(static_cast<double>(size));
+  }
   return buckets;
 }
 
