@@ -116,6 +116,38 @@ TEST_CASE("A command that does not exist is one clear error, and nothing is left
   CHECK(IsEmpty(node.Leftovers()));
 }
 
+TEST_CASE("A start that fails is told in the runtime's words, and kept as StartError") {
+  TestNode node;
+  node.FailAt("start", "level=error msg=\"no luck today\"");
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Create(pod, {});
+  const auto started = node.containers().Start(TestNode::Call(), id);
+  REQUIRE_FALSE(started.ok());
+  CHECK(started.status().message().find("no luck today") != std::string::npos);
+  const auto status = node.StatusOf(id);
+  CHECK(status.state() == cri::CONTAINER_EXITED);
+  CHECK(status.exit_code() == 128);
+  CHECK(status.reason() == "StartError");
+  CHECK(status.finished_at() >= status.started_at());
+  CHECK(status.started_at() >= status.created_at());
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("Reservations that nobody comes back for are removed, and nothing else") {
+  TestNode node;
+  node.AbandonAtOnce();
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId kept = node.Create(pod, {});
+  const ContainerId left = node.Reserve(pod, "left");
+  node.pods().RemoveAbandoned(TestNode::Call());
+  CHECK(node.state().FindPod(pod) != nullptr);
+  CHECK(node.state().FindContainer(kept) != nullptr);
+  CHECK(node.state().FindContainer(left) == nullptr);
+}
+
 TEST_CASE("A pod that is removed takes its running containers along") {
   TestNode node;
   const PodId pod = node.Pod();

@@ -113,6 +113,12 @@ void TestNode::KillAt(const std::string& command, bool after) {
   config_.runtimes["runc"].path = root_.Script("runc", body);
 }
 
+void TestNode::FailAt(const std::string& command, const std::string& words) {
+  const std::string body = "case \" $* \" in *\" " + command + " \"*) echo '" + words +
+                           "' >&2; exit 1 ;; *) exec " + kRunc + " \"$@\" ;; esac\n";
+  config_.runtimes["runc"].path = root_.Script("runc", body);
+}
+
 cri::PodSandboxConfig TestNode::SandboxConfig(const PodId& pod) const {
   cri::PodSandboxConfig config;
   config.mutable_metadata()->set_name(pod.str());

@@ -44,6 +44,11 @@ class TestNode {
   /// real runc has run `command`; "" takes it away.
   void KillAt(const std::string& command, bool after);
 
+  /// A wrapper that fails at `command` with these words on stderr. Restart() to use it.
+  void FailAt(const std::string& command, const std::string& words);
+  /// Without a grace for reservations that nobody comes back for. Restart() to use it.
+  void AbandonAtOnce() { config_.abandoned_grace = std::chrono::seconds(0); }
+
   struct ContainerOptions {
     std::vector<std::string> command = {"sleep", "1000"};
     std::string name = "c";
