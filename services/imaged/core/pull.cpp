@@ -185,6 +185,8 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
   FetchedManifest fetched =
       CRISP_TRY(work.registry->Manifest(cc, wanted, options_.max_manifest_size));
   NewImage& commit = work.commit;
+  // Of an index it is the index's digest, and only that: what the reference stood for, on every
+  // node.
   commit.digests.push_back(image.Name() + "@" + fetched.digest.str());
   const std::string name = image.ToString();
   ManifestOrIndex parsed = CRISP_TRY(
@@ -193,7 +195,6 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
     const Descriptor chosen = CRISP_TRY(ChooseEntry(*index, Platform::Host()).While("{}", name));
     fetched =
         CRISP_TRY(work.registry->Manifest(cc, chosen.digest.str(), options_.max_manifest_size));
-    commit.digests.push_back(image.Name() + "@" + fetched.digest.str());
     parsed = CRISP_TRY(
         ParseManifest(fetched.body, fetched.media_type, options_.max_layers).While("{}", name));
     if (std::holds_alternative<Index>(parsed))
