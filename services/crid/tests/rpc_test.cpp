@@ -1,0 +1,392 @@
+#include <grpcpp/impl/client_unary_call.h>
+
+#include <future>
+#include <set>
+
+#include "libs/base/ids.h"
+#include "libs/loop/loop.h"
+#include "libs/os/files.h"
+#include "libs/rpc/server.h"
+#include "libs/testing/test_root.h"
+#include "services/crid/core/reconcile.h"
+#include "services/crid/rpc/image_service.h"
+#include "services/crid/rpc/peers.h"
+#include "services/crid/rpc/runtime_service.h"
+#include "services/crid/tests/fake_daemons.h"
+
+using namespace crisp;
+using namespace crisp::crid;
+using namespace std::chrono_literals;
+
+namespace {
+
+using RuntimeStub = runtime::v1::RuntimeService::Stub;
+using Calls = std::vector<std::string>;
+
+FlowOptions Flows() { return {}; }
+
+/// The front with fake daemons around it, all on sockets below a TestRoot.
+class Node {
+ public:
+  explicit Node(std::chrono::milliseconds peer_wait = 5s)
+      : view(std::make_shared<View>(peer_wait)),
+        peers({.run_root = root.path(), .peer_wait = peer_wait, .status_wait = 50ms}, *view, loop,
+              [] {}),
+        metrics(registry),
+        pods(*view, peers, pool, ids, metrics, Flows()),
+        containers(*view, peers, pool, ids, metrics, Flows()),
+        runtime_service(view, peers, pods, containers, pool, settings, "0.1.0"),
+        image_service(peers),
+        server({.sockets = {root / "crisp.sock"}}) {
+    loop.Start();
+    for (const char* service : {"rund", "netd", "imaged"}) {
+      REQUIRE(os::MakeDirs(root / service).ok());
+    }
+    rund.Start(root / "rund/1.sock");
+    netd.Start(root / "netd/1.sock");
+    imaged.Start(root / "imaged/1.sock");
+    REQUIRE(peers.Start().ok());
+    server.AddService(&runtime_service);
+    server.AddService(&image_service);
+    REQUIRE(server.Start().ok());
+    channel = rpc::Connect(root / "crisp.sock");
+    stub = runtime::v1::RuntimeService::NewStub(channel);
+    image_stub = runtime::v1::ImageService::NewStub(channel);
+    REQUIRE(view->WaitFresh(CallContext::Background(10s)).ok());
+  }
+  ~Node() {
+    server.Shutdown(1s);
+    loop.Stop();
+    pool.Stop();
+  }
+
+  template <typename Req, typename Resp>
+  grpc::Status Call(grpc::Status (RuntimeStub::*method)(grpc::ClientContext*, const Req&, Resp*),
+                    const Req& request, Resp& response, std::chrono::milliseconds limit = 20s) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + limit);
+    return (stub.get()->*method)(&context, request, &response);
+  }
+
+  static runtime::v1::RunPodSandboxRequest PodRequest(const std::string& name) {
+    runtime::v1::RunPodSandboxRequest request;
+    auto* metadata = request.mutable_config()->mutable_metadata();
+    metadata->set_name(name);
+    metadata->set_namespace_("default");
+    metadata->set_uid("u");
+    return request;
+  }
+  grpc::Status RunPod(const std::string& name, std::string& id,
+                      std::chrono::milliseconds limit = 20s) {
+    runtime::v1::RunPodSandboxResponse response;
+    const auto status = Call(&RuntimeStub::RunPodSandbox, PodRequest(name), response, limit);
+    id = response.pod_sandbox_id();
+    return status;
+  }
+  grpc::Status Create(const std::string& pod, const std::string& name, std::string& id) {
+    runtime::v1::CreateContainerRequest request;
+    request.set_pod_sandbox_id(pod);
+    request.mutable_config()->mutable_metadata()->set_name(name);
+    request.mutable_config()->mutable_image()->set_image("busybox");
+    runtime::v1::CreateContainerResponse response;
+    const auto status = Call(&RuntimeStub::CreateContainer, request, response);
+    id = response.container_id();
+    return status;
+  }
+  std::vector<std::string> PodIds() {
+    runtime::v1::ListPodSandboxResponse list;
+    const auto status = Call(&RuntimeStub::ListPodSandbox, {}, list);
+    INFO(status.error_message());
+    REQUIRE(status.ok());
+    std::vector<std::string> out;
+    for (const auto& item : list.items()) out.push_back(item.id());
+    return out;
+  }
+  std::vector<runtime::v1::Container> Containers() {
+    runtime::v1::ListContainersResponse list;
+    REQUIRE(Call(&RuntimeStub::ListContainers, {}, list).ok());
+    return {list.containers().begin(), list.containers().end()};
+  }
+
+  testing::TestRoot root;
+  fake::Script script;
+  fake::Rund rund{script};
+  fake::Netd netd{script};
+  fake::Imaged imaged{script};
+  settings::Settings settings;
+  RandomIds ids;
+  work::Pool pool;
+  loop::Loop loop;
+  metrics::Registry registry;
+  std::shared_ptr<View> view;
+  Peers peers;
+  Metrics metrics;
+  PodFlow pods;
+  ContainerFlow containers;
+  RuntimeService runtime_service;
+  ImageService image_service;
+  rpc::Server server;
+  rpc::Channel channel;
+  std::unique_ptr<RuntimeStub> stub;
+  std::unique_ptr<runtime::v1::ImageService::Stub> image_stub;
+};
+
+bool Before(const Calls& calls, const std::string& first, const std::string& second) {
+  auto a = std::find(calls.begin(), calls.end(), first);
+  auto b = std::find(calls.begin(), calls.end(), second);
+  return a != calls.end() && b != calls.end() && a < b;
+}
+
+}  // namespace
+
+TEST_CASE("All 43 methods of the CRI are served: each does its work or says that it does not yet") {
+  Node node(100ms);
+  const auto* file = runtime::v1::VersionRequest::descriptor()->file();
+  std::set<std::string> offered;
+  std::set<std::string> not_yet;
+  for (int s = 0; s < file->service_count(); ++s) {
+    for (int m = 0; m < file->service(s)->method_count(); ++m) {
+      const auto* method = file->service(s)->method(m);
+      const std::string path = "/" + method->service()->full_name() + "/" + method->name();
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + 10s);
+      const grpc::ByteBuffer request = rpc::StringToBytes("");
+      grpc::ByteBuffer response;
+      const grpc::Status status = grpc::internal::BlockingUnaryCall(
+          node.channel.get(),
+          grpc::internal::RpcMethod(path.c_str(), grpc::internal::RpcMethod::NORMAL_RPC), &context,
+          request, &response);
+      INFO(path << ": " << status.error_code() << " " << status.error_message());
+      if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
+        CHECK(status.error_message().rfind("crisp does not offer " + method->name(), 0) == 0);
+        not_yet.insert(method->name());
+      } else {
+        offered.insert(method->name());
+      }
+    }
+  }
+  CHECK(offered.size() + not_yet.size() == 43);
+  for (const char* name :
+       {"Version",         "Status",          "RuntimeConfig",    "UpdateRuntimeConfig",
+        "RunPodSandbox",   "StopPodSandbox",  "RemovePodSandbox", "PodSandboxStatus",
+        "ListPodSandbox",  "CreateContainer", "StartContainer",   "StopContainer",
+        "RemoveContainer", "ListContainers",  "ContainerStatus",  "ListImages",
+        "ImageStatus",     "PullImage",       "RemoveImage",      "ImageFsInfo"}) {
+    CHECK(offered.count(name) == 1);
+  }
+}
+
+TEST_CASE("A pod and a container live and go, and each caller sees its own change in the lists") {
+  Node node;
+  std::string pod;
+  REQUIRE(node.RunPod("one", pod).ok());
+  CHECK(IsFullId(pod));
+  CHECK(node.PodIds() == Calls{pod});
+  std::string again;
+  REQUIRE(node.RunPod("one", again).ok());
+  CHECK(again == pod);
+
+  std::string container;
+  REQUIRE(node.Create(pod.substr(0, 13), "c", container).ok());
+  REQUIRE(node.Containers().size() == 1);
+  CHECK(node.Containers()[0].state() == runtime::v1::CONTAINER_CREATED);
+  runtime::v1::StartContainerRequest start;
+  start.set_container_id(container.substr(0, 13));
+  runtime::v1::StartContainerResponse started;
+  REQUIRE(node.Call(&RuntimeStub::StartContainer, start, started).ok());
+  CHECK(node.Containers()[0].state() == runtime::v1::CONTAINER_RUNNING);
+  runtime::v1::StopContainerRequest stop;
+  stop.set_container_id(container);
+  runtime::v1::StopContainerResponse stopped;
+  REQUIRE(node.Call(&RuntimeStub::StopContainer, stop, stopped).ok());
+  CHECK(node.Containers()[0].state() == runtime::v1::CONTAINER_EXITED);
+
+  runtime::v1::ContainerStatusRequest status;
+  status.set_container_id(container.substr(0, 13));
+  runtime::v1::ContainerStatusResponse answer;
+  REQUIRE(node.Call(&RuntimeStub::ContainerStatus, status, answer).ok());
+  CHECK(answer.status().id() == container);  // the prefix was made whole
+
+  runtime::v1::RemovePodSandboxRequest remove;
+  remove.set_pod_sandbox_id(pod);
+  runtime::v1::RemovePodSandboxResponse removed;
+  REQUIRE(node.Call(&RuntimeStub::RemovePodSandbox, remove, removed).ok());
+  CHECK(node.PodIds().empty());
+  CHECK(node.Containers().empty());
+  const Calls calls = node.script.Calls();
+  CHECK(Before(calls, "Detach", "RemovePod"));
+  CHECK(Before(calls, "RemovePod", "Release"));
+  // Idempotent.
+  CHECK(node.Call(&RuntimeStub::RemovePodSandbox, remove, removed).ok());
+  CHECK(node.Call(&RuntimeStub::StopContainer, stop, stopped).ok());
+  CHECK(node.Call(&RuntimeStub::ContainerStatus, status, answer).error_code() ==
+        grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_CASE("A network that fails undoes the pod in reverse and is the cause that is told") {
+  Node node;
+  node.script.Fail("Attach", grpc::StatusCode::INTERNAL, "plugin bridge: no addresses left");
+  std::string pod;
+  const grpc::Status status = node.RunPod("one", pod);
+  CHECK(status.error_code() == grpc::StatusCode::INTERNAL);
+  CHECK(status.error_message() == "pod default/one: network: plugin bridge: no addresses left");
+  CHECK(Before(node.script.Calls(), "Detach", "RemovePod"));
+  CHECK(node.rund.pod_count() == 0);
+  CHECK(node.PodIds().empty());
+}
+
+TEST_CASE("The network is made while the pod is prepared, and a failed preparation waits for it") {
+  Node node;
+  fake::Gate gate;
+  node.script.On("Attach", gate.Hook());
+  node.script.Fail("PreparePod", grpc::StatusCode::INVALID_ARGUMENT, "hostname: bad");
+  std::string pod;
+  auto run = std::async(std::launch::async, [&] { return node.RunPod("one", pod); });
+  REQUIRE(node.script.WaitFor("Attach"));
+  REQUIRE(node.script.WaitFor("PreparePod"));
+  CHECK(node.script.Count("Detach") == 0);
+  gate.Open();
+  CHECK(run.get().error_message() == "pod default/one: hostname: bad");
+  CHECK(node.script.Count("Detach") == 1);
+}
+
+TEST_CASE("A second call joins the first, and a caller's deadline does not end the work") {
+  Node node;
+  fake::Gate gate;
+  node.script.On("Attach", gate.Hook());
+  std::string lost;
+  CHECK(node.RunPod("one", lost, 100ms).error_code() == grpc::StatusCode::DEADLINE_EXCEEDED);
+  std::string joined;
+  auto join = std::async(std::launch::async, [&] { return node.RunPod("one", joined); });
+  gate.Open();
+  REQUIRE(join.get().ok());
+  CHECK(node.script.Count("Attach") == 1);
+  CHECK(node.script.Count("ReservePod") <= 2);
+  CHECK(node.PodIds() == Calls{joined});
+}
+
+TEST_CASE("An image that is missing leaves no container behind") {
+  Node node;
+  std::string pod;
+  REQUIRE(node.RunPod("one", pod).ok());
+  node.script.Fail("Prepare", grpc::StatusCode::NOT_FOUND, "no image busybox");
+  std::string container;
+  const grpc::Status status = node.Create(pod, "c", container);
+  CHECK(status.error_code() == grpc::StatusCode::NOT_FOUND);
+  CHECK(status.error_message() == "no image busybox");
+  CHECK(node.rund.container_count() == 0);
+  CHECK(node.script.Count("Release") == 1);
+  CHECK(node.script.Count("CreateContainer") == 0);
+}
+
+TEST_CASE("A client that leaves does not end the stop that it asked for") {
+  Node node;
+  std::string pod;
+  std::string container;
+  REQUIRE(node.RunPod("one", pod).ok());
+  REQUIRE(node.Create(pod, "c", container).ok());
+  fake::Gate gate;
+  node.script.On("StopContainer", gate.Hook());
+  runtime::v1::StopContainerRequest stop;
+  stop.set_container_id(container);
+  stop.set_timeout(30);
+  runtime::v1::StopContainerResponse stopped;
+  CHECK(node.Call(&RuntimeStub::StopContainer, stop, stopped, 100ms).error_code() ==
+        grpc::StatusCode::DEADLINE_EXCEEDED);
+  gate.Open();
+  CHECK(node.script.WaitFor("stopped"));
+}
+
+TEST_CASE("Lists wait for a rund that restarts, and name it when it stays away") {
+  Node node(1s);
+  std::string pod;
+  REQUIRE(node.RunPod("one", pod).ok());
+  node.rund.Stop();
+  auto list = std::async(std::launch::async, [&node] { return node.PodIds(); });
+  node.rund.Start(node.root / "rund/1.sock");
+  CHECK(list.get() == Calls{pod});
+
+  node.rund.Stop();
+  runtime::v1::ListPodSandboxResponse answer;
+  const grpc::Status away = node.Call(&RuntimeStub::ListPodSandbox, {}, answer);
+  CHECK(away.error_code() == grpc::StatusCode::UNAVAILABLE);
+  CHECK(away.error_message() == "rund/1 is away");
+  runtime::v1::VersionResponse version;
+  CHECK(node.Call(&RuntimeStub::Version, {}, version).ok());
+  CHECK(version.runtime_name() == "crisp");
+}
+
+TEST_CASE("Without netd a pod is undone, its name is free, and the daemon is named") {
+  Node node(200ms);
+  node.netd.Stop();
+  std::string pod;
+  const grpc::Status status = node.RunPod("one", pod);
+  CHECK(status.error_code() == grpc::StatusCode::UNAVAILABLE);
+  CHECK(status.error_message().find("netd/1") != std::string::npos);
+  CHECK(node.rund.pod_count() == 0);
+  runtime::v1::StatusResponse answer;
+  REQUIRE(node.Call(&RuntimeStub::Status, {}, answer).ok());
+  std::map<std::string, runtime::v1::RuntimeCondition> conditions;
+  for (const auto& condition : answer.status().conditions()) {
+    conditions[condition.type()] = condition;
+  }
+  CHECK(conditions["RuntimeReady"].status());
+  CHECK_FALSE(conditions["NetworkReady"].status());
+  CHECK(conditions["NetworkReady"].message() == "netd/1 is not running");
+  CHECK(conditions["CrispImageService"].status());
+  node.netd.Start(node.root / "netd/1.sock");
+  CHECK(node.RunPod("one", pod).ok());
+}
+
+TEST_CASE("A container is removed while imaged is away; the reconcile gives its snapshot back") {
+  Node node(200ms);
+  std::string pod;
+  std::string container;
+  REQUIRE(node.RunPod("one", pod).ok());
+  REQUIRE(node.Create(pod, "c", container).ok());
+  node.imaged.Stop();
+  runtime::v1::RemoveContainerRequest remove;
+  remove.set_container_id(container);
+  runtime::v1::RemoveContainerResponse removed;
+  CHECK(node.Call(&RuntimeStub::RemoveContainer, remove, removed).ok());
+  node.imaged.Start(node.root / "imaged/1.sock");
+  const auto cc = CallContext::Background(10s);
+  auto reconciled = Reconcile(cc, *node.view, node.peers, node.metrics);
+  INFO(reconciled.ToString());
+  CHECK(reconciled.ok());
+  CHECK(node.script.Count("Reconcile owners 0") == 1);
+  CHECK(node.script.Count("Reconcile pods 1") == 1);
+  // Nobody is told who lives while a rund is not seen.
+  node.rund.Stop();
+  CHECK(Reconcile(cc, *node.view, node.peers, node.metrics).code() == Code::kUnavailable);
+}
+
+TEST_CASE("The image service's calls are passed on as they are") {
+  Node node;
+  grpc::ClientContext context;
+  runtime::v1::ImageStatusRequest request;
+  request.mutable_image()->set_image("busybox");
+  runtime::v1::ImageStatusResponse response;
+  REQUIRE(node.image_stub->ImageStatus(&context, request, &response).ok());
+  CHECK(response.image().id() == "id of busybox");
+}
+
+TEST_CASE("Ids that cannot be are told apart from ids that are unknown") {
+  Node node;
+  runtime::v1::PodSandboxStatusResponse status;
+  runtime::v1::PodSandboxStatusRequest request;
+  CHECK(node.Call(&RuntimeStub::PodSandboxStatus, request, status).error_code() ==
+        grpc::StatusCode::INVALID_ARGUMENT);
+  request.set_pod_sandbox_id("../x");
+  CHECK(node.Call(&RuntimeStub::PodSandboxStatus, request, status).error_code() ==
+        grpc::StatusCode::INVALID_ARGUMENT);
+  request.set_pod_sandbox_id("abc");
+  CHECK(node.Call(&RuntimeStub::PodSandboxStatus, request, status).error_code() ==
+        grpc::StatusCode::NOT_FOUND);
+  runtime::v1::StopPodSandboxRequest stop;
+  runtime::v1::StopPodSandboxResponse stopped;
+  CHECK(node.Call(&RuntimeStub::StopPodSandbox, stop, stopped).error_code() ==
+        grpc::StatusCode::INVALID_ARGUMENT);
+  stop.set_pod_sandbox_id("not-there");
+  CHECK(node.Call(&RuntimeStub::StopPodSandbox, stop, stopped).ok());
+}
