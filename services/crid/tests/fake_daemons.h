@@ -87,7 +87,7 @@ class Gate {
   bool open_ = false;
 };
 
-class Info final : public daemon::v1::Daemon::Service {
+class About final : public daemon::v1::Daemon::Service {
   grpc::Status Info(grpc::ServerContext*, const daemon::v1::InfoRequest*,
                     daemon::v1::InfoResponse* out) override {
     out->set_version("0.1.0");
@@ -385,7 +385,7 @@ class Rund {
   Containers containers_;
   Records records_;
   Node node_;
-  fake::Info info_;
+  About info_;
   std::unique_ptr<grpc::Server> server_;
 };
 
@@ -427,7 +427,7 @@ class Netd final : public netd::v1::Network::Service {
   }
 
   Script& script_;
-  fake::Info info_;
+  About info_;
   std::unique_ptr<grpc::Server> server_;
 };
 
@@ -494,7 +494,7 @@ class Imaged final : public imaged::v1::Snapshots::Service {
 
   Script& script_;
   Images images_;
-  fake::Info info_;
+  About info_;
   std::unique_ptr<grpc::Server> server_;
 };
 

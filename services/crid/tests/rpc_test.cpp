@@ -6,6 +6,7 @@
 #include "libs/base/ids.h"
 #include "libs/loop/loop.h"
 #include "libs/os/files.h"
+#include "libs/rpc/forward.h"
 #include "libs/rpc/server.h"
 #include "libs/testing/test_root.h"
 #include "services/crid/core/reconcile.h"

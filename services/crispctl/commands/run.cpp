@@ -49,6 +49,11 @@ runtime::v1::PodSandboxConfig PodConfig(const Args& args, const std::string& nam
   metadata->set_namespace_("crispctl");
   metadata->set_uid(uid);
   config.set_log_directory(logs);
+  // What crictl and log agents look for.
+  auto& labels = *config.mutable_labels();
+  labels["io.kubernetes.pod.name"] = name;
+  labels["io.kubernetes.pod.namespace"] = "crispctl";
+  labels["io.kubernetes.pod.uid"] = uid;
   auto* namespaces =
       config.mutable_linux()->mutable_security_context()->mutable_namespace_options();
   namespaces->set_network(args.net ? runtime::v1::POD : runtime::v1::NODE);
@@ -74,6 +79,8 @@ Result<runtime::v1::ContainerConfig> ContainerConfig(const Args& args, const std
     env->set_key(text.substr(0, equals));
     env->set_value(text.substr(equals + 1));
   }
+  *config.mutable_labels() = pod.labels();
+  (*config.mutable_labels())["io.kubernetes.container.name"] = name;
   config.set_log_path(name + ".log");
   *config.mutable_linux()->mutable_security_context()->mutable_namespace_options() =
       pod.linux().security_context().namespace_options();
