@@ -57,7 +57,8 @@ TEST_CASE("A container that ends well is Completed; one killed by a signal has 1
   const std::string pod = on.Pod(pod_config);
   const std::string fine = on.Running(pod, pod_config, on.node.ContainerConfig("fine", {"true"}));
   const std::string segv = on.Running(
-      pod, pod_config, on.node.ContainerConfig("segv", {"sh", "-c", "sh -c 'kill -SEGV $$'"}));
+      pod, pod_config,
+      on.node.ContainerConfig("segv", {"sh", "-c", R"(sh -c "kill -SEGV \$\$"; exit $?)"}));
   auto status = on.Exited(fine);
   CHECK(status.exit_code() == 0);
   CHECK(status.reason() == "Completed");

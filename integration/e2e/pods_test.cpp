@@ -60,16 +60,19 @@ TEST_CASE("Two pods reach each other over the network") {
                                                "httpd -f -p 8080 -h /tmp"}));
   const auto client_pod = on.node.PodConfig("client");
   const std::string client_id = on.Pod(client_pod);
-  const std::string client =
-      on.Running(client_id, client_pod, on.node.ContainerConfig("client", {"sleep", "1000"}));
+  auto client_config = on.node.ContainerConfig("client", {"sleep", "1000"});
+  client_config.mutable_linux()
+      ->mutable_security_context()
+      ->mutable_capabilities()
+      ->add_add_capabilities("NET_RAW");  // for ping
+  const std::string client = on.Running(client_id, client_pod, client_config);
 
   const std::string ip = on.cri.PodStatus(server)->status().network().ip();
   REQUIRE_FALSE(ip.empty());
   CHECK(ip != on.cri.PodStatus(client_id)->status().network().ip());
   Answer<cri::ExecSyncResponse> got;
   Eventually([&] {
-    got = on.cri.ExecSync(client,
-                          {"wget", "-q", "-T", "2", "-O", "-", "http://" + ip + ":8080/page"});
+    got = on.cri.ExecSync(client, {"wget", "-q", "-O", "-", "http://" + ip + ":8080/page"});
     return got.ok() && got->exit_code() == 0;
   });
   REQUIRE_OK(got);
@@ -96,8 +99,7 @@ TEST_CASE("A port of a pod is reached through the host port") {
   const std::string gateway = ip.substr(0, ip.rfind('.')) + ".1";
   Ran got;
   Eventually([&] {
-    got = on.node.Inside(
-        {"busybox", "wget", "-q", "-T", "2", "-O", "-", "http://" + gateway + ":18080/page"});
+    got = on.node.Inside({"busybox", "wget", "-q", "-O", "-", "http://" + gateway + ":18080/page"});
     return got.code == 0;
   });
   CHECK(got.out == "mapped\n");
