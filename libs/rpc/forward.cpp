@@ -20,11 +20,11 @@ namespace {
 /// timers and the outgoing side's callback hold it too.
 class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<Relay> {
  public:
-  Relay(grpc::CallbackServerContext* incoming, grpc::ByteBuffer request, grpc::ByteBuffer* response,
-        Peer peer, std::string method, ForwardOptions options)
+  Relay(grpc::CallbackServerContext* incoming, const grpc::ByteBuffer& request,
+        grpc::ByteBuffer* response, Peer peer, std::string method, ForwardOptions options)
       : cc_(ContextOf(*incoming)),
         incoming_(incoming),
-        request_(std::move(request)),
+        request_(request),
         response_(response),
         peer_(std::move(peer)),
         stub_(peer_.channel()),
@@ -122,11 +122,12 @@ class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_f
 
 }  // namespace
 
-grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context, grpc::ByteBuffer request,
-                                  grpc::ByteBuffer* response, const Peer& peer,
-                                  const std::string& method, ForwardOptions options) {
-  auto relay = std::make_shared<Relay>(context, std::move(request), response, peer, method,
-                                       std::move(options));
+grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context,
+                                  const grpc::ByteBuffer& request, grpc::ByteBuffer* response,
+                                  const Peer& peer, const std::string& method,
+                                  ForwardOptions options) {
+  auto relay =
+      std::make_shared<Relay>(context, request, response, peer, method, std::move(options));
   relay->Start();
   return relay.get();
 }

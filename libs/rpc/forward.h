@@ -30,9 +30,10 @@ grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context,
                                   const Peer& peer, const std::string& method,
                                   ForwardOptions options = {});
 /// The same with other request bytes than those that came.
-grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context, grpc::ByteBuffer request,
-                                  grpc::ByteBuffer* response, const Peer& peer,
-                                  const std::string& method, ForwardOptions options = {});
+grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context,
+                                  const grpc::ByteBuffer& request, grpc::ByteBuffer* response,
+                                  const Peer& peer, const std::string& method,
+                                  ForwardOptions options = {});
 
 /// Raw bytes to a message and back. kInvalidArgument when they do not parse.
 template <typename Message>

@@ -19,7 +19,7 @@ grpc::Status ToGrpc(const Status& status) {
     message.resize(cut);
     message += " ...";
   }
-  return {static_cast<grpc::StatusCode>(status.code()), std::move(message)};
+  return {static_cast<grpc::StatusCode>(status.code()), message};
 }
 
 Status FromGrpc(const grpc::Status& status) {

@@ -7,7 +7,6 @@ namespace crisp::settings {
 namespace {
 
 using config::Cost;
-using config::Doc;
 using config::Schema;
 
 constexpr std::int64_t kHour = 3600;
