@@ -353,12 +353,12 @@ Schema& Schema::List(const std::string& path, std::vector<std::string>* field, D
       [field] { return ListText(*field); });
 }
 
-Schema& Schema::MapOf(const std::string& path, Doc doc,
+Schema& Schema::MapOf(const std::string& path, const Doc& doc,
                       std::function<std::vector<std::string>()> names,
                       std::function<void(const std::string&, Schema&)> entry,
                       std::function<void(const std::string&)> erase) {
   Node& node = At(*root_, path);
-  node.doc = std::move(doc);
+  node.doc = doc;
   node.names = std::move(names);
   node.entry = std::move(entry);
   node.erase = std::move(erase);

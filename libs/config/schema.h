@@ -69,10 +69,10 @@ class Schema {
   /// A map of structs by name; files merge by name, and an entry of `null` takes the name away.
   /// `keys` registers the keys of one entry.
   template <typename T>
-  Schema& Map(const std::string& path, std::map<std::string, T>* field, Doc doc,
+  Schema& Map(const std::string& path, std::map<std::string, T>* field, const Doc& doc,
               std::function<void(Schema&, T&)> keys) {
     return MapOf(
-        path, std::move(doc),
+        path, doc,
         [field] {
           std::vector<std::string> names;
           for (const auto& [name, entry] : *field) names.push_back(name);
@@ -103,7 +103,8 @@ class Schema {
  private:
   using Setter = std::function<Status(const void* yaml)>;
   Schema& Leaf(const std::string& path, Doc doc, Setter set, std::function<std::string()> get);
-  Schema& MapOf(const std::string& path, Doc doc, std::function<std::vector<std::string>()> names,
+  Schema& MapOf(const std::string& path, const Doc& doc,
+                std::function<std::vector<std::string>()> names,
                 std::function<void(const std::string&, Schema&)> entry,
                 std::function<void(const std::string&)> erase);
 
