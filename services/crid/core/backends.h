@@ -54,6 +54,7 @@ class Rund {
 class Netd {
  public:
   virtual ~Netd() = default;
+  virtual bool Ready() const = 0;
   virtual Pending<netd::v1::AttachResponse> StartAttach(const CallContext& cc,
                                                         netd::v1::AttachRequest r) = 0;
   virtual Pending<netd::v1::DetachResponse> StartDetach(const CallContext& cc,

@@ -133,7 +133,11 @@ Status PodFlow::Build(const CallContext& cc, Rund& rund, const std::string& id,
 void PodFlow::Undo(const CallContext& cc, Rund& rund, const std::string& id, bool host_network) {
   const CallContext undo = cc.Detached(options_.end_timeout);
   if (!host_network) {
-    Status detached = StatusOf(backends_.netd().StartDetach(undo, DetachOf(id))());
+    // The caller has waited for a netd that is away; the reconcile tells it what it holds for
+    // nobody.
+    Status detached = backends_.netd().Ready()
+                          ? StatusOf(backends_.netd().StartDetach(undo, DetachOf(id))())
+                          : Unavailable("netd is away: it is told later");
     if (!detached.ok()) metrics_.LeftBehind();
     log::IfError("undo the pod's network", detached);
   }

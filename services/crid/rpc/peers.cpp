@@ -238,6 +238,7 @@ class Peers::NetdClient final : public Netd {
   NetdClient(std::shared_ptr<Group> group, const PeersOptions& options)
       : group_(std::move(group)), options_(options) {}
 
+  bool Ready() const override { return group_->Pick().Ready(); }
   Pending<netd::v1::AttachResponse> StartAttach(const CallContext& cc,
                                                 netd::v1::AttachRequest r) override {
     return StartOf<netd::v1::AttachRequest, netd::v1::AttachResponse>(

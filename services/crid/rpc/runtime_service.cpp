@@ -16,6 +16,9 @@ namespace {
 
 using work::Lane;
 
+// The health of the node must be told however many pods are stuck: nothing else runs in this lane.
+constexpr Lane kStatusLane = Lane::kMutate;
+
 /// The bytes themselves, held until gRPC has sent them.
 grpc::ByteBuffer Shared(std::shared_ptr<const std::string> text) {
   auto* held = new std::shared_ptr<const std::string>(std::move(text));
@@ -77,7 +80,7 @@ RuntimeService::Unary* RuntimeService::Version(Context* context, const Raw* /*re
 RuntimeService::Unary* RuntimeService::Status(Context* context,
                                               const runtime::v1::StatusRequest* request,
                                               runtime::v1::StatusResponse* response) {
-  return rpc::Unary(pool_, Lane::kWait, context, request, response,
+  return rpc::Unary(pool_, kStatusLane, context, request, response,
                     [this](const CallContext& cc, const runtime::v1::StatusRequest& r,
                            runtime::v1::StatusResponse& out) {
                       std::vector<RundStatus> runds;
@@ -140,7 +143,7 @@ std::map<std::string, std::string> RuntimeService::VerboseStatus(const CallConte
 RuntimeService::Unary* RuntimeService::RuntimeConfig(
     Context* context, const runtime::v1::RuntimeConfigRequest* request,
     runtime::v1::RuntimeConfigResponse* response) {
-  return rpc::Unary(pool_, Lane::kWait, context, request, response,
+  return rpc::Unary(pool_, kStatusLane, context, request, response,
                     [this](const CallContext& cc, const runtime::v1::RuntimeConfigRequest& /*r*/,
                            runtime::v1::RuntimeConfigResponse& out) {
                       // rund knows best; without it the file that it reads too has the answer.
@@ -333,7 +336,8 @@ RuntimeService::Unary* RuntimeService::List(Context* context, const Raw* request
     }
     Request message;
     CRISP_TRY(rpc::ParseBytes(bytes, message));
-    out = filter(*view_, message.filter());
+    out =
+        message.filter().ByteSizeLong() == 0 ? view_->All(kind) : filter(*view_, message.filter());
     return crisp::Status::Ok();
   };
   std::shared_ptr<const std::string> list;

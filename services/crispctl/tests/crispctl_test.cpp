@@ -1,0 +1,92 @@
+#include <cstdio>
+#include <cstdlib>
+
+#include "libs/testing/test_root.h"
+#include "services/crispctl/client.h"
+#include "services/crispctl/log_reader.h"
+#include "services/crispctl/output.h"
+
+using namespace crisp;
+using namespace crisp::ctl;
+using namespace std::chrono_literals;
+
+TEST_CASE("Lines of a container's log are read with their stream and their end") {
+  LogLine line;
+  REQUIRE(ParseLogLine("2026-01-02T03:04:05.6Z stderr F an  error", line));
+  CHECK(line.time == "2026-01-02T03:04:05.6Z");
+  CHECK(line.from_stderr);
+  CHECK_FALSE(line.partial);
+  CHECK(line.text == "an  error");
+  REQUIRE(ParseLogLine("t stdout P ", line));
+  CHECK(line.partial);
+  CHECK(line.text.empty());
+  CHECK_FALSE(ParseLogLine("", line));
+  CHECK_FALSE(ParseLogLine("t stdout", line));
+  CHECK_FALSE(ParseLogLine("t elsewhere F text", line));
+}
+
+TEST_CASE("A log is read as it grows, line by line, and over a rotation") {
+  const testing::TestRoot root;
+  LogReader reader(root / "c.log");
+  std::string seen;
+  auto read = [&] {
+    seen.clear();
+    REQUIRE(
+        reader.Read([&seen](const LogLine& line) { seen += std::string(line.text) + "|"; }).ok());
+    return seen;
+  };
+  CHECK(read().empty());  // not there yet
+  root.Write("c.log", "t stdout F one\nt stdout F tw");
+  CHECK(read() == "one|");
+  root.Write("c.log", "t stdout F one\nt stdout F two\n");
+  CHECK(read() == "two|");
+  CHECK(read().empty());
+  REQUIRE(std::rename((root / "c.log").c_str(), (root / "c.log.1").c_str()) == 0);
+  root.Write("c.log", "t stdout F three\n");
+  CHECK(read() == "three|");
+}
+
+TEST_CASE("Tables, sizes and ages read well") {
+  Table table({"A", "LONGER"});
+  table.Add({"wide cell", ""});
+  table.Add({"b", "c"});
+  CHECK(table.Render() == "A          LONGER\nwide cell\nb          c\n");
+  CHECK(Size(0) == "0 B");
+  CHECK(Size(999) == "999 B");
+  CHECK(Size(1234) == "1.2 kB");
+  CHECK(Size(220'500'000) == "220 MB");
+  CHECK(Size(999'999) == "1.0 MB");
+  CHECK(Age(5s) == "5s");
+  CHECK(Age(3min) == "3m");
+  CHECK(Age(72h) == "3d");
+  CHECK(Since(0) == "-");
+  CHECK(ShortId("sha256:0123456789abcdef") == "0123456789abc");
+  CHECK(Lower("CONTAINER_RUNNING", "CONTAINER_") == "running");
+}
+
+TEST_CASE("The socket is the flag's, the environment's, or the settings'") {
+  const testing::TestRoot root;
+  unsetenv("CRISP_ENDPOINT");
+  root.Write("run/rund/1.sock", "");
+  const std::string config = root.Write("crisp.yaml", "run_root: " + (root / "other") + "\n");
+  auto flag = FindEndpoint("unix://" + (root / "run/crisp.sock"), "");
+  REQUIRE(flag.ok());
+  CHECK(flag->socket == root / "run/crisp.sock");
+  CHECK(flag->run_root == root / "run");
+  auto settings = FindEndpoint("", config);
+  REQUIRE(settings.ok());
+  CHECK(settings->socket == root / "other/crisp.sock");
+  setenv("CRISP_ENDPOINT", (root / "run/crisp.sock").c_str(), 1);
+  CHECK(FindEndpoint("", config)->socket == root / "run/crisp.sock");
+  unsetenv("CRISP_ENDPOINT");
+}
+
+TEST_CASE("Without a daemon the sentence says where it looked and what to do") {
+  const testing::TestRoot root;
+  const Client client({root / "crisp.sock", root.path()});
+  const Status status = client.Reach();
+  CHECK(status.code() == Code::kUnavailable);
+  CHECK(status.message().find("is crisp running?") == 0);
+  CHECK(status.message().find(root / "crisp.sock") != std::string::npos);
+  CHECK(status.message().find("systemctl start") != std::string::npos);
+}
