@@ -131,8 +131,13 @@ Status Networks::Undo(const CallContext& cc, const Attachment& attachment) {
   }
   const Status deleted = RunDel(cc, attachment);
   metrics_.DetachDone(deleted.code(), clock_.Now() - start);
+  // Of an ADD that never ended well nothing is in the namespace that anybody uses: it goes, with
+  // the interfaces in it, even when DEL fails. The record stays for what DEL has to free elsewhere.
+  const bool was_attached = !attachment.result.empty();
+  if (deleted.ok() || !was_attached) {
+    CRISP_TRY(os::UnpinNamespace(config_.layout.NetnsPath(attachment.pod)));
+  }
   CRISP_TRY(deleted);
-  CRISP_TRY(os::UnpinNamespace(config_.layout.NetnsPath(attachment.pod)));
   CRISP_TRY(store_.Remove(attachment.pod));
   metrics_.AttachmentForgotten();
   log::Info(

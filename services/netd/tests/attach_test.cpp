@@ -207,6 +207,19 @@ TEST_CASE("A failed DEL keeps the record, calls all plugins, and Reconcile tries
   CHECK(net.store->List().value().empty());
 }
 
+TEST_CASE("When ADD and its DEL fail the namespace goes at once and the record waits for a DEL") {
+  TestNet net;
+  Healthy(net);
+  const std::string broken = net.root.Write("broken", "");
+  Plugin(net, "two", "exit 1", fmt::format("test ! -e {}", broken));
+  CHECK_FALSE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  CHECK_FALSE(os::Exists(net.config.layout.NetnsPath(kPod)));
+  CHECK(net.store->List().value().size() == 1);
+  CHECK(os::RemoveFile(broken).ok());
+  CHECK(net.networks->Reconcile(net.Call(), {}).value() == std::vector<PodId>{kPod});
+  CHECK(net.store->List().value().empty());
+}
+
 TEST_CASE("Reconcile frees what nobody owns once it is old enough, and stray namespaces") {
   TestNet net;
   Healthy(net);
