@@ -77,8 +77,7 @@ bool Listens(std::string socket) {
   return listens;
 }
 
-/// Proportional set size of the processes with these names that live in our own network or pid
-/// neighbourhood: those of the same mount namespace as ours. MB.
+/// Proportional set size of the processes with these names in our own mount namespace.
 struct Memory {
   double mb = 0;
   int processes = 0;

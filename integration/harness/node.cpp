@@ -100,6 +100,36 @@ void FindNames(const std::string& root, const std::set<std::string>& words,
   }
 }
 
+void RemoveCgroupsOf(const std::string& cgroup) {
+  std::vector<std::string> roots = {"/sys/fs/cgroup" + cgroup};
+  for (const auto& entry : fs::directory_iterator("/sys/fs/cgroup")) {
+    if (entry.is_directory()) roots.push_back(entry.path().string() + cgroup);
+  }
+  for (const std::string& root : roots) {
+    std::vector<std::string> directories = {root};
+    std::error_code error;
+    for (fs::recursive_directory_iterator walk(root, error);
+         !error && walk != fs::recursive_directory_iterator(); walk.increment(error)) {
+      if (walk->is_directory(error)) directories.push_back(walk->path().string());
+    }
+    for (auto it = directories.rbegin(); it != directories.rend(); ++it) ::rmdir(it->c_str());
+  }
+}
+
+constexpr const char* kOwner = "/owner";
+
+/// What tests that were killed left: cgroups and directories (the kernel took the rest).
+void SweepAfterKilled() {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator("/tmp", error)) {
+    const std::string name = entry.path().filename().string();
+    const std::string owner = Trimmed(ReadOrEmpty(entry.path().string() + kOwner));
+    if (!name.starts_with("crisp-t.") || owner.empty() || fs::exists("/proc/" + owner)) continue;
+    RemoveCgroupsOf("/" + name);
+    static_cast<void>(os::RemoveTree(entry.path().string()));
+  }
+}
+
 }  // namespace
 
 Ran RunProgram(const std::vector<std::string>& argv, seconds timeout) {
@@ -122,10 +152,12 @@ bool Eventually(const std::function<bool()>& done, milliseconds timeout) {
 }
 
 Node::Node(NodeOptions options) : options_(std::move(options)), registry_("127.0.0.1:5000") {
+  SweepAfterKilled();
   std::string name = "/tmp/crisp-t.XXXXXX";
   if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp " + name);
   dir_ = name;
   cgroup_ = "/" + fs::path(dir_).filename().string();
+  Must(os::WriteFile(dir_ + kOwner, std::to_string(::getpid())));
   try {
     StartHolder();
     CreateCgroup();
@@ -150,7 +182,7 @@ Node::~Node() {
   const std::string holder = std::to_string(holder_);
   if (unshare_ > 0) ::kill(unshare_, SIGKILL);
   Eventually([&] { return !fs::exists("/proc/" + holder + "/ns"); });
-  RemoveCgroups();
+  RemoveCgroupsOf(cgroup_);
   if (std::getenv("CRISP_KEEP") == nullptr) static_cast<void>(os::RemoveTree(dir_));
 }
 
@@ -202,22 +234,6 @@ void Node::CreateCgroup() const {
   }
 }
 
-void Node::RemoveCgroups() const {
-  std::vector<std::string> roots = {"/sys/fs/cgroup" + cgroup_};
-  for (const auto& entry : fs::directory_iterator("/sys/fs/cgroup")) {
-    if (entry.is_directory()) roots.push_back(entry.path().string() + cgroup_);
-  }
-  for (const std::string& root : roots) {
-    std::vector<std::string> directories = {root};
-    std::error_code error;
-    for (fs::recursive_directory_iterator walk(root, error);
-         !error && walk != fs::recursive_directory_iterator(); walk.increment(error)) {
-      if (walk->is_directory(error)) directories.push_back(walk->path().string());
-    }
-    for (auto it = directories.rbegin(); it != directories.rend(); ++it) ::rmdir(it->c_str());
-  }
-}
-
 void Node::StartRegistry() {
   const std::string root = dir_ + "/registry";
   Must(os::MakeDirs(root + "/data"));
@@ -235,10 +251,6 @@ void Node::StartRegistry() {
                .code == 0;
   });
   if (!up) throw std::runtime_error("registry: " + ReadOrEmpty(root + "/log"));
-}
-
-void Node::StopRegistry() {
-  Inside({"kill", "-KILL", Trimmed(ReadOrEmpty(dir_ + "/registry/pid"))});
 }
 
 void Node::StartDaemons() {
@@ -413,6 +425,7 @@ std::vector<std::string> Node::Leftovers() const {
     if (name.empty() || kOwn.contains(name)) continue;
     std::string line = ReadOrEmpty("/proc/" + pid + "/cmdline");
     std::replace(line.begin(), line.end(), '\0', ' ');
+    if (line == "sleep 1 ") continue;  // the heartbeat of run-local
     found.push_back("process: " + name + ": " + line);
   }
   // Interfaces of the node's network namespace: loopback and the (empty) bridge are its own.

@@ -63,8 +63,6 @@ class Node {
   nlohmann::json MakeImage(const std::string& name, const std::vector<std::string>& options) const;
   /// The busybox image that most tests use; pushed once, pulled once.
   const std::string& Busybox();
-  void StopRegistry();
-  void StartRegistry();
 
   // The daemons.
   void StartDaemons();
@@ -73,8 +71,7 @@ class Node {
   /// kill -SIGNAL of one daemon; run-local starts it again at once.
   void Signal(const std::string& service, const std::string& signal);
   void KillDaemon(const std::string& service) { Signal(service, "KILL"); }
-  /// The daemon is stopped and stays away until the returned guard goes (its binary is covered by a
-  /// bind mount in the node's mount namespace).
+  /// The daemon is killed and stays away until the returned guard goes.
   std::shared_ptr<void> Away(const std::string& service);
   /// Its process id as the node sees it; empty when there is none.
   std::string DaemonPid(const std::string& service) const;
@@ -84,8 +81,6 @@ class Node {
   /// In the node's namespaces.
   Ran Inside(const std::vector<std::string>& argv,
              std::chrono::seconds timeout = std::chrono::seconds(60)) const;
-  /// In the network namespace of a pod, found by its IP.
-  pid_t holder() const { return holder_; }
 
   // Configurations with unique names.
   cri::PodSandboxConfig PodConfig(const std::string& name, bool host_network = false);
@@ -106,9 +101,9 @@ class Node {
 
  private:
   void StartHolder();
+  void StartRegistry();
   void Configure() const;
   void CreateCgroup() const;
-  void RemoveCgroups() const;
   std::vector<std::string> Mounts() const;
 
   NodeOptions options_;
@@ -118,7 +113,6 @@ class Node {
   std::string busybox_;
   pid_t unshare_ = 0;
   pid_t holder_ = 0;
-  pid_t run_local_ = 0;
   std::unique_ptr<Cri> cri_;
   std::set<std::string> ids_;
   std::set<std::string> base_mounts_;
