@@ -60,12 +60,18 @@ Node& TheNode() {
   return *Slot();
 }
 
+// How many calls the kills met, and how many of these failed for it (the others were waited for, or
+// done).
+int calls_under_fire = 0;
+int calls_cut = 0;
+
 struct TakeDown final : Catch::TestEventListenerBase {
   using TestEventListenerBase::TestEventListenerBase;
   void testRunEnded(const Catch::TestRunStats& stats) override {
     if (stats.totals.assertions.failed > 0 && Slot() != nullptr) {
       Catch::cout() << "last words of the daemons\n" << Slot()->Logs() << "\n";
     }
+    Catch::cout() << calls_cut << " of " << calls_under_fire << " calls under fire failed\n";
     Slot().reset();
   }
 };
@@ -92,6 +98,8 @@ auto UnderFire(Node& node, const std::string& daemon, const Call& call,
       microseconds(static_cast<std::int64_t>(part * double(typical / microseconds(1)))));
   node.KillDaemon(daemon);
   auto answer = running.get();
+  ++calls_under_fire;
+  if (!answer.ok()) ++calls_cut;
   Eventually([&] { return !node.DaemonPid(daemon).empty() && node.DaemonPid(daemon) != victim; });
   return answer;
 }
