@@ -10,8 +10,6 @@ using Image = cri::ImageService::StubInterface;
 
 std::shared_ptr<grpc::Channel> Connect(const std::string& socket) {
   grpc::ChannelArguments arguments;
-  // A connection of its own: clients that share one share its wait for the next try to connect.
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetMaxReceiveMessageSize(80 << 20);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 5);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5);
