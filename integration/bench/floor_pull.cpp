@@ -34,6 +34,32 @@ using Buffer = std::shared_ptr<std::vector<char>>;
 constexpr std::size_t kBufferSize = 256 << 10;
 constexpr std::size_t kQueueDepth = 32;
 
+/// Buffers that come back by themselves: fresh memory for each would cost more than what is done
+/// with it.
+class BufferPool {
+ public:
+  Buffer Get() {
+    std::unique_ptr<std::vector<char>> buffer;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!free_.empty()) {
+        buffer = std::move(free_.back());
+        free_.pop_back();
+      }
+    }
+    if (buffer == nullptr) buffer = std::make_unique<std::vector<char>>();
+    buffer->resize(kBufferSize);
+    return {buffer.release(), [this](std::vector<char>* back) {
+              const std::lock_guard lock(mutex_);
+              free_.emplace_back(back);
+            }};
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<std::vector<char>>> free_;
+};
+
 /// Buffers from one thread to another; null ends it.
 class Queue {
  public:
@@ -174,6 +200,7 @@ Result<std::uint64_t> PullLayer(const std::string& host, const std::string& path
                                 archive::Compression compression, const std::string& directory) {
   CRISP_TRY(os::MakeDirs(directory));
   const std::unique_ptr<Get> get = CRISP_TRY(Get::Open(host, path + "/blobs/" + digest, "*/*"));
+  BufferPool pool;  // before the queues: buffers in them come back to it
   Queue compressed;
   Queue to_digest;
   Queue to_extract;
@@ -187,7 +214,7 @@ Result<std::uint64_t> PullLayer(const std::string& host, const std::string& path
   std::thread receive([&] {
     digest::Sha256 sha;
     for (;;) {
-      auto buffer = std::make_shared<std::vector<char>>(kBufferSize);
+      Buffer buffer = pool.Get();
       const Result<std::size_t> got = get->Read(buffer->data(), buffer->size());
       if (!got.ok()) received = got.status();
       if (!got.ok() || *got == 0) break;
@@ -202,7 +229,7 @@ Result<std::uint64_t> PullLayer(const std::string& host, const std::string& path
     QueueSource source(compressed);
     const auto decompressor = archive::MakeDecompressor(compression, source);
     for (;;) {
-      auto buffer = std::make_shared<std::vector<char>>(kBufferSize);
+      Buffer buffer = pool.Get();
       const Result<std::size_t> got = decompressor->Read(*buffer);
       if (!got.ok()) inflated = got.status();
       if (!got.ok() || *got == 0) break;
