@@ -31,9 +31,15 @@ std::string Framed(const std::string& item) {
   return out;
 }
 
-template <typename Message>
-std::map<std::string, std::string> Labels(const Message& message) {
-  return {message.labels().begin(), message.labels().end()};
+/// What lists need of a record, from its serialised list item; nothing while it is not listed.
+template <typename Item>
+void TakeListItem(const std::string& bytes, Record& record) {
+  Item item;
+  if (bytes.empty() || !item.ParseFromString(bytes)) return;
+  record.listed = true;
+  record.state = item.state();
+  record.labels = {item.labels().begin(), item.labels().end()};
+  record.item = Framed(bytes);
 }
 
 RecordPtr PodRecord(const std::string& instance, const PodEntry& entry) {
@@ -45,13 +51,7 @@ RecordPtr PodRecord(const std::string& instance, const PodEntry& entry) {
   record->phase = entry.phase();
   record->host_network = entry.host_network();
   record->name = entry.metadata().name();
-  runtime::v1::PodSandbox item;
-  if (!entry.list_item().empty() && item.ParseFromString(entry.list_item())) {
-    record->listed = true;
-    record->state = item.state();
-    record->labels = Labels(item);
-    record->item = Framed(entry.list_item());
-  }
+  TakeListItem<runtime::v1::PodSandbox>(entry.list_item(), *record);
   return record;
 }
 
@@ -64,13 +64,7 @@ RecordPtr ContainerRecord(const std::string& instance, const ContainerEntry& ent
   record->key = ContainerKey(entry.pod_id(), entry.metadata());
   record->phase = entry.phase();
   record->name = entry.metadata().name();
-  runtime::v1::Container item;
-  if (!entry.list_item().empty() && item.ParseFromString(entry.list_item())) {
-    record->listed = true;
-    record->state = item.state();
-    record->labels = Labels(item);
-    record->item = Framed(entry.list_item());
-  }
+  TakeListItem<runtime::v1::Container>(entry.list_item(), *record);
   return record;
 }
 
