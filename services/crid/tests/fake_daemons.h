@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -95,6 +96,24 @@ class About final : public daemon::v1::Daemon::Service {
   }
 };
 
+/// A gRPC server on a unix socket that can be started again after a Stop.
+class Listener {
+ public:
+  void Start(const std::string& socket, std::initializer_list<grpc::Service*> services) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
+    for (grpc::Service* service : services) builder.RegisterService(service);
+    server_ = builder.BuildAndStart();
+  }
+  void Stop() {
+    if (server_) server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
+    server_ = nullptr;
+  }
+
+ private:
+  std::unique_ptr<grpc::Server> server_;
+};
+
 /// rund's records, kept over restarts of its server.
 class Rund {
  public:
@@ -106,14 +125,7 @@ class Rund {
       std::lock_guard lock(mutex_);
       stopping_ = false;
     }
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
-    builder.RegisterService(&pods_);
-    builder.RegisterService(&containers_);
-    builder.RegisterService(&records_);
-    builder.RegisterService(&node_);
-    builder.RegisterService(&info_);
-    server_ = builder.BuildAndStart();
+    listener_.Start(socket, {&pods_, &containers_, &records_, &node_, &info_});
   }
   void Stop() {
     {
@@ -121,8 +133,7 @@ class Rund {
       stopping_ = true;
     }
     changed_.notify_all();
-    if (server_) server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
-    server_ = nullptr;
+    listener_.Stop();
   }
   ~Rund() { Stop(); }
 
@@ -386,24 +397,15 @@ class Rund {
   Records records_;
   Node node_;
   About info_;
-  std::unique_ptr<grpc::Server> server_;
+  Listener listener_;
 };
 
 class Netd final : public netd::v1::Network::Service {
  public:
   explicit Netd(Script& script) : script_(script) {}
   ~Netd() override { Stop(); }
-  void Start(const std::string& socket) {
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
-    builder.RegisterService(this);
-    builder.RegisterService(&info_);
-    server_ = builder.BuildAndStart();
-  }
-  void Stop() {
-    if (server_) server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
-    server_ = nullptr;
-  }
+  void Start(const std::string& socket) { listener_.Start(socket, {this, &info_}); }
+  void Stop() { listener_.Stop(); }
 
  private:
   grpc::Status Attach(grpc::ServerContext* c, const netd::v1::AttachRequest* r,
@@ -428,25 +430,15 @@ class Netd final : public netd::v1::Network::Service {
 
   Script& script_;
   About info_;
-  std::unique_ptr<grpc::Server> server_;
+  Listener listener_;
 };
 
 class Imaged final : public imaged::v1::Snapshots::Service {
  public:
   explicit Imaged(Script& script) : script_(script), images_(script) {}
   ~Imaged() override { Stop(); }
-  void Start(const std::string& socket) {
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
-    builder.RegisterService(this);
-    builder.RegisterService(&images_);
-    builder.RegisterService(&info_);
-    server_ = builder.BuildAndStart();
-  }
-  void Stop() {
-    if (server_) server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
-    server_ = nullptr;
-  }
+  void Start(const std::string& socket) { listener_.Start(socket, {this, &images_, &info_}); }
+  void Stop() { listener_.Stop(); }
 
  private:
   class Images final : public runtime::v1::ImageService::Service {
@@ -495,7 +487,7 @@ class Imaged final : public imaged::v1::Snapshots::Service {
   Script& script_;
   Images images_;
   About info_;
-  std::unique_ptr<grpc::Server> server_;
+  Listener listener_;
 };
 
 }  // namespace crisp::crid::fake
