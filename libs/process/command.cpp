@@ -17,6 +17,7 @@
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "libs/os/pipe.h"
 #include "libs/os/unique_fd.h"
 
 namespace crisp::process {
@@ -24,25 +25,6 @@ namespace {
 
 constexpr int kFirstFreeFd = 3;
 constexpr int kSignalBase = 128;
-
-struct Pipe {
-  os::UniqueFd read;
-  os::UniqueFd write;
-};
-
-Result<Pipe> MakePipe() {
-  std::array<int, 2> ends = {-1, -1};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return Status::Errno(errno, "make a pipe");
-  return Pipe{os::UniqueFd(ends[0]), os::UniqueFd(ends[1])};
-}
-
-Status SetNonBlocking(int fd) {
-  const int flags = ::fcntl(fd, F_GETFL);
-  if (flags < 0 || ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) {
-    return Status::Errno(errno, "make a pipe non-blocking");
-  }
-  return Status::Ok();
-}
 
 class FileActions {
  public:
@@ -241,25 +223,25 @@ class Runner {
       null = CRISP_TRY(os::Open("/dev/null", O_RDONLY));
       in = null.get();
     } else if (in < 0) {
-      Pipe pipe = CRISP_TRY(MakePipe());
+      os::Pipe pipe = CRISP_TRY(os::MakePipe());
       child_in = std::move(pipe.read);
       in_ = std::move(pipe.write);
       in = child_in.get();
-      CRISP_TRY(SetNonBlocking(in_.get()));
+      CRISP_TRY(os::SetNonBlocking(in_.get()));
     }
     if (out < 0) {
-      Pipe pipe = CRISP_TRY(MakePipe());
+      os::Pipe pipe = CRISP_TRY(os::MakePipe());
       child_out = std::move(pipe.write);
       out_ = std::move(pipe.read);
       out = child_out.get();
-      CRISP_TRY(SetNonBlocking(out_.get()));
+      CRISP_TRY(os::SetNonBlocking(out_.get()));
     }
     if (err < 0) {
-      Pipe pipe = CRISP_TRY(MakePipe());
+      os::Pipe pipe = CRISP_TRY(os::MakePipe());
       child_err = std::move(pipe.write);
       err_ = std::move(pipe.read);
       err = child_err.get();
-      CRISP_TRY(SetNonBlocking(err_.get()));
+      CRISP_TRY(os::SetNonBlocking(err_.get()));
     }
     pid_ = CRISP_TRY(Start(command_, in, out, err, true));
     Result<os::PidFd> pidfd = os::PidFd::Open(pid_);
@@ -427,12 +409,12 @@ Result<Child> Spawn(const Command& command) {
   const NoSigpipe no_sigpipe;
   const os::UniqueFd null = CRISP_TRY(os::Open("/dev/null", O_RDWR));
   int in = command.in_fd >= 0 ? command.in_fd : null.get();
-  Pipe pipe;
+  os::Pipe pipe;
   if (command.in_fd < 0 && !command.stdin_data.empty()) {
-    pipe = CRISP_TRY(MakePipe());
+    pipe = CRISP_TRY(os::MakePipe());
     in = pipe.read.get();
     // Before the start, so that a full pipe is an error and nobody has to be killed for it.
-    CRISP_TRY(SetNonBlocking(pipe.write.get()));
+    CRISP_TRY(os::SetNonBlocking(pipe.write.get()));
     CRISP_TRY(os::WriteAll(pipe.write.get(), command.stdin_data, "stdin"));
     pipe.write.reset();
   }

@@ -16,6 +16,7 @@
 #include "libs/json/json.h"
 #include "libs/os/files.h"
 #include "libs/os/pidfd.h"
+#include "libs/os/pipe.h"
 #include "libs/os/unique_fd.h"
 #include "libs/process/command.h"
 
@@ -26,17 +27,6 @@ using os::UniqueFd;
 
 constexpr int kSyncFd = 3;
 constexpr int kStartFd = 4;
-
-struct Pipe {
-  UniqueFd read;
-  UniqueFd write;
-};
-
-Result<Pipe> MakePipe() {
-  int fds[2];
-  if (pipe2(fds, O_CLOEXEC) != 0) return Status::FromErrno(errno, "pipe2");
-  return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
-}
 
 int PollTimeout(const CallContext& cc) {
   if (cc.deadline() == SteadyTime::max()) return -1;
@@ -164,8 +154,8 @@ Result<pid_t> ParseSyncLine(std::string_view line) {
 
 Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runtime,
                                   const MonitorArgs& args) {
-  Pipe sync = CRISP_TRY(MakePipe());
-  Pipe start = CRISP_TRY(MakePipe());
+  os::Pipe sync = CRISP_TRY(os::MakePipe());
+  os::Pipe start = CRISP_TRY(os::MakePipe());
   // conmon waits for this byte before it starts the runtime: it is there before conmon is.
   CRISP_TRY(os::WriteAll(start.write.get(), "1", "conmon's start pipe"));
   const std::string errors_path = args.bundle + "/conmon.err";

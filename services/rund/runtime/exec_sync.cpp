@@ -14,6 +14,7 @@
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 #include "libs/os/pidfd.h"
+#include "libs/os/pipe.h"
 #include "libs/os/proc_stat.h"
 #include "libs/os/temp_dir.h"
 #include "libs/os/unique_fd.h"
@@ -33,16 +34,10 @@ constexpr auto kRuntimeGrace = 2s;
 constexpr auto kPidFileWait = 2s;
 constexpr std::size_t kMaxWords = 4096;
 
-struct Pipe {
-  os::UniqueFd read;
-  os::UniqueFd write;
-};
-
-Result<Pipe> MakePipe() {
-  std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) return Status::Errno(errno, "pipe");
-  Pipe pipe{os::UniqueFd(ends[0]), os::UniqueFd(ends[1])};
-  if (fcntl(pipe.read.get(), F_SETFL, O_NONBLOCK) != 0) return Status::Errno(errno, "fcntl");
+/// A pipe whose read end never blocks us.
+Result<os::Pipe> MakeReadPipe() {
+  os::Pipe pipe = CRISP_TRY(os::MakePipe());
+  CRISP_TRY(os::SetNonBlocking(pipe.read.get()));
   return pipe;
 }
 
@@ -289,13 +284,13 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
   const std::string log_file = scratch.path() + "/log";
   CRISP_TRY(os::WriteFile(process_file, args.process_json, 0600));
 
-  Pipe out = CRISP_TRY(MakePipe());
-  Pipe err = CRISP_TRY(MakePipe());
+  os::Pipe out = CRISP_TRY(MakeReadPipe());
+  os::Pipe err = CRISP_TRY(MakeReadPipe());
   process::Command command;
   std::vector<std::string> words = {
       "--root", args.runtime_root, "--log",      log_file,     "--log-format", "json",
       "exec",   "--process",       process_file, "--pid-file", pid_file};
-  Pipe report = CRISP_TRY(MakePipe());
+  os::Pipe report = CRISP_TRY(MakeReadPipe());
   if (args.helper.empty()) {
     command.program = args.runtime;
     command.args = std::move(words);
