@@ -11,6 +11,7 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/os/pidfd.h"
+#include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
 
@@ -26,11 +27,6 @@ constexpr seconds kCleanTimeout{60};
 // log.
 constexpr seconds kKillPatience{10};
 constexpr seconds kMonitorPatience{5};
-
-bool Runs(const ContainerRecord* container) {
-  return container != nullptr && container->phase() == v1::LIVE &&
-         container->state() != runtime::v1::CONTAINER_EXITED;
-}
 
 std::string ReasonFor(const ExitRecord& exit) {
   if (exit.oom && exit.code == 128 + SIGKILL) return "OOMKilled";

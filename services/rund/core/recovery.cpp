@@ -10,6 +10,7 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "services/rund/core/pod_files.h"
+#include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
 
@@ -47,10 +48,6 @@
 namespace crisp::rund {
 namespace {
 
-bool Runs(const ContainerRecord& container) {
-  return container.phase() == v1::LIVE && container.state() != runtime::v1::CONTAINER_EXITED;
-}
-
 // Names in a directory of ours that no record knows.
 std::vector<std::string> Unknown(const std::string& dir, const std::set<std::string>& known) {
   std::vector<std::string> out;
@@ -82,7 +79,7 @@ Status Recovery::Begin(const std::string& boot_id) {
 Status Recovery::AfterReboot() {
   log::Info("the node was rebooted; nothing of the records runs any more");
   for (const ContainerRef& container : p_.state.Containers()) {
-    if (!Runs(*container)) continue;
+    if (!Runs(container.get())) continue;
     CRISP_TRY(p_.state.ChangeContainer(ContainerId(container->id()), [&](ContainerRecord& record) {
       const std::int64_t now = p_.state.NextTimestamp();
       record.set_starting_at(0);
@@ -138,7 +135,7 @@ void Recovery::TakeUpContainer(const CallContext& cc, const ContainerRef& contai
     return;
   }
   if (container->phase() != v1::LIVE) return;
-  if (!Runs(*container)) {
+  if (!Runs(container.get())) {
     if (!container->cleaned()) lifecycle_.CleanLater(id);
     return;
   }

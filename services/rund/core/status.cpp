@@ -10,6 +10,10 @@ namespace cri = runtime::v1;
 
 bool IsListed(const v1::PodRecord& pod) { return pod.created_at() != 0; }
 bool IsListed(const v1::ContainerRecord& container) { return container.created_at() != 0; }
+bool Runs(const v1::ContainerRecord* container) {
+  return container != nullptr && container->phase() == v1::LIVE &&
+         container->state() != cri::CONTAINER_EXITED;
+}
 
 cri::NamespaceOption NamespacesOf(const cri::PodSandboxConfig& config) {
   return config.linux().security_context().namespace_options();

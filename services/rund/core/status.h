@@ -10,6 +10,9 @@ namespace crisp::rund {
 /// Pods show from StartPod on, containers from CreateContainer on, until they are gone for good.
 bool IsListed(const v1::PodRecord& pod);
 bool IsListed(const v1::ContainerRecord& container);
+/// Created or running: there is a monitor, and an end still to come. Null = there is no such
+/// container.
+bool Runs(const v1::ContainerRecord* container);
 
 runtime::v1::PodSandbox ListItemOf(const v1::PodRecord& pod);
 runtime::v1::Container ListItemOf(const v1::ContainerRecord& container);
