@@ -10,10 +10,14 @@
 
 namespace crisp::os {
 
-Result<FileLock> FileLock::TryLock(const std::string& path) {
+Result<FileLock> FileLock::TryLock(const std::string& path) { return Try(path, LOCK_EX); }
+
+Result<FileLock> FileLock::TryLockShared(const std::string& path) { return Try(path, LOCK_SH); }
+
+Result<FileLock> FileLock::Try(const std::string& path, int operation) {
   constexpr mode_t kMode = 0600;
   UniqueFd fd = CRISP_TRY(Open(path, O_RDWR | O_CREAT, kMode));
-  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+  if (::flock(fd.get(), operation | LOCK_NB) != 0) {
     if (errno == EWOULDBLOCK) return Unavailable("lock {}: another process holds it", path);
     return Status::Errno(errno, "lock {}", path);
   }

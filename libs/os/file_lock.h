@@ -7,13 +7,16 @@
 
 namespace crisp::os {
 
-/// An exclusive flock(2) on a file, held while the object (and the process) lives. The file stays.
+/// A flock(2) on a file, held while the object (and the process) lives. The file stays.
 class FileLock {
  public:
   /// Makes the file when absent. kUnavailable when somebody else holds it.
   static Result<FileLock> TryLock(const std::string& path);
+  /// The same, together with others that share it; kUnavailable while somebody has it alone.
+  static Result<FileLock> TryLockShared(const std::string& path);
 
  private:
+  static Result<FileLock> Try(const std::string& path, int operation);
   explicit FileLock(UniqueFd fd) : fd_(std::move(fd)) {}
   UniqueFd fd_;
 };

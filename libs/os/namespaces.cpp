@@ -2,11 +2,15 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <sys/statfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <memory>
 #include <string_view>
 #include <system_error>
 #include <thread>
@@ -59,6 +63,48 @@ Status MakePinFile(const std::string& path) {
   return Status::Ok();
 }
 
+struct NetnsRequest {
+  int userns;
+  int netns = -1;
+  int error = 0;
+};
+
+/// Runs in the child of NewNetnsIn: only system calls.
+int MakeNetns(void* argument) {
+  auto* request = static_cast<NetnsRequest*>(argument);
+  if (::setns(request->userns, CLONE_NEWUSER) != 0 || ::unshare(CLONE_NEWNET) != 0) {
+    request->error = errno;
+  } else {
+    request->netns = ::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (request->netns < 0) request->error = errno;
+  }
+  return 0;
+}
+
+/// A network namespace that belongs to a user namespace. The kernel lets no thread of a process
+/// with several enter a user namespace, so that a child does it: as with vfork(2) it has our memory
+/// while the calling thread stands still, and it has our descriptors, which is how the namespace
+/// gets out.
+Result<UniqueFd> NewNetnsIn(int userns) {
+  constexpr std::size_t kStackBytes = std::size_t{64} << 10U;
+  const auto stack = std::make_unique<std::byte[]>(kStackBytes);
+  NetnsRequest request{.userns = userns};
+  // No handler of ours may run in the child.
+  sigset_t all = {};
+  sigset_t before = {};
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const pid_t child = ::clone(MakeNetns, stack.get() + kStackBytes,
+                              CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &request);
+  const int clone_error = errno;
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (child < 0) return Status::Errno(clone_error, "start a child");
+  while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  if (request.error != 0) return Status::Errno(request.error, "make a network namespace");
+  return UniqueFd(request.netns);
+}
+
 }  // namespace
 
 Result<std::vector<NamespacePin>> NamespacePin::Create(const std::vector<NamespaceTarget>& targets,
@@ -82,6 +128,29 @@ Result<std::vector<NamespacePin>> NamespacePin::Create(const std::vector<Namespa
   });
   if (!made.ok()) return made;
   return pins;
+}
+
+Result<NamespacePin> NamespacePin::CreateNetIn(const std::string& userns_path,
+                                               const std::string& path,
+                                               const std::function<Status()>& setup) {
+  const UniqueFd userns = CRISP_TRY(Open(userns_path, O_RDONLY));
+  const UniqueFd netns =
+      CRISP_TRY(NewNetnsIn(userns.get()).While("user namespace {}", userns_path));
+  NamespacePin pin("");
+  const Status made = OnOwnThread([&netns, &setup, &pin, &path]() -> Status {
+    if (::setns(netns.get(), CLONE_NEWNET) != 0) {
+      return Status::Errno(errno, "enter the new network namespace");
+    }
+    if (setup) CRISP_TRY(setup());
+    CRISP_TRY(MakePinFile(path));
+    pin = NamespacePin(path);
+    if (::mount(ProcPath(NamespaceKind::kNet), path.c_str(), nullptr, MS_BIND, nullptr) != 0) {
+      return Status::Errno(errno, "pin a namespace at {}", path);
+    }
+    return Status::Ok();
+  });
+  if (!made.ok()) return made;
+  return pin;
 }
 
 NamespacePin& NamespacePin::operator=(NamespacePin&& other) noexcept {

@@ -27,6 +27,11 @@ class NamespacePin {
   static Result<std::vector<NamespacePin>> Create(const std::vector<NamespaceTarget>& targets,
                                                   const std::function<Status()>& setup = nullptr);
 
+  /// A new network namespace that belongs to the user namespace at `userns_path`: root inside that
+  /// one may configure it. Otherwise as Create. kNotFound: no such user namespace.
+  static Result<NamespacePin> CreateNetIn(const std::string& userns_path, const std::string& path,
+                                          const std::function<Status()>& setup = nullptr);
+
   NamespacePin(NamespacePin&& other) noexcept : path_(std::exchange(other.path_, {})) {}
   NamespacePin& operator=(NamespacePin&& other) noexcept;
   ~NamespacePin();

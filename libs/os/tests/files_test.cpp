@@ -156,6 +156,9 @@ TEST_CASE("A lock has one holder") {
     CHECK(FileLock::TryLock(dir.path() + "/lock").code() == Code::kUnavailable);
   }
   CHECK(FileLock::TryLock(dir.path() + "/lock").ok());
+  const auto shared = FileLock::TryLockShared(dir.path() + "/lock");
+  CHECK(FileLock::TryLockShared(dir.path() + "/lock").ok());
+  CHECK(FileLock::TryLock(dir.path() + "/lock").code() == Code::kUnavailable);
 }
 
 }  // namespace
