@@ -28,7 +28,7 @@ BUILD_PACKAGES=(
 )
 RUN_PACKAGES=(
   runc crun conmon containernetworking-plugins docker-registry busybox-static
-  iproute2 iptables util-linux procps zstd python3
+  iproute2 iptables nftables util-linux procps zstd python3
 )
 CHECK_PACKAGES=(clang-format shellcheck)
 

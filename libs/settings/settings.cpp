@@ -98,14 +98,16 @@ void AddImaged(Schema& schema, Imaged& imaged) {
 
 void AddNetd(Schema& schema, Netd& netd) {
   schema.Section("netd", "Networks: namespaces and CNI.")
-      .Path("netd.conf_dir", &netd.conf_dir, false,
-            {.text = "CNI configuration (*.conflist, *.conf, *.json), read again when it changes."})
+      .List("netd.conf_dirs", &netd.conf_dirs,
+            {.text = "CNI configuration (*.conflist, *.conf, *.json), read again when it changes. "
+                     "The first directory that holds a usable network wins."},
+            config::CheckPath)
       .List("netd.bin_dirs", &netd.bin_dirs,
             {.text = "Where CNI plugins are looked for, in order."}, config::CheckPath)
-      .Path(
-          "netd.cache_dir", &netd.cache_dir, true,
-          {.text = "Configurations and results that DEL needs. Empty: <state_root>/netd/cni-cache.",
-           .cost = Cost::kNewPods})
+      .Path("netd.cache_dir", &netd.cache_dir, false,
+            {.text = "Results of the plugins go to <cache_dir>/results as libcni writes them, for "
+                     "other tools to find. crisp itself needs none of them.",
+             .cost = Cost::kNewPods})
       .Text("netd.default_network", &netd.default_network,
             {.text = "Name of the network that pods get. Empty: the first file's by name.",
              .cost = Cost::kNewPods})
@@ -114,7 +116,25 @@ void AddNetd(Schema& schema, Netd& netd) {
       .Seconds("netd.detach_timeout_seconds", &netd.detach_timeout, 1, kHour,
                {.text = "Deadline of all DELs of a pod together."})
       .Seconds("netd.orphan_grace_seconds", &netd.orphan_grace, 1, kHour,
-               {.text = "Age from which an attachment without a pod is taken down."});
+               {.text = "Age from which an attachment without a pod is taken down."})
+      .Seconds(
+          "netd.network_wait_seconds", &netd.network_wait, 0, kHour,
+          {.text = "How long a new pod waits for a network that is not ready before it fails."})
+      .Seconds("netd.status_interval_seconds", &netd.status_interval, 1, kHour,
+               {.text = "How often the network is looked at while nothing changes: its "
+                        "configuration, its programs, STATUS of plugins that know CNI 1.1."})
+      .Seconds("netd.status_grace_seconds", &netd.status_grace, 0, kHour,
+               {.text = "How long a network that was ready and no longer is still counts as ready, "
+                        "so that the update of a CNI DaemonSet does not make the node NotReady."})
+      .Seconds("netd.gc_interval_seconds", &netd.gc_interval, 1, 24 * kHour,
+               {.text = "How often plugins that know CNI 1.1 are told (GC) which attachments are "
+                        "alive; also once after the start."})
+      .OneOf(
+          "netd.hostports", &netd.hostports, {"plugin", "builtin"},
+          {.text = "Who maps host ports to pods: plugin (portmap in the network's configuration) "
+                   "or builtin (netd itself, with nftables; plugins are told of no ports).",
+           .cost = Cost::kNewPods})
+      .Path("netd.nft", &netd.nft, false, {.text = "The nft program, for hostports: builtin."});
 }
 
 void AddRund(Schema& schema, Rund& rund) {
@@ -221,6 +241,7 @@ Status Settings::Validate() const {
                            rund.default_runtime);
   }
   if (state_root == run_root) return InvalidArgument("state_root and run_root are the same");
+  if (netd.conf_dirs.empty()) return InvalidArgument("netd.conf_dirs: none is left");
   if (netd.bin_dirs.empty()) return InvalidArgument("netd.bin_dirs: none is left");
   // sockaddr_un has 107 characters; the longest of ours is that of a 32-character instance.
   const std::string longest = MetricsSocket("imaged", std::string(32, 'x'));
@@ -236,7 +257,6 @@ Status Settings::Validate() const {
 Settings Settings::Resolved() const {
   Settings resolved = *this;
   if (resolved.crid.socket.empty()) resolved.crid.socket = run_root + "/crisp.sock";
-  if (resolved.netd.cache_dir.empty()) resolved.netd.cache_dir = state_root + "/netd/cni-cache";
   return resolved;
 }
 

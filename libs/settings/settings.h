@@ -43,13 +43,19 @@ struct Imaged {
 };
 
 struct Netd {
-  std::string conf_dir = "/etc/cni/net.d";
+  std::vector<std::string> conf_dirs = {"/etc/cni/net.d"};
   std::vector<std::string> bin_dirs = {"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"};
-  std::string cache_dir;  // empty = <state_root>/netd/cni-cache; Resolved() fills it
+  std::string cache_dir = "/var/lib/cni";
   std::string default_network;
   std::chrono::seconds attach_timeout{120};
   std::chrono::seconds detach_timeout{60};
   std::chrono::seconds orphan_grace{120};
+  std::chrono::seconds network_wait{15};
+  std::chrono::seconds status_interval{10};
+  std::chrono::seconds status_grace{60};
+  std::chrono::seconds gc_interval{3600};
+  std::string hostports = "plugin";  // plugin | builtin
+  std::string nft = "/usr/sbin/nft";
 };
 
 struct Runtime {

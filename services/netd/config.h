@@ -13,13 +13,19 @@ namespace crisp::netd {
 struct Config {
   Layout layout;
   std::string instance = "1";
-  std::string conf_dir = "/etc/cni/net.d";
+  std::vector<std::string> conf_dirs;
   std::vector<std::string> bin_dirs;
-  std::string default_network;                // empty = the first file
-  std::chrono::nanoseconds attach_timeout{};  // of ADD with all plugins
-  std::chrono::nanoseconds detach_timeout{};  // of DEL, also when it undoes an ADD
-  std::chrono::nanoseconds orphan_grace{};    // before an attachment that nobody owns is freed
-  std::chrono::nanoseconds conf_patience = std::chrono::seconds(5);  // wait for a first conf file
+  std::string cache_dir;                       // <cache_dir>/results is libcni's cache
+  std::string default_network;                 // empty = the first file
+  std::chrono::nanoseconds attach_timeout{};   // of ADD with all plugins
+  std::chrono::nanoseconds detach_timeout{};   // of DEL, also when it undoes an ADD
+  std::chrono::nanoseconds orphan_grace{};     // before an attachment that nobody owns is freed
+  std::chrono::nanoseconds network_wait{};     // of a new pod, for a network that is not ready
+  std::chrono::nanoseconds status_interval{};  // between looks at the network
+  std::chrono::nanoseconds status_grace{};     // a network that was ready still counts as ready
+  std::chrono::nanoseconds gc_interval{};      // between CNI GCs
+  bool builtin_hostports = false;              // netd maps host ports, not a plugin
+  std::string nft = "/usr/sbin/nft";
 };
 
 Config ConfigFrom(const settings::Settings& settings, const std::string& instance);

@@ -10,7 +10,8 @@ double Seconds(std::chrono::nanoseconds time) {
 }  // namespace
 
 Metrics::Metrics(metrics::Registry& registry)
-    : attach_errors_(registry.AddCounter("crisp_netd_attach_errors_total",
+    : registry_(registry),
+      attach_errors_(registry.AddCounter("crisp_netd_attach_errors_total",
                                          "Pods that could not be given a network")),
       detach_errors_(registry.AddCounter("crisp_netd_detach_errors_total",
                                          "Detachments that failed; they are tried again")),
@@ -27,6 +28,8 @@ Metrics::Metrics(metrics::Registry& registry)
                                    "Attachments freed because no pod owned them")),
       rolled_back_(registry.AddCounter("crisp_netd_rolled_back_total",
                                        "Half-done attachments undone after a restart or a reboot")),
+      gc_(registry.AddCounter("crisp_netd_gc_total", "CNI GCs of a network")),
+      gc_errors_(registry.AddCounter("crisp_netd_gc_errors_total", "CNI GCs that failed")),
       attachments_(
           registry.AddGauge("crisp_netd_attachments", "Pods with a network, whole or half done")) {}
 
@@ -46,6 +49,17 @@ void Metrics::DetachDone(Code code, std::chrono::nanoseconds took) {
     return;
   }
   detach_seconds_.Observe(Seconds(took));
+}
+
+void Metrics::Watch(std::function<std::size_t()> owed) {
+  registry_.AddGauge("crisp_netd_detachments_owed",
+                     "Detachments that failed or were cut off, to be done in the background", {},
+                     [owed = std::move(owed)] { return static_cast<double>(owed()); });
+}
+
+void Metrics::GarbageCollected(Code code) {
+  gc_.Add();
+  if (code != Code::kOk) gc_errors_.Add();
 }
 
 void Metrics::OrphanFreed() { orphans_.Add(); }

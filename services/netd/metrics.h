@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 
 #include "libs/base/status.h"
 #include "libs/metrics/registry.h"
@@ -18,12 +19,16 @@ class Metrics {
   void DetachDone(Code code, std::chrono::nanoseconds took);
   void OrphanFreed();
   void RolledBack();
+  void GarbageCollected(Code code);
+  /// The detachments that are owed, asked for at each scrape. Once, at the start.
+  void Watch(std::function<std::size_t()> owed);
   /// At the start, as recorded; then one up or down.
   void AttachmentsAre(std::size_t count);
   void AttachmentRecorded();
   void AttachmentForgotten();
 
  private:
+  metrics::Registry& registry_;
   metrics::Counter& attach_errors_;
   metrics::Counter& detach_errors_;
   metrics::Histogram& attach_seconds_;
@@ -31,6 +36,8 @@ class Metrics {
   metrics::Histogram& detach_seconds_;
   metrics::Counter& orphans_;
   metrics::Counter& rolled_back_;
+  metrics::Counter& gc_;
+  metrics::Counter& gc_errors_;
   metrics::Gauge& attachments_;
 };
 

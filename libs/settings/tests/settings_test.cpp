@@ -23,7 +23,6 @@ TEST_CASE("the defaults are valid and resolve the paths that follow from the roo
   settings.state_root = "/s";
   settings = settings.Resolved();
   CHECK(settings.crid.socket == "/r/crisp.sock");
-  CHECK(settings.netd.cache_dir == "/s/netd/cni-cache");
   CHECK(settings.Socket("rund", "1") == "/r/rund/1.sock");
   CHECK(settings.MetricsSocket("rund", "1") == "/r/rund/1.metrics.sock");
   CHECK(settings.RuntimeRoot("crun", "2").value() == "/r/rund/2/runtimes/crun");
@@ -77,6 +76,7 @@ TEST_CASE("conflicts are named") {
   CHECK(ErrorOf("run_root: /" + std::string(90, 'x')).find("too long") != std::string::npos);
   CHECK(ErrorOf("netd:\n  bin_dirs: [bin]\n") ==
         "c.yaml:2: netd.bin_dirs: 'bin' is no absolute path");
+  CHECK(ErrorOf("netd: {conf_dirs: []}") == "c.yaml: netd.conf_dirs: none is left");
   CHECK(ErrorOf("rund: {default_ulimits: [nofile=3]}").find("name=soft:hard") != std::string::npos);
   CHECK(ErrorOf("x: 1").starts_with("c.yaml:1: x: unknown key"));
   CHECK(ErrorOf("crid: {metrics_address: \"\"}").empty());

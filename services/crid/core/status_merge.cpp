@@ -45,7 +45,8 @@ void AddNetworkReady(runtime::v1::StatusResponse& out,
                  netd->reason().empty() ? "NetworkPluginNotReady" : netd->reason(),
                  netd->message());
   } else {
-    AddCondition(out, "NetworkReady", true);
+    // With a reason while netd only bears with a network that is being replaced.
+    AddCondition(out, "NetworkReady", true, netd->reason(), netd->message());
   }
 }
 

@@ -133,7 +133,7 @@ std::map<std::string, std::string> RuntimeService::VerboseStatus(const CallConte
       {"cgroupDriver", settings_.rund.cgroup_driver},
       {"defaultRuntime", settings_.rund.default_runtime},
       {"runtimes", std::move(runtimes)},
-      {"cniConfDir", settings_.netd.conf_dir},
+      {"cniConfDirs", settings_.netd.conf_dirs},
       {"cniBinDirs", settings_.netd.bin_dirs},
   };
   return {{"config", json::Dump(config)},

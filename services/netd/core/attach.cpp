@@ -24,24 +24,30 @@ Status CheckId(const PodId& pod) {
 
 }  // namespace
 
-Networks::Networks(Config config, std::string boot_id, ConfSource& conf, Attachments& store,
-                   Metrics& metrics, Clock& clock)
+Networks::Networks(Config config, std::string boot_id, Readiness& readiness,
+                   const PluginRunner& plugins, Attachments& store, Metrics& metrics, Clock& clock)
     : config_(std::move(config)),
       boot_id_(std::move(boot_id)),
-      conf_(conf),
+      readiness_(readiness),
+      plugins_(plugins),
       store_(store),
       metrics_(metrics),
       clock_(clock),
-      plugins_(config_.bin_dirs) {
+      cache_(config_.cache_dir),
+      ports_(config_.nft, config_.layout.PortsLock(), store_),
+      retries_(clock_) {
   if (const Result<std::int64_t> count = store_.Count(); count.ok()) {
     metrics_.AttachmentsAre(static_cast<std::size_t>(*count));
   }
 }
 
+bool Networks::IsPinned(const PodId& pod) const {
+  const Result<bool> pinned = os::IsPinnedNamespace(config_.layout.NetnsPath(pod));
+  return pinned.ok() && *pinned;
+}
+
 bool Networks::IsStale(const Attachment& attachment) const {
-  if (attachment.boot_id != boot_id_) return true;
-  const Result<bool> pinned = os::IsPinnedNamespace(config_.layout.NetnsPath(attachment.pod));
-  return !pinned.ok() || !*pinned;
+  return attachment.boot_id != boot_id_ || !IsPinned(attachment.pod);
 }
 
 Result<PodNetwork> Networks::Describe(const Attachment& attachment) const {
@@ -53,8 +59,16 @@ Result<PodNetwork> Networks::Describe(const Attachment& attachment) const {
   return network;
 }
 
+Result<PluginArgs> Networks::ArgsOf(const Attachment& attachment) const {
+  PluginArgs args{.container_id = attachment.pod.str(), .cni_args = attachment.cni_args};
+  args.capability_args = CRISP_TRY(json::Parse(attachment.capability_args));
+  if (!IsStale(attachment)) args.netns = config_.layout.NetnsPath(attachment.pod);
+  return args;
+}
+
 Result<PodNetwork> Networks::Attach(const CallContext& cc, const PodId& pod,
-                                    const runtime::v1::PodSandboxConfig& config) {
+                                    const runtime::v1::PodSandboxConfig& config,
+                                    const std::string& userns_path) {
   CRISP_TRY(CheckId(pod));
   const work::LockTable::Held held = CRISP_TRY(locks_.Lock(cc, pod.str()));
   const SteadyTime start = clock_.Now();
@@ -62,13 +76,14 @@ Result<PodNetwork> Networks::Attach(const CallContext& cc, const PodId& pod,
   // A plugin that is cut off in the middle leaves more dirt than one that ends: the caller's
   // leaving does not stop it, and a retry finds what it has done.
   const CallContext own = cc.Detached(config_.attach_timeout);
-  Result<PodNetwork> network = AttachNew(own, pod, config, plugin_time);
+  Result<PodNetwork> network = AttachNew(own, pod, config, userns_path, plugin_time);
   metrics_.AttachDone(network.code(), clock_.Now() - start, plugin_time);
   return network;
 }
 
 Result<PodNetwork> Networks::AttachNew(const CallContext& cc, const PodId& pod,
                                        const runtime::v1::PodSandboxConfig& config,
+                                       const std::string& userns_path,
                                        std::chrono::nanoseconds& plugin_time) {
   if (const std::optional<Attachment> before = CRISP_TRY(store_.Get(pod))) {
     if (before->phase == Phase::kAttached && !IsStale(*before)) return Describe(*before);
@@ -78,36 +93,31 @@ Result<PodNetwork> Networks::AttachNew(const CallContext& cc, const PodId& pod,
 
   Attachment attachment{.pod = pod, .boot_id = boot_id_, .instance = config_.instance};
   attachment.cni_args = CRISP_TRY(CniArgsOf(pod, config));
-  const nlohmann::json capability_args = CRISP_TRY(CapabilityArgsOf(config));
+  nlohmann::json capability_args = CRISP_TRY(CapabilityArgsOf(config));
+  if (config_.builtin_hostports && capability_args.contains("portMappings")) {
+    capability_args[std::string(kBuiltinPorts)] = std::move(capability_args["portMappings"]);
+    capability_args.erase("portMappings");
+  }
   attachment.capability_args = json::Dump(capability_args);
-  const std::shared_ptr<const ConfList> list = CRISP_TRY(conf_.Wait(cc, config_.conf_patience));
-  CRISP_TRY(plugins_.CheckPrograms(*list));
+  const std::shared_ptr<const ConfList> list = CRISP_TRY(readiness_.Wait(cc, config_.network_wait));
   attachment.network = list->name;
   attachment.conf = list->ToJson();
   attachment.created = clock_.Wall();
 
+  const std::optional<os::FileLock> no_gc = CRISP_TRY(KeepGcAway(cc, *list));
   CRISP_TRY(store_.Put(attachment));
   metrics_.AttachmentRecorded();
   Cleanup undo([this, &cc, &attachment] {
     const Status undone = Undo(cc.Detached(config_.detach_timeout), attachment);
     log::IfError("undo a failed attachment", undone);
   });
-  const std::string netns = config_.layout.NetnsPath(pod);
-  os::NamespacePin pin = CRISP_TRY(PinNetns(netns, NetSysctlsOf(config)));
-  pin.Commit();  // the record owns it: Undo unpins, after DEL
-
-  const SteadyTime start = clock_.Now();
-  const Result<nlohmann::json> result = plugins_.Add(cc, *list,
-                                                     {.container_id = pod.str(),
-                                                      .netns = netns,
-                                                      .cni_args = attachment.cni_args,
-                                                      .capability_args = capability_args});
-  plugin_time = clock_.Now() - start;
-  if (!result.ok()) return result.status();
-  attachment.result = json::Dump(*result);
+  CRISP_TRY(Add(cc, *list, config, userns_path, attachment, plugin_time));
   PodNetwork network = CRISP_TRY(Describe(attachment).While("network '{}'", list->name));
   CRISP_TRY(store_.SetAttached(pod, attachment.result));
+  attachment.phase = Phase::kAttached;
+  CRISP_TRY(ports_.Open(cc, attachment).While("pod {}", pod.Short()));
   undo.Dismiss();
+  log::IfError("cache a network result", cache_.Put(attachment, network.netns_path));
   log::Info("pod attached", {{"pod", pod},
                              {"network", list->name},
                              {"ip", network.ips.empty() ? "" : network.ips[0]},
@@ -115,118 +125,96 @@ Result<PodNetwork> Networks::AttachNew(const CallContext& cc, const PodId& pod,
   return network;
 }
 
+Status Networks::Add(const CallContext& cc, const ConfList& list,
+                     const runtime::v1::PodSandboxConfig& config, const std::string& userns_path,
+                     Attachment& attachment, std::chrono::nanoseconds& plugin_time) {
+  const std::string netns = config_.layout.NetnsPath(attachment.pod);
+  const NetSysctls sysctls = NetSysctlsOf(config);
+  os::NamespacePin pin = CRISP_TRY(PinNetns(netns, userns_path, sysctls.early));
+  pin.Commit();  // the record owns it: Undo unpins, after DEL
+
+  const PluginArgs args = CRISP_TRY(ArgsOf(attachment));
+  const SteadyTime start = clock_.Now();
+  const Result<nlohmann::json> result = plugins_.Add(cc, list, args);
+  plugin_time = clock_.Now() - start;
+  if (!result.ok()) return result.status();
+  attachment.result = json::Dump(*result);
+  if (sysctls.late.empty()) return Status::Ok();
+  return os::RunInNamespace(netns, [&sysctls]() -> Status {
+    for (const auto& [name, value] : sysctls.late) CRISP_TRY(os::WriteSysctl(name, value));
+    return Status::Ok();
+  });
+}
+
 Status Networks::Detach(const CallContext& cc, const PodId& pod) {
   CRISP_TRY(CheckId(pod));
   const work::LockTable::Held held = CRISP_TRY(locks_.Lock(cc, pod.str()));
   const std::optional<Attachment> attachment = CRISP_TRY(store_.Get(pod));
   if (!attachment) return os::UnpinNamespace(config_.layout.NetnsPath(pod));
-  return Undo(cc.Detached(config_.detach_timeout), *attachment);
+  const Status undone = Undo(cc.Detached(config_.detach_timeout), *attachment);
+  if (undone.ok() || IsPinned(pod)) return undone;
+  log::Warn("the pod's namespace is gone, its network is owed a DEL",
+            {{"pod", pod}, {"error", undone}});
+  return Status::Ok();
+}
+
+Status Networks::Check(const CallContext& cc, const PodId& pod) {
+  CRISP_TRY(CheckId(pod));
+  const work::LockTable::Held held = CRISP_TRY(locks_.Lock(cc, pod.str()));
+  const std::optional<Attachment> attachment = CRISP_TRY(store_.Get(pod));
+  if (!attachment || attachment->phase != Phase::kAttached) {
+    return NotFound("pod {} is not attached", pod.Short());
+  }
+  if (IsStale(*attachment)) return FailedPrecondition("the namespace of the pod is gone");
+  const ConfList list = CRISP_TRY(ParseConfList(attachment->conf, ""));
+  const nlohmann::json result = CRISP_TRY(json::Parse(attachment->result));
+  return plugins_.Check(cc.Within(config_.attach_timeout), list, CRISP_TRY(ArgsOf(*attachment)),
+                        result);
 }
 
 Status Networks::Undo(const CallContext& cc, const Attachment& attachment) {
   const SteadyTime start = clock_.Now();
-  if (attachment.phase != Phase::kAttached) CRISP_TRY(EndLeftovers(cc, attachment.pod));
-  if (attachment.phase != Phase::kDetaching || attachment.instance != config_.instance) {
-    CRISP_TRY(store_.SetPhase(attachment.pod, Phase::kDetaching, config_.instance));
+  Status undone = UndoNow(cc, attachment);
+  metrics_.DetachDone(undone.code(), clock_.Now() - start);
+  if (!undone.ok()) {
+    retries_.Failed(attachment.pod);
+    return undone;
   }
-  const Status deleted = RunDel(cc, attachment);
-  metrics_.DetachDone(deleted.code(), clock_.Now() - start);
-  // Of an ADD that never ended well nothing is in the namespace that anybody uses: it goes, with
-  // the interfaces in it, even when DEL fails. The record stays for what DEL has to free elsewhere.
-  const bool was_attached = !attachment.result.empty();
-  if (deleted.ok() || !was_attached) {
-    CRISP_TRY(os::UnpinNamespace(config_.layout.NetnsPath(attachment.pod)));
-  }
-  CRISP_TRY(deleted);
-  CRISP_TRY(store_.Remove(attachment.pod));
+  retries_.Done(attachment.pod);
   metrics_.AttachmentForgotten();
   log::Info(
       "pod detached",
       {{"pod", attachment.pod}, {"network", attachment.network}, {"request", cc.request_id()}});
-  return Status::Ok();
+  return undone;
+}
+
+Status Networks::UndoNow(const CallContext& cc, const Attachment& attachment) {
+  if (attachment.phase != Phase::kAttached) CRISP_TRY(EndLeftovers(cc, attachment.pod));
+  if (attachment.phase != Phase::kDetaching || attachment.instance != config_.instance) {
+    CRISP_TRY(store_.SetPhase(attachment.pod, Phase::kDetaching, config_.instance));
+  }
+  // Before the address may become another pod's. No rule outlives a reboot.
+  if (attachment.boot_id == boot_id_) CRISP_TRY(ports_.Close(cc, attachment));
+  const Status deleted = RunDel(cc, attachment);
+  // Of an ADD that never ended well nothing is in the namespace that anybody uses: it goes, with
+  // the interfaces in it, even when DEL fails. So it does when there is no plugin to ask. The
+  // record stays for what DEL has to free elsewhere.
+  const bool was_attached = attachment.phase != Phase::kAttaching && !attachment.result.empty();
+  if (deleted.ok() || deleted.code() == Code::kUnavailable || !was_attached) {
+    CRISP_TRY(os::UnpinNamespace(config_.layout.NetnsPath(attachment.pod)));
+  }
+  CRISP_TRY(deleted);
+  CRISP_TRY(cache_.Remove(attachment));
+  return store_.Remove(attachment.pod);
 }
 
 Status Networks::RunDel(const CallContext& cc, const Attachment& attachment) const {
   const ConfList list = CRISP_TRY(ParseConfList(attachment.conf, ""));
-  PluginArgs args{.container_id = attachment.pod.str(), .cni_args = attachment.cni_args};
-  args.capability_args = CRISP_TRY(json::Parse(attachment.capability_args));
-  if (!IsStale(attachment)) args.netns = config_.layout.NetnsPath(attachment.pod);
+  const PluginArgs args = CRISP_TRY(ArgsOf(attachment));
   std::optional<nlohmann::json> result;
   if (!attachment.result.empty()) result = CRISP_TRY(json::Parse(attachment.result));
+  const std::optional<os::FileLock> no_gc = CRISP_TRY(KeepGcAway(cc, list));
   return plugins_.Del(cc, list, args, result);
-}
-
-Result<std::string> Networks::Ready() {
-  const std::shared_ptr<const ConfList> list = CRISP_TRY(conf_.Current());
-  CRISP_TRY(plugins_.CheckPrograms(*list).While("network '{}'", list->name));
-  return list->name;
-}
-
-Result<std::vector<PodId>> Networks::Reconcile(const CallContext& cc, const std::set<PodId>& live) {
-  std::vector<PodId> freed;
-  const WallTime now = clock_.Wall();
-  for (const Attachment& seen : CRISP_TRY(store_.List())) {
-    const auto wants_undo = [this, &live, now](const Attachment& attachment) {
-      if (attachment.boot_id != boot_id_) return true;
-      if (attachment.phase == Phase::kDetaching && attachment.instance == config_.instance) {
-        return true;
-      }
-      return !live.contains(attachment.pod) && now - attachment.created >= config_.orphan_grace;
-    };
-    if (!wants_undo(seen)) continue;
-    CRISP_TRY(cc.Check());
-    const Result<work::LockTable::Held> held = locks_.TryLock(seen.pod.str());
-    if (!held.ok()) continue;  // somebody is at it
-    const std::optional<Attachment> attachment = CRISP_TRY(store_.Get(seen.pod));
-    if (!attachment || !wants_undo(*attachment)) continue;
-    const Status undone = Undo(cc.Detached(config_.detach_timeout), *attachment);
-    if (!undone.ok()) {
-      log::Warn("detaching failed, it will be tried again", {{"pod", seen.pod}, {"error", undone}});
-      continue;
-    }
-    if (!live.contains(seen.pod)) metrics_.OrphanFreed();
-    freed.push_back(seen.pod);
-  }
-  log::IfError("unpin namespaces without a record", UnpinStrays(live));
-  return freed;
-}
-
-Status Networks::UnpinStrays(const std::set<PodId>& live) {
-  for (const std::string& name : CRISP_TRY(os::ListDir(config_.layout.NetnsDir()))) {
-    const PodId pod(name);
-    if (!IsIdOrPrefix(name) || live.contains(pod)) continue;
-    const Result<work::LockTable::Held> held = locks_.TryLock(name);
-    if (!held.ok()) continue;
-    // The record comes before the pin, so that a pin without one is nobody's.
-    if (CRISP_TRY(store_.Get(pod))) continue;
-    CRISP_TRY(os::UnpinNamespace(config_.layout.NetnsPath(pod)));
-    log::Warn("network namespace without a record unpinned", {{"pod", pod}});
-  }
-  return Status::Ok();
-}
-
-bool Networks::NeedsRollBack(const Attachment& attachment) const {
-  if (attachment.boot_id != boot_id_) return true;
-  // Another instance may be in the middle of its own.
-  return attachment.phase != Phase::kAttached && attachment.instance == config_.instance;
-}
-
-Result<std::vector<PodId>> Networks::Unfinished() {
-  std::vector<PodId> pods;
-  for (const Attachment& attachment : CRISP_TRY(store_.List())) {
-    if (NeedsRollBack(attachment)) pods.push_back(attachment.pod);
-  }
-  return pods;
-}
-
-Status Networks::RollBack(const CallContext& cc, const PodId& pod) {
-  const work::LockTable::Held held = CRISP_TRY(locks_.Lock(cc, pod.str()));
-  const std::optional<Attachment> attachment = CRISP_TRY(store_.Get(pod));
-  // An Attach or Detach that came first has dealt with it.
-  if (!attachment || !NeedsRollBack(*attachment)) return Status::Ok();
-  CRISP_TRY(Undo(cc, *attachment).While("roll back pod {}", pod.Short()));
-  metrics_.RolledBack();
-  return Status::Ok();
 }
 
 }  // namespace crisp::netd

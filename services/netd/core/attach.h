@@ -1,7 +1,9 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -11,10 +13,15 @@
 #include "libs/base/clock.h"
 #include "libs/base/ids.h"
 #include "libs/base/result.h"
+#include "libs/os/file_lock.h"
 #include "libs/work/lock_table.h"
 #include "services/netd/config.h"
 #include "services/netd/core/conf_list.h"
+#include "services/netd/core/host_ports.h"
 #include "services/netd/core/plugin.h"
+#include "services/netd/core/readiness.h"
+#include "services/netd/core/result_cache.h"
+#include "services/netd/core/retries.h"
 #include "services/netd/metrics.h"
 #include "services/netd/store/attachments.h"
 
@@ -33,64 +40,102 @@ struct PodNetwork {
 /// pod) finds:
 ///   before the intent                   nothing
 ///   after it, before or during the ADD  kAttaching, maybe a netns, an IP, a plugin that still
-///   runs:
-///                                       it is killed, then DEL, unpin, forget
+///                                       runs: it is killed, then DEL, unpin, forget
 ///   after ADD, before it is recorded    the same
 ///   after that                          kAttached: the same answer again
 /// In Detach: after the intent kDetaching: DEL again (plugins must bear that), unpin, forget.
-/// After a reboot (another boot id) no netns is left: DEL with an empty one, which gives the IPs
-/// back.
+/// A DEL that fails is owed: the record stays kDetaching, and it is tried again with growing
+/// pauses. After a reboot (another boot id) no netns is left: DEL with an empty one, which gives
+/// the IPs back.
 class Networks {
  public:
   /// All of them outlive this.
-  Networks(Config config, std::string boot_id, ConfSource& conf, Attachments& store,
-           Metrics& metrics, Clock& clock);
+  Networks(Config config, std::string boot_id, Readiness& readiness, const PluginRunner& plugins,
+           Attachments& store, Metrics& metrics, Clock& clock);
 
   /// Idempotent by pod: attached already is the same answer, a half-done attempt is undone first.
-  /// Goes on when the caller leaves, within attach_timeout. Errors: kUnavailable: no network
-  /// configuration, or a plugin's program is missing; kInternal with the plugin's words, undone;
-  /// kDeadlineExceeded: a plugin hung, undone; kInvalidArgument: names, ports, sysctls.
+  /// Waits up to network_wait for a network that is not ready. Goes on when the caller leaves,
+  /// within attach_timeout. `userns_path`: the user namespace that the network namespace is to
+  /// belong to; empty: ours. Errors: kUnavailable: no network; kInternal with the plugin's words,
+  /// undone; kDeadlineExceeded: a plugin hung, undone; kInvalidArgument: names, ports, sysctls.
   Result<PodNetwork> Attach(const CallContext& cc, const PodId& pod,
-                            const runtime::v1::PodSandboxConfig& config);
+                            const runtime::v1::PodSandboxConfig& config,
+                            const std::string& userns_path = {});
 
-  /// Idempotent: never attached or detached already is Ok. After a failure the record stays and
-  /// Reconcile tries again.
+  /// Idempotent: never attached or detached already is Ok. A failure while the namespace is still
+  /// there is the caller's to know, and the plugin's words; once it is gone (a reboot, a plugin
+  /// whose program is no longer installed) what DEL still owes elsewhere is ours alone. Either way
+  /// it is tried again in the background (TakeDue) until it is done.
   Status Detach(const CallContext& cc, const PodId& pod);
 
-  /// The network's name; kUnavailable with the loader's words when pods cannot get one.
-  Result<std::string> Ready();
+  /// CNI CHECK. kNotFound: not attached; else the plugin's words.
+  Status Check(const CallContext& cc, const PodId& pod);
 
-  /// Finishes what needs it: detaches what belongs to none of `live` and is older than the grace,
-  /// retries failed detachments, unpins namespaces without a record. Pods under work are left
-  /// alone. The pods that were freed. A failure is logged and tried again next time.
+  /// `live`: the pods that exist, as rund has it: detaches what belongs to none of `live` and is
+  /// older than the grace, retries failed detachments, unpins namespaces without a record. Pods
+  /// under work are left alone. The pods that were freed. A failure is logged and tried again next
+  /// time.
   Result<std::vector<PodId>> Reconcile(const CallContext& cc, const std::set<PodId>& live);
 
-  /// After a start: pods whose attachment must be undone (half done by this instance, or of an
+  /// Whether Reconcile has been called since the start: before, the records may name pods that are
+  /// gone.
+  bool Reconciled() const { return reconciled_; }
+
+  /// After a start: all of Unfinished is owed.
+  Status Recover();
+  /// Pods whose attachment must be undone (half done by this instance, or of an
   /// earlier boot), oldest first. Pass each to RollBack.
   Result<std::vector<PodId>> Unfinished();
   /// Undoes one of them, unless somebody was quicker.
   Status RollBack(const CallContext& cc, const PodId& pod);
+  /// Pods whose detachment is owed and due: pass each to RollBack.
+  std::vector<PodId> TakeDue() { return retries_.TakeDue(); }
+  /// A pod of TakeDue was not passed on: later, then.
+  void PutBack(const PodId& pod) { retries_.Failed(pod); }
+  std::size_t Owed() const { return retries_.size(); }
+
+  /// The builtin host ports as the records have them. Nothing is run when no pod has any.
+  Status SyncHostPorts(const CallContext& cc);
+
+  /// CNI GC of each network whose plugins know it, with the attachments that we have. Waits until
+  /// no ADD and DEL is under way, and holds new ones up meanwhile. kUnavailable: they did not end
+  /// in time; the first plugin's failure.
+  Status CollectGarbage(const CallContext& cc);
 
  private:
   Result<PodNetwork> AttachNew(const CallContext& cc, const PodId& pod,
                                const runtime::v1::PodSandboxConfig& config,
+                               const std::string& userns_path,
                                std::chrono::nanoseconds& plugin_time);
+  /// Namespace, ADD, late sysctls; `attachment` is recorded and gets its result.
+  Status Add(const CallContext& cc, const ConfList& list,
+             const runtime::v1::PodSandboxConfig& config, const std::string& userns_path,
+             Attachment& attachment, std::chrono::nanoseconds& plugin_time);
   Result<PodNetwork> Describe(const Attachment& attachment) const;
+  Result<PluginArgs> ArgsOf(const Attachment& attachment) const;
   bool IsStale(const Attachment& attachment) const;
+  bool IsPinned(const PodId& pod) const;
   bool NeedsRollBack(const Attachment& attachment) const;
-  /// DEL, unpin, forget; with the pod's lock held.
+  /// DEL, unpin, forget; with the pod's lock held. A failure is noted for later.
   Status Undo(const CallContext& cc, const Attachment& attachment);
+  Status UndoNow(const CallContext& cc, const Attachment& attachment);
   Status RunDel(const CallContext& cc, const Attachment& attachment) const;
   Status UnpinStrays(const std::set<PodId>& live);
+  /// Keeps GC of the network away while it is held; nothing for one that has none.
+  Result<std::optional<os::FileLock>> KeepGcAway(const CallContext& cc, const ConfList& list) const;
 
   const Config config_;
   const std::string boot_id_;
-  ConfSource& conf_;
+  Readiness& readiness_;
+  const PluginRunner& plugins_;
   Attachments& store_;
   Metrics& metrics_;
   Clock& clock_;
-  const PluginRunner plugins_;
+  const ResultCache cache_;
+  const HostPorts ports_;
   work::LockTable locks_;
+  Retries retries_;
+  std::atomic<bool> reconciled_ = false;
 };
 
 }  // namespace crisp::netd

@@ -17,43 +17,78 @@ constexpr std::array<std::string_view, 5> kVersions = {"0.3.0", "0.3.1", "0.4.0"
 constexpr std::string_view kDefaultVersion = "0.3.1";
 constexpr std::size_t kMaxPlugins = 32;
 
-bool IsKnown(std::string_view version) {
-  return std::find(kVersions.begin(), kVersions.end(), version) != kVersions.end();
+/// Those of the file that we know, the highest first.
+Result<std::vector<std::string>> OfferedVersions(const nlohmann::json& document) {
+  std::vector<std::string> named = CRISP_TRY(json::OptStrings(document, "cniVersions"));
+  const std::string one =
+      CRISP_TRY(json::OptString(document, "cniVersion", std::string(kDefaultVersion)));
+  std::vector<std::string> offered;
+  for (auto known = kVersions.rbegin(); known != kVersions.rend(); ++known) {
+    const bool is_named = std::find(named.begin(), named.end(), *known) != named.end();
+    if (is_named || (named.empty() && one == *known)) offered.emplace_back(*known);
+  }
+  if (!offered.empty()) return offered;
+  if (!named.empty()) return InvalidArgument("cniVersions: none of them is supported");
+  return InvalidArgument("cniVersion '{}' is not supported", one);
 }
 
-Result<std::string> ChooseVersion(const nlohmann::json& document) {
-  const std::vector<std::string> offered = CRISP_TRY(json::OptStrings(document, "cniVersions"));
-  for (auto known = kVersions.rbegin(); known != kVersions.rend(); ++known) {
-    if (std::find(offered.begin(), offered.end(), *known) != offered.end()) {
-      return std::string(*known);
-    }
-  }
-  std::string version =
-      CRISP_TRY(json::OptString(document, "cniVersion", std::string(kDefaultVersion)));
-  if (!IsKnown(version)) return InvalidArgument("cniVersion '{}' is not supported", version);
-  return version;
+/// The specification's alphabet. A part of file names: not too long.
+Status CheckName(std::string_view name) {
+  constexpr std::size_t kMaxName = 128;
+  const auto is_plain = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+  };
+  const bool good = !name.empty() && name.size() <= kMaxName && is_plain(name.front()) &&
+                    std::all_of(name.begin(), name.end(), [is_plain](char c) {
+                      return is_plain(c) || c == '_' || c == '.' || c == '-';
+                    });
+  if (good) return Status::Ok();
+  return InvalidArgument("name '{}': a-z, A-Z, 0-9, '_', '.' and '-' are expected",
+                         name.substr(0, kMaxName));
+}
+
+/// A boolean, or the word for one: the specification allows both.
+Result<bool> OptFlag(const nlohmann::json& document, std::string_view key) {
+  const nlohmann::json* value = json::Find(document, key);
+  if (value != nullptr && value->is_string()) return value->get<std::string>() == "true";
+  return json::OptBool(document, key);
 }
 
 bool IsConfFile(std::string_view name) {
   return name.ends_with(".conflist") || name.ends_with(".conf") || name.ends_with(".json");
 }
 
-/// What tells one state of the directory from another.
-std::string Signature(const std::string& directory) {
+/// What tells one state of the directories from another.
+std::string Signature(const std::vector<std::string>& directories) {
   std::string signature;
-  const Result<std::vector<std::string>> names = os::ListDir(directory);
-  if (!names.ok()) return names.status().ToString();
-  for (const std::string& name : *names) {
-    struct stat info = {};
-    if (!IsConfFile(name) || ::stat((directory + "/" + name).c_str(), &info) != 0) continue;
-    signature +=
-        fmt::format("{} {} {} {}.{} {}.{}\n", name, info.st_ino, info.st_size, info.st_mtim.tv_sec,
-                    info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec);
+  for (const std::string& directory : directories) {
+    const Result<std::vector<std::string>> names = os::ListDir(directory);
+    if (!names.ok()) {
+      signature += names.status().ToString() + "\n";
+      continue;
+    }
+    for (const std::string& name : *names) {
+      struct stat info = {};
+      const std::string path = directory + "/" + name;
+      if (!IsConfFile(name) || ::stat(path.c_str(), &info) != 0) continue;
+      signature += fmt::format("{} {} {} {}.{} {}.{}\n", path, info.st_ino, info.st_size,
+                               info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec,
+                               info.st_ctim.tv_nsec);
+    }
   }
   return signature;
 }
 
 }  // namespace
+
+bool IsKnownVersion(std::string_view version) {
+  return std::find(kVersions.begin(), kVersions.end(), version) != kVersions.end();
+}
+
+bool IsAtLeast(std::string_view version, std::string_view than) {
+  const auto found = std::find(kVersions.begin(), kVersions.end(), version);
+  return found != kVersions.end() && found >= std::find(kVersions.begin(), kVersions.end(), than);
+}
 
 bool ConfList::Plugin::Can(std::string_view capability) const {
   const auto capabilities = conf.find("capabilities");
@@ -66,6 +101,8 @@ std::string ConfList::ToJson() const {
   nlohmann::json list = {
       {"name", name}, {"cniVersion", cni_version}, {"plugins", nlohmann::json::array()}};
   for (const Plugin& plugin : plugins) list["plugins"].push_back(plugin.conf);
+  if (disable_check) list["disableCheck"] = true;
+  if (disable_gc) list["disableGC"] = true;
   return json::Dump(list);
 }
 
@@ -74,7 +111,11 @@ Result<ConfList> ParseConfList(std::string_view text, const std::string& file) {
   ConfList list;
   list.file = file;
   list.name = CRISP_TRY(json::GetString(document, "name"));
-  list.cni_version = CRISP_TRY(ChooseVersion(document));
+  CRISP_TRY(CheckName(list.name));
+  list.offered = CRISP_TRY(OfferedVersions(document));
+  list.cni_version = list.offered.front();
+  list.disable_check = CRISP_TRY(OptFlag(document, "disableCheck"));
+  list.disable_gc = CRISP_TRY(OptFlag(document, "disableGC"));
   nlohmann::json plugins = nlohmann::json::array({document});
   if (document.contains("plugins")) plugins = CRISP_TRY(json::GetArray(document, "plugins"));
   if (plugins.empty()) return InvalidArgument("plugins: the list is empty");
@@ -94,34 +135,33 @@ Result<ConfList> ParseConfList(std::string_view text, const std::string& file) {
   return list;
 }
 
-Result<ConfList> LoadConfDir(const std::string& directory, const std::string& network) {
-  const Result<std::vector<std::string>> names = os::ListDir(directory);
-  if (!names.ok()) {
-    return Unavailable("no network configuration: {}", names.status().message());
-  }
-  Status first_problem;
-  for (const std::string& name : *names) {
-    if (!IsConfFile(name)) continue;
-    const std::string path = directory + "/" + name;
-    Result<std::string> text = os::ReadFile(path);
-    Result<ConfList> list = text.ok() ? ParseConfList(*text, path) : text.status();
-    if (!list.ok()) {
-      if (first_problem.ok()) first_problem = list.status().While("{}", path);
-      continue;
+Result<ConfList> LoadConfDirs(const std::vector<std::string>& directories,
+                              const std::string& network) {
+  Status problem;  // the first
+  const auto note = [&problem](const Status& status) {
+    if (problem.ok()) problem = status;
+  };
+  for (const std::string& directory : directories) {
+    const Result<std::vector<std::string>> names = os::ListDir(directory);
+    if (!names.ok() && names.code() != Code::kNotFound) note(names.status());
+    if (!names.ok()) continue;
+    for (const std::string& name : *names) {
+      if (!IsConfFile(name)) continue;
+      const std::string path = directory + "/" + name;
+      Result<std::string> text = os::ReadFile(path);
+      Result<ConfList> list = text.ok() ? ParseConfList(*text, path) : text.status();
+      if (list.ok() && (network.empty() || list->name == network)) return list;
+      if (!list.ok()) note(list.status().While("{}", path));
     }
-    if (network.empty() || list->name == network) return list;
   }
-  if (!first_problem.ok()) {
-    return Unavailable("no usable network configuration: {}", first_problem.message());
-  }
-  if (!network.empty()) {
-    return Unavailable("no network configuration called '{}' in {}", network, directory);
-  }
-  return Unavailable("no network configuration in {}", directory);
+  if (!problem.ok()) return Unavailable("no usable network configuration: {}", problem.message());
+  const std::string where = fmt::format("{}", fmt::join(directories, ", "));
+  if (network.empty()) return Unavailable("no network configuration in {}", where);
+  return Unavailable("no network configuration called '{}' in {}", network, where);
 }
 
 Result<std::shared_ptr<const ConfList>> ConfSource::Current() {
-  std::string signature = Signature(directory_);
+  std::string signature = Signature(directories_);
   {
     const std::scoped_lock lock(mutex_);
     if (loaded_ && signature == signature_) {
@@ -129,7 +169,7 @@ Result<std::shared_ptr<const ConfList>> ConfSource::Current() {
       return problem_;
     }
   }
-  Result<ConfList> list = LoadConfDir(directory_, network_);
+  Result<ConfList> list = LoadConfDirs(directories_, network_);
   if (list.ok()) {
     log::Info("network configuration read", {{"network", list->name}, {"file", list->file}});
   } else {
@@ -142,34 +182,6 @@ Result<std::shared_ptr<const ConfList>> ConfSource::Current() {
   current_ = list.ok() ? std::make_shared<const ConfList>(std::move(list).value()) : nullptr;
   if (current_) return current_;
   return problem_;
-}
-
-Result<std::shared_ptr<const ConfList>> ConfSource::Wait(const CallContext& cc,
-                                                         std::chrono::nanoseconds patience) {
-  // Also without a notification (the directory did not exist yet) it is seen soon.
-  constexpr std::chrono::milliseconds kRound(200);
-  const CallContext limited = cc.Within(patience);
-  while (true) {
-    unsigned seen = 0;
-    {
-      const std::scoped_lock lock(mutex_);
-      seen = changes_;
-    }
-    Result<std::shared_ptr<const ConfList>> current = Current();
-    if (current.ok() || !limited.Check().ok()) return current;
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, limited.stop(),
-                      std::min<std::chrono::nanoseconds>(kRound, limited.Remaining()),
-                      [this, seen] { return changes_ != seen; });
-  }
-}
-
-void ConfSource::OnDirectoryChanged() {
-  {
-    const std::scoped_lock lock(mutex_);
-    ++changes_;
-  }
-  changed_.notify_all();
 }
 
 }  // namespace crisp::netd

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <chrono>
-#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -9,15 +7,22 @@
 #include <string_view>
 #include <vector>
 
-#include "libs/base/call_context.h"
 #include "libs/base/result.h"
 
 namespace crisp::netd {
 
+bool IsKnownVersion(std::string_view version);
+/// Whether CNI version `version` is `than` or later, for versions that we know.
+bool IsAtLeast(std::string_view version, std::string_view than);
+
 /// A CNI network: the chain of plugins that gives a pod its interface.
 struct ConfList {
   std::string name;
-  std::string cni_version;  // "1.0.0"
+  std::string cni_version;  // "1.0.0": the one that is spoken with the plugins
+  /// What the file offers (cniVersions, else cniVersion), those that we know, the highest first.
+  std::vector<std::string> offered;
+  bool disable_check = false;
+  bool disable_gc = false;
   struct Plugin {
     std::string type;     // the program's name
     nlohmann::json conf;  // the plugin's object as the file has it
@@ -34,33 +39,29 @@ struct ConfList {
 /// `cniVersions` the highest that we know. kInvalidArgument says what is wrong.
 Result<ConfList> ParseConfList(std::string_view text, const std::string& file);
 
-/// The first network (in the order of file names: *.conflist, *.conf, *.json) that can be read, or
-/// the one called `network`. A broken file is passed over. kUnavailable when there is none, with
-/// the reason of the first broken one.
-Result<ConfList> LoadConfDir(const std::string& directory, const std::string& network);
+/// The first network (in the order of the directories, in each of file names: *.conflist, *.conf,
+/// *.json) that can be read, or the one called `network`. A broken file is passed over, and so is a
+/// directory that is absent. kUnavailable when there is none, with the reason of the first broken
+/// one.
+Result<ConfList> LoadConfDirs(const std::vector<std::string>& directories,
+                              const std::string& network);
 
-/// The network in force, always as the directory is now. Any thread.
+/// The network in force, always as the directories are now. Any thread.
 class ConfSource {
  public:
-  ConfSource(std::string directory, std::string network)
-      : directory_(std::move(directory)), network_(std::move(network)) {}
+  ConfSource(std::vector<std::string> directories, std::string network)
+      : directories_(std::move(directories)), network_(std::move(network)) {}
 
-  /// Looks at the directory (some stats), reads again what has changed. kUnavailable: none.
+  /// Looks at the directories (some stats), reads again what has changed; the same object as long
+  /// as nothing has. kUnavailable: none.
   Result<std::shared_ptr<const ConfList>> Current();
-  /// The same, but waits up to `patience` for one to appear.
-  Result<std::shared_ptr<const ConfList>> Wait(const CallContext& cc,
-                                               std::chrono::nanoseconds patience);
-  /// Wakes who waits; memory only.
-  void OnDirectoryChanged();
 
-  const std::string& directory() const { return directory_; }
+  const std::vector<std::string>& directories() const { return directories_; }
 
  private:
-  const std::string directory_;
+  const std::vector<std::string> directories_;
   const std::string network_;
   std::mutex mutex_;
-  std::condition_variable_any changed_;
-  unsigned changes_ = 0;
   std::string signature_;
   bool loaded_ = false;
   std::shared_ptr<const ConfList> current_;

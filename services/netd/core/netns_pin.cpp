@@ -8,7 +8,7 @@
 
 namespace crisp::netd {
 
-Result<os::NamespacePin> PinNetns(const std::string& path,
+Result<os::NamespacePin> PinNetns(const std::string& path, const std::string& userns_path,
                                   const std::map<std::string, std::string>& sysctls) {
   CRISP_TRY(os::UnpinNamespace(path));
   const auto setup = [&sysctls]() -> Status {
@@ -16,6 +16,7 @@ Result<os::NamespacePin> PinNetns(const std::string& path,
     for (const auto& [name, value] : sysctls) CRISP_TRY(os::WriteSysctl(name, value));
     return Status::Ok();
   };
+  if (!userns_path.empty()) return os::NamespacePin::CreateNetIn(userns_path, path, setup);
   std::vector<os::NamespacePin> pins =
       CRISP_TRY(os::NamespacePin::Create({{os::NamespaceKind::kNet, path}}, setup));
   return std::move(pins.front());

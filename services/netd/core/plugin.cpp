@@ -1,47 +1,29 @@
 #include "services/netd/core/plugin.h"
 
-#include <unistd.h>
-
 #include <algorithm>
+#include <utility>
 
+#include "libs/base/check.h"
 #include "libs/base/try.h"
 #include "libs/json/json.h"
-#include "libs/process/command.h"
+#include "services/netd/core/result.h"
 
 namespace crisp::netd {
 namespace {
 
-constexpr std::size_t kMaxWords = 4096;  // of a plugin, in an error
+constexpr std::size_t kMaxQuote = 200;  // of output that is no result, in an error
 
-std::string Trimmed(std::string_view text) {
-  const std::size_t start = text.find_first_not_of(" \t\r\n");
-  if (start == std::string_view::npos) return {};
-  text = text.substr(start, text.find_last_not_of(" \t\r\n") + 1 - start);
-  if (text.size() > kMaxWords) text = text.substr(text.size() - kMaxWords);
-  return std::string(text);
-}
-
-/// The plugin's own reason: the error object of its stdout, else what it said at all.
-std::string WordsOf(const process::Output& output) {
-  const Result<nlohmann::json> error = json::Parse(output.out);
-  if (error.ok() && error->is_object()) {
-    std::string words = json::OptString(*error, "msg").value_or("");
-    const std::string details = json::OptString(*error, "details").value_or("");
-    if (!details.empty()) words += words.empty() ? details : "; " + details;
-    if (!words.empty()) return Trimmed(words);
-  }
-  std::string words = Trimmed(output.err);
-  const std::string out = Trimmed(output.out);
-  if (!out.empty()) words += words.empty() ? out : "; " + out;
-  return words.empty() ? "it said nothing" : words;
-}
-
-/// The plugin's stdin: its object, completed by what the runtime knows.
-std::string StdinFor(const ConfList& list, const ConfList::Plugin& plugin, const PluginArgs& args,
-                     const std::optional<nlohmann::json>& previous) {
+/// The plugin's object, completed by what the runtime knows.
+nlohmann::json InputFor(const ConfList& list, const ConfList::Plugin& plugin) {
   nlohmann::json conf = plugin.conf;
   conf["name"] = list.name;
   conf["cniVersion"] = list.cni_version;
+  return conf;
+}
+
+std::string InputFor(const ConfList& list, const ConfList::Plugin& plugin, const PluginArgs& args,
+                     const std::optional<nlohmann::json>& previous) {
+  nlohmann::json conf = InputFor(list, plugin);
   nlohmann::json runtime_config = nlohmann::json::object();
   for (const auto& [capability, value] : args.capability_args.items()) {
     if (plugin.Can(capability)) runtime_config[capability] = value;
@@ -52,65 +34,37 @@ std::string StdinFor(const ConfList& list, const ConfList::Plugin& plugin, const
   return json::Dump(conf);
 }
 
+PluginCall CallFor(std::string_view verb, const PluginArgs& args, std::string input) {
+  return {.verb = verb,
+          .container_id = args.container_id,
+          .netns = args.netns,
+          .interface = args.interface,
+          .cni_args = args.cni_args,
+          .input = std::move(input)};
+}
+
+/// What plugin `type` printed for ADD, in the list's version.
+Result<nlohmann::json> ResultOf(const std::string& out, const ConfList& list,
+                                const std::string& type) {
+  Result<nlohmann::json> parsed = json::Parse(out);
+  if (!parsed.ok() || !parsed->is_object()) {
+    return Internal("plugin {}: ADD printed no CNI result: '{}'", type, out.substr(0, kMaxQuote));
+  }
+  Result<nlohmann::json> result = ResultAs(*std::move(parsed), list.cni_version);
+  if (!result.ok()) return Internal("plugin {}: ADD: {}", type, result.status().message());
+  return result;
+}
+
 }  // namespace
-
-PluginRunner::PluginRunner(std::vector<std::string> bin_dirs) : bin_dirs_(std::move(bin_dirs)) {
-  for (const std::string& dir : bin_dirs_) {
-    if (!cni_path_.empty()) cni_path_.push_back(':');
-    cni_path_ += dir;
-  }
-}
-
-Result<std::string> PluginRunner::Find(const std::string& type) const {
-  for (const std::string& dir : bin_dirs_) {
-    std::string path = dir + "/" + type;
-    if (::access(path.c_str(), X_OK) == 0) return path;
-  }
-  return Unavailable("network plugin '{}' is not in {}", type, cni_path_);
-}
-
-Status PluginRunner::CheckPrograms(const ConfList& list) const {
-  for (const ConfList::Plugin& plugin : list.plugins) CRISP_TRY(Find(plugin.type));
-  return Status::Ok();
-}
-
-Result<std::string> PluginRunner::Exec(const CallContext& cc, std::string_view verb,
-                                       const ConfList& list, const ConfList::Plugin& plugin,
-                                       const PluginArgs& args,
-                                       const std::optional<nlohmann::json>& previous) const {
-  process::Command command;
-  command.program = CRISP_TRY(Find(plugin.type));
-  command.stdin_data = StdinFor(list, plugin, args, previous);
-  command.env = {fmt::format("CNI_COMMAND={}", verb),
-                 "CNI_CONTAINERID=" + args.container_id,
-                 "CNI_NETNS=" + args.netns,
-                 "CNI_IFNAME=" + args.interface,
-                 "CNI_ARGS=" + args.cni_args,
-                 "CNI_PATH=" + cni_path_,
-                 "GOMAXPROCS=1",  // a plugin is short: one thread costs it less CPU
-                 "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + cni_path_};
-  const Result<process::Output> output = process::Run(cc, command);
-  if (!output.ok()) {
-    return output.status().While("network '{}': plugin {}: {}", list.name, plugin.type, verb);
-  }
-  if (output->exit_code != 0) {
-    return Internal("network '{}': plugin {}: {} failed: {}", list.name, plugin.type, verb,
-                    WordsOf(*output));
-  }
-  return output->out;
-}
 
 Result<nlohmann::json> PluginRunner::Add(const CallContext& cc, const ConfList& list,
                                          const PluginArgs& args) const {
   std::optional<nlohmann::json> result;
   for (const ConfList::Plugin& plugin : list.plugins) {
-    const std::string out = CRISP_TRY(Exec(cc, "ADD", list, plugin, args, result));
-    Result<nlohmann::json> parsed = json::Parse(out);
-    if (!parsed.ok() || !parsed->is_object()) {
-      return Internal("network '{}': plugin {}: ADD printed no CNI result: '{}'", list.name,
-                      plugin.type, Trimmed(out.substr(0, 200)));
-    }
-    result = std::move(parsed).value();
+    const PluginCall call = CallFor("ADD", args, InputFor(list, plugin, args, result));
+    const std::string out =
+        CRISP_TRY(programs_.Run(cc, plugin.type, call).While("network '{}'", list.name));
+    result = CRISP_TRY(ResultOf(out, list, plugin.type).While("network '{}'", list.name));
   }
   CRISP_CHECK(result.has_value());
   return *std::move(result);
@@ -119,14 +73,81 @@ Result<nlohmann::json> PluginRunner::Add(const CallContext& cc, const ConfList& 
 Status PluginRunner::Del(const CallContext& cc, const ConfList& list, const PluginArgs& args,
                          const std::optional<nlohmann::json>& result) const {
   // Before 0.4.0 DEL knew no prevResult.
-  const bool knows_result = list.cni_version != "0.3.0" && list.cni_version != "0.3.1";
+  const bool knows_result = IsAtLeast(list.cni_version, "0.4.0");
   const std::optional<nlohmann::json> previous = knows_result ? result : std::nullopt;
-  Status first;
+  Status failed;
   for (auto plugin = list.plugins.rbegin(); plugin != list.plugins.rend(); ++plugin) {
-    const Result<std::string> done = Exec(cc, "DEL", list, *plugin, args, previous);
-    if (!done.ok() && first.ok()) first = done.status();
+    const PluginCall call = CallFor("DEL", args, InputFor(list, *plugin, args, previous));
+    const Result<std::string> done = programs_.Run(cc, plugin->type, call);
+    if (done.ok()) continue;
+    // A missing program is the lesser failure.
+    if (failed.ok() || (failed.code() == Code::kUnavailable && done.code() != Code::kUnavailable)) {
+      failed = done.status().While("network '{}'", list.name);
+    }
+  }
+  return failed;
+}
+
+Status PluginRunner::Check(const CallContext& cc, const ConfList& list, const PluginArgs& args,
+                           const nlohmann::json& result) const {
+  if (list.disable_check || !IsAtLeast(list.cni_version, "0.4.0")) return Status::Ok();
+  for (const ConfList::Plugin& plugin : list.plugins) {
+    const PluginCall call = CallFor("CHECK", args, InputFor(list, plugin, args, result));
+    CRISP_TRY(programs_.Run(cc, plugin.type, call).While("network '{}'", list.name));
+  }
+  return Status::Ok();
+}
+
+bool PluginRunner::CanGc(const ConfList& list) {
+  return !list.disable_gc && IsAtLeast(list.cni_version, "1.1.0");
+}
+
+Status PluginRunner::Gc(const CallContext& cc, const ConfList& list,
+                        const std::vector<std::string>& pods) const {
+  nlohmann::json valid = nlohmann::json::array();
+  for (const std::string& pod : pods) {
+    valid.push_back({{"containerID", pod}, {"ifname", PluginArgs().interface}});
+  }
+  Status first;
+  for (const ConfList::Plugin& plugin : list.plugins) {
+    nlohmann::json conf = InputFor(list, plugin);
+    // The specification first called it by the second name; plugins of both times are there.
+    conf["cni.dev/valid-attachments"] = valid;
+    conf["cni.dev/attachments"] = valid;
+    const PluginCall call = {.verb = "GC", .input = json::Dump(conf), .for_container = false};
+    const Result<std::string> done = programs_.Run(cc, plugin.type, call);
+    if (!done.ok() && first.ok()) first = done.status().While("network '{}'", list.name);
   }
   return first;
+}
+
+Result<ConfList> PluginRunner::Negotiate(const CallContext& cc, const ConfList& list) const {
+  std::vector<std::string> left = list.offered;
+  for (const ConfList::Plugin& plugin : list.plugins) {
+    const std::vector<std::string> spoken = CRISP_TRY(programs_.Versions(cc, plugin.type));
+    if (spoken.empty()) continue;  // it does not say: its ADD will
+    std::erase_if(left, [&spoken](const std::string& version) {
+      return std::find(spoken.begin(), spoken.end(), version) == spoken.end();
+    });
+    if (left.empty()) {
+      return Unavailable("plugin {} speaks CNI {}, the configuration offers {}", plugin.type,
+                         fmt::join(spoken, ", "), fmt::join(list.offered, ", "));
+    }
+  }
+  ConfList negotiated = list;
+  negotiated.cni_version = left.front();
+  return negotiated;
+}
+
+Result<ConfList> PluginRunner::Ready(const CallContext& cc, const ConfList& list) const {
+  ConfList ready = CRISP_TRY(Negotiate(cc, list).While("network '{}'", list.name));
+  if (!IsAtLeast(ready.cni_version, "1.1.0")) return ready;
+  for (const ConfList::Plugin& plugin : ready.plugins) {
+    const PluginCall call = {
+        .verb = "STATUS", .input = json::Dump(InputFor(ready, plugin)), .for_container = false};
+    CRISP_TRY(programs_.Run(cc, plugin.type, call).While("network '{}'", list.name));
+  }
+  return ready;
 }
 
 }  // namespace crisp::netd

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -10,6 +9,7 @@
 #include "libs/base/call_context.h"
 #include "libs/base/result.h"
 #include "services/netd/core/conf_list.h"
+#include "services/netd/core/plugin_program.h"
 
 namespace crisp::netd {
 
@@ -23,32 +23,40 @@ struct PluginArgs {
   nlohmann::json capability_args = nlohmann::json::object();
 };
 
-/// Runs the plugins of a chain as the CNI protocol says. Any thread; keeps nothing.
+/// The operations on a network: a chain of plugins. Any thread.
 class PluginRunner {
  public:
-  explicit PluginRunner(std::vector<std::string> bin_dirs);
+  explicit PluginRunner(std::vector<std::string> bin_dirs) : programs_(std::move(bin_dirs)) {}
 
-  /// ADD, plugin by plugin; each gets the result of the one before. The last result.
-  /// Errors: kInternal with the plugin's own words; kDeadlineExceeded, kCancelled when it was
-  /// ended; kUnavailable when its program is missing. What the earlier plugins did stays: call Del.
+  /// ADD, plugin by plugin; each gets the result of the one before. The last result, in the list's
+  /// version. Errors: kInternal with the plugin's own words; kDeadlineExceeded, kCancelled when it
+  /// was ended; kUnavailable when its program is missing. What the earlier plugins did stays: call
+  /// Del.
   Result<nlohmann::json> Add(const CallContext& cc, const ConfList& list,
                              const PluginArgs& args) const;
-  /// DEL in reverse order. All plugins are called, also after one has failed; the first failure is
-  /// the answer. `result`: of ADD, when it got that far.
+  /// DEL in reverse order. All plugins are called, also after one has failed. `result`: of ADD,
+  /// when it got that far. kUnavailable: the program of a plugin is missing, all others were called
+  /// and did well; else the first failure.
   Status Del(const CallContext& cc, const ConfList& list, const PluginArgs& args,
              const std::optional<nlohmann::json>& result) const;
-  /// The first plugin without a program: kUnavailable.
-  Status CheckPrograms(const ConfList& list) const;
+  /// CHECK with the result of ADD: whether the attachment still is as it was made. Ok without a
+  /// call when the list's version (before 0.4.0) or its disableCheck says so.
+  Status Check(const CallContext& cc, const ConfList& list, const PluginArgs& args,
+               const nlohmann::json& result) const;
+  /// GC: the plugins free what belongs to none of `pods`. All are called; the first failure.
+  /// No ADD or DEL of the network may run meanwhile. Only when CanGc.
+  Status Gc(const CallContext& cc, const ConfList& list,
+            const std::vector<std::string>& pods) const;
+  static bool CanGc(const ConfList& list);
+
+  /// Whether pods can be added now: each program is there and speaks a version that the list
+  /// offers, and STATUS (CNI 1.1) is well. The list in the highest version that all speak.
+  /// Errors: kUnavailable, or the plugin's words as with Add.
+  Result<ConfList> Ready(const CallContext& cc, const ConfList& list) const;
 
  private:
-  Result<std::string> Find(const std::string& type) const;
-  /// stdout of one plugin.
-  Result<std::string> Exec(const CallContext& cc, std::string_view verb, const ConfList& list,
-                           const ConfList::Plugin& plugin, const PluginArgs& args,
-                           const std::optional<nlohmann::json>& previous) const;
-
-  std::vector<std::string> bin_dirs_;
-  std::string cni_path_;
+  Result<ConfList> Negotiate(const CallContext& cc, const ConfList& list) const;
+  PluginPrograms programs_;
 };
 
 }  // namespace crisp::netd

@@ -1,11 +1,15 @@
 #include "services/netd/core/pod_args.h"
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <limits>
 #include <utility>
+#include <vector>
 
 #include "libs/base/try.h"
+#include "services/netd/core/result.h"
 
 namespace crisp::netd {
 namespace {
@@ -48,6 +52,64 @@ nlohmann::json ToArray(const Strings& strings) {
   nlohmann::json array = nlohmann::json::array();
   for (const std::string& text : strings) array.push_back(text);
   return array;
+}
+
+std::vector<std::string> Split(std::string_view text, char separator) {
+  std::vector<std::string> parts;
+  while (true) {
+    const std::size_t end = std::min(text.find(separator), text.size());
+    std::string_view part = text.substr(0, end);
+    while (part.starts_with(' ')) part.remove_prefix(1);
+    while (part.ends_with(' ')) part.remove_suffix(1);
+    parts.emplace_back(part);
+    if (end == text.size()) return parts;
+    text.remove_prefix(end + 1);
+  }
+}
+
+/// net.<family>.conf.<interface>.<key>, and the same with neigh; the first separator of the name is
+/// that of all.
+bool IsOfInterface(const std::string& name) {
+  const std::vector<std::string> parts = Split(name, name[name.find_first_of("./")]);
+  constexpr std::size_t kKind = 2;
+  constexpr std::size_t kInterface = 3;
+  if (parts.size() <= kInterface || (parts[kKind] != "conf" && parts[kKind] != "neigh")) {
+    return false;
+  }
+  const std::string& interface = parts[kInterface];
+  return interface != "all" && interface != "default" && interface != "lo";
+}
+
+bool IsMac(const std::string& text) {
+  constexpr std::size_t kBytes = 6;
+  const std::vector<std::string> parts = Split(text, ':');
+  return parts.size() == kBytes && std::all_of(parts.begin(), parts.end(), [](const auto& part) {
+           return part.size() == 2 && part.find_first_not_of("0123456789abcdefABCDEF") == part.npos;
+         });
+}
+
+/// ips, mac and aliases.
+Status AddOwnAddresses(const runtime::v1::PodSandboxConfig& config, nlohmann::json& args) {
+  const auto annotation = [&config](std::string_view name) -> std::string {
+    const auto found = config.annotations().find(std::string(name));
+    return found == config.annotations().end() ? "" : found->second;
+  };
+  if (const std::string ips = annotation(kIpsAnnotation); !ips.empty()) {
+    for (const std::string& ip : Split(ips, ',')) {
+      if (!IsAddress(ip.substr(0, ip.find('/')))) {
+        return InvalidArgument("annotation {}: '{}' is no address", kIpsAnnotation, ip);
+      }
+      args["ips"].push_back(ip);
+    }
+  }
+  if (const std::string mac = annotation(kMacAnnotation); !mac.empty()) {
+    if (!IsMac(mac)) return InvalidArgument("annotation {}: no MAC address", kMacAnnotation);
+    args["mac"] = mac;
+  }
+  if (const std::string aliases = annotation(kAliasesAnnotation); !aliases.empty()) {
+    args["aliases"] = Split(aliases, ',');
+  }
+  return Status::Ok();
 }
 
 }  // namespace
@@ -102,6 +164,10 @@ Result<nlohmann::json> CapabilityArgsOf(const runtime::v1::PodSandboxConfig& con
       return InvalidArgument("port mapping {} to {}: no such port", mapping.host_port(),
                              mapping.container_port());
     }
+    if (!mapping.host_ip().empty() && !IsAddress(mapping.host_ip())) {
+      return InvalidArgument("port mapping {}: host_ip '{}' is no address", mapping.host_port(),
+                             mapping.host_ip());
+    }
     ports.push_back({{"hostPort", mapping.host_port()},
                      {"containerPort", mapping.container_port()},
                      {"protocol", ProtocolName(mapping.protocol())},
@@ -124,14 +190,16 @@ Result<nlohmann::json> CapabilityArgsOf(const runtime::v1::PodSandboxConfig& con
     nlohmann::json& annotations = args["io.kubernetes.cri.pod-annotations"];
     for (const auto& [key, value] : config.annotations()) annotations[key] = value;
   }
+  CRISP_TRY(AddOwnAddresses(config, args));
   if (!config.linux().cgroup_parent().empty()) args["cgroupPath"] = config.linux().cgroup_parent();
   return args;
 }
 
-std::map<std::string, std::string> NetSysctlsOf(const runtime::v1::PodSandboxConfig& config) {
-  std::map<std::string, std::string> sysctls;
+NetSysctls NetSysctlsOf(const runtime::v1::PodSandboxConfig& config) {
+  NetSysctls sysctls;
   for (const auto& [name, value] : config.linux().sysctls()) {
-    if (name.starts_with("net.") || name.starts_with("net/")) sysctls[name] = value;
+    if (!name.starts_with("net.") && !name.starts_with("net/")) continue;
+    (IsOfInterface(name) ? sysctls.late : sysctls.early)[name] = value;
   }
   return sysctls;
 }

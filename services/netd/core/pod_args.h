@@ -12,17 +12,29 @@
 
 namespace crisp::netd {
 
+/// Annotations of a pod that asks for addresses of its own. They count only where the network's
+/// configuration declares the capability. "10.1.2.3/24,fd00::3/64"; "02:00:00:00:00:07"; "web,www".
+inline constexpr std::string_view kIpsAnnotation = "crisp.network/ips";
+inline constexpr std::string_view kMacAnnotation = "crisp.network/mac";
+inline constexpr std::string_view kAliasesAnnotation = "crisp.network/aliases";
+
 /// CNI_ARGS of a pod: IgnoreUnknown and the K8S_ ones that Multus and Cilium stand on.
 /// kInvalidArgument: a ';' or '=' in a name.
 Result<std::string> CniArgsOf(const PodId& pod, const runtime::v1::PodSandboxConfig& config);
 
 /// What the plugins' capabilities are fed from: portMappings (host_port > 0 only), bandwidth (the
-/// kubernetes.io/ingress-bandwidth and egress-bandwidth annotations), dns, pod annotations and the
-/// cgroup's path. kInvalidArgument: a bandwidth that is no quantity, a port that is none.
+/// kubernetes.io/ingress-bandwidth and egress-bandwidth annotations), dns, pod annotations, the
+/// cgroup's path; and ips, mac and aliases from the annotations below. kInvalidArgument: a
+/// bandwidth that is no quantity, a port or an address that is none.
 Result<nlohmann::json> CapabilityArgsOf(const runtime::v1::PodSandboxConfig& config);
 
 /// Those sysctls of the pod that are the network namespace's.
-std::map<std::string, std::string> NetSysctlsOf(const runtime::v1::PodSandboxConfig& config);
+struct NetSysctls {
+  std::map<std::string, std::string> early;  // before the plugins run
+  /// Of one interface (net.ipv4.conf.eth0.…), which is there only after the plugins.
+  std::map<std::string, std::string> late;
+};
+NetSysctls NetSysctlsOf(const runtime::v1::PodSandboxConfig& config);
 
 /// A Kubernetes quantity, rounded up to a whole number: "10M", "1Gi", "1.5k", "2e3".
 Result<std::uint64_t> ParseQuantity(std::string_view text);

@@ -6,9 +6,33 @@
 
 #include "libs/base/try.h"
 #include "libs/json/json.h"
+#include "services/netd/core/conf_list.h"
 
 namespace crisp::netd {
 namespace {
+
+/// Results up to 0.2.0 had an address of each family: {"ip4": {"ip", "gateway", "routes"}}.
+Status LiftOld(nlohmann::json& result) {
+  nlohmann::json ips = nlohmann::json::array();
+  nlohmann::json routes = nlohmann::json::array();
+  for (const char* family : {"ip4", "ip6"}) {
+    const nlohmann::json one = CRISP_TRY(json::OptObject(result, family));
+    result.erase(family);
+    if (one.empty()) continue;
+    nlohmann::json ip = {{"address", CRISP_TRY(json::GetString(one, "ip"))}};
+    const std::string gateway = CRISP_TRY(json::OptString(one, "gateway"));
+    if (!gateway.empty()) ip["gateway"] = gateway;
+    ips.push_back(std::move(ip));
+    for (nlohmann::json& route : CRISP_TRY(json::OptArray(one, "routes"))) {
+      routes.push_back(std::move(route));
+    }
+  }
+  result["ips"] = std::move(ips);
+  if (!routes.empty()) result["routes"] = std::move(routes);
+  return Status::Ok();
+}
+
+}  // namespace
 
 bool IsAddress(const std::string& text) {
   std::array<unsigned char, sizeof(in6_addr)> address = {};
@@ -16,7 +40,25 @@ bool IsAddress(const std::string& text) {
          ::inet_pton(AF_INET6, text.c_str(), address.data()) == 1;
 }
 
-}  // namespace
+Result<nlohmann::json> ResultAs(nlohmann::json result, std::string_view version) {
+  const std::string from = CRISP_TRY(json::OptString(result, "cniVersion", std::string(version)));
+  if (from == "0.1.0" || from == "0.2.0") {
+    CRISP_TRY(LiftOld(result));
+  } else if (!IsKnownVersion(from)) {
+    return InvalidArgument("a result of CNI version '{}', which is not known", from);
+  }
+  result["cniVersion"] = version;
+  const nlohmann::json ips = CRISP_TRY(json::OptArray(result, "ips"));
+  if (ips.empty()) return result;
+  // Before 1.0.0 each address told its family.
+  const bool tells_family = !IsAtLeast(version, "1.0.0");
+  for (nlohmann::json& ip : result["ips"]) {
+    const std::string address = CRISP_TRY(json::GetString(ip, "address").While("ips"));
+    ip.erase("version");
+    if (tells_family) ip["version"] = address.find(':') == address.npos ? "4" : "6";
+  }
+  return result;
+}
 
 Result<std::vector<std::string>> AddressesOf(const nlohmann::json& result) {
   std::vector<std::string> addresses;

@@ -16,8 +16,8 @@ grpc::ServerUnaryReactor* NetworkService::Attach(grpc::CallbackServerContext* co
   return rpc::Unary(pool_, Lane::kMutate, context, request, response,
                     [this](const CallContext& cc, const v1::AttachRequest& in,
                            v1::AttachResponse& out) -> crisp::Status {
-                      PodNetwork network =
-                          CRISP_TRY(networks_.Attach(cc, PodId(in.pod_id()), in.config()));
+                      PodNetwork network = CRISP_TRY(
+                          networks_.Attach(cc, PodId(in.pod_id()), in.config(), in.userns_path()));
                       out.set_netns_path(std::move(network.netns_path));
                       for (std::string& ip : network.ips) out.add_ips(std::move(ip));
                       out.set_cni_result(std::move(network.cni_result));
@@ -36,21 +36,29 @@ grpc::ServerUnaryReactor* NetworkService::Detach(grpc::CallbackServerContext* co
       });
 }
 
-// Looks at files, so not inline.
+// From memory but for the first time, so not inline.
 grpc::ServerUnaryReactor* NetworkService::Status(grpc::CallbackServerContext* context,
                                                  const v1::StatusRequest* request,
                                                  v1::StatusResponse* response) {
+  return rpc::Unary(
+      pool_, Lane::kWait, context, request, response,
+      [this](const CallContext& cc, const v1::StatusRequest&, v1::StatusResponse& out) {
+        NetworkState state = readiness_.State(cc);
+        out.set_ready(state.ready);
+        out.set_network_name(std::move(state.network));
+        out.set_message(std::move(state.message));
+        if (!state.ready) out.set_reason("NetworkPluginNotReady");
+        if (state.in_grace) out.set_reason("NetworkPluginGrace");
+        return crisp::Status::Ok();
+      });
+}
+
+grpc::ServerUnaryReactor* NetworkService::Check(grpc::CallbackServerContext* context,
+                                                const v1::CheckRequest* request,
+                                                v1::CheckResponse* response) {
   return rpc::Unary(pool_, Lane::kWait, context, request, response,
-                    [this](const CallContext&, const v1::StatusRequest&, v1::StatusResponse& out) {
-                      Result<std::string> network = networks_.Ready();
-                      out.set_ready(network.ok());
-                      if (network.ok()) {
-                        out.set_network_name(std::move(network).value());
-                      } else {
-                        out.set_reason("NetworkPluginNotReady");
-                        out.set_message(network.status().message());
-                      }
-                      return crisp::Status::Ok();
+                    [this](const CallContext& cc, const v1::CheckRequest& in, v1::CheckResponse&) {
+                      return networks_.Check(cc, PodId(in.pod_id()));
                     });
 }
 

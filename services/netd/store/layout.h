@@ -10,16 +10,22 @@ namespace crisp::netd {
 ///
 ///   <state_root>/netd/
 ///     netd.db                the attachments (SQLite), shared by the instances
+///     gc.lock                shared: ADD or DEL under way; alone: CNI GC
+///     ports.lock             who changes the builtin host ports' table
 ///   <run_root>/netd/
 ///     <instance>.sock        gRPC
 ///     <instance>.metrics.sock
 ///     netns/<pod id>         the pod's network namespace, bind-mounted on a file
+///   <cache_dir>/results/
+///     <network>-<pod id>-eth0  the result as libcni caches it; for others, never read
 struct Layout {
   std::string state_root;
   std::string run_root;
 
   std::string StateDir() const { return state_root + "/netd"; }
   std::string Database() const { return StateDir() + "/netd.db"; }
+  std::string GcLock() const { return StateDir() + "/gc.lock"; }
+  std::string PortsLock() const { return StateDir() + "/ports.lock"; }
   std::string NetnsDir() const { return run_root + "/netd/netns"; }
   std::string NetnsPath(const PodId& pod) const { return NetnsDir() + "/" + pod.str(); }
 };

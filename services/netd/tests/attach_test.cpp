@@ -5,54 +5,13 @@
 
 #include "libs/json/json.h"
 #include "libs/os/namespaces.h"
+#include "services/netd/tests/fake_plugins.h"
 #include "services/netd/tests/test_net.h"
 
 namespace crisp::netd {
 namespace {
 
 using namespace std::chrono_literals;
-
-/// A plugin that logs its calls, environment and stdin. `on_add` and `on_del` are shell.
-void Plugin(const TestNet& net, const std::string& name, const std::string& on_add,
-            const std::string& on_del = ":") {
-  net.root.Script("bin/" + name, fmt::format(R"(
-d={0}; mkdir -p $d; n={1}
-echo "$CNI_COMMAND $n $CNI_NETNS" >> $d/calls
-env | sort > $d/$n.$CNI_COMMAND.env
-cat > $d/$n.$CNI_COMMAND.stdin
-case $CNI_COMMAND in
-ADD) {2} ;;
-DEL) {3} ;;
-esac
-)",
-                                             net.root / "log", name, on_add, on_del));
-}
-
-const std::string kAddress =
-    R"(echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.9.8.7/24"}, {"address": "fd00::7/64"}]}')";
-
-void Chain(const TestNet& net, const std::string& version = "1.0.0") {
-  net.root.Write("conf/10-test.conflist", fmt::format(R"({{"cniVersion": "{}", "name": "test",
-      "plugins": [{{"type": "one", "mtu": 1400}},
-                  {{"type": "two", "capabilities": {{"portMappings": true}}}}]}})",
-                                                      version));
-}
-
-void Healthy(const TestNet& net) {
-  Plugin(net, "one", kAddress);
-  Plugin(net, "two", kAddress);
-  Chain(net);
-}
-
-/// The plugins' calls, "NS" for the pod's namespace.
-std::string Calls(const TestNet& net) {
-  std::string calls = net.root.Read("log/calls");
-  const std::string netns = net.config.layout.NetnsPath(kPod);
-  for (std::size_t at = calls.find(netns); at != std::string::npos; at = calls.find(netns)) {
-    calls.replace(at, netns.size(), "NS");
-  }
-  return calls;
-}
 
 const std::string kAdded = "ADD one NS\nADD two NS\n";
 const std::string kDeleted = "DEL two NS\nDEL one NS\n";
@@ -114,6 +73,19 @@ TEST_CASE("Attach runs the chain once, tells it all, and answers the same again"
   const auto again = net.networks->Attach(net.Call(), kPod, config);
   REQUIRE(again.ok());
   CHECK(again->cni_result == network->cni_result);
+
+  REQUIRE(net.Cached() == std::vector<std::string>{"test-" + kPod.str() + "-eth0"});
+  const auto cached = json::Parse(net.root.Read("cache/results/" + net.Cached()[0]));
+  REQUIRE(cached.ok());
+  CHECK((*cached)["kind"] == "cniCacheV1");
+  CHECK((*cached)["containerId"] == kPod.str());
+  CHECK((*cached)["networkName"] == "test");
+  CHECK((*cached)["ifName"] == "eth0");
+  CHECK((*cached)["netns"] == network->netns_path);
+  CHECK((*cached)["cniArgs"][1] == nlohmann::json({"K8S_POD_NAMESPACE", "shop"}));
+  CHECK((*cached)["capabilityArgs"]["portMappings"][0]["hostPort"] == 8080);
+  CHECK((*cached)["result"]["ips"][0]["address"] == "10.9.8.7/24");
+  CHECK((*cached)["config"].get<std::string>().starts_with("eyJ"));  // {"
   net.Restart();
   CHECK(net.networks->Attach(net.Call(), kPod, config).value().ips == network->ips);
   CHECK(Calls(net) == kAdded);
@@ -123,7 +95,7 @@ TEST_CASE("Detach undoes in reverse, from the record, also without the configura
   TestNet net;
   Healthy(net);
   REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
-  CHECK(os::RemoveTree(net.config.conf_dir).ok());
+  CHECK(os::RemoveTree(net.root / "conf").ok());
   CHECK(net.networks->Detach(net.Call(), kPod).ok());
   CHECK(net.networks->Detach(net.Call(), kPod).ok());
   CHECK(net.networks->Detach(net.Call(), kOtherPod).ok());
@@ -134,6 +106,7 @@ TEST_CASE("Detach undoes in reverse, from the record, also without the configura
   CHECK((*del)["mtu"] == 1400);
   CHECK_FALSE(os::Exists(net.config.layout.NetnsPath(kPod)));
   CHECK(net.store->List().value().empty());
+  CHECK(net.Cached().empty());
 }
 
 TEST_CASE("DEL of old plugins gets no prevResult") {
@@ -285,15 +258,17 @@ TEST_CASE("After a reboot DEL runs with an empty namespace, so that the addresse
   CHECK(net.store->List().value().empty());
 }
 
-TEST_CASE("Ready says why not") {
+TEST_CASE("What is not ready is said, and a pod gets no network") {
   TestNet net;
-  CHECK(net.networks->Ready().code() == Code::kUnavailable);
+  CHECK(net.readiness->Look(net.Call()).code() == Code::kUnavailable);
   CHECK(net.networks->Attach(net.Call(), kPod, PodConfig()).code() == Code::kUnavailable);
   Chain(net);
-  CHECK(net.networks->Ready().status().message().find("'one'") != std::string::npos);
+  CHECK(net.readiness->Look(net.Call()).message().find("'one'") != std::string::npos);
+  CHECK_FALSE(net.readiness->State(net.Call()).ready);
   CHECK(net.networks->Attach(net.Call(), kPod, PodConfig()).code() == Code::kUnavailable);
   Healthy(net);
-  CHECK(net.networks->Ready().value() == "test");
+  CHECK(net.readiness->Look(net.Call()).ok());
+  CHECK(net.readiness->State(net.Call()).network == "test");
 }
 
 TEST_CASE("Bad ids, sysctls and names are the caller's fault, and leave nothing") {

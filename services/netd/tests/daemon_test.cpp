@@ -4,112 +4,17 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
-#include "crisp/netd/v1/netd.grpc.pb.h"
 #include "libs/json/json.h"
 #include "libs/os/files.h"
 #include "libs/os/namespaces.h"
 #include "libs/os/proc_stat.h"
 #include "libs/process/command.h"
-#include "libs/rpc/peer.h"
-#include "libs/testing/test_root.h"
+#include "services/netd/tests/daemon_node.h"
 
 namespace crisp::netd {
 namespace {
 
 using namespace std::chrono_literals;
-
-const std::string kPod(64, 'a');
-
-CallContext Call() { return CallContext::Background(20s, "test"); }
-
-class Node {
- public:
-  Node() {
-    root_.Write("crisp.yaml", fmt::format("state_root: {0}/s\nrun_root: {0}/r\nnetd:\n"
-                                          "  conf_dir: {0}/conf\n  bin_dirs: [{0}/bin]\n"
-                                          "  orphan_grace_seconds: 1\n",
-                                          root_.path()));
-    Plugin("");
-    Start();
-  }
-  ~Node() {
-    if (child_) Kill(SIGTERM);
-  }
-
-  void Start() {
-    auto child = process::Spawn({.program = CRISP_NETD_PROGRAM,
-                                 .args = {"--config", root_ / "crisp.yaml", "--log-level", "warn"},
-                                 .env = process::PlainEnvironment()});
-    REQUIRE(child.ok());
-    child_ = std::move(child).value();
-    // Once: calls that are under way at a restart go on with them.
-    if (stub_ != nullptr) return;
-    peer_ = rpc::Peer("netd/1", root_ / "r/netd/1.sock", 10s);
-    stub_ = v1::Network::NewStub(peer_.channel());
-  }
-  /// The exit code.
-  int Kill(int signal) {
-    REQUIRE(child_->pidfd().Signal(signal).ok());
-    const auto code = child_->Wait(Call());
-    child_.reset();
-    REQUIRE(code.ok());
-    return *code;
-  }
-
-  /// `on_add` is shell that runs before the address is printed.
-  void Plugin(const std::string& on_add) const {
-    root_.Script("bin/fake", fmt::format(R"(echo $CNI_COMMAND >> {0}/calls
-test $CNI_COMMAND = ADD || exit 0
-{1}
-echo '{{"cniVersion": "1.0.0", "ips": [{{"address": "10.9.8.7/24"}}]}}'
-)",
-                                         root_.path(), on_add));
-  }
-  void Conf() const {
-    root_.Write("conf/10-t.conf", R"({"cniVersion": "1.0.0", "name": "t", "type": "fake"})");
-  }
-  std::string Calls() const { return root_.Read("calls"); }
-  /// Polls until the file has the text; for what another process does in its own time.
-  bool WaitFor(const std::string& file, const std::string& text) const {
-    const auto end = std::chrono::steady_clock::now() + 10s;
-    while (std::chrono::steady_clock::now() < end) {
-      if (root_.Read(file) == text) return true;
-      std::this_thread::yield();
-    }
-    return false;
-  }
-
-  Result<v1::AttachResponse> Attach(const CallContext& cc = Call()) const {
-    v1::AttachRequest request;
-    request.set_pod_id(kPod);
-    request.mutable_config()->mutable_metadata()->set_name("web");
-    return rpc::Call(cc, peer_, *stub_, &v1::Network::Stub::Attach, request);
-  }
-  Status Detach() const {
-    v1::DetachRequest request;
-    request.set_pod_id(kPod);
-    return rpc::Call(Call(), peer_, *stub_, &v1::Network::Stub::Detach, request).status();
-  }
-  v1::StatusResponse Ready() const {
-    auto response = rpc::Call(Call(), peer_, *stub_, &v1::Network::Stub::Status, {});
-    REQUIRE(response.ok());
-    return std::move(response).value();
-  }
-  std::vector<std::string> Reconcile(const std::vector<std::string>& live) const {
-    v1::ReconcileRequest request;
-    for (const std::string& id : live) request.add_live_pod_ids(id);
-    const auto response = rpc::Call(Call(), peer_, *stub_, &v1::Network::Stub::Reconcile, request);
-    REQUIRE(response.ok());
-    return {response->freed_pod_ids().begin(), response->freed_pod_ids().end()};
-  }
-  const testing::TestRoot& root() const { return root_; }
-
- private:
-  testing::TestRoot root_;
-  std::optional<process::Child> child_;
-  rpc::Peer peer_;
-  std::unique_ptr<v1::Network::Stub> stub_;
-};
 
 TEST_CASE("The service says why it is not ready, and notices a configuration by itself") {
   const Node node;
@@ -173,6 +78,57 @@ TEST_CASE("Killed in the middle of ADD, the next start gives back what the plugi
   CHECK(node.Calls() == "ADD\nDEL\nADD\n");
   CHECK(node.Detach().ok());
   CHECK(node.Calls() == "ADD\nDEL\nADD\nDEL\n");
+}
+
+TEST_CASE("What is owed is tried again by itself, and Status tells of a network that breaks") {
+  Node node("  status_grace_seconds: 0\n");
+  node.Conf();
+  REQUIRE(node.Attach().ok());
+  CHECK(node.Ready().ready());
+  const std::string program = node.root() / "bin/fake";
+  const std::string aside = node.root() / "fake";
+  REQUIRE(os::Rename(program, aside).ok());
+  CHECK(node.Detach().ok());  // owed: there is nobody to ask
+  CHECK(node.Calls() == "ADD\n");
+  while (node.Ready().ready()) std::this_thread::yield();
+  CHECK(node.Ready().message().find("'fake'") != std::string::npos);
+  CHECK(node.Kill(SIGKILL) == 137);
+  node.Start();
+  REQUIRE(os::Rename(aside, program).ok());
+  CHECK(node.WaitFor("calls", "ADD\nDEL\n"));
+  while (!node.Ready().ready()) std::this_thread::yield();
+}
+
+TEST_CASE("A network that is being replaced does not make the node NotReady") {
+  const Node node("  status_grace_seconds: 600\n");
+  node.Conf();
+  while (!node.Ready().ready()) std::this_thread::yield();
+  REQUIRE(os::RemoveTree(node.root() / "conf").ok());
+  v1::StatusResponse status;
+  do {
+    status = node.Ready();
+  } while (status.reason().empty());
+  CHECK(status.ready());
+  CHECK(status.reason() == "NetworkPluginGrace");
+  CHECK(status.message().starts_with("no network configuration"));
+  // The new one is noticed although its directory was made anew.
+  node.Conf();
+  while (!node.Ready().reason().empty()) std::this_thread::yield();
+  CHECK(node.Ready().network_name() == "t");
+}
+
+TEST_CASE("Garbage is collected once the living pods are known") {
+  const Node node;
+  node.root().Write("conf/10-t.conf", R"({"cniVersion": "1.1.0", "name": "t", "type": "fake"})");
+  REQUIRE(node.Attach().ok());
+  CHECK(node.Reconcile({kPod}).empty());
+  bool seen = false;
+  for (const auto end = std::chrono::steady_clock::now() + 10s;
+       !seen && std::chrono::steady_clock::now() < end;) {
+    seen = node.Calls().find("GC\n") != std::string::npos;
+  }
+  CHECK(seen);
+  CHECK(node.Detach().ok());
 }
 
 TEST_CASE("SIGTERM lets a call in flight end") {

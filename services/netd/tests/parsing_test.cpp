@@ -1,11 +1,14 @@
 #include <catch2/catch.hpp>
-#include <thread>
+#include <map>
 
 #include "libs/json/json.h"
+#include "libs/testing/manual_clock.h"
 #include "libs/testing/test_root.h"
 #include "services/netd/core/conf_list.h"
+#include "services/netd/core/host_ports.h"
 #include "services/netd/core/pod_args.h"
 #include "services/netd/core/result.h"
+#include "services/netd/core/retries.h"
 
 namespace crisp::netd {
 namespace {
@@ -40,7 +43,10 @@ TEST_CASE("A conf that cannot be is refused with the reason") {
        {"", "[]", "{}", R"({"name": "n"})", R"({"name": "n", "plugins": []})",
         R"({"name": "n", "plugins": [{"type": "../sh"}]})", R"({"name": "n", "plugins": [{}]})",
         R"({"name": "n", "plugins": {}})", R"({"name": 1, "type": "a"})",
-        R"({"name": "n", "type": "a", "cniVersion": "2.0.0"})", R"({"name": "n", "type": ".."})"}) {
+        R"({"name": "n", "type": "a", "cniVersion": "2.0.0"})",
+        R"({"name": "n", "type": "a", "cniVersions": ["2.0.0"]})",
+        R"({"name": "../n", "type": "a"})", R"({"name": "", "type": "a"})",
+        R"({"name": "n", "type": "a", "disableGC": 1})", R"({"name": "n", "type": ".."})"}) {
     INFO(bad);
     CHECK(ParseConfList(bad, "f").code() == Code::kInvalidArgument);
   }
@@ -48,7 +54,7 @@ TEST_CASE("A conf that cannot be is refused with the reason") {
 
 TEST_CASE("The first readable file is the network, and changes are seen") {
   const testing::TestRoot root;
-  ConfSource source(root / "net.d", "");
+  ConfSource source({root / "net.d"}, "");
   CHECK(source.Current().code() == Code::kUnavailable);
   root.Write("net.d/README", "not a conf");
   root.Write("net.d/05-broken.conf", "{");
@@ -62,23 +68,23 @@ TEST_CASE("The first readable file is the network, and changes are seen") {
   CHECK(source.Current().value()->name == "a");
   root.Write("net.d/10-a.conflist", R"({"name": "a2", "plugins": [{"type": "t"}]})");
   CHECK(source.Current().value()->name == "a2");
-  CHECK(LoadConfDir(root / "net.d", "b")->name == "b");
-  CHECK(LoadConfDir(root / "net.d", "c").status().message().find("05-broken") != std::string::npos);
+  CHECK(LoadConfDirs({root / "net.d"}, "b")->name == "b");
+  CHECK(LoadConfDirs({root / "net.d"}, "c").status().message().find("05-broken") !=
+        std::string::npos);
 }
 
-TEST_CASE("Who waits for a configuration gets it when it comes, or the reason in time") {
+TEST_CASE("The first directory with a usable network wins; an absent one is passed over") {
   const testing::TestRoot root;
-  root.Write("net.d/README", "");
-  ConfSource source(root / "net.d", "");
-  CHECK(source.Wait(CallContext::Background(10s), 1ms).code() == Code::kUnavailable);
-  std::thread writer([&root, &source] {
-    root.Write("net.d/10-a.conf", R"({"name": "a", "type": "t"})");
-    source.OnDirectoryChanged();
-  });
-  const auto found = source.Wait(CallContext::Background(10s), 10s);
-  writer.join();
-  REQUIRE(found.ok());
-  CHECK((*found)->name == "a");
+  const std::vector<std::string> dirs = {root / "none", root / "a", root / "b"};
+  root.Write("b/10-b.conf", R"({"name": "b", "type": "t"})");
+  ConfSource source(dirs, "");
+  CHECK(source.Current().value()->name == "b");
+  root.Write("a/99-a.conf", R"({"name": "a", "type": "t"})");
+  CHECK(source.Current().value()->name == "a");
+  root.Write("a/98-a.conf", "{");
+  CHECK(source.Current().value()->name == "a");
+  CHECK(LoadConfDirs(dirs, "b")->name == "b");
+  CHECK(LoadConfDirs({root / "none"}, "").code() == Code::kUnavailable);
 }
 
 TEST_CASE("Addresses come in the result's order, without their prefix") {
@@ -126,8 +132,105 @@ TEST_CASE("Capabilities are fed from ports, annotations, DNS and cgroup") {
   CHECK((*args)["dns"]["servers"].dump() == R"(["1.1.1.1"])");
   CHECK((*args)["cgroupPath"] == "/kubepods/x");
   CHECK((*args)["io.kubernetes.cri.pod-annotations"].size() == 2);
+  port->set_host_ip("here");
+  CHECK(CapabilityArgsOf(config).code() == Code::kInvalidArgument);
+  port->set_host_ip("::1");
   (*config.mutable_annotations())["kubernetes.io/egress-bandwidth"] = "fast";
   CHECK(CapabilityArgsOf(config).code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("A pod's own addresses come from its annotations") {
+  runtime::v1::PodSandboxConfig config;
+  auto& annotations = *config.mutable_annotations();
+  annotations["crisp.network/ips"] = "10.1.2.3/24, fd00::3";
+  annotations["crisp.network/mac"] = "02:00:00:00:00:0A";
+  annotations["crisp.network/aliases"] = "web,www";
+  const auto args = CapabilityArgsOf(config);
+  REQUIRE(args.ok());
+  CHECK((*args)["ips"].dump() == R"(["10.1.2.3/24","fd00::3"])");
+  CHECK((*args)["mac"] == "02:00:00:00:00:0A");
+  CHECK((*args)["aliases"].dump() == R"(["web","www"])");
+  for (const auto& [key, bad] : std::multimap<std::string, std::string>{
+           {"ips", "10.1.2.3,"}, {"ips", "ten"}, {"mac", "02:00"}, {"mac", "02:00:00:00:00:xx"}}) {
+    config.clear_annotations();
+    (*config.mutable_annotations())["crisp.network/" + key] = bad;
+    INFO(key << " " << bad);
+    CHECK(CapabilityArgsOf(config).code() == Code::kInvalidArgument);
+  }
+}
+
+TEST_CASE("A result is handed on in the version that the configuration speaks") {
+  const auto as = [](const char* text, const char* version) {
+    auto result = ResultAs(json::Parse(text).value(), version);
+    return result.ok() ? json::Dump(*result) : "";
+  };
+  const char* one = R"({"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.2/24"},
+                        {"address": "fd00::2/64"}]})";
+  CHECK(as(one, "1.1.0") ==
+        R"({"cniVersion":"1.1.0","ips":[{"address":"10.0.0.2/24"},{"address":"fd00::2/64"}]})");
+  CHECK(as(one, "0.4.0") ==
+        R"({"cniVersion":"0.4.0","ips":[{"address":"10.0.0.2/24","version":"4"},)"
+        R"({"address":"fd00::2/64","version":"6"}]})");
+  CHECK(as(R"({"cniVersion": "0.3.1", "ips": [{"version": "4", "address": "10.0.0.2/24"}]})",
+           "1.0.0") == R"({"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"}]})");
+  CHECK(as(R"({"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.2/24", "gateway": "10.0.0.1",
+               "routes": [{"dst": "0.0.0.0/0"}]}})",
+           "1.0.0") == R"({"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24","gateway":)"
+                       R"("10.0.0.1"}],"routes":[{"dst":"0.0.0.0/0"}]})");
+  CHECK(as(R"({"ips": []})", "1.0.0") == R"({"cniVersion":"1.0.0","ips":[]})");
+  CHECK(as(R"({"cniVersion": "9.0.0"})", "1.0.0").empty());
+  CHECK(as(R"({"ips": [{}]})", "1.0.0").empty());
+  CHECK(as(R"({"ips": {}})", "1.0.0").empty());
+}
+
+TEST_CASE("Builtin ports become elements: the first address of a family, one host address or all") {
+  Attachment attachment;
+  attachment.capability_args = R"({"crisp.hostports": [
+      {"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""},
+      {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.7"},
+      {"hostPort": 54, "containerPort": 54, "protocol": "sctp", "hostIP": "::"}]})";
+  CHECK(PortElementsOf(attachment).value().empty());  // it has no address yet
+  attachment.result = R"({"ips": [{"address": "10.1.2.3/24"}, {"address": "10.9.9.9/24"},
+                                  {"address": "fd00::3/64"}]})";
+  const auto elements = PortElementsOf(attachment);
+  REQUIRE(elements.ok());
+  std::string text;
+  for (const PortElement& element : *elements) {
+    text += fmt::format("{}: {} -> {}\n", element.map, element.key, element.value);
+  }
+  CHECK(text ==
+        "any4: tcp . 8080 -> 10.1.2.3 . 80\n"
+        "at4: 192.0.2.7 . udp . 53 -> 10.1.2.3 . 5353\n"
+        "near4: 10.1.2.3/24 . 10.1.2.3 -> \n"
+        "any6: tcp . 8080 -> fd00::3 . 80\n"
+        "any6: sctp . 54 -> fd00::3 . 54\n"
+        "near6: fd00::3/64 . fd00::3 -> \n");
+  attachment.capability_args = R"({"portMappings": [{"hostPort": 1}]})";
+  CHECK(PortElementsOf(attachment).value().empty());
+  attachment.capability_args = R"({"crisp.hostports": [{"hostPort": 1, "hostIP": "x; flush"}]})";
+  CHECK(PortElementsOf(attachment).code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("What is owed is tried again with growing pauses") {
+  testing::ManualClock clock;
+  Retries retries(clock);
+  const PodId pod("ab");
+  retries.Add(pod);
+  CHECK(retries.TakeDue() == std::vector<PodId>{pod});
+  CHECK(retries.TakeDue().empty());  // somebody is at it
+  for (const auto pause : {1s, 2s, 4s, 8s}) {
+    retries.Failed(pod);
+    clock.Advance(pause - 1ms);
+    CHECK(retries.TakeDue().empty());
+    clock.Advance(1ms);
+    CHECK(retries.TakeDue() == std::vector<PodId>{pod});
+  }
+  for (int i = 0; i < 40; ++i) retries.Failed(pod);
+  clock.Advance(5min);
+  CHECK(retries.TakeDue().size() == 1);
+  CHECK(retries.size() == 1);
+  retries.Done(pod);
+  CHECK(retries.size() == 0);
 }
 
 TEST_CASE("Quantities as Kubernetes writes them") {
@@ -146,7 +249,16 @@ TEST_CASE("Only the network's sysctls are netd's") {
   runtime::v1::PodSandboxConfig config;
   (*config.mutable_linux()->mutable_sysctls())["net.ipv4.ip_forward"] = "1";
   (*config.mutable_linux()->mutable_sysctls())["kernel.shmmax"] = "1";
-  CHECK(NetSysctlsOf(config) == std::map<std::string, std::string>{{"net.ipv4.ip_forward", "1"}});
+  auto& sysctls = *config.mutable_linux()->mutable_sysctls();
+  sysctls["net.ipv4.conf.all.rp_filter"] = "0";
+  sysctls["net.ipv4.conf.eth0.rp_filter"] = "2";
+  sysctls["net/ipv6/neigh/eth0.1/retrans_time_ms"] = "7";
+  const NetSysctls found = NetSysctlsOf(config);
+  using Map = std::map<std::string, std::string>;
+  CHECK(found.early == Map{{"net.ipv4.ip_forward", "1"}, {"net.ipv4.conf.all.rp_filter", "0"}});
+  // What belongs to an interface can only be set when the plugins have made it.
+  CHECK(found.late ==
+        Map{{"net.ipv4.conf.eth0.rp_filter", "2"}, {"net/ipv6/neigh/eth0.1/retrans_time_ms", "7"}});
 }
 
 }  // namespace

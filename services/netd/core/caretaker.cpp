@@ -1,0 +1,140 @@
+#include "services/netd/core/caretaker.h"
+
+#include <sys/stat.h>
+
+#include <utility>
+
+#include "libs/log/log.h"
+
+namespace crisp::netd {
+namespace {
+
+constexpr std::chrono::seconds kBeat(1);
+/// An installer writes several files: one look for all of them.
+constexpr std::chrono::milliseconds kDebounce(100);
+constexpr std::chrono::seconds kLookTimeout(30);
+/// Between checks of the host ports' table, which a reload of the firewall may have taken away.
+constexpr std::chrono::seconds kSync(30);
+constexpr std::chrono::seconds kGcTimeout(60);
+
+SteadyTime Now() { return std::chrono::steady_clock::now(); }
+
+}  // namespace
+
+Caretaker::Caretaker(const Config& config, loop::Loop& loop, work::Pool& pool, Readiness& readiness,
+                     Networks& networks)
+    : config_(config), loop_(loop), pool_(pool), readiness_(readiness), networks_(networks) {}
+
+void Caretaker::Start() {
+  const auto beat = [weak = weak_from_this()] {
+    if (const std::shared_ptr<Caretaker> self = weak.lock()) self->OnBeat();
+  };
+  loop_.Post(beat);
+  const std::scoped_lock lock(timers_mutex_);
+  beat_ = loop_.Every(kBeat, beat);
+}
+
+void Caretaker::Stop() {
+  stop_.request_stop();
+  const std::scoped_lock lock(timers_mutex_);
+  beat_.Cancel();
+  debounce_.Cancel();
+}
+
+CallContext Caretaker::Call(std::chrono::nanoseconds timeout) const {
+  return CallContext(SteadyTime::max(), stop_.get_token(), "caretaker").Within(timeout);
+}
+
+void Caretaker::Submit(work::Lane lane, std::atomic<bool>& running, void (Caretaker::*task)()) {
+  if (stop_.stop_requested() || running.exchange(true)) return;
+  const auto run = [self = shared_from_this(), &running, task] {
+    (self.get()->*task)();
+    running = false;
+  };
+  const auto dropped = [self = shared_from_this(), &running](const Status&) { running = false; };
+  if (!pool_.Submit(lane, CallContext(), run, dropped).ok()) running = false;
+}
+
+void Caretaker::OnBeat() { Submit(work::Lane::kWait, beating_, &Caretaker::Beat); }
+
+void Caretaker::OnChange() {
+  if (change_pending_.exchange(true)) return;
+  const std::scoped_lock lock(timers_mutex_);
+  debounce_ = loop_.After(kDebounce, [weak = weak_from_this()] {
+    const std::shared_ptr<Caretaker> self = weak.lock();
+    if (self == nullptr) return;
+    self->change_pending_ = false;
+    self->readiness_.Wake();
+    self->next_look_ = SteadyTime();
+    self->Submit(work::Lane::kWait, self->looking_, &Caretaker::Look);
+  });
+}
+
+void Caretaker::Beat() {
+  WatchDirectories();
+  UndoOwed();
+  // While it is not ready, often: a STATUS that becomes well again tells nobody.
+  const NetworkState state = readiness_.State(Call(kLookTimeout));
+  if (!state.ready || state.in_grace || Now() >= next_look_.load()) {
+    Submit(work::Lane::kWait, looking_, &Caretaker::Look);
+  }
+  if (Now() >= next_sync_) {
+    next_sync_ = Now() + kSync;
+    log::IfError("host ports", networks_.SyncHostPorts(Call(kLookTimeout)));
+  }
+  if (networks_.Reconciled() && Now() >= next_gc_.load()) {
+    Submit(work::Lane::kBulk, collecting_, &Caretaker::CollectGarbage);
+  }
+}
+
+void Caretaker::Look() {
+  next_look_ = Now() + config_.status_interval;
+  static_cast<void>(readiness_.Look(Call(kLookTimeout)).ok());  // it is remembered and logged there
+}
+
+void Caretaker::CollectGarbage() {
+  next_gc_ = Now() + config_.gc_interval;
+  log::IfError("collect the networks' garbage", networks_.CollectGarbage(Call(kGcTimeout)));
+}
+
+/// Also those that appear later, or are made anew.
+void Caretaker::WatchDirectories() {
+  std::vector<std::string> directories = config_.conf_dirs;
+  directories.insert(directories.end(), config_.bin_dirs.begin(), config_.bin_dirs.end());
+  for (const std::string& directory : directories) {
+    struct stat info = {};
+    const bool exists = ::stat(directory.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+    Watched& watched = watched_[directory];
+    const ino_t inode = exists ? info.st_ino : 0;
+    if (watched.inode == inode) continue;
+    watched = {};
+    if (!exists) continue;
+    Result<loop::DirWatch> watch =
+        loop_.WatchDirectory(directory, [weak = weak_from_this()](const std::string&, auto) {
+          if (const std::shared_ptr<Caretaker> self = weak.lock()) self->OnChange();
+        });
+    if (!watch.ok()) {
+      log::IfError("watch a directory of the network", watch.status());
+      continue;
+    }
+    watched = {inode, std::move(watch).value()};
+    OnChange();  // what came before the watch
+  }
+}
+
+void Caretaker::UndoOwed() {
+  for (const PodId& pod : networks_.TakeDue()) {
+    const auto undo = [self = shared_from_this(), pod] {
+      log::IfError("undo an attachment",
+                   self->networks_.RollBack(self->Call(self->config_.detach_timeout), pod));
+    };
+    const auto later = [self = shared_from_this(), pod](const Status&) {
+      self->networks_.PutBack(pod);
+    };
+    if (!pool_.Submit(work::Lane::kBulk, CallContext(), undo, later).ok()) {
+      networks_.PutBack(pod);
+    }
+  }
+}
+
+}  // namespace crisp::netd

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "libs/base/call_context.h"
+#include "libs/base/status.h"
+#include "libs/os/file_lock.h"
+#include "services/netd/store/attachments.h"
+
+namespace crisp::netd {
+
+/// The capability argument under which an attachment records ports that are ours to map. No plugin
+/// knows it; the ports of plugins are under "portMappings".
+inline constexpr std::string_view kBuiltinPorts = "crisp.hostports";
+
+/// Host ports without a plugin: one nftables table, in which each mapping is an element of a map,
+/// so that a pod is added and removed in one transaction and costs the others nothing. Reached are
+/// ports of all of the host's addresses or of one, from outside, from pods (the pod itself too) and
+/// from the host, by 127.0.0.1 as well; not by ::1, which the kernel does not route. Works in the
+/// network namespace of the calling thread. Any thread.
+class HostPorts {
+ public:
+  /// `store` outlives this. `lock`: a file; the instances take turns at the table.
+  HostPorts(std::string nft, std::string lock, Attachments& store)
+      : nft_(std::move(nft)), lock_(std::move(lock)), store_(store) {}
+
+  /// For an attachment that is recorded as kAttached; idempotent, nothing without ports.
+  /// kFailedPrecondition: another pod has one of the ports.
+  Status Open(const CallContext& cc, const Attachment& attachment) const;
+  /// For one that no longer is; idempotent. Exactly its own elements go.
+  Status Close(const CallContext& cc, const Attachment& attachment) const;
+  /// The table as the records have it: heals what somebody else took away ("nft flush ruleset").
+  /// Nothing, and no table, when no pod has ports.
+  Status Sync(const CallContext& cc) const;
+
+ private:
+  Status SyncLocked(const CallContext& cc) const;
+  Result<os::FileLock> Lock(const CallContext& cc) const;
+  Status Run(const CallContext& cc, const std::string& script) const;
+
+  const std::string nft_;
+  const std::string lock_;
+  Attachments& store_;
+};
+
+/// One element of the table: "tcp . 8080" : "10.1.2.3 . 80" in map "any4".
+struct PortElement {
+  std::string map;
+  std::string key;
+  std::string value;  // empty in a set
+};
+/// Those of an attachment, from its record: the first address of each family gets the ports.
+Result<std::vector<PortElement>> PortElementsOf(const Attachment& attachment);
+
+}  // namespace crisp::netd

@@ -1,0 +1,117 @@
+#include "services/netd/core/plugin_program.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "libs/base/try.h"
+#include "libs/json/json.h"
+#include "libs/log/log.h"
+#include "libs/process/command.h"
+
+namespace crisp::netd {
+namespace {
+
+constexpr std::size_t kMaxWords = 4096;  // of a plugin, in an error
+
+std::string Trimmed(std::string_view text) {
+  const std::size_t start = text.find_first_not_of(" \t\r\n");
+  if (start == std::string_view::npos) return {};
+  text = text.substr(start, text.find_last_not_of(" \t\r\n") + 1 - start);
+  if (text.size() > kMaxWords) text = text.substr(text.size() - kMaxWords);
+  return std::string(text);
+}
+
+/// The plugin's own reason: the error object of its stdout, else what it said at all.
+std::string WordsOf(const process::Output& output) {
+  const Result<nlohmann::json> error = json::Parse(output.out);
+  if (error.ok() && error->is_object()) {
+    std::string words = json::OptString(*error, "msg").value_or("");
+    const std::string details = json::OptString(*error, "details").value_or("");
+    if (!details.empty()) words += words.empty() ? details : "; " + details;
+    if (!words.empty()) return Trimmed(words);
+  }
+  std::string words = Trimmed(output.err);
+  const std::string out = Trimmed(output.out);
+  if (!out.empty()) words += words.empty() ? out : "; " + out;
+  if (!words.empty()) return words;
+  if (output.signal != 0) return fmt::format("it died of signal {}", output.signal);
+  return fmt::format("it said nothing (exit code {})", output.exit_code);
+}
+
+std::string FileState(const std::string& path) {
+  struct stat info = {};
+  if (::stat(path.c_str(), &info) != 0) return {};
+  return fmt::format("{} {} {} {}.{} {}.{}", info.st_dev, info.st_ino, info.st_size,
+                     info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec,
+                     info.st_ctim.tv_nsec);
+}
+
+}  // namespace
+
+PluginPrograms::PluginPrograms(std::vector<std::string> bin_dirs) : bin_dirs_(std::move(bin_dirs)) {
+  for (const std::string& dir : bin_dirs_) {
+    if (!cni_path_.empty()) cni_path_.push_back(':');
+    cni_path_ += dir;
+  }
+}
+
+Result<std::string> PluginPrograms::Find(const std::string& type) const {
+  for (const std::string& dir : bin_dirs_) {
+    std::string path = dir + "/" + type;
+    if (::access(path.c_str(), X_OK) == 0) return path;
+  }
+  return Unavailable("network plugin '{}' is not in {}", type, cni_path_);
+}
+
+Result<std::string> PluginPrograms::Run(const CallContext& cc, const std::string& type,
+                                        const PluginCall& call) const {
+  process::Command command;
+  command.program = CRISP_TRY(Find(type));
+  command.stdin_data = call.input;
+  command.env = {fmt::format("CNI_COMMAND={}", call.verb), "CNI_PATH=" + cni_path_,
+                 "GOMAXPROCS=1",  // a plugin is short: one thread costs it less CPU
+                 "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + cni_path_};
+  if (call.for_container) {
+    command.env.push_back("CNI_CONTAINERID=" + call.container_id);
+    command.env.push_back("CNI_NETNS=" + call.netns);
+    command.env.push_back("CNI_IFNAME=" + call.interface);
+    command.env.push_back("CNI_ARGS=" + call.cni_args);
+  }
+  const Result<process::Output> output = process::Run(cc, command);
+  if (!output.ok()) return output.status().While("plugin {}: {}", type, call.verb);
+  if (output->exit_code != 0) {
+    return Internal("plugin {}: {} failed: {}", type, call.verb, WordsOf(*output));
+  }
+  if (output->truncated) return Internal("plugin {}: {} printed too much", type, call.verb);
+  return output->out;
+}
+
+Result<std::vector<std::string>> PluginPrograms::Versions(const CallContext& cc,
+                                                          const std::string& type) const {
+  const std::string path = CRISP_TRY(Find(type));
+  const std::string state = FileState(path);
+  {
+    const std::scoped_lock lock(mutex_);
+    const auto known = versions_.find(path);
+    if (known != versions_.end() && known->second.state == state) return known->second.versions;
+  }
+  const PluginCall call = {
+      .verb = "VERSION", .input = R"({"cniVersion":"1.0.0"})", .for_container = false};
+  const Result<std::string> out = Run(cc, type, call);
+  CRISP_TRY(cc.Check().While("plugin {}: VERSION", type));
+  std::vector<std::string> versions;
+  Result<nlohmann::json> answer = out.ok() ? json::Parse(*out) : out.status();
+  if (answer.ok()) {
+    versions = json::OptStrings(*answer, "supportedVersions").value_or(versions);
+  } else {
+    log::Info("network plugin does not tell its versions",
+              {{"plugin", type}, {"error", answer.status()}});
+  }
+  const std::scoped_lock lock(mutex_);
+  versions_[path] = {state, versions};
+  return versions;
+}
+
+}  // namespace crisp::netd

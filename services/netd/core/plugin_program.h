@@ -1,0 +1,57 @@
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libs/base/call_context.h"
+#include "libs/base/result.h"
+
+namespace crisp::netd {
+
+/// One call of a plugin's program.
+struct PluginCall {
+  std::string_view verb;  // "ADD"
+  std::string container_id;
+  std::string netns;
+  std::string interface;
+  std::string cni_args;
+  std::string input;  // the plugin's stdin
+  /// GC, STATUS and VERSION are about no container.
+  bool for_container = true;
+};
+
+/// Finds the plugins' programs and runs them as the CNI protocol says: a clean environment, bounded
+/// output, the plugin and its children ended at the deadline. Any thread.
+class PluginPrograms {
+ public:
+  explicit PluginPrograms(std::vector<std::string> bin_dirs);
+
+  /// Looked for at each call (a microsecond or two, a call is milliseconds), so that what is
+  /// installed or taken away needs no notice. kUnavailable: it is in none of the directories.
+  Result<std::string> Find(const std::string& type) const;
+
+  /// The plugin's stdout. kInternal with its own words when it fails; kDeadlineExceeded and
+  /// kCancelled when it was ended; kUnavailable: see Find.
+  Result<std::string> Run(const CallContext& cc, const std::string& type,
+                          const PluginCall& call) const;
+
+  /// The CNI versions that the plugin says it speaks; asked once for each state of its program's
+  /// file. Empty: it does not say.
+  Result<std::vector<std::string>> Versions(const CallContext& cc, const std::string& type) const;
+
+ private:
+  const std::vector<std::string> bin_dirs_;
+  std::string cni_path_;
+  mutable std::mutex mutex_;
+  struct Known {
+    std::string state;  // of the file
+    std::vector<std::string> versions;
+  };
+  mutable std::map<std::string, Known> versions_;  // by path
+};
+
+}  // namespace crisp::netd

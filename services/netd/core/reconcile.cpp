@@ -1,0 +1,147 @@
+#include "services/netd/core/attach.h"
+
+#include <chrono>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "libs/base/try.h"
+#include "libs/log/log.h"
+#include "libs/os/files.h"
+#include "libs/os/namespaces.h"
+#include "services/netd/core/lock_wait.h"
+
+// What Networks does without being asked for one pod: reconcile, roll back, garbage.
+namespace crisp::netd {
+
+Result<std::vector<PodId>> Networks::Reconcile(const CallContext& cc, const std::set<PodId>& live) {
+  std::vector<PodId> freed;
+  const WallTime now = clock_.Wall();
+  for (const Attachment& seen : CRISP_TRY(store_.List())) {
+    const auto wants_undo = [this, &live, now](const Attachment& attachment) {
+      if (attachment.boot_id != boot_id_) return true;
+      if (attachment.phase == Phase::kDetaching && attachment.instance == config_.instance) {
+        return true;
+      }
+      return !live.contains(attachment.pod) && now - attachment.created >= config_.orphan_grace;
+    };
+    if (!wants_undo(seen)) continue;
+    CRISP_TRY(cc.Check());
+    const Result<work::LockTable::Held> held = locks_.TryLock(seen.pod.str());
+    if (!held.ok()) continue;  // somebody is at it
+    const std::optional<Attachment> attachment = CRISP_TRY(store_.Get(seen.pod));
+    if (!attachment || !wants_undo(*attachment)) continue;
+    const Status undone = Undo(cc.Detached(config_.detach_timeout), *attachment);
+    if (!undone.ok()) {
+      log::Warn("detaching failed, it will be tried again", {{"pod", seen.pod}, {"error", undone}});
+      continue;
+    }
+    if (!live.contains(seen.pod)) metrics_.OrphanFreed();
+    freed.push_back(seen.pod);
+  }
+  log::IfError("unpin namespaces without a record", UnpinStrays(live));
+  reconciled_ = true;
+  return freed;
+}
+
+Status Networks::UnpinStrays(const std::set<PodId>& live) {
+  for (const std::string& name : CRISP_TRY(os::ListDir(config_.layout.NetnsDir()))) {
+    const PodId pod(name);
+    if (!IsIdOrPrefix(name) || live.contains(pod)) continue;
+    const Result<work::LockTable::Held> held = locks_.TryLock(name);
+    if (!held.ok()) continue;
+    // The record comes before the pin, so that a pin without one is nobody's.
+    if (CRISP_TRY(store_.Get(pod))) continue;
+    CRISP_TRY(os::UnpinNamespace(config_.layout.NetnsPath(pod)));
+    log::Warn("network namespace without a record unpinned", {{"pod", pod}});
+  }
+  return Status::Ok();
+}
+
+bool Networks::NeedsRollBack(const Attachment& attachment) const {
+  if (attachment.boot_id != boot_id_) return true;
+  // Another instance may be in the middle of its own.
+  return attachment.phase != Phase::kAttached && attachment.instance == config_.instance;
+}
+
+Status Networks::SyncHostPorts(const CallContext& cc) {
+  for (const Attachment& attachment : CRISP_TRY(store_.List())) {
+    if (CRISP_TRY(PortElementsOf(attachment)).empty()) continue;
+    return ports_.Sync(cc);
+  }
+  return Status::Ok();
+}
+
+Result<std::vector<PodId>> Networks::Unfinished() {
+  std::vector<PodId> pods;
+  for (const Attachment& attachment : CRISP_TRY(store_.List())) {
+    if (NeedsRollBack(attachment)) pods.push_back(attachment.pod);
+  }
+  return pods;
+}
+
+Status Networks::Recover() {
+  const std::vector<PodId> pods = CRISP_TRY(Unfinished());
+  if (!pods.empty()) log::Info("attachments are to be undone", {{"count", pods.size()}});
+  for (const PodId& pod : pods) retries_.Add(pod);
+  return Status::Ok();
+}
+
+Status Networks::RollBack(const CallContext& cc, const PodId& pod) {
+  Result<work::LockTable::Held> held = locks_.Lock(cc, pod.str());
+  if (!held.ok()) {
+    retries_.Failed(pod);
+    return held.status();
+  }
+  const std::optional<Attachment> attachment = CRISP_TRY(store_.Get(pod));
+  // An Attach or Detach that came first has dealt with it.
+  if (!attachment || !NeedsRollBack(*attachment)) {
+    retries_.Done(pod);
+    return Status::Ok();
+  }
+  CRISP_TRY(Undo(cc, *attachment).While("roll back pod {}", pod.Short()));
+  metrics_.RolledBack();
+  return Status::Ok();
+}
+
+Status Networks::CollectGarbage(const CallContext& cc) {
+  // By name: the configuration in force is the one that counts, then that of the newest pod.
+  std::map<std::string, std::pair<ConfList, std::vector<std::string>>> networks;
+  const auto current = readiness_.Wait(cc, std::chrono::nanoseconds(0));
+  if (current.ok()) networks[(*current)->name].first = **current;
+  for (const Attachment& attachment : CRISP_TRY(store_.List())) {
+    auto& [list, pods] = networks[attachment.network];
+    if (!current.ok() || (*current)->name != attachment.network) {
+      list = CRISP_TRY(ParseConfList(attachment.conf, ""));
+    }
+  }
+  Status first;
+  for (auto& [name, network] : networks) {
+    auto& [list, pods] = network;
+    if (!PluginRunner::CanGc(list)) continue;
+    const auto try_alone = [this] { return os::FileLock::TryLock(config_.layout.GcLock()); };
+    const os::FileLock alone = CRISP_TRY(WaitForLock(cc, try_alone));
+    // Looked at again: with the lock nothing changes any more.
+    for (const Attachment& attachment : CRISP_TRY(store_.List())) {
+      const bool is_over = attachment.phase == Phase::kDetaching && !IsPinned(attachment.pod);
+      if (attachment.network == name && !is_over) pods.push_back(attachment.pod.str());
+    }
+    Status done = plugins_.Gc(cc, list, pods);
+    metrics_.GarbageCollected(done.code());
+    if (!done.ok() && first.ok()) first = std::move(done);
+  }
+  return first;
+}
+
+Result<std::optional<os::FileLock>> Networks::KeepGcAway(const CallContext& cc,
+                                                         const ConfList& list) const {
+  if (!PluginRunner::CanGc(list)) return std::optional<os::FileLock>();
+  const auto shared = [this] { return os::FileLock::TryLockShared(config_.layout.GcLock()); };
+  Result<os::FileLock> lock = WaitForLock(cc, shared);
+  if (lock.ok()) return std::optional(std::move(lock).value());
+  // Not kUnavailable, which is a missing program's.
+  CRISP_TRY(cc.Check().While("wait for the network's garbage collection"));
+  return lock.status();
+}
+
+}  // namespace crisp::netd

@@ -1,0 +1,39 @@
+#include "services/netd/core/retries.h"
+
+#include <algorithm>
+
+namespace crisp::netd {
+
+void Retries::Add(const PodId& pod) {
+  entries_.lock()->try_emplace(pod, Entry{.due = clock_.Now()});
+}
+
+void Retries::Failed(const PodId& pod) {
+  constexpr std::chrono::seconds kFirst(1);
+  constexpr std::chrono::minutes kLongest(5);
+  constexpr unsigned kMaxShift = 16;
+  auto entries = entries_.lock();
+  Entry& entry = (*entries)[pod];
+  const auto pause = kFirst * (1 << std::min(entry.failures, kMaxShift));
+  entry.due = clock_.Now() + std::min<std::chrono::nanoseconds>(pause, kLongest);
+  entry.taken = false;
+  ++entry.failures;
+}
+
+void Retries::Done(const PodId& pod) { entries_.lock()->erase(pod); }
+
+std::vector<PodId> Retries::TakeDue() {
+  std::vector<PodId> due;
+  const SteadyTime now = clock_.Now();
+  auto entries = entries_.lock();
+  for (auto& [pod, entry] : *entries) {
+    if (entry.taken || entry.due > now) continue;
+    entry.taken = true;
+    due.push_back(pod);
+  }
+  return due;
+}
+
+std::size_t Retries::size() const { return entries_.lock()->size(); }
+
+}  // namespace crisp::netd

@@ -1,0 +1,124 @@
+#pragma once
+
+#include <signal.h>
+
+#include <catch2/catch.hpp>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "crisp/netd/v1/netd.grpc.pb.h"
+#include "libs/os/files.h"
+#include "libs/process/command.h"
+#include "libs/rpc/peer.h"
+#include "libs/testing/test_root.h"
+
+namespace crisp::netd {
+
+using namespace std::chrono_literals;
+
+inline const std::string kPod(64, 'a');
+
+inline CallContext Call() { return CallContext::Background(20s, "test"); }
+
+/// crisp-netd with a directory of its own, started and killed at will.
+class Node {
+ public:
+  /// `more`: lines of the settings below netd; `bin_dirs`: after the node's own.
+  explicit Node(const std::string& more = {}, const std::vector<std::string>& bin_dirs = {}) {
+    std::string bins = root_ / "bin";
+    for (const std::string& dir : bin_dirs) bins += ", " + dir;
+    root_.Write("crisp.yaml", fmt::format("state_root: {0}/s\nrun_root: {0}/r\nnetd:\n"
+                                          "  conf_dirs: [{0}/conf]\n  bin_dirs: [{2}]\n"
+                                          "  cache_dir: {0}/cache\n"
+                                          "  orphan_grace_seconds: 1\n{1}",
+                                          root_.path(), more, bins));
+    Plugin("");
+    Start();
+  }
+  ~Node() {
+    if (child_) Kill(SIGKILL);  // a case that is about SIGTERM sends it itself
+  }
+
+  void Start() {
+    auto child = process::Spawn({.program = CRISP_NETD_PROGRAM,
+                                 .args = {"--config", root_ / "crisp.yaml", "--log-level", "warn"},
+                                 .env = process::PlainEnvironment()});
+    REQUIRE(child.ok());
+    child_ = std::move(child).value();
+    // Once: calls that are under way at a restart go on with them.
+    if (stub_ != nullptr) return;
+    peer_ = rpc::Peer("netd/1", root_ / "r/netd/1.sock", 10s);
+    stub_ = v1::Network::NewStub(peer_.channel());
+  }
+  /// The exit code.
+  int Kill(int signal) {
+    REQUIRE(child_->pidfd().Signal(signal).ok());
+    const auto code = child_->Wait(Call());
+    child_.reset();
+    REQUIRE(code.ok());
+    return *code;
+  }
+
+  /// `on_add` is shell that runs before the address is printed.
+  void Plugin(const std::string& on_add) const {
+    root_.Script("bin/fake", fmt::format(R"(test $CNI_COMMAND != VERSION || exit 0
+echo $CNI_COMMAND >> {0}/calls
+test $CNI_COMMAND = ADD || exit 0
+{1}
+echo '{{"cniVersion": "1.0.0", "ips": [{{"address": "10.9.8.7/24"}}]}}'
+)",
+                                         root_.path(), on_add));
+  }
+  void Conf() const {
+    root_.Write("conf/10-t.conf", R"({"cniVersion": "1.0.0", "name": "t", "type": "fake"})");
+  }
+  std::string Calls() const { return root_.Read("calls"); }
+  /// Polls until the file has the text; for what another process does in its own time.
+  bool WaitFor(const std::string& file, const std::string& text) const {
+    const auto end = std::chrono::steady_clock::now() + 10s;
+    while (std::chrono::steady_clock::now() < end) {
+      if (root_.Read(file) == text) return true;
+      std::this_thread::yield();
+    }
+    return false;
+  }
+
+  Result<v1::AttachResponse> Attach(const CallContext& cc = Call()) const {
+    v1::AttachRequest request;
+    request.set_pod_id(kPod);
+    return Attach(cc, std::move(request));
+  }
+  Result<v1::AttachResponse> Attach(const CallContext& cc, v1::AttachRequest request) const {
+    request.mutable_config()->mutable_metadata()->set_name("web");
+    return rpc::Call(cc, peer_, *stub_, &v1::Network::Stub::Attach, request);
+  }
+  Status Detach(const CallContext& cc = Call(), const std::string& pod = kPod) const {
+    v1::DetachRequest request;
+    request.set_pod_id(pod);
+    return rpc::Call(cc, peer_, *stub_, &v1::Network::Stub::Detach, request).status();
+  }
+  v1::StatusResponse Ready() const {
+    auto response = rpc::Call(Call(), peer_, *stub_, &v1::Network::Stub::Status, {});
+    REQUIRE(response.ok());
+    return std::move(response).value();
+  }
+  std::vector<std::string> Reconcile(const std::vector<std::string>& live) const {
+    v1::ReconcileRequest request;
+    for (const std::string& id : live) request.add_live_pod_ids(id);
+    const auto response = rpc::Call(Call(), peer_, *stub_, &v1::Network::Stub::Reconcile, request);
+    REQUIRE(response.ok());
+    return {response->freed_pod_ids().begin(), response->freed_pod_ids().end()};
+  }
+  const testing::TestRoot& root() const { return root_; }
+
+ private:
+  testing::TestRoot root_;
+  std::optional<process::Child> child_;
+  rpc::Peer peer_;
+  std::unique_ptr<v1::Network::Stub> stub_;
+};
+
+}  // namespace crisp::netd

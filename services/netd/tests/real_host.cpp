@@ -1,0 +1,217 @@
+#include "services/netd/tests/real_host.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <catch2/catch.hpp>
+#include <exception>
+#include <utility>
+
+#include "libs/base/try.h"
+#include "libs/os/namespaces.h"
+#include "libs/os/netlink.h"
+#include "libs/process/command.h"
+
+namespace crisp::netd {
+namespace {
+
+struct Address {
+  sockaddr_storage storage = {};
+  socklen_t size = 0;
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+Address AddressOf(const std::string& text, int port) {
+  Address address;
+  auto* four = reinterpret_cast<sockaddr_in*>(&address.storage);
+  auto* six = reinterpret_cast<sockaddr_in6*>(&address.storage);
+  if (::inet_pton(AF_INET, text.c_str(), &four->sin_addr) == 1) {
+    four->sin_family = AF_INET;
+    four->sin_port = htons(static_cast<std::uint16_t>(port));
+    address.size = sizeof(*four);
+  } else if (::inet_pton(AF_INET6, text.c_str(), &six->sin6_addr) == 1) {
+    six->sin6_family = AF_INET6;
+    six->sin6_port = htons(static_cast<std::uint16_t>(port));
+    address.size = sizeof(*six);
+  }
+  return address;
+}
+
+bool WaitFor(int fd, short events, int milliseconds) {
+  pollfd poll = {fd, events, 0};
+  return ::poll(&poll, 1, milliseconds) == 1;
+}
+
+constexpr int kPatience = 2000;  // ms
+constexpr int kRetry = 300;      // ms; the first packets wait for neighbours
+
+bool ExchangeTcp(const Address& address, int listener) {
+  const os::UniqueFd client(
+      ::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  static_cast<void>(::connect(client.get(), address.get(), address.size) == 0);
+  if (!WaitFor(listener, POLLIN, kPatience)) return false;
+  const os::UniqueFd server(::accept(listener, nullptr, nullptr));
+  char byte = 'x';
+  return WaitFor(client.get(), POLLOUT, kPatience) && ::write(client.get(), &byte, 1) == 1 &&
+         WaitFor(server.get(), POLLIN, kPatience) && ::read(server.get(), &byte, 1) == 1 &&
+         ::write(server.get(), &byte, 1) == 1 && WaitFor(client.get(), POLLIN, kPatience) &&
+         ::read(client.get(), &byte, 1) == 1;
+}
+
+bool ExchangeUdp(const Address& address, int listener) {
+  const os::UniqueFd client(::socket(address.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (::connect(client.get(), address.get(), address.size) != 0) return false;
+  char byte = 'x';
+  for (int waited = 0; waited < kPatience; waited += kRetry) {
+    if (::send(client.get(), &byte, 1, 0) != 1) continue;
+    if (!WaitFor(listener, POLLIN, kRetry)) continue;
+    Address from;
+    from.size = sizeof(from.storage);
+    auto* peer = reinterpret_cast<sockaddr*>(&from.storage);
+    if (::recvfrom(listener, &byte, 1, 0, peer, &from.size) != 1) return false;
+    if (::sendto(listener, &byte, 1, 0, peer, from.size) != 1) return false;
+    return WaitFor(client.get(), POLLIN, kPatience) && ::recv(client.get(), &byte, 1, 0) == 1;
+  }
+  return false;
+}
+
+}  // namespace
+
+RealHost::RealHost(std::string plugins, const std::string& version)
+    : path_(net.root / "host"), plugins_(std::move(plugins)) {
+  const std::string dir = net.root / "ipam";
+  for (std::size_t at = plugins_.find("$DIR"); at != std::string::npos;
+       at = plugins_.find("$DIR")) {
+    plugins_.replace(at, 4, dir);
+  }
+  net.root.Write(
+      "conf/10-real.conflist",
+      fmt::format(R"({{"cniVersion": "{}", "name": "real", "plugins": {}}})", version, plugins_));
+  net.config.bin_dirs = {"/opt/cni/bin", "/usr/lib/cni"};
+  net.Restart();
+  const auto setup = []() -> Status {
+    // What a node has, and addresses that are usable at once.
+    for (const char* name : {"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"}) {
+      CRISP_TRY(os::WriteSysctl(name, "1"));
+    }
+    CRISP_TRY(os::WriteSysctl("net.ipv6.conf.default.accept_dad", "0"));
+    return os::SetLoopbackUp();
+  };
+  auto pins = os::NamespacePin::Create({{os::NamespaceKind::kNet, path_}}, setup);
+  INFO(pins.status().ToString());
+  REQUIRE(pins.ok());
+  pins->front().Commit();
+}
+
+RealHost::~RealHost() {
+  const auto free = [this] { return net.networks->Reconcile(net.Call(), {}).status(); };
+  CHECK(os::RunInNamespace(path_, free).ok());
+  CHECK(net.store->List().value().empty());
+  CHECK(os::UnpinNamespace(path_).ok());
+}
+
+void RealHost::Inside(const std::function<void()>& fn) const {
+  std::exception_ptr thrown;
+  const auto guarded = [&fn, &thrown] {
+    try {
+      fn();
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+    return Status::Ok();
+  };
+  const Status ran = os::RunInNamespace(path_, guarded);
+  if (thrown) std::rethrow_exception(thrown);
+  REQUIRE(ran.ok());
+}
+
+PodNetwork RealHost::Attach(const PodId& pod, const runtime::v1::PodSandboxConfig& config) {
+  auto quick = config;
+  (*quick.mutable_linux()->mutable_sysctls())["net.ipv6.conf.default.accept_dad"] = "0";
+  auto network = net.networks->Attach(net.Call(), pod, quick);
+  INFO(network.status().ToString());
+  REQUIRE(network.ok());
+  return *std::move(network);
+}
+
+void RealHost::Detach(const PodId& pod) {
+  const Status detached = net.networks->Detach(net.Call(), pod);
+  INFO(detached.ToString());
+  CHECK(detached.ok());
+}
+
+std::string RealHost::Run(std::vector<std::string> argv, const std::string& netns) {
+  if (!netns.empty()) {
+    argv.insert(argv.begin(), {"/usr/bin/nsenter", "--net=" + netns});
+  }
+  const std::string program = argv.front();
+  argv.erase(argv.begin());
+  const auto out = process::Run(
+      CallContext::Background(std::chrono::seconds(20)),
+      {.program = program, .args = std::move(argv), .env = process::PlainEnvironment()});
+  return out.ok() ? out->out : out.status().ToString();
+}
+
+std::size_t RealHost::Leases() const {
+  std::size_t count = 0;
+  for (const std::string& name : os::ListDir(net.root / "ipam/real").value_or({})) {
+    if (name.find_first_of(".:") != std::string::npos && !name.starts_with("last_reserved")) {
+      ++count;
+    }
+  }
+  return count;
+}
+
+std::string RealHost::Leftovers() const {
+  std::string left;
+  const std::string links = Run({"/sbin/ip", "-o", "link"});
+  for (const char* kind : {"veth", "ifb", "bwp", "macvlan"}) {
+    if (links.find(kind) != std::string::npos) left += links;
+  }
+  // A rule or chain of one pod names its id, its address or a hash of both; what stays has none.
+  const std::string rules = Run({"/usr/sbin/nft", "list", "ruleset"});
+  for (const char* mark : {"10.231.", "fd00:231:", "aaaaaaaaaaaa", "bbbbbbbbbbbb", "CNI-DN-"}) {
+    if (rules.find(mark) != std::string::npos) left += rules;
+  }
+  if (Leases() != 0) left += fmt::format("{} addresses\n", Leases());
+  for (const std::string& name : net.Cached()) left += name + "\n";
+  for (const std::string& name : os::ListDir(net.config.layout.NetnsDir()).value_or({})) {
+    left += name + "\n";
+  }
+  return left;
+}
+
+os::UniqueFd Listen(const std::string& netns, int family, int type, int port) {
+  os::UniqueFd socket;
+  const auto listen = [&socket, family, type, port] {
+    socket = os::UniqueFd(::socket(family, type | SOCK_CLOEXEC, 0));
+    const Address any = AddressOf(family == AF_INET ? "0.0.0.0" : "::", port);
+    const bool bound = ::bind(socket.get(), any.get(), any.size) == 0;
+    if (!bound || (type == SOCK_STREAM && ::listen(socket.get(), 8) != 0)) {
+      return Status::Errno(errno, "listen");
+    }
+    return Status::Ok();
+  };
+  const Status done = netns.empty() ? listen() : os::RunInNamespace(netns, listen);
+  INFO(done.ToString());
+  CHECK(done.ok());
+  return socket;
+}
+
+bool Reaches(const std::string& netns, const std::string& address, int type, int port,
+             const os::UniqueFd& listener) {
+  bool reached = false;
+  const auto exchange = [&] {
+    const Address to = AddressOf(address, port);
+    reached =
+        type == SOCK_STREAM ? ExchangeTcp(to, listener.get()) : ExchangeUdp(to, listener.get());
+    return Status::Ok();
+  };
+  const Status done = netns.empty() ? exchange() : os::RunInNamespace(netns, exchange);
+  return done.ok() && reached;
+}
+
+}  // namespace crisp::netd
