@@ -81,7 +81,7 @@ class Networks {
   /// gone.
   bool Reconciled() const { return reconciled_; }
 
-  /// After a start: all of Unfinished is owed.
+  /// After a start: all of Unfinished is owed; a network that pods are on was ready.
   Status Recover();
   /// Pods whose attachment must be undone (half done by this instance, or of an
   /// earlier boot), oldest first. Pass each to RollBack.

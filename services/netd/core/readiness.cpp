@@ -8,6 +8,12 @@
 
 namespace crisp::netd {
 
+void Readiness::Assume(const std::string& network) {
+  const std::scoped_lock lock(mutex_);
+  last_network_ = network;
+  failing_since_ = clock_.Now();
+}
+
 Readiness::Seen Readiness::LookNow(const CallContext& cc) const {
   Seen seen;
   Result<std::shared_ptr<const ConfList>> source = conf_.Current();

@@ -37,6 +37,9 @@ class Readiness {
   Readiness(ConfSource& conf, const PluginRunner& plugins, Clock& clock, Options options)
       : conf_(conf), plugins_(plugins), clock_(clock), options_(options) {}
 
+  /// Before the first look: pods are on `network`, so it was ready before we started, and its grace
+  /// begins now.
+  void Assume(const std::string& network);
   /// Looks now, bounded by look_timeout. Calls at the same time share one look.
   Status Look(const CallContext& cc);
   /// From memory, except for the very first time.

@@ -84,6 +84,10 @@ Status Networks::Recover() {
   const std::vector<PodId> pods = CRISP_TRY(Unfinished());
   if (!pods.empty()) log::Info("attachments are to be undone", {{"count", pods.size()}});
   for (const PodId& pod : pods) retries_.Add(pod);
+  for (const Attachment& attachment : CRISP_TRY(store_.List())) {
+    const bool lives = attachment.phase == Phase::kAttached && !IsStale(attachment);
+    if (lives) readiness_.Assume(attachment.network);
+  }
   return Status::Ok();
 }
 

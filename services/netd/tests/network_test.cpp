@@ -128,6 +128,22 @@ TEST_CASE("There is no grace for what was never ready") {
   CHECK_FALSE(readiness.State(net.Call()).ready);
 }
 
+TEST_CASE("After a restart of netd alone a network with pods on it has its grace") {
+  TestNet net;
+  net.config.status_grace = 600s;
+  Healthy(net);
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  CHECK(os::Rename(net.root / "conf", net.root / "aside").ok());
+  net.Restart();
+  REQUIRE(net.networks->Recover().ok());
+  CHECK_FALSE(net.readiness->Look(net.Call()).ok());
+  CHECK(net.readiness->State(net.Call()).in_grace);
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
+  net.Restart();
+  REQUIRE(net.networks->Recover().ok());
+  CHECK_FALSE(net.readiness->State(net.Call()).ready);
+}
+
 TEST_CASE("Who waits for a network gets it when it comes, or the reason in time") {
   TestNet net;
   CHECK(net.readiness->Wait(net.Call(), 1ms).code() == Code::kUnavailable);
