@@ -67,10 +67,6 @@ TEST_CASE("What is not there yet says so in a sentence") {
   CheckUnimplemented(on.cri, &Runtime::Exec, cri::ExecRequest());
   CheckUnimplemented(on.cri, &Runtime::Attach, cri::AttachRequest());
   CheckUnimplemented(on.cri, &Runtime::PortForward, cri::PortForwardRequest());
-  CheckUnimplemented(on.cri, &Runtime::ContainerStats, cri::ContainerStatsRequest());
-  CheckUnimplemented(on.cri, &Runtime::ListContainerStats, cri::ListContainerStatsRequest());
-  CheckUnimplemented(on.cri, &Runtime::PodSandboxStats, cri::PodSandboxStatsRequest());
-  CheckUnimplemented(on.cri, &Runtime::ListPodSandboxStats, cri::ListPodSandboxStatsRequest());
   CheckUnimplemented(on.cri, &Runtime::UpdateContainerResources,
                      cri::UpdateContainerResourcesRequest());
   CheckUnimplemented(on.cri, &Runtime::UpdatePodSandboxResources,
@@ -78,14 +74,6 @@ TEST_CASE("What is not there yet says so in a sentence") {
   CheckUnimplemented(on.cri, &Runtime::CheckpointContainer, cri::CheckpointContainerRequest());
   CheckUnimplemented(on.cri, &Runtime::CheckpointPod, cri::CheckpointPodRequest());
   CheckUnimplemented(on.cri, &Runtime::RestorePod, cri::RestorePodRequest());
-  CheckUnimplemented(on.cri, &Runtime::ListMetricDescriptors, cri::ListMetricDescriptorsRequest());
-  CheckUnimplemented(on.cri, &Runtime::ListPodSandboxMetrics, cri::ListPodSandboxMetricsRequest());
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
-  const auto events = on.cri.runtime().GetContainerEvents(&context, cri::GetEventsRequest());
-  cri::ContainerEventResponse event;
-  CHECK_FALSE(events->Read(&event));
-  CHECK(events->Finish().error_code() == grpc::StatusCode::UNIMPLEMENTED);
 }
 
 TEST_CASE("Verbose status gives JSON under the keys that tools read") {

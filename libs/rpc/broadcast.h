@@ -29,9 +29,9 @@ class Broadcast {
   Broadcast& operator=(const Broadcast&) = delete;
   ~Broadcast() { Close(Unavailable("the server stops")); }
 
-  /// The reactor of a new reader, to be returned by the method; `first` (if any) is what it gets
-  /// before any later Publish. Whoever wants no gap between a snapshot and what follows calls Open
-  /// and Publish under the same lock (both only queue).
+  /// The reactor of a new reader, to be returned by the method; its headers go out at once. `first`
+  /// (if any) is what it gets before any later Publish. Whoever wants no gap between a snapshot and
+  /// what follows calls Open and Publish under the same lock (both only queue).
   grpc::ServerWriteReactor<Event>* Open(grpc::CallbackServerContext* context,
                                         EventPtr first = nullptr) {
     auto* stream = new Stream(state_, context);  // deletes itself in OnDone
@@ -42,6 +42,8 @@ class Broadcast {
       stream->Finish(ToGrpc(why));
       return stream;
     }
+    // At once, so that a reader can know that it is heard from now on.
+    stream->StartSendInitialMetadata();
     state_->streams.insert(stream);
     if (first != nullptr) stream->Push(std::move(first));
     return stream;

@@ -42,7 +42,7 @@ class CridApp final : public daemon::App {
         containers_(*view_, peers_, daemon.pool(), ids_, metrics_, FlowsOf(daemon.settings())),
         runtime_(view_, peers_, pods_, containers_, daemon.pool(), daemon.settings(),
                  std::string(daemon::Version())),
-        images_(peers_) {}
+        images_(peers_, daemon.pool()) {}
 
   Status Start() {
     CRISP_TRY(peers_.Start());
@@ -50,6 +50,7 @@ class CridApp final : public daemon::App {
     daemon_.AddService(&images_);
     daemon_.AddSocket(daemon_.settings().crid.socket);
     daemon_.SetProblems([this] { return Problems(); });
+    daemon_.OnDrain([this] { runtime_.observer().Close(); });
     AddViewMetrics();
     reconcile_timer_ =
         daemon_.loop().Every(daemon_.settings().crid.reconcile, [this] { ReconcileSoon(); });
@@ -108,6 +109,8 @@ class CridApp final : public daemon::App {
                       [sum] { return sum(&View::InstanceInfo::pods); });
     registry.AddGauge("crisp_crid_containers", "Containers that rund tells of, half-made ones too.",
                       {}, [sum] { return sum(&View::InstanceInfo::containers); });
+    registry.AddGauge("crisp_crid_event_readers", "Clients that follow GetContainerEvents.", {},
+                      [this] { return static_cast<double>(runtime_.observer().event_readers()); });
     registry.AddGauge("crisp_crid_peer_up", "1 when a daemon of the service answers.",
                       {{"service", "rund"}}, [view = view_] { return view->Fresh() ? 1.0 : 0.0; });
     registry.AddGauge("crisp_crid_peer_up", "1 when a daemon of the service answers.",

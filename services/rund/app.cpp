@@ -1,5 +1,7 @@
 #include "services/rund/app.h"
 
+#include <sys/resource.h>
+
 #include <utility>
 
 #include "libs/base/try.h"
@@ -11,11 +13,30 @@
 #include "services/rund/rpc/node_service.h"
 #include "services/rund/rpc/pods_service.h"
 #include "services/rund/rpc/records_service.h"
+#include "services/rund/rpc/stats_service.h"
+#include "services/rund/stats/collector.h"
+#include "services/rund/stats/stats.h"
 
 namespace crisp::rund {
 namespace {
 
 constexpr std::chrono::seconds kSweepPeriod{30};
+constexpr std::chrono::seconds kStatsPeriod{10};
+
+// A pool apart: nothing that waits for a container, a runtime or a file system holds its threads.
+work::PoolOptions StatsThreads() {
+  work::PoolOptions options;
+  options.bulk = {.cap = 4, .queue = 1024};
+  return options;
+}
+
+CollectorOptions CollectorOf(const settings::Settings& settings) {
+  CollectorOptions options;
+  options.storage_root = settings.state_root + "/imaged";  // where imaged has its snapshots
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) options.max_descriptors = limit.rlim_cur / 2;
+  return options;
+}
 
 class App final : public daemon::App {
  public:
@@ -25,11 +46,17 @@ class App final : public daemon::App {
         containers_(daemon.pool(), engine_->containers()),
         records_(engine_->state()),
         node_(daemon.pool(), engine_->parts()),
+        collector_(engine_->state(), engine_->parts().cgroups, engine_->parts().clock,
+                   CollectorOf(daemon.settings())),
+        stats_(engine_->state(), collector_),
+        stats_pool_(StatsThreads()),
+        stats_service_(stats_pool_, stats_),
         pool_(daemon.pool()) {
     daemon.AddService(&pods_);
     daemon.AddService(&containers_);
     daemon.AddService(&records_);
     daemon.AddService(&node_);
+    daemon.AddService(&stats_service_);
     daemon.SetProblems([this] {
       std::vector<daemon::Problem> problems;
       for (NodeProblem& problem : NodeProblems(engine_->parts())) {
@@ -41,6 +68,7 @@ class App final : public daemon::App {
     AddGauges(daemon.metrics());
     engine_->Continue();
     sweep_ = daemon.loop().Every(kSweepPeriod, [this] { Sweep(); });
+    stats_tick_ = daemon.loop().Every(kStatsPeriod, [this] { StatsTick(); });
   }
 
  private:
@@ -58,13 +86,24 @@ class App final : public daemon::App {
                                        [this, cc] { engine_->pods().RemoveAbandoned(cc); }));
   }
 
+  void StatsTick() {
+    const CallContext cc = CallContext::Background(kStatsPeriod, "stats");
+    log::IfError("read statistics",
+                 stats_pool_.Submit(work::Lane::kBulk, cc, [this, cc] { collector_.Tick(cc); }));
+  }
+
   std::unique_ptr<Engine> engine_;
   PodsService pods_;
   ContainersService containers_;
   RecordsService records_;
   NodeService node_;
+  Collector collector_;
+  Stats stats_;
+  work::Pool stats_pool_;
+  StatsService stats_service_;
   work::Pool& pool_;
   loop::Timer sweep_;
+  loop::Timer stats_tick_;
 };
 
 }  // namespace

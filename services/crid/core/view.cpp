@@ -7,6 +7,8 @@
 
 #include "libs/base/ids.h"
 #include "libs/base/try.h"
+#include "services/crid/core/event_fanout.h"
+#include "services/crid/core/framing.h"
 
 namespace crisp::crid {
 namespace {
@@ -16,18 +18,10 @@ using rund::v1::PodEntry;
 
 std::string_view Noun(Kind kind) { return kind == Kind::kPod ? "pod" : "container"; }
 
-// Field 1 of both list answers, length-delimited; see the protobuf encoding.
+/// An element of both list answers.
 std::string Framed(const std::string& item) {
   std::string out;
-  out.reserve(item.size() + 6);
-  out.push_back('\x0a');
-  std::size_t left = item.size();
-  while (left >= 0x80U) {
-    out.push_back(static_cast<char>((left & 0x7fU) | 0x80U));
-    left >>= 7U;
-  }
-  out.push_back(static_cast<char>(left));
-  out.append(item);
+  AppendField(1, item, out);
   return out;
 }
 
@@ -51,6 +45,7 @@ RecordPtr PodRecord(const std::string& instance, const PodEntry& entry) {
   record->phase = entry.phase();
   record->host_network = entry.host_network();
   record->name = entry.metadata().name();
+  record->status = entry.status();
   TakeListItem<runtime::v1::PodSandbox>(entry.list_item(), *record);
   return record;
 }
@@ -64,6 +59,7 @@ RecordPtr ContainerRecord(const std::string& instance, const ContainerEntry& ent
   record->key = ContainerKey(entry.pod_id(), entry.metadata());
   record->phase = entry.phase();
   record->name = entry.metadata().name();
+  record->status = entry.status();
   TakeListItem<runtime::v1::Container>(entry.list_item(), *record);
   return record;
 }
@@ -110,16 +106,77 @@ void View::Put(RecordPtr record) {
   slot = std::move(record);
 }
 
-void View::Erase(Kind kind, const std::string& id, const std::string& instance) {
+RecordPtr View::FindLocked(Kind kind, const std::string& id) const {
+  const auto found = table(kind).find(id);
+  return found == table(kind).end() ? nullptr : found->second;
+}
+
+RecordPtr View::Erase(Kind kind, const std::string& id, const std::string& instance) {
   auto found = table(kind).find(id);
-  if (found == table(kind).end() || found->second->instance != instance) return;
+  if (found == table(kind).end() || found->second->instance != instance) return nullptr;
   auto& keys = kind == Kind::kPod ? pod_keys_ : container_keys_;
   if (auto key = keys.find(found->second->key); key != keys.end() && key->second == id) {
     keys.erase(key);
   }
   Instance& owner = instances_[instance];
   --(kind == Kind::kPod ? owner.pods : owner.containers);
+  RecordPtr gone = std::move(found->second);
   table(kind).erase(found);
+  return gone;
+}
+
+void View::SetEvents(EventFanout* events) {
+  std::lock_guard lock(mutex_);
+  events_ = events;
+}
+
+/// `newcomers`: whether what was not known before has come into being just now.
+void View::TellLocked(const Before& before, bool newcomers) const {
+  std::vector<Step> steps;
+  std::map<std::string, RecordPtr> gone_pods;
+  for (const auto& [key, was] : before) {
+    if (was == nullptr && !newcomers) continue;
+    const RecordPtr is = FindLocked(key.first, key.second);
+    if (is == nullptr && key.first == Kind::kPod) gone_pods[key.second] = was;
+    for (Step& step : StepsOf(was, is)) steps.push_back(std::move(step));
+  }
+  SortSteps(steps);
+  for (const Step& step : steps) {
+    const bool is_pod = step.record->kind == Kind::kPod;
+    const std::string& pod_id = is_pod ? step.record->id : step.record->pod_id;
+    RecordPtr pod = is_pod ? step.record : FindLocked(Kind::kPod, pod_id);
+    if (pod == nullptr) pod = gone_pods[pod_id];
+    if (pod == nullptr) continue;
+    std::vector<RecordPtr> containers;
+    for (const auto& [id, container] : containers_) {
+      if (container->pod_id == pod_id && container->listed) containers.push_back(container);
+    }
+    events_->Tell(step, *pod, containers);
+  }
+}
+
+View::Before View::ChangeLocked(const std::string& instance, const rund::v1::WatchEvent& event,
+                                std::vector<RecordPtr> records) {
+  Before before;
+  const auto erase = [&](Kind kind, const std::string& id) {
+    if (RecordPtr gone = Erase(kind, id, instance)) before[{kind, id}] = std::move(gone);
+  };
+  if (event.snapshot()) {
+    for (Kind kind : {Kind::kPod, Kind::kContainer}) {
+      std::vector<std::string> gone;
+      for (const auto& [id, record] : table(kind)) {
+        if (record->instance == instance) gone.push_back(id);
+      }
+      for (const std::string& id : gone) erase(kind, id);
+    }
+  }
+  for (RecordPtr& record : records) {
+    before.try_emplace({record->kind, record->id}, FindLocked(record->kind, record->id));
+    Put(std::move(record));
+  }
+  for (const std::string& id : event.removed_pod_ids()) erase(Kind::kPod, id);
+  for (const std::string& id : event.removed_container_ids()) erase(Kind::kContainer, id);
+  return before;
 }
 
 void View::Apply(const std::string& instance, const rund::v1::WatchEvent& event) {
@@ -133,15 +190,9 @@ void View::Apply(const std::string& instance, const rund::v1::WatchEvent& event)
   std::vector<std::function<void()>> reached;
   {
     std::lock_guard lock(mutex_);
+    const Before before = ChangeLocked(instance, event, std::move(records));
     Instance& owner = instances_[instance];
     if (event.snapshot()) {
-      for (Kind kind : {Kind::kPod, Kind::kContainer}) {
-        std::vector<std::string> gone;
-        for (const auto& [id, record] : table(kind)) {
-          if (record->instance == instance) gone.push_back(id);
-        }
-        for (const std::string& id : gone) Erase(kind, id, instance);
-      }
       owner.fresh = true;
       owner.seq = 0;
       all_pods_ = nullptr;
@@ -149,12 +200,10 @@ void View::Apply(const std::string& instance, const rund::v1::WatchEvent& event)
     }
     if (event.pods_size() + event.removed_pod_ids_size() > 0) all_pods_ = nullptr;
     if (event.containers_size() + event.removed_container_ids_size() > 0) all_containers_ = nullptr;
-    for (RecordPtr& record : records) Put(std::move(record));
-    for (const std::string& id : event.removed_pod_ids()) Erase(Kind::kPod, id, instance);
-    for (const std::string& id : event.removed_container_ids()) {
-      Erase(Kind::kContainer, id, instance);
-    }
     owner.seq = std::max(owner.seq, event.seq());
+    // What an instance has when we meet it first may be old: it is no news.
+    const bool newcomers = std::exchange(owner.seen, true);
+    if (events_ != nullptr && events_->wanted()) TellLocked(before, newcomers);
     reached = TakeReachedLocked();
   }
   changed_.notify_all();

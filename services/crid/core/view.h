@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cri/v1/api.pb.h"
@@ -19,6 +20,8 @@
 #include "libs/base/status.h"
 
 namespace crisp::crid {
+
+class EventFanout;
 
 enum class Kind { kPod, kContainer };
 
@@ -35,8 +38,9 @@ struct Record {
   bool listed = false;        // half-made objects are invisible
   int state = 0;              // PodSandboxState or ContainerState
   std::map<std::string, std::string> labels;
-  std::string name;  // the metadata's
-  std::string item;  // one element of the list answer: tag, length, message
+  std::string name;    // the metadata's
+  std::string item;    // one element of the list answer: tag, length, message
+  std::string status;  // PodSandboxStatus or ContainerStatus, serialised
 };
 using RecordPtr = std::shared_ptr<const Record>;
 
@@ -60,6 +64,10 @@ class View {
   /// Its socket is gone: forgotten if it has nothing, else it stays (stale: its containers run).
   /// True when forgotten.
   bool Forget(const std::string& instance);
+
+  /// Gets every step that a change makes, under the view's lock; null = nobody. It must outlive the
+  /// view, or be taken away first.
+  void SetEvents(EventFanout* events);
 
   // Freshness.
   bool Fresh() const;
@@ -100,6 +108,7 @@ class View {
  private:
   struct Instance {
     bool fresh = false;
+    bool seen = false;  // has told all it has at least once
     std::uint64_t seq = 0;
     std::size_t pods = 0;
     std::size_t containers = 0;
@@ -114,7 +123,15 @@ class View {
   const Table& table(Kind kind) const { return kind == Kind::kPod ? pods_ : containers_; }
   Table& table(Kind kind) { return kind == Kind::kPod ? pods_ : containers_; }
   void Put(RecordPtr record);
-  void Erase(Kind kind, const std::string& id, const std::string& instance);
+  /// What it was, when it is gone now.
+  RecordPtr Erase(Kind kind, const std::string& id, const std::string& instance);
+  RecordPtr FindLocked(Kind kind, const std::string& id) const;
+  /// Objects by kind and id; null for those that are not known.
+  using Before = std::map<std::pair<Kind, std::string>, RecordPtr>;
+  /// What there was of the objects that the change is about.
+  Before ChangeLocked(const std::string& instance, const rund::v1::WatchEvent& event,
+                      std::vector<RecordPtr> records);
+  void TellLocked(const Before& before, bool newcomers) const;
   bool FreshLocked() const;
   std::string AwayLocked() const;
   bool ReachedLocked(const std::string& instance, std::uint64_t seq) const;
@@ -133,6 +150,7 @@ class View {
   std::map<std::string, std::string> container_keys_;  // key → id
   mutable std::shared_ptr<const std::string> all_pods_;
   mutable std::shared_ptr<const std::string> all_containers_;
+  EventFanout* events_ = nullptr;
   std::vector<Waiter> waiters_;
 };
 

@@ -3,22 +3,24 @@
 #include <string>
 
 #include "cri/v1/api.grpc.pb.h"
+#include "libs/work/pool.h"
+#include "services/crid/rpc/observer.h"
 #include "services/crid/rpc/peers.h"
-#include "services/crid/rpc/unoffered.h"
 
 namespace crisp::crid {
 
 namespace internal {
 using Image = runtime::v1::ImageService;
-using ImageBase = Image::WithRawCallbackMethod_ListImages<Image::WithRawCallbackMethod_ImageStatus<
-    Image::WithRawCallbackMethod_PullImage<Image::WithRawCallbackMethod_RemoveImage<
-        Image::WithRawCallbackMethod_ImageFsInfo<Image::CallbackService>>>>>;
+using ImageBase = Image::WithRawCallbackMethod_ListImages<
+    Image::WithRawCallbackMethod_ImageStatus<Image::WithRawCallbackMethod_PullImage<
+        Image::WithRawCallbackMethod_RemoveImage<Image::WithRawCallbackMethod_ImageFsInfo<
+            Image::WithRawCallbackMethod_StreamImages<Image::CallbackService>>>>>>;
 }  // namespace internal
 
 /// CRI v1 ImageService: passed on to imaged as it comes.
 class ImageService final : public internal::ImageBase {
  public:
-  explicit ImageService(Peers& peers) : peers_(peers) {}
+  ImageService(Peers& peers, work::Pool& pool) : peers_(peers), pool_(pool) {}
 
   using Context = grpc::CallbackServerContext;
   using Unary = grpc::ServerUnaryReactor;
@@ -31,12 +33,14 @@ class ImageService final : public internal::ImageBase {
   Unary* RemoveImage(Context* context, const Raw* request, Raw* response) override;
   Unary* ImageFsInfo(Context* context, const Raw* request, Raw* response) override;
 
-  CRISP_NO_STREAM_YET(StreamImages, StreamImagesRequest, StreamImagesResponse, "use ListImages")
+  /// ListImages in pieces.
+  Observer::Stream* StreamImages(Context* context, const Raw* request) override;
 
  private:
   Unary* PassOn(Context* context, const Raw* request, Raw* response, const std::string& method);
 
   Peers& peers_;
+  work::Pool& pool_;
 };
 
 }  // namespace crisp::crid

@@ -491,9 +491,16 @@ void Peers::StopContainer(work::Pool& pool, const CallContext& cc, const std::st
 }
 
 Result<grpc::ByteBuffer> Peers::CallRaw(const CallContext& cc, const std::string& instance,
-                                        const std::string& method, grpc::ByteBuffer request) const {
+                                        const std::string& method, const grpc::ByteBuffer& request,
+                                        rpc::CallOptions options) const {
   const auto peer = RundPeer(instance);
   if (!peer) return Unavailable("rund/{} is away", instance);
+  return CallRaw(cc, *peer, method, request, options);
+}
+
+Result<grpc::ByteBuffer> Peers::CallRaw(const CallContext& cc, const rpc::Peer& peer,
+                                        const std::string& method, const grpc::ByteBuffer& request,
+                                        rpc::CallOptions options) {
   // Shaped as a stub, for rpc::Call.
   struct RawStub {
     const rpc::Peer& peer;
@@ -505,8 +512,8 @@ Result<grpc::ByteBuffer> Peers::CallRaw(const CallContext& cc, const std::string
           grpc::internal::RpcMethod(method.c_str(), grpc::internal::RpcMethod::NORMAL_RPC), context,
           bytes, answer);
     }
-  } stub{*peer, method};
-  return rpc::Call(cc, *peer, stub, &RawStub::Send, request, {.idempotent = false});
+  } stub{peer, method};
+  return rpc::Call(cc, peer, stub, &RawStub::Send, request, options);
 }
 
 std::vector<Peers::DaemonInfo> Peers::Infos(const CallContext& cc) const {

@@ -62,7 +62,13 @@ class Peers final : public Backends {
 
   /// A raw unary call to a rund, on this thread.
   Result<grpc::ByteBuffer> CallRaw(const CallContext& cc, const std::string& instance,
-                                   const std::string& method, grpc::ByteBuffer request) const;
+                                   const std::string& method, const grpc::ByteBuffer& request,
+                                   rpc::CallOptions options = {.idempotent = false}) const;
+  /// The same to any peer.
+  static Result<grpc::ByteBuffer> CallRaw(const CallContext& cc, const rpc::Peer& peer,
+                                          const std::string& method,
+                                          const grpc::ByteBuffer& request,
+                                          rpc::CallOptions options);
 
   struct DaemonInfo {
     std::string name;  // "rund/1"

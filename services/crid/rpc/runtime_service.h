@@ -9,6 +9,7 @@
 #include "services/crid/core/container_flow.h"
 #include "services/crid/core/pod_flow.h"
 #include "services/crid/core/view.h"
+#include "services/crid/rpc/observer.h"
 #include "services/crid/rpc/peers.h"
 #include "services/crid/rpc/unoffered.h"
 
@@ -26,7 +27,7 @@ using RuntimeBase = Runtime::WithRawCallbackMethod_Version<
 }  // namespace internal
 
 /// CRI v1 RuntimeService.
-class RuntimeService final : public internal::RuntimeBase {
+class RuntimeService final : public ObservedMethods<internal::RawObserved<internal::RuntimeBase>> {
  public:
   RuntimeService(std::shared_ptr<View> view, Peers& peers, PodFlow& pods, ContainerFlow& containers,
                  work::Pool& pool, const settings::Settings& settings, std::string version);
@@ -76,35 +77,11 @@ class RuntimeService final : public internal::RuntimeBase {
                 "it has no streaming server; the container's log has its output")
   CRISP_NOT_YET(PortForward, PortForwardRequest, PortForwardResponse,
                 "it has no streaming server; use the pod's address")
-  CRISP_NOT_YET(ContainerStats, ContainerStatsRequest, ContainerStatsResponse,
-                "it collects no statistics")
-  CRISP_NOT_YET(ListContainerStats, ListContainerStatsRequest, ListContainerStatsResponse,
-                "it collects no statistics")
-  CRISP_NOT_YET(PodSandboxStats, PodSandboxStatsRequest, PodSandboxStatsResponse,
-                "it collects no statistics")
-  CRISP_NOT_YET(ListPodSandboxStats, ListPodSandboxStatsRequest, ListPodSandboxStatsResponse,
-                "it collects no statistics")
   CRISP_NOT_YET(CheckpointContainer, CheckpointContainerRequest, CheckpointContainerResponse,
                 "containers cannot be checkpointed")
   CRISP_NOT_YET(CheckpointPod, CheckpointPodRequest, CheckpointPodResponse,
                 "pods cannot be checkpointed")
   CRISP_NOT_YET(RestorePod, RestorePodRequest, RestorePodResponse, "pods cannot be restored")
-  CRISP_NOT_YET(ListMetricDescriptors, ListMetricDescriptorsRequest, ListMetricDescriptorsResponse,
-                "it collects no metrics of pods")
-  CRISP_NOT_YET(ListPodSandboxMetrics, ListPodSandboxMetricsRequest, ListPodSandboxMetricsResponse,
-                "it collects no metrics of pods")
-  CRISP_NO_STREAM_YET(StreamPodSandboxes, StreamPodSandboxesRequest, StreamPodSandboxesResponse,
-                      "use ListPodSandbox")
-  CRISP_NO_STREAM_YET(StreamContainers, StreamContainersRequest, StreamContainersResponse,
-                      "use ListContainers")
-  CRISP_NO_STREAM_YET(StreamContainerStats, StreamContainerStatsRequest,
-                      StreamContainerStatsResponse, "it collects no statistics")
-  CRISP_NO_STREAM_YET(StreamPodSandboxStats, StreamPodSandboxStatsRequest,
-                      StreamPodSandboxStatsResponse, "it collects no statistics")
-  CRISP_NO_STREAM_YET(StreamPodSandboxMetrics, StreamPodSandboxMetricsRequest,
-                      StreamPodSandboxMetricsResponse, "it collects no metrics of pods")
-  CRISP_NO_STREAM_YET(GetContainerEvents, GetEventsRequest, ContainerEventResponse,
-                      "list the containers instead")
 
  private:
   /// To the rund that has the object, its full id in place of a prefix.

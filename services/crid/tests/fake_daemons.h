@@ -17,6 +17,7 @@
 #include "crisp/imaged/v1/imaged.grpc.pb.h"
 #include "crisp/netd/v1/netd.grpc.pb.h"
 #include "crisp/rund/v1/rund.grpc.pb.h"
+#include "crisp/rund/v1/stats.grpc.pb.h"
 #include "libs/base/ids.h"
 
 // Daemons that answer as a test tells them, over real sockets. `calls` is the order of what was
@@ -118,14 +119,19 @@ class Listener {
 class Rund {
  public:
   explicit Rund(Script& script)
-      : script_(script), pods_(*this), containers_(*this), records_(*this), node_(*this) {}
+      : script_(script),
+        pods_(*this),
+        containers_(*this),
+        records_(*this),
+        node_(*this),
+        stats_(*this) {}
 
   void Start(const std::string& socket) {
     {
       std::lock_guard lock(mutex_);
       stopping_ = false;
     }
-    listener_.Start(socket, {&pods_, &containers_, &records_, &node_, &info_});
+    listener_.Start(socket, {&pods_, &containers_, &records_, &node_, &stats_, &info_});
   }
   void Stop() {
     {
@@ -384,6 +390,63 @@ class Rund {
     Rund& o_;
   };
 
+  /// Of every container and pod in the table, whatever its state.
+  class Stats final : public rund::v1::Stats::Service {
+   public:
+    explicit Stats(Rund& owner) : o_(owner) {}
+    grpc::Status ContainerStats(grpc::ServerContext* c, const runtime::v1::ContainerStatsRequest* r,
+                                runtime::v1::ContainerStatsResponse* out) override {
+      if (auto s = o_.script_.Enter("ContainerStats", *c); !s.ok()) return s;
+      out->mutable_stats()->mutable_attributes()->set_id(r->container_id());
+      return grpc::Status::OK;
+    }
+    grpc::Status ListContainerStats(grpc::ServerContext* c,
+                                    const runtime::v1::ListContainerStatsRequest*,
+                                    runtime::v1::ListContainerStatsResponse* out) override {
+      if (auto s = o_.script_.Enter("ListContainerStats", *c); !s.ok()) return s;
+      std::lock_guard lock(o_.mutex_);
+      for (const auto& [id, container] : o_.container_table_) {
+        out->add_stats()->mutable_attributes()->set_id(id);
+      }
+      return grpc::Status::OK;
+    }
+    grpc::Status PodSandboxStats(grpc::ServerContext* c,
+                                 const runtime::v1::PodSandboxStatsRequest* r,
+                                 runtime::v1::PodSandboxStatsResponse* out) override {
+      if (auto s = o_.script_.Enter("PodSandboxStats", *c); !s.ok()) return s;
+      out->mutable_stats()->mutable_attributes()->set_id(r->pod_sandbox_id());
+      return grpc::Status::OK;
+    }
+    grpc::Status ListPodSandboxStats(grpc::ServerContext* c,
+                                     const runtime::v1::ListPodSandboxStatsRequest*,
+                                     runtime::v1::ListPodSandboxStatsResponse* out) override {
+      if (auto s = o_.script_.Enter("ListPodSandboxStats", *c); !s.ok()) return s;
+      std::lock_guard lock(o_.mutex_);
+      for (const auto& [id, pod] : o_.pod_table_) {
+        out->add_stats()->mutable_attributes()->set_id(id);
+      }
+      return grpc::Status::OK;
+    }
+    grpc::Status ListMetricDescriptors(grpc::ServerContext* c,
+                                       const runtime::v1::ListMetricDescriptorsRequest*,
+                                       runtime::v1::ListMetricDescriptorsResponse* out) override {
+      if (auto s = o_.script_.Enter("ListMetricDescriptors", *c); !s.ok()) return s;
+      out->add_descriptors()->set_name("m");
+      return grpc::Status::OK;
+    }
+    grpc::Status ListPodSandboxMetrics(grpc::ServerContext* c,
+                                       const runtime::v1::ListPodSandboxMetricsRequest*,
+                                       runtime::v1::ListPodSandboxMetricsResponse* out) override {
+      if (auto s = o_.script_.Enter("ListPodSandboxMetrics", *c); !s.ok()) return s;
+      std::lock_guard lock(o_.mutex_);
+      for (const auto& [id, pod] : o_.pod_table_) out->add_pod_metrics()->set_pod_sandbox_id(id);
+      return grpc::Status::OK;
+    }
+
+   private:
+    Rund& o_;
+  };
+
   Script& script_;
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -396,6 +459,7 @@ class Rund {
   Containers containers_;
   Records records_;
   Node node_;
+  Stats stats_;
   About info_;
   Listener listener_;
 };

@@ -37,7 +37,7 @@ class Node {
         pods(*view, peers, pool, ids, metrics, Flows()),
         containers(*view, peers, pool, ids, metrics, Flows()),
         runtime_service(view, peers, pods, containers, pool, settings, "0.1.0"),
-        image_service(peers),
+        image_service(peers, pool),
         server({.sockets = {root / "crisp.sock"}}) {
     loop.Start();
     for (const char* service : {"rund", "netd", "imaged"}) {
@@ -150,7 +150,9 @@ TEST_CASE("All 43 methods of the CRI are served: each does its work or says that
       const auto* method = file->service(s)->method(m);
       const std::string path = "/" + method->service()->full_name() + "/" + method->name();
       grpc::ClientContext context;
-      context.set_deadline(std::chrono::system_clock::now() + 10s);
+      // The one that goes on until its caller leaves.
+      const bool endless = method->name() == "GetContainerEvents";
+      context.set_deadline(std::chrono::system_clock::now() + (endless ? 500ms : 10'000ms));
       const grpc::ByteBuffer request = rpc::StringToBytes("");
       grpc::ByteBuffer response;
       const grpc::Status status = grpc::internal::BlockingUnaryCall(
@@ -158,7 +160,9 @@ TEST_CASE("All 43 methods of the CRI are served: each does its work or says that
           grpc::internal::RpcMethod(path.c_str(), grpc::internal::RpcMethod::NORMAL_RPC), &context,
           request, &response);
       INFO(path << ": " << status.error_code() << " " << status.error_message());
-      if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
+      // What a client that expects one message makes of a stream that ends well without any.
+      const bool empty_stream = status.error_message().rfind("No message returned", 0) == 0;
+      if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED && !empty_stream) {
         CHECK(status.error_message().rfind("crisp does not offer " + method->name(), 0) == 0);
         not_yet.insert(method->name());
       } else {
@@ -167,12 +171,39 @@ TEST_CASE("All 43 methods of the CRI are served: each does its work or says that
     }
   }
   CHECK(offered.size() + not_yet.size() == 43);
-  for (const char* name :
-       {"Version",         "Status",          "RuntimeConfig",    "UpdateRuntimeConfig",
-        "RunPodSandbox",   "StopPodSandbox",  "RemovePodSandbox", "PodSandboxStatus",
-        "ListPodSandbox",  "CreateContainer", "StartContainer",   "StopContainer",
-        "RemoveContainer", "ListContainers",  "ContainerStatus",  "ListImages",
-        "ImageStatus",     "PullImage",       "RemoveImage",      "ImageFsInfo"}) {
+  for (const char* name : {"Version",
+                           "Status",
+                           "RuntimeConfig",
+                           "UpdateRuntimeConfig",
+                           "RunPodSandbox",
+                           "StopPodSandbox",
+                           "RemovePodSandbox",
+                           "PodSandboxStatus",
+                           "ListPodSandbox",
+                           "CreateContainer",
+                           "StartContainer",
+                           "StopContainer",
+                           "RemoveContainer",
+                           "ListContainers",
+                           "ContainerStatus",
+                           "ListImages",
+                           "ImageStatus",
+                           "PullImage",
+                           "RemoveImage",
+                           "ImageFsInfo",
+                           "ContainerStats",
+                           "ListContainerStats",
+                           "PodSandboxStats",
+                           "ListPodSandboxStats",
+                           "ListMetricDescriptors",
+                           "ListPodSandboxMetrics",
+                           "GetContainerEvents",
+                           "StreamPodSandboxes",
+                           "StreamContainers",
+                           "StreamContainerStats",
+                           "StreamPodSandboxStats",
+                           "StreamPodSandboxMetrics",
+                           "StreamImages"}) {
     CHECK(offered.count(name) == 1);
   }
 }

@@ -87,7 +87,10 @@ v1::PodEntry EntryOf(const v1::PodRecord& pod) {
   entry.set_phase(pod.phase());
   *entry.mutable_metadata() = pod.metadata();
   entry.set_host_network(IsHostNetwork(pod.config()));
-  if (IsListed(pod)) entry.set_list_item(ListItemOf(pod).SerializeAsString());
+  if (IsListed(pod)) {
+    entry.set_list_item(ListItemOf(pod).SerializeAsString());
+    entry.set_status(StatusOf(pod).SerializeAsString());
+  }
   return entry;
 }
 
@@ -97,7 +100,10 @@ v1::ContainerEntry EntryOf(const v1::ContainerRecord& container) {
   entry.set_phase(container.phase());
   entry.set_pod_id(container.pod_id());
   *entry.mutable_metadata() = container.metadata();
-  if (IsListed(container)) entry.set_list_item(ListItemOf(container).SerializeAsString());
+  if (IsListed(container)) {
+    entry.set_list_item(ListItemOf(container).SerializeAsString());
+    entry.set_status(StatusOf(container).SerializeAsString());
+  }
   return entry;
 }
 

@@ -1,0 +1,217 @@
+#include "services/rund/stats/collector.h"
+
+#include <set>
+
+#include "libs/testing/manual_clock.h"
+#include "services/rund/stats/cri_stats.h"
+#include "services/rund/stats/metric_families.h"
+#include "services/rund/stats/stats.h"
+#include "services/rund/stats/tests/fixture.h"
+
+namespace crisp::rund {
+namespace {
+
+namespace cri = runtime::v1;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+CallContext Call() { return CallContext::Background(seconds(10), "test"); }
+
+/// A node with one pod and one container, whose cgroups are plain files.
+class Fixture {
+ public:
+  Fixture() {
+    auto records = Records::Open(root_ / "records.db");
+    REQUIRE(records.ok());
+    auto opened = State::Open(*std::move(records), clock);
+    REQUIRE(opened.ok());
+    state_ = *std::move(opened);
+    collector_.emplace(*state_, tree.cgroups(), clock,
+                       CollectorOptions{.storage_root = root_.path()});
+    stats_.emplace(*state_, *collector_);
+    AddPod("p", "/pod");
+    AddContainer("c", "p", CgroupTree::kPath);
+    REQUIRE(os::MakeDirs(root_ / "upper").ok());
+    tree.Write("", "cpu.stat", "usage_usec 1000\n");
+    tree.Write("", "memory.current", "1000\n");
+    tree.Write("", "memory.max", "5000\n");
+    tree.Write("", "memory.stat", "inactive_file 400\nanon 300\n");
+    tree.Write("", "memory.swap.current", "70\n");
+    tree.Write("", "memory.swap.max", "50\n");
+    tree.Write("", "cpu.pressure", "some avg10=1.00 avg60=0.00 avg300=0.00 total=3\n");
+    tree.Write("", "cgroup.procs", "");
+  }
+
+  void AddPod(const std::string& id, const std::string& cgroup) {
+    PodRecord pod;
+    pod.set_id(id);
+    pod.mutable_metadata()->set_name(id);
+    pod.mutable_metadata()->set_uid(id);
+    pod.mutable_metadata()->set_namespace_("ns");
+    pod.set_phase(v1::LIVE);
+    pod.set_created_at(1);
+    pod.set_cgroup_parent(cgroup);
+    REQUIRE(state_->ReservePod(pod).ok());
+  }
+  void AddContainer(const std::string& id, const std::string& pod, const std::string& cgroup) {
+    ContainerRecord container;
+    container.set_id(id);
+    container.set_pod_id(pod);
+    container.mutable_metadata()->set_name("name-" + id);
+    (*container.mutable_config()->mutable_labels())["l"] = id;
+    container.set_phase(v1::LIVE);
+    container.set_state(cri::CONTAINER_RUNNING);
+    container.set_created_at(1);
+    container.set_started_at(2);
+    container.set_cgroup_path(cgroup);
+    container.add_rootfs_mounts()->set_upper_dir(root_ / "upper");
+    REQUIRE(state_->ReserveContainer(container).ok());
+  }
+  void End(const std::string& id) {
+    REQUIRE(state_
+                ->ChangeContainer(ContainerId(id),
+                                  [](ContainerRecord& record) {
+                                    record.set_state(cri::CONTAINER_EXITED);
+                                    return Status::Ok();
+                                  })
+                .ok());
+  }
+  std::uint64_t CpuNow(Depth depth = Depth::kContainers) {
+    const auto sweep = collector_->Take(Call(), depth);
+    REQUIRE(sweep.ok());
+    REQUIRE_FALSE((*sweep)->containers.empty());
+    return (*sweep)->containers[0].usage.cpu_ns.value_or(0);
+  }
+  Collector& collector() { return *collector_; }
+  Stats& stats() { return *stats_; }
+  std::string root() const { return root_.path(); }
+
+  testing::ManualClock clock;
+  CgroupTree tree{CgroupTree::Kind::kV2};
+
+ private:
+  testing::TestRoot root_;
+  std::unique_ptr<State> state_;
+  std::optional<Collector> collector_;
+  std::optional<Stats> stats_;
+};
+
+TEST_CASE("Calls share a reading for a moment, until something changes") {
+  Fixture f;
+  CHECK(f.CpuNow() == 1'000'000);
+  f.tree.Write("", "cpu.stat", "usage_usec 2000\n");
+  CHECK(f.CpuNow() == 1'000'000);
+  CHECK(f.CpuNow(Depth::kPods) == 2'000'000);  // needs more than what was read
+  f.tree.Write("", "cpu.stat", "usage_usec 3000\n");
+  CHECK(f.CpuNow() == 2'000'000);  // which serves those that need less
+  f.clock.Advance(milliseconds(300));
+  CHECK(f.CpuNow() == 3'000'000);
+  f.tree.Write("", "cpu.stat", "usage_usec 4000\n");
+  f.AddContainer("d", "p", "/pod/d");
+  CHECK((*f.collector().Take(Call(), Depth::kContainers))->containers.size() == 2);
+}
+
+TEST_CASE("The CRI gets nanoseconds of pressure, and swap that does not go below zero") {
+  Fixture f;
+  const auto list = f.stats().Containers(Call(), {});
+  REQUIRE(list.ok());
+  REQUIRE(list->stats_size() == 1);
+  const cri::ContainerStats& stats = list->stats(0);
+  CHECK(stats.attributes().id() == "c");
+  CHECK(stats.attributes().metadata().name() == "name-c");
+  CHECK(stats.cpu().timestamp() == f.clock.Wall().time_since_epoch().count());
+  CHECK(stats.cpu().psi().some().total() == 3000);
+  CHECK(stats.cpu().psi().some().avg10() == 1.0);
+  CHECK(stats.memory().working_set_bytes().value() == 600);
+  CHECK(stats.memory().available_bytes().value() == 4400);
+  CHECK(stats.memory().rss_bytes().value() == 300);
+  CHECK(stats.swap().swap_usage_bytes().value() == 70);
+  CHECK(stats.swap().swap_available_bytes().value() == 0);  // over its limit of 50
+  CHECK(stats.writable_layer().fs_id().mountpoint() == f.root());
+  CHECK(stats.writable_layer().inodes_used().value() == 1);
+}
+
+TEST_CASE("A rate is there at the first call, from the readings of the background") {
+  Fixture f;
+  f.collector().Tick(Call());
+  f.clock.Advance(seconds(10));
+  f.tree.Write("", "cpu.stat", "usage_usec 5001000\n");
+  const auto list = f.stats().Containers(Call(), {});
+  REQUIRE(list.ok());
+  CHECK(list->stats(0).cpu().usage_nano_cores().value() == 500'000'000);
+}
+
+TEST_CASE("Filters and ended containers") {
+  Fixture f;
+  f.AddContainer("d", "p", "/pod/d");
+  const auto ids = [&f](const cri::ContainerStatsFilter& filter) {
+    std::set<std::string> found;
+    const auto list = f.stats().Containers(Call(), filter);
+    for (const auto& stats : list->stats()) found.insert(stats.attributes().id());
+    return found;
+  };
+  cri::ContainerStatsFilter filter;
+  CHECK(ids(filter) == std::set<std::string>{"c", "d"});
+  (*filter.mutable_label_selector())["l"] = "d";
+  CHECK(ids(filter) == std::set<std::string>{"d"});
+  filter.set_id("c");
+  CHECK(ids(filter).empty());
+  f.End("c");
+  filter.Clear();
+  CHECK(ids(filter) == std::set<std::string>{"d"});
+  const auto ended = f.stats().Container(Call(), ContainerId("c"));
+  REQUIRE(ended.ok());
+  CHECK_FALSE(ended->stats().has_cpu());
+  CHECK(ended->stats().has_writable_layer());
+  CHECK(f.stats().Container(Call(), ContainerId("e")).code() == Code::kNotFound);
+  CHECK(f.stats().Pod(Call(), PodId("e")).code() == Code::kNotFound);
+}
+
+TEST_CASE("Pods that share a cgroup get the sum of their own containers") {
+  Fixture f;
+  f.AddPod("q", "/pod");
+  const auto list = f.stats().Pods(Call(), {});
+  REQUIRE(list.ok());
+  REQUIRE(list->stats_size() == 2);
+  for (const auto& pod : list->stats()) {
+    const bool has_container = pod.attributes().id() == "p";
+    CHECK(pod.linux().cpu().usage_core_nano_seconds().value() == (has_container ? 1'000'000 : 0));
+    CHECK(pod.linux().memory().usage_bytes().value() == (has_container ? 1000 : 0));
+    CHECK(pod.linux().containers_size() == (has_container ? 1 : 0));
+  }
+}
+
+TEST_CASE("Metrics have the names and the labels of their descriptors, which never change") {
+  Fixture f;
+  const auto descriptors = MetricDescriptors();
+  CHECK(MetricDescriptors().SerializeAsString() == descriptors.SerializeAsString());
+  std::map<std::string, int> keys;
+  for (const auto& descriptor : descriptors.descriptors()) {
+    CHECK(descriptor.name().starts_with("container_"));
+    CHECK_FALSE(descriptor.help().empty());
+    CHECK(keys.emplace(descriptor.name(), descriptor.label_keys_size()).second);
+  }
+  const auto metrics = f.stats().Metrics(Call());
+  REQUIRE(metrics.ok());
+  REQUIRE(metrics->pod_metrics_size() == 1);
+  const auto& pod = metrics->pod_metrics(0);
+  REQUIRE(pod.container_metrics_size() == 1);
+  std::map<std::string, std::uint64_t> values;
+  for (const auto& metric : pod.container_metrics(0).metrics()) {
+    INFO(metric.name());
+    REQUIRE(keys.contains(metric.name()));
+    CHECK(metric.label_values_size() == keys[metric.name()]);
+    CHECK(metric.label_values(0) == "name-c");
+    CHECK(metric.label_values(4) == "ns");
+    values[metric.name()] = metric.value().value();
+  }
+  CHECK(values["container_memory_working_set_bytes"] == 600);
+  CHECK(values["container_spec_memory_limit_bytes"] == 5000);
+  for (const auto& metric : pod.metrics()) {
+    CHECK(metric.label_values_size() == keys[metric.name()]);
+    CHECK(metric.label_values(0).empty());
+  }
+}
+
+}  // namespace
+}  // namespace crisp::rund
