@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "integration/bench/samples.h"
+#include "integration/bench/stats_bench.h"
 #include "integration/harness/cri.h"
 
 namespace crisp::bench {
@@ -280,6 +281,7 @@ class Bench {
       AddMemory(fmt::format("{} pods", settings_.pods));
       Lists(pods);
       AddMemory(fmt::format("{} pods, after the lists", settings_.pods));
+      MeasureStats(cri_, samples_, settings_.daemons, settings_.pods);
     }
     const auto down = InParallel(settings_.pods, settings_.at_once, [&](int number) {
       RemovePod(pods[static_cast<std::size_t>(number)]);

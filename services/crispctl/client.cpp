@@ -243,6 +243,20 @@ Result<runtime::v1::ExecSyncResponse> Client::ExecSync(const std::string& id,
   return impl_->Call(*impl_->runtime, &RuntimeService::Stub::ExecSync, request, limit);
 }
 
+Result<runtime::v1::ListContainerStatsResponse> Client::ListContainerStats() {
+  return impl_->Call(*impl_->runtime, &RuntimeService::Stub::ListContainerStats,
+                     runtime::v1::ListContainerStatsRequest());
+}
+
+Status Client::FollowEvents(
+    const std::function<void(const runtime::v1::ContainerEventResponse&)>& show) {
+  grpc::ClientContext context;
+  const auto stream = impl_->runtime->GetContainerEvents(&context, runtime::v1::GetEventsRequest());
+  runtime::v1::ContainerEventResponse event;
+  while (stream->Read(&event)) show(event);
+  return rpc::FromGrpc(stream->Finish());
+}
+
 Result<daemon::v1::InfoResponse> Client::Info(const std::string& socket) {
   CRISP_TRY(Probe(socket));
   const rpc::Peer peer("the daemon", socket, std::chrono::seconds(1));

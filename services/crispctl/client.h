@@ -54,6 +54,10 @@ class Client {
   Status RemoveContainer(const std::string& id);
   Result<runtime::v1::ContainerStatusResponse> ContainerStatus(const std::string& id,
                                                                bool verbose = false);
+  Result<runtime::v1::ListContainerStatsResponse> ListContainerStats();
+  /// Calls `show` for each event from now on, until the stream ends: with kUnavailable when crisp
+  /// stops, and never by itself.
+  Status FollowEvents(const std::function<void(const runtime::v1::ContainerEventResponse&)>& show);
   Result<runtime::v1::ExecSyncResponse> ExecSync(const std::string& id,
                                                  const std::vector<std::string>& command,
                                                  std::chrono::seconds timeout);

@@ -47,6 +47,7 @@ void AddRunCommand(CLI::App& app, Shared& shared);       // run
 void AddListCommands(CLI::App& app, Shared& shared);     // ps, pods, inspect
 void AddEndCommands(CLI::App& app, Shared& shared);      // stop, rm, rmp
 void AddProcessCommands(CLI::App& app, Shared& shared);  // logs, exec
+void AddObserveCommands(CLI::App& app, Shared& shared);  // stats, events
 
 /// Pulls with a progress display; the image's id.
 Result<std::string> PullShown(Client& client, const std::string& image,
