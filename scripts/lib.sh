@@ -31,6 +31,7 @@ RUN_PACKAGES=(
   iproute2 iptables nftables util-linux procps zstd python3
 )
 CHECK_PACKAGES=(clang-format shellcheck)
+FUZZ_PACKAGES=(clang libclang-rt-14-dev)
 
 # install_packages NAME...: asks apt only when something is missing.
 install_packages() {

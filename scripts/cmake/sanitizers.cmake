@@ -1,5 +1,5 @@
-# CRISP_SANITIZE=address | thread | coverage: set by the presets.
-set(CRISP_SANITIZE "" CACHE STRING "address (with undefined), thread, coverage or empty")
+# CRISP_SANITIZE=address | thread | coverage | fuzz: set by the presets.
+set(CRISP_SANITIZE "" CACHE STRING "address (with undefined), thread, coverage, fuzz or empty")
 if(CRISP_SANITIZE STREQUAL "address")
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=address,undefined)
@@ -9,6 +9,9 @@ elseif(CRISP_SANITIZE STREQUAL "thread")
 elseif(CRISP_SANITIZE STREQUAL "coverage")
   add_compile_options(--coverage)
   add_link_options(--coverage)
+elseif(CRISP_SANITIZE STREQUAL "fuzz")
+  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
 elseif(NOT CRISP_SANITIZE STREQUAL "")
   message(FATAL_ERROR "CRISP_SANITIZE: unknown value '${CRISP_SANITIZE}'")
 endif()
