@@ -34,6 +34,14 @@ constexpr Slice kMagic{257, 6};
 constexpr Slice kMajor{329, 8};
 constexpr Slice kMinor{337, 8};
 constexpr Slice kPrefix{345, 155};
+// GNU's old sparse header: four extents, "more follow in blocks of their own", the real size.
+constexpr std::size_t kSparseExtents = 386;
+constexpr int kSparseInHeader = 4;
+constexpr std::size_t kSparseMore = 482;
+constexpr Slice kSparseSize{483, 12};
+constexpr int kSparseInBlock = 21;
+constexpr std::size_t kSparseBlockMore = 504;
+constexpr std::size_t kSparseNumber = 12;
 
 std::string_view Field(const char* block, Slice slice) {
   return {block + slice.offset, slice.size};
@@ -87,6 +95,12 @@ Result<std::uint64_t> Size(std::int64_t value) {
   return static_cast<std::uint64_t>(value);
 }
 
+/// A decimal number that is a size or an offset.
+Result<std::uint64_t> DecimalSize(std::string_view text, std::string_view what) {
+  const std::int64_t value = CRISP_TRY(Decimal(text, what));
+  return Size(value);
+}
+
 bool IsZero(const char* block) {
   return std::all_of(block, block + kBlock, [](char c) { return c == '\0'; });
 }
@@ -121,8 +135,15 @@ struct TarReader::Pax {
   std::optional<std::int64_t> mtime_seconds;
   std::uint32_t mtime_nanoseconds = 0;
   std::map<std::string, std::string> xattrs;
+  // Sparse files: 0.0 says offset and numbytes again and again, 0.1 all in one map; 1.0 has the map
+  // before the contents.
   bool sparse = false;
+  bool sparse_map_in_data = false;
+  std::optional<std::string> sparse_name;
+  std::optional<std::int64_t> sparse_size;
+  std::vector<Extent> extents;
 
+  Status SetSparse(std::string_view key, std::string_view value);
   Status Set(std::string_view key, std::string_view value);
   Status SetTime(std::string_view value);
 };
@@ -147,8 +168,47 @@ Status TarReader::Pax::SetTime(std::string_view value) {
   return Status::Ok();
 }
 
+Status TarReader::Pax::SetSparse(std::string_view key, std::string_view value) {
+  sparse = true;
+  if (key == "name") {
+    sparse_name = std::string(value);
+  } else if (key == "size" || key == "realsize") {
+    sparse_size = CRISP_TRY(Decimal(value, "sparse size"));
+  } else if (key == "major") {
+    sparse_map_in_data = CRISP_TRY(Decimal(value, "sparse version")) == 1;
+  } else if (key == "offset") {
+    extents.push_back({CRISP_TRY(DecimalSize(value, "sparse offset")), 0});
+  } else if (key == "numbytes") {
+    if (extents.empty()) return DataLoss("tar: a sparse extent has no offset");
+    extents.back().size = CRISP_TRY(DecimalSize(value, "sparse size"));
+  } else if (key == "map") {
+    extents.clear();
+    while (!value.empty()) {
+      std::array<std::uint64_t, 2> pair{};
+      for (std::uint64_t& number : pair) {
+        const std::size_t comma = std::min(value.find(','), value.size());
+        number = CRISP_TRY(DecimalSize(value.substr(0, comma), "sparse map"));
+        value.remove_prefix(std::min(comma + 1, value.size()));
+      }
+      extents.push_back({pair[0], pair[1]});
+    }
+  }
+  return Status::Ok();
+}
+
 Status TarReader::Pax::Set(std::string_view key, std::string_view value) {
   constexpr std::string_view kXattr = "SCHILY.xattr.";
+  constexpr std::string_view kSparse = "GNU.sparse.";
+  // An empty value takes back what was said before.
+  if (value.empty() && !key.starts_with(kXattr)) {
+    if (key == "path") path.reset();
+    if (key == "linkpath") link.reset();
+    if (key == "size") size.reset();
+    if (key == "uid") uid.reset();
+    if (key == "gid") gid.reset();
+    if (key == "mtime") mtime_seconds.reset();
+    return Status::Ok();
+  }
   if (key == "path") {
     path = std::string(value);
   } else if (key == "linkpath") {
@@ -164,8 +224,8 @@ Status TarReader::Pax::Set(std::string_view key, std::string_view value) {
   } else if (key.starts_with(kXattr)) {
     if (key.size() == kXattr.size()) return DataLoss("tar: an extended attribute has no name");
     xattrs[std::string(key.substr(kXattr.size()))] = std::string(value);
-  } else if (key.starts_with("GNU.sparse.")) {
-    sparse = true;
+  } else if (key.starts_with(kSparse)) {
+    return SetSparse(key.substr(kSparse.size()), value);
   }
   return Status::Ok();
 }
@@ -212,9 +272,8 @@ Status TarReader::SkipEntry() {
   return Status::Ok();
 }
 
+/// The caller has checked the size.
 Result<std::string> TarReader::ReadText(std::uint64_t size) {
-  if (size > limits_.max_header.count())
-    return ResourceExhausted("tar: an extended header of {} bytes is too large", size);
   std::string text;
   text.reserve(static_cast<std::size_t>(size));
   while (text.size() < size) {
@@ -247,22 +306,7 @@ Status TarReader::ReadPax(std::uint64_t size, Pax& pax) {
   return Status::Ok();
 }
 
-Status TarReader::Fill(const char* block, const Pax& pax, TarEntry& entry) {
-  entry = TarEntry{};
-  entry.path = UntilNul(Field(block, kName));
-  // GNU's own magic is "ustar " and has other things where ustar has the prefix.
-  if (Field(block, kMagic) == std::string_view("ustar\0", 6)) {
-    const std::string_view prefix = UntilNul(Field(block, kPrefix));
-    if (!prefix.empty()) entry.path = std::string(prefix) + "/" + entry.path;
-  }
-  if (pax.path) entry.path = *pax.path;
-  entry.link = pax.link ? *pax.link : std::string(UntilNul(Field(block, kLink)));
-  if (entry.path.empty()) return DataLoss("tar: an entry has no name");
-  if (entry.path.size() > limits_.max_path || entry.link.size() > limits_.max_link)
-    return ResourceExhausted("tar: the name {:.64}… is too long", entry.path);
-  if (entry.path.find('\0') != std::string::npos || entry.link.find('\0') != std::string::npos)
-    return DataLoss("tar: a name has a NUL inside");
-
+Status TarReader::FillAttributes(const char* block, const Pax& pax, TarEntry& entry) {
   const std::int64_t mode = CRISP_TRY(Number(Field(block, kMode), "mode"));
   entry.mode = static_cast<std::uint32_t>(mode) & 07777U;
   const std::int64_t uid = pax.uid ? *pax.uid : CRISP_TRY(Number(Field(block, kUid), "uid"));
@@ -273,11 +317,12 @@ Status TarReader::Fill(const char* block, const Pax& pax, TarEntry& entry) {
   entry.size = CRISP_TRY(Size(size));
   entry.mtime_seconds =
       pax.mtime_seconds ? *pax.mtime_seconds : CRISP_TRY(Number(Field(block, kMtime), "mtime"));
-  entry.mtime_nanoseconds = pax.mtime_nanoseconds;
+  entry.mtime_nanoseconds = pax.mtime_seconds ? pax.mtime_nanoseconds : 0;
   entry.xattrs = pax.xattrs;
-  if (pax.sparse)
-    return Unimplemented("tar: {} is a sparse file, which is not supported", entry.path);
+  return Status::Ok();
+}
 
+Status TarReader::FillType(const char* block, TarEntry& entry) {
   const char flag = block[kTypeFlag];
   switch (flag) {
     case '\0':
@@ -286,13 +331,13 @@ Status TarReader::Fill(const char* block, const Pax& pax, TarEntry& entry) {
       // Before ustar a directory was a file whose name ends in a slash.
       entry.type = entry.path.ends_with('/') ? EntryType::kDirectory : EntryType::kFile;
       break;
+    case 'S': entry.type = EntryType::kFile; break;
     case '1': entry.type = EntryType::kHardLink; break;
     case '2': entry.type = EntryType::kSymlink; break;
     case '3': entry.type = EntryType::kCharDevice; break;
     case '4': entry.type = EntryType::kBlockDevice; break;
     case '5': entry.type = EntryType::kDirectory; break;
     case '6': entry.type = EntryType::kFifo; break;
-    case 'S': return Unimplemented("tar: {} is a sparse file, which is not supported", entry.path);
     default:
       return Unimplemented("tar: {} is of the unknown type 0x{:02x}", entry.path,
                            static_cast<unsigned char>(flag));
@@ -311,10 +356,125 @@ Status TarReader::Fill(const char* block, const Pax& pax, TarEntry& entry) {
   return Status::Ok();
 }
 
+Status TarReader::Fill(const char* block, const Pax& pax, TarEntry& entry) {
+  entry = TarEntry{};
+  entry.path = UntilNul(Field(block, kName));
+  // GNU's own magic is "ustar " and has other things where ustar has the prefix.
+  if (Field(block, kMagic) == std::string_view("ustar\0", 6)) {
+    const std::string_view prefix = UntilNul(Field(block, kPrefix));
+    if (!prefix.empty()) entry.path = std::string(prefix) + "/" + entry.path;
+  }
+  if (pax.path) entry.path = *pax.path;
+  if (pax.sparse_name) entry.path = *pax.sparse_name;
+  entry.link = pax.link ? *pax.link : std::string(UntilNul(Field(block, kLink)));
+  if (entry.path.empty()) return DataLoss("tar: an entry has no name");
+  if (entry.path.size() > limits_.max_path || entry.link.size() > limits_.max_link)
+    return ResourceExhausted("tar: the name {:.64}… is too long", entry.path);
+  if (entry.path.find('\0') != std::string::npos || entry.link.find('\0') != std::string::npos)
+    return DataLoss("tar: a name has a NUL inside");
+  CRISP_TRY(FillAttributes(block, pax, entry));
+  return FillType(block, entry);
+}
+
+/// GNU's old kind: the extents are in the header and in blocks right after it.
+Status TarReader::ReadOldSparse(const char* block, TarEntry& entry) {
+  const auto take = [&entry](const char* from, int count) -> Status {
+    for (int i = 0; i < count; ++i) {
+      const char* pair = from + static_cast<std::size_t>(i) * 2 * kSparseNumber;
+      if (*pair == '\0') return Status::Ok();
+      const std::int64_t offset = CRISP_TRY(Number({pair, kSparseNumber}, "sparse offset"));
+      const std::int64_t size =
+          CRISP_TRY(Number({pair + kSparseNumber, kSparseNumber}, "sparse size"));
+      const std::uint64_t from_start = CRISP_TRY(Size(offset));
+      const std::uint64_t length = CRISP_TRY(Size(size));
+      entry.extents.push_back({from_start, length});
+    }
+    return Status::Ok();
+  };
+  CRISP_TRY(take(block + kSparseExtents, kSparseInHeader));
+  const std::int64_t real = CRISP_TRY(Number(Field(block, kSparseSize), "sparse size"));
+  entry.size = CRISP_TRY(Size(real));
+  bool more = block[kSparseMore] != '\0';
+  std::array<char, kBlock> next;
+  for (std::uint64_t read = kBlock; more; read += kBlock) {
+    if (read > limits_.max_header.count())
+      return ResourceExhausted("tar: {} has too many sparse extents", entry.path);
+    if (!CRISP_TRY(ReadBlock(next.data()))) return DataLoss("tar: the archive is cut short");
+    CRISP_TRY(take(next.data(), kSparseInBlock));
+    more = next[kSparseBlockMore] != '\0';
+  }
+  return Status::Ok();
+}
+
+/// One line of the map before the contents. `read` counts the bytes.
+Result<std::uint64_t> TarReader::ReadMapNumber(std::uint64_t& read) {
+  std::string digits;
+  while (true) {
+    const std::string_view taken = left_ == 0 ? std::string_view() : CRISP_TRY(Take(1));
+    if (taken.empty()) return DataLoss("tar: a sparse map is cut short");
+    --left_;
+    ++read;
+    if (taken.front() == '\n') break;
+    digits += taken.front();
+    constexpr std::size_t kMaxDigits = 20;
+    if (digits.size() > kMaxDigits) return DataLoss("tar: the sparse map is malformed");
+  }
+  return DecimalSize(digits, "sparse map");
+}
+
+/// PAX 1.0: the map is at the beginning of the contents, up to a full block.
+Status TarReader::ReadSparseMap(TarEntry& entry) {
+  std::uint64_t read = 0;
+  const std::uint64_t count = CRISP_TRY(ReadMapNumber(read));
+  for (std::uint64_t i = 0; i < count; ++i) {
+    if (read > limits_.max_header.count())
+      return ResourceExhausted("tar: {} has too many sparse extents", entry.path);
+    const std::uint64_t offset = CRISP_TRY(ReadMapNumber(read));
+    const std::uint64_t size = CRISP_TRY(ReadMapNumber(read));
+    entry.extents.push_back({offset, size});
+  }
+  const std::uint64_t rest = PaddingOf(read);
+  if (rest > left_) return DataLoss("tar: a sparse map is cut short");
+  left_ -= rest;
+  return Skip(rest);
+}
+
+/// After Fill, with left_ set to what is stored.
+Status TarReader::ReadSparse(const char* block, const Pax& pax, TarEntry& entry) {
+  const bool old = block[kTypeFlag] == 'S';
+  if (entry.type != EntryType::kFile || (!pax.sparse && !old)) return Status::Ok();
+  entry.sparse = true;
+  if (old) {
+    CRISP_TRY(ReadOldSparse(block, entry));
+  } else {
+    if (!pax.sparse_size) return DataLoss("tar: the sparse file {} has no size", entry.path);
+    entry.size = CRISP_TRY(Size(*pax.sparse_size));
+    entry.extents = pax.extents;
+    if (pax.sparse_map_in_data) {
+      entry.extents.clear();
+      CRISP_TRY(ReadSparseMap(entry));
+    }
+  }
+  std::uint64_t end = 0;
+  std::uint64_t stored = 0;
+  for (const Extent& extent : entry.extents) {
+    if (extent.offset < end || extent.offset + extent.size > entry.size)
+      return DataLoss("tar: the sparse map of {} makes no sense", entry.path);
+    end = extent.offset + extent.size;
+    stored += extent.size;
+  }
+  if (stored != left_)
+    return DataLoss("tar: the sparse file {} has {} bytes, its map says {}", entry.path, left_,
+                    stored);
+  std::erase_if(entry.extents, [](const Extent& extent) { return extent.size == 0; });
+  return Status::Ok();
+}
+
 Result<bool> TarReader::Next(TarEntry& entry) {
   if (ended_) return false;
   CRISP_TRY(SkipEntry());
   Pax pax;
+  std::uint64_t extended_size = 0;
   std::array<char, kBlock> block;
   while (true) {
     if (!CRISP_TRY(ReadBlock(block.data()))) {
@@ -335,10 +495,14 @@ Result<bool> TarReader::Next(TarEntry& entry) {
       CRISP_TRY(Fill(block.data(), pax, entry));
       left_ = entry.size;
       padding_ = PaddingOf(entry.size);
+      CRISP_TRY(ReadSparse(block.data(), pax, entry));
       return true;
     }
     const std::int64_t stored_size = CRISP_TRY(Number(Field(block.data(), kSize), "size"));
     const std::uint64_t size = CRISP_TRY(Size(stored_size));
+    extended_size += size;
+    if (extended_size > limits_.max_header.count())
+      return ResourceExhausted("tar: an extended header of {} bytes is too large", extended_size);
     if (flag == 'x') {
       CRISP_TRY(ReadPax(size, pax));
     } else if (flag == 'L') {

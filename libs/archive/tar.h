@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "libs/archive/source.h"
 #include "libs/base/result.h"
@@ -12,6 +13,12 @@
 namespace crisp::archive {
 
 enum class EntryType { kFile, kDirectory, kSymlink, kHardLink, kCharDevice, kBlockDevice, kFifo };
+
+/// A piece of a sparse file that holds data; between the pieces it reads as zeros.
+struct Extent {
+  std::uint64_t offset = 0;
+  std::uint64_t size = 0;
+};
 
 /// One member of a tar archive, exactly as the archive has it: the path is not cleaned, the names
 /// of the extended attributes are not judged.
@@ -22,7 +29,9 @@ struct TarEntry {
   std::uint32_t mode = 0;  // permission bits with setuid, setgid and sticky
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
-  std::uint64_t size = 0;
+  std::uint64_t size = 0;       // as the unpacked file shows it
+  bool sparse = false;          // Data() gives the extents' bytes only, one after the other
+  std::vector<Extent> extents;  // ascending, not overlapping, inside `size`
   std::int64_t mtime_seconds = 0;
   std::uint32_t mtime_nanoseconds = 0;
   std::uint32_t device_major = 0;
@@ -37,8 +46,9 @@ struct TarLimits {
   std::size_t max_link = 4096;
 };
 
-/// Reads ustar, PAX and GNU archives from a hostile source. Memory: one header block and the
-/// extended header of one entry; file contents pass through as views of the source's own pieces.
+/// Reads ustar, PAX and GNU archives from a hostile source, sparse files of all four kinds (GNU's
+/// old one, PAX 0.0, 0.1 and 1.0) among them. Memory: one header block and the extended headers of
+/// one entry; file contents pass through as views of the source's own pieces.
 class TarReader {
  public:
   /// `source` must outlive the reader.
@@ -46,8 +56,8 @@ class TarReader {
       : source_(source), limits_(limits) {}
 
   /// The next entry; false at the end of the archive. What is left of the entry before is skipped.
-  /// kDataLoss: damaged or cut short; kUnimplemented: sparse files and other kinds we do not
-  /// unpack; kResourceExhausted: a limit is passed.
+  /// kDataLoss: damaged or cut short; kUnimplemented: kinds that nobody unpacks (parts of several
+  /// volumes); kResourceExhausted: a limit is passed.
   Result<bool> Next(TarEntry& entry);
   /// The next piece of the current entry's contents, valid until the next call; empty at its end.
   Result<std::string_view> Data();
@@ -64,6 +74,12 @@ class TarReader {
   Result<std::string> ReadText(std::uint64_t size);
   Status ReadPax(std::uint64_t size, Pax& pax);
   Status Fill(const char* block, const Pax& pax, TarEntry& entry);
+  Status FillAttributes(const char* block, const Pax& pax, TarEntry& entry);
+  Status FillType(const char* block, TarEntry& entry);
+  Status ReadSparse(const char* block, const Pax& pax, TarEntry& entry);
+  Status ReadOldSparse(const char* block, TarEntry& entry);
+  Status ReadSparseMap(TarEntry& entry);
+  Result<std::uint64_t> ReadMapNumber(std::uint64_t& read);
 
   ChunkSource& source_;
   TarLimits limits_;

@@ -103,6 +103,7 @@ struct Daemon::Impl {
   About about;
   settings::Settings settings;
   std::optional<os::FileLock> lock;
+  std::optional<os::Confined> confined;
   metrics::Registry metrics;
   std::optional<RpcMetrics> rpc_metrics;
   loop::Loop loop;
@@ -187,7 +188,8 @@ Daemon::~Daemon() {
   impl_->loop.Stop();
 }
 
-Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options) {
+Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options,
+                                               const MakeConfinePlan& confine) {
   LimitMemory();
   umask(0022);
   // A write to a child or a client that is gone is an error, not an end.
@@ -209,6 +211,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options) {
       CRISP_TRY(os::FileLock::TryLock(fmt::format("{}/{}.lock", directory, options.instance))
                     .While("instance {} of {} runs already", options.instance, options.service));
   impl->sockets.push_back(socket);
+  impl->confined = CRISP_TRY(ConfineBy(confine, impl->settings, options));
 
   impl->rpc_metrics.emplace(impl->metrics, options.service);
   metrics::AddProcessMetrics(impl->metrics);
@@ -232,6 +235,7 @@ const std::string& Daemon::instance() const { return impl_->about.options.instan
 loop::Loop& Daemon::loop() { return impl_->loop; }
 work::Pool& Daemon::pool() { return impl_->pool; }
 metrics::Registry& Daemon::metrics() { return impl_->metrics; }
+const std::optional<os::Confined>& Daemon::confined() const { return impl_->confined; }
 
 void Daemon::AddService(grpc::Service* service) { impl_->services.push_back(service); }
 void Daemon::AddSocket(const std::string& path) { impl_->sockets.push_back(path); }
@@ -275,12 +279,13 @@ Status Daemon::Run() {
 }
 
 int Main(int argc, const char* const* argv, std::string_view service,
-         const std::function<Result<std::unique_ptr<App>>(Daemon&)>& make) {
+         const std::function<Result<std::unique_ptr<App>>(Daemon&)>& make,
+         const MakeConfinePlan& confine) {
   const ParsedFlags flags = ParseFlags(argc, argv, service);
   if (!flags.options.has_value()) return flags.exit_code;
 
   const Status ran = [&]() -> Status {
-    const std::unique_ptr<Daemon> frame = CRISP_TRY(Daemon::Create(*flags.options));
+    const std::unique_ptr<Daemon> frame = CRISP_TRY(Daemon::Create(*flags.options, confine));
     const std::unique_ptr<App> app = CRISP_TRY(make(*frame));
     Status served = frame->Run();
     if (served.code() == Code::kDeadlineExceeded) {

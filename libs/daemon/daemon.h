@@ -10,6 +10,7 @@
 
 #include "libs/base/result.h"
 #include "libs/base/status.h"
+#include "libs/daemon/confinement.h"
 #include "libs/loop/loop.h"
 #include "libs/metrics/registry.h"
 #include "libs/settings/settings.h"
@@ -53,8 +54,10 @@ struct Problem {
 class Daemon {
  public:
   /// Loads the settings, takes the instance's lock, makes <run_root>/<service>.
+  /// Confines the process, if there is a plan, before the first thread starts.
   /// kInvalidArgument: settings. kUnavailable: this instance runs already.
-  static Result<std::unique_ptr<Daemon>> Create(const Options& options);
+  static Result<std::unique_ptr<Daemon>> Create(const Options& options,
+                                                const MakeConfinePlan& confine = nullptr);
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
   ~Daemon();
@@ -65,6 +68,8 @@ class Daemon {
   loop::Loop& loop();
   work::Pool& pool();
   metrics::Registry& metrics();
+  /// Nothing: the process is not confined.
+  const std::optional<os::Confined>& confined() const;
 
   /// Before Run; the service must outlive it.
   void AddService(grpc::Service* service);
@@ -100,6 +105,7 @@ class App {
 /// The whole of main(): flags, frame, `make`, Run, exit code (0 clean, 1 failed, 2 wrong flags).
 ///   int main(int argc, char** argv) { return daemon::Main(argc, argv, "rund", rund::MakeApp); }
 int Main(int argc, const char* const* argv, std::string_view service,
-         const std::function<Result<std::unique_ptr<App>>(Daemon&)>& make);
+         const std::function<Result<std::unique_ptr<App>>(Daemon&)>& make,
+         const MakeConfinePlan& confine = nullptr);
 
 }  // namespace crisp::daemon

@@ -56,6 +56,9 @@ void AddCrid(Schema& schema, Crid& crid) {
       .Text("crid.metrics_address", &crid.metrics_address,
             {.text = "host:port of /metrics, which also hands through those of the other daemons "
                      "(/metrics/<service>/<instance>). Empty: no TCP listener."})
+      .Bool("crid.confine", &crid.confine,
+            {.text = "Give up all capabilities, and by seccomp and Landlock all system calls and "
+                     "paths that the front has no use for: no programs, no files but its sockets."})
       .Seconds("crid.peer_wait_seconds", &crid.peer_wait, 0, 60,
                {.text = "How long a call waits for a daemon that is restarting before it fails."})
       .Seconds("crid.reconcile_seconds", &crid.reconcile, 1, kHour,
@@ -93,7 +96,15 @@ void AddImaged(Schema& schema, Imaged& imaged) {
       .Size("imaged.max_manifest_size", &imaged.max_manifest_size, KiB(64), MiB(64),
             {.text = "The largest manifest, index or image configuration."})
       .Int("imaged.max_layers", &imaged.max_layers, 1, 500,
-           {.text = "The most layers of an image."});
+           {.text = "The most layers of an image."})
+      .Int("imaged.max_files", &imaged.max_files, 1000, 1'000'000'000,
+           {.text = "The most files and directories of one layer."})
+      .Bool(
+          "imaged.confine", &imaged.confine,
+          {.text = "Give up, before a byte from outside is read, all capabilities, system calls "
+                   "and paths that pulling and unpacking do not need. Device nodes of images other "
+                   "than null, zero, full, random, urandom, tty, console and ptmx are then left "
+                   "out."});
 }
 
 void AddNetd(Schema& schema, Netd& netd) {

@@ -23,6 +23,7 @@ struct Log {
 struct Crid {
   std::string socket;  // empty = <run_root>/crisp.sock; Resolved() fills it
   std::string metrics_address = "127.0.0.1:9540";
+  bool confine = true;
   std::chrono::seconds peer_wait{5};
   std::chrono::seconds reconcile{60};
   std::chrono::seconds run_pod_timeout{240};
@@ -40,6 +41,8 @@ struct Imaged {
   Bytes max_layer_size = GiB(64);  // unpacked
   Bytes max_manifest_size = MiB(4);
   std::int64_t max_layers = 127;
+  std::int64_t max_files = 4'000'000;
+  bool confine = true;
 };
 
 struct Netd {

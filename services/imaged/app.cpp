@@ -1,6 +1,7 @@
 #include "services/imaged/app.h"
 
 #include <atomic>
+#include <cstdlib>
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
@@ -21,7 +22,8 @@ namespace {
 constexpr auto kSyncDelay = std::chrono::milliseconds(200);  // after a pull
 constexpr auto kGcDelay = std::chrono::seconds(2);           // after something became garbage
 constexpr auto kGcRetry = std::chrono::seconds(5);           // while pulls go on
-constexpr auto kGcTime = std::chrono::minutes(10);           // of one round
+constexpr auto kReachCheck = std::chrono::seconds(30);
+constexpr auto kGcTime = std::chrono::minutes(10);  // of one round
 
 /// Runs the garbage collector some time after it was asked for, never twice at once. Held by its
 /// timer and its pool task only weakly.
@@ -125,6 +127,8 @@ class ImagedApp final : public daemon::App {
     // Layers of failed pulls come of age without anybody asking.
     timer_ =
         daemon.loop().Every(std::chrono::minutes(15), [runner = gc_runner_] { runner->Wake(); });
+    if (daemon.confined())
+      reach_timer_ = daemon.loop().Every(kReachCheck, [this, &daemon] { CheckReachSoon(daemon); });
     daemon.AddService(&image_service_);
     daemon.AddService(&snapshots_service_);
     daemon.AddService(&pulls_service_);
@@ -132,6 +136,25 @@ class ImagedApp final : public daemon::App {
   }
 
  private:
+  /// Landlock opened files by their inode: one that was replaced (resolv.conf) or is new
+  /// (/etc/containers) can be read after the next start only. Where systemd starts us again, that
+  /// is now, or when the last pull has ended.
+  void CheckReachSoon(daemon::Daemon& daemon) {
+    const CallContext cc = CallContext::Background(kReachCheck, "reach");
+    log::IfError("check what can be reached",
+                 daemon.pool().Submit(work::Lane::kBulk, cc, [this, &daemon] {
+                   const std::vector<std::string> outdated = daemon.confined()->Outdated();
+                   if (outdated.empty()) return;
+                   const bool restart = std::getenv("NOTIFY_SOCKET") != nullptr;
+                   if (!told_.exchange(true))
+                     log::Warn(
+                         "a file was replaced or made that this confined process can only read "
+                         "after a restart",
+                         {{"path", outdated.front()}, {"restarts by itself", restart}});
+                   if (restart && puller_.Quiet()) daemon.RequestStop();
+                 }));
+  }
+
   const Config config_;
   LayerStore store_;
   std::unique_ptr<Catalogue> catalogue_;
@@ -147,6 +170,8 @@ class ImagedApp final : public daemon::App {
   SnapshotsService snapshots_service_;
   PullsService pulls_service_;
   loop::Timer timer_;
+  loop::Timer reach_timer_;
+  std::atomic<bool> told_ = false;
 };
 
 }  // namespace

@@ -15,6 +15,7 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   config.pull.max_layer_size = own.max_layer_size;
   config.pull.max_manifest_size = own.max_manifest_size;
   config.pull.max_layers = static_cast<std::size_t>(own.max_layers);
+  config.pull.max_files = static_cast<std::uint64_t>(own.max_files);
   config.http.user_agent = "crisp/" + std::string(version);
   config.http.stall_timeout = own.stall_timeout;
   return config;

@@ -376,13 +376,17 @@ Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& fligh
   const std::string staged = CRISP_TRY(store_.Stage(flight.chain));
   Cleanup discard(
       [&] { log::IfError("discard staged layer", store_.Discard(staged, kDeleteNow)); });
-  Unpacker unpacker = CRISP_TRY(Unpacker::Create(staged + "/diff", options_.max_layer_size));
+  Unpacker unpacker = CRISP_TRY(Unpacker::Create(
+      staged + "/diff", {.max_size = options_.max_layer_size, .max_inodes = options_.max_files}));
   const Descriptor& blob = work.manifest.layers[index];
   const OpenBlob open = [&work, &blob](const CallContext& call, std::uint64_t offset) {
     return work.registry->OpenBlob(call, blob.digest, offset);
   };
   CRISP_TRY(PullLayer(cc, blob, work.config.diff_ids[index], open, unpacker, buffers_,
                       options_.max_layer_size, *flight.progress));
+  if (unpacker.devices_left_out() > 0)
+    log::Warn("device nodes of a layer left out: imaged is confined",
+              {{"layer", blob.digest.str()}, {"devices", unpacker.devices_left_out()}});
   {
     std::unique_lock lock(mutex_);
     flight.unpacked = true;

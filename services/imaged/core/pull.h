@@ -41,6 +41,7 @@ struct PullOptions {
   Bytes max_layer_size = GiB(64);  // unpacked
   Bytes max_manifest_size = MiB(4);
   std::size_t max_layers = 127;
+  std::uint64_t max_files = 4'000'000;  // of one layer
 };
 
 /// How far a pull is. Any thread.

@@ -9,11 +9,14 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <climits>
 #include <string_view>
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "services/imaged/core/unpack_internal.h"
 
 namespace crisp::imaged {
 namespace {
@@ -23,10 +26,15 @@ using archive::TarEntry;
 
 constexpr std::string_view kWhiteout = ".wh.";
 constexpr std::string_view kOpaque = ".wh..wh..opq";
-constexpr const char* kOpaqueXattr = "user.overlay.opaque";
-constexpr std::uint64_t kFileBlock = 4096;  // what a file's last block takes on disk
+constexpr std::uint64_t kStatBlock = 512;
+constexpr std::uint64_t kLongLink = 60;  // a longer symbolic link takes a block
+constexpr std::uint64_t kLinkBlock = 4096;
+constexpr std::size_t kMaxName = 255;
+constexpr std::size_t kMaxDepth = 256;  // of directories; deleting them holds a descriptor each
+constexpr int kMaxLinks = 40;           // symbolic links in one path, as the kernel has it
 constexpr std::size_t kMaxOpen = 64;
 constexpr mode_t kImpliedMode = 0755;
+constexpr mode_t kSetGid = S_ISGID;
 
 /// openat2: beneath `root`, through no symbolic link at all. -1 and errno.
 int OpenBeneath(int root, const std::string& path, std::uint64_t flags) {
@@ -41,36 +49,33 @@ timespec TimeOf(const TarEntry& entry) {
   return {.tv_sec = entry.mtime_seconds, .tv_nsec = entry.mtime_nanoseconds};
 }
 
-/// Access time and modification time.
-std::array<timespec, 2> Both(const timespec& time) { return {time, time}; }
-
-bool IsWhiteout(const struct stat& info) { return S_ISCHR(info.st_mode) && info.st_rdev == 0; }
-
-/// What a layer may set. trusted.* and user.overlay.* would speak to overlayfs in our name, other
-/// security.* and system.* are the host's.
-bool XattrAllowed(std::string_view name) {
-  if (name == "security.capability") return true;
-  return name.starts_with("user.") && !name.starts_with("user.overlay.");
-}
-
 Status SetXattrs(int fd, const TarEntry& entry) {
   for (const auto& [name, value] : entry.xattrs) {
-    if (!XattrAllowed(name)) continue;
+    if (!internal::XattrAllowed(name)) continue;
     if (::fsetxattr(fd, name.c_str(), value.data(), value.size(), 0) != 0 && errno != EOPNOTSUPP)
       return Status::Errno(errno, "{}: set {}", entry.path, name);
   }
   return Status::Ok();
 }
 
-/// Owner and mode of an open file or directory that was made with `entry.mode` by us.
-Status SetOwner(int fd, const TarEntry& entry, bool mode_is_set) {
+/// Owner and mode of an open file that was made with `entry.mode` by us.
+Status SetOwner(int fd, const TarEntry& entry) {
   const bool ours = entry.uid == ::geteuid() && entry.gid == ::getegid();
   if (!ours && ::fchown(fd, entry.uid, entry.gid) != 0)
     return Status::Errno(errno, "{}: chown", entry.path);
   // chown takes setuid and setgid away, and so may a write.
-  if ((!mode_is_set || (entry.mode & 06000U) != 0) && ::fchmod(fd, entry.mode) != 0)
+  if ((entry.mode & 06000U) != 0 && ::fchmod(fd, entry.mode) != 0)
     return Status::Errno(errno, "{}: chmod", entry.path);
   return Status::Ok();
+}
+
+/// Owner, mode and extended attributes of a directory, but for setgid: what is made in it would
+/// inherit its group.
+Status SetDirectory(int fd, const TarEntry& entry) {
+  if (::fchown(fd, entry.uid, entry.gid) != 0) return Status::Errno(errno, "{}: chown", entry.path);
+  if (::fchmod(fd, entry.mode & ~kSetGid) != 0)
+    return Status::Errno(errno, "{}: chmod", entry.path);
+  return SetXattrs(fd, entry);
 }
 
 /// The same for what is not opened: links and devices.
@@ -81,73 +86,120 @@ Status SetAttributesAt(int directory, const std::string& name, const TarEntry& e
   if (!ours && entry.type != EntryType::kSymlink &&
       ::fchmodat(directory, name.c_str(), entry.mode, 0) != 0)
     return Status::Errno(errno, "{}: chmod", entry.path);
-  const auto times = Both(TimeOf(entry));
+  const auto times = internal::Both(TimeOf(entry));
   if (::utimensat(directory, name.c_str(), times.data(), AT_SYMLINK_NOFOLLOW) != 0)
     return Status::Errno(errno, "{}: set times", entry.path);
   return Status::Ok();
 }
 
-Status CopyXattrs(int from, int to, const std::string& path) {
-  const ssize_t size = ::flistxattr(from, nullptr, 0);
-  if (size <= 0) return Status::Ok();
-  std::string names(static_cast<std::size_t>(size), '\0');
-  const ssize_t got = ::flistxattr(from, names.data(), names.size());
-  if (got < 0) return Status::Errno(errno, "{}: list extended attributes", path);
-  std::string value(XATTR_SIZE_MAX, '\0');
-  for (std::size_t at = 0; at < static_cast<std::size_t>(got);) {
-    const std::string name = names.c_str() + at;
-    at += name.size() + 1;
-    if (!XattrAllowed(name)) continue;
-    const ssize_t length = ::fgetxattr(from, name.c_str(), value.data(), value.size());
-    if (length < 0 ||
-        ::fsetxattr(to, name.c_str(), value.data(), static_cast<std::size_t>(length), 0) != 0)
-      return Status::Errno(errno, "{}: copy {}", path, name);
-  }
-  return Status::Ok();
-}
-
-Status CopyBytes(int from, int to, const std::string& path) {
-  constexpr std::size_t kStep = std::size_t{1} << 30U;
-  while (true) {
-    const ssize_t count = ::copy_file_range(from, nullptr, to, nullptr, kStep, 0);
-    if (count == 0) return Status::Ok();
-    if (count < 0) return Status::Errno(errno, "copy {} up", path);
-  }
-}
-
 }  // namespace
 
-/// Something in a layer below.
-struct Unpacker::Found {
-  os::UniqueFd directory;  // that holds it; invalid: nothing was found
-  std::string name;
-  struct stat info {};
-};
-
-Result<Unpacker> Unpacker::Create(const std::string& directory, Bytes max_size) {
+Result<Unpacker> Unpacker::Create(const std::string& directory, const UnpackLimits& limits) {
   os::UniqueFd root(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!root) return Status::Errno(errno, "open {}", directory);
-  Unpacker unpacker(std::move(root), max_size);
+  // Whatever it inherited from a directory with setgid would go on to all that is made in it.
+  if (::fchown(root.get(), ::geteuid(), ::getegid()) != 0 ||
+      ::fchmod(root.get(), kImpliedMode) != 0)
+    return Status::Errno(errno, "attributes of {}", directory);
+  Unpacker unpacker(std::move(root), limits);
   unpacker.implied_.insert("");
-  unpacker.usage_ = {kFileBlock, 1};
+  unpacker.late_[""];
+  unpacker.usage_.inodes = 1;
   return unpacker;
 }
 
+/// ".." goes up in the name itself, as it does for everybody who unpacks layers.
 Result<Unpacker::Path> Unpacker::Clean(const std::string& path) {
-  std::string clean;
-  std::size_t name = 0;
+  std::vector<std::string_view> parts;
   for (std::size_t at = 0; at < path.size();) {
     const std::size_t end = std::min(path.find('/', at), path.size());
     const std::string_view part = std::string_view(path).substr(at, end - at);
     at = end + 1;
     if (part.empty() || part == ".") continue;
-    if (part == "..") return InvalidArgument("the path {} leads out of the layer", path);
-    if (!clean.empty()) clean += '/';
-    name = clean.size();
-    clean += part;
+    if (part == "..") {
+      if (parts.empty()) return InvalidArgument("the path {} leads out of the layer", path);
+      parts.pop_back();
+      continue;
+    }
+    if (part.size() > kMaxName)
+      return ResourceExhausted("the name {:.64}… is longer than {} bytes", part, kMaxName);
+    parts.push_back(part);
   }
-  if (name == 0) return Path{"", clean};
-  return Path{clean.substr(0, name - 1), clean.substr(name)};
+  if (parts.size() > kMaxDepth)
+    return ResourceExhausted("the path {:.64}… has more than {} parts", path, kMaxDepth);
+  Path clean;
+  for (const std::string_view part : parts) {
+    if (!clean.directory.empty()) clean.directory += '/';
+    clean.directory += std::exchange(clean.name, std::string(part));
+  }
+  return clean;
+}
+
+/// Where `directory` leads, with the layer as the root of every absolute link; the rest after the
+/// first missing part is taken as it is.
+Result<std::string> Unpacker::FollowLinks(const std::string& directory) {
+  std::vector<std::string> ahead;  // the next part last
+  const auto push = [&ahead](const std::string& path) {
+    std::size_t end = path.size();
+    while (true) {
+      const std::size_t slash = end == 0 ? std::string::npos : path.rfind('/', end - 1);
+      const std::size_t begin = slash == std::string::npos ? 0 : slash + 1;
+      if (end > begin) ahead.push_back(path.substr(begin, end - begin));
+      if (slash == std::string::npos) return;
+      end = slash;
+    }
+  };
+  push(directory);
+  std::string at;
+  int links = 0;
+  while (!ahead.empty()) {
+    const std::string part = std::move(ahead.back());
+    ahead.pop_back();
+    if (part == ".") continue;
+    if (part == "..") {
+      const std::size_t slash = at.rfind('/');
+      at.resize(slash == std::string::npos ? 0 : slash);
+      continue;
+    }
+    const std::string next = at.empty() ? part : at + "/" + part;
+    if (next.size() >= PATH_MAX)
+      return ResourceExhausted("the path {:.64}… is too long behind its links", directory);
+    std::array<char, PATH_MAX> target{};
+    const os::UniqueFd fd(OpenBeneath(root_.get(), at, O_PATH | O_DIRECTORY));
+    const ssize_t size =
+        fd ? ::readlinkat(fd.get(), part.c_str(), target.data(), target.size()) : ssize_t{-1};
+    if (size < 0) {
+      at = next;
+      continue;
+    }
+    if (++links > kMaxLinks)
+      return InvalidArgument("the path {} goes through too many symbolic links", directory);
+    const std::string text(target.data(), static_cast<std::size_t>(size));
+    if (text.starts_with('/')) at.clear();
+    push(text);
+  }
+  return at;
+}
+
+/// The path with its directory free of symbolic links; the directory itself need not exist.
+Result<Unpacker::Path> Unpacker::Locate(Path path) {
+  if (path.directory.empty() || open_.contains(path.directory)) return path;
+  os::UniqueFd fd(OpenBeneath(root_.get(), path.directory, O_RDONLY | O_DIRECTORY));
+  if (fd) {
+    if (open_.size() >= kMaxOpen) open_.clear();
+    open_[path.directory] = std::move(fd);
+  } else if (errno == ELOOP) {
+    path.directory = CRISP_TRY(FollowLinks(path.directory));
+    return Clean(path.Full());
+  }
+  return path;
+}
+
+Status Unpacker::Account(std::uint64_t inodes) {
+  usage_.inodes += inodes;
+  if (usage_.inodes > limits_.max_inodes)
+    return ResourceExhausted("the layer has more than the {} files allowed", limits_.max_inodes);
+  return Status::Ok();
 }
 
 /// An open directory of this layer; valid until the next call. With `make`, what is missing on the
@@ -181,15 +233,15 @@ Status Unpacker::MakeImplied(const std::string& path) {
   }
   if (hides) CRISP_TRY(MarkOpaque(-1, path));
   implied_.insert(path);
-  usage_.bytes += kFileBlock;
-  ++usage_.inodes;
-  return Status::Ok();
+  late_[path];
+  return Account(1);
 }
 
 /// Removes what an earlier entry made at `path`: of two entries with a name the later one holds.
 Status Unpacker::Remove(int directory, const Path& path) {
   const std::string full = path.Full();
   whiteouts_.erase(full);
+  recount_ = true;
   if (::unlinkat(directory, path.name.c_str(), 0) == 0) return Status::Ok();
   if (errno != EISDIR) return Status::Errno(errno, "replace {}", full);
   CRISP_TRY(os::RemoveTree(fmt::format("/proc/self/fd/{}/{}", directory, path.name)));
@@ -197,7 +249,7 @@ Status Unpacker::Remove(int directory, const Path& path) {
     return other == full || other.starts_with(full + "/");
   };
   std::erase_if(open_, [&below](const auto& each) { return below(each.first); });
-  std::erase_if(times_, [&below](const auto& each) { return below(each.first); });
+  std::erase_if(late_, [&below](const auto& each) { return below(each.first); });
   std::erase_if(implied_, below);
   std::erase_if(whiteouts_, below);
   return Status::Ok();
@@ -205,22 +257,25 @@ Status Unpacker::Remove(int directory, const Path& path) {
 
 Status Unpacker::MarkOpaque(int directory, const std::string& path) {
   if (directory < 0) directory = CRISP_TRY(Directory(path, false));
-  if (::fsetxattr(directory, kOpaqueXattr, "y", 1, 0) != 0)
-    return Status::Errno(errno, "{}: set {}", path, kOpaqueXattr);
+  if (::fsetxattr(directory, internal::kOpaqueXattr, "y", 1, 0) != 0)
+    return Status::Errno(errno, "{}: set {}", path, internal::kOpaqueXattr);
   return Status::Ok();
 }
 
 Status Unpacker::Whiteout(const Path& path) {
   const int parent = CRISP_TRY(Directory(path.directory, true));
-  if (path.name == kOpaque) return MarkOpaque(parent, path.directory);
+  if (path.name == kOpaque) {
+    // overlayfs does not look at its layers' own roots: see HideRootOf.
+    if (path.directory.empty()) root_opaque_ = true;
+    return MarkOpaque(parent, path.directory);
+  }
   if (path.name.starts_with(".wh..wh.")) return Status::Ok();  // aufs's own files
   const Path hidden{path.directory, path.name.substr(kWhiteout.size())};
   if (hidden.name.empty() || hidden.name == "." || hidden.name == "..")
     return InvalidArgument("the whiteout {} hides nothing", path.Full());
   if (::mknodat(parent, hidden.name.c_str(), S_IFCHR, ::makedev(0, 0)) == 0) {
     whiteouts_.insert(hidden.Full());
-    ++usage_.inodes;
-    return Status::Ok();
+    return Account(1);
   }
   if (errno != EEXIST) return Status::Errno(errno, "whiteout of {}", hidden.Full());
   // A whiteout hides what is below this layer, never what the layer itself brings.
@@ -233,9 +288,8 @@ Status Unpacker::Whiteout(const Path& path) {
 Status Unpacker::RootAttributes(const TarEntry& entry) {
   if (entry.type != EntryType::kDirectory)
     return InvalidArgument("the entry {} would replace the root directory", entry.path);
-  CRISP_TRY(SetOwner(root_.get(), entry, false));
-  CRISP_TRY(SetXattrs(root_.get(), entry));
-  times_[""] = TimeOf(entry);
+  CRISP_TRY(SetDirectory(root_.get(), entry));
+  late_[""] = {TimeOf(entry), true, (entry.mode & S_ISGID) != 0 ? entry.mode : 0};
   implied_.erase("");
   return Status::Ok();
 }
@@ -243,7 +297,8 @@ Status Unpacker::RootAttributes(const TarEntry& entry) {
 Status Unpacker::MakeDirectory(const TarEntry& entry, const Path& path) {
   const int parent = CRISP_TRY(Directory(path.directory, true));
   const std::string full = path.Full();
-  bool made = ::mkdirat(parent, path.name.c_str(), entry.mode) == 0;
+  const mode_t mode = entry.mode & ~kSetGid;
+  bool made = ::mkdirat(parent, path.name.c_str(), mode) == 0;
   if (!made) {
     if (errno != EEXIST) return Status::Errno(errno, "make directory {}", full);
     struct stat info {};
@@ -252,24 +307,51 @@ Status Unpacker::MakeDirectory(const TarEntry& entry, const Path& path) {
     if (!S_ISDIR(info.st_mode)) {
       const bool hides = whiteouts_.contains(full);
       CRISP_TRY(Remove(parent, path));
-      if (::mkdirat(parent, path.name.c_str(), entry.mode) != 0)
+      if (::mkdirat(parent, path.name.c_str(), mode) != 0)
         return Status::Errno(errno, "make directory {}", full);
       made = true;
       if (hides) CRISP_TRY(MarkOpaque(-1, full));
     }
   }
-  if (made) {
-    usage_.bytes += kFileBlock;
-    ++usage_.inodes;
-  }
+  if (made) CRISP_TRY(Account(1));
   implied_.erase(full);
-  times_[full] = TimeOf(entry);
+  late_[full] = {TimeOf(entry), true, (entry.mode & S_ISGID) != 0 ? entry.mode : 0};
   const bool plain = made && entry.uid == ::geteuid() && entry.gid == ::getegid() &&
                      (entry.mode & 07000U) == 0 && entry.xattrs.empty();
   if (plain) return Status::Ok();
   const int fd = CRISP_TRY(Directory(full, false));
-  CRISP_TRY(SetOwner(fd, entry, false));
-  return SetXattrs(fd, entry);
+  return SetDirectory(fd, entry);
+}
+
+Status Unpacker::Write(archive::TarReader& tar, const TarEntry& entry, int fd) {
+  auto extent = entry.extents.begin();
+  std::uint64_t left = 0;  // of the extent
+  if (entry.sparse) {
+    if (::ftruncate(fd, static_cast<off_t>(entry.size)) != 0)
+      return Status::Errno(errno, "{}: set the size {}", entry.path, entry.size);
+  }
+  while (true) {
+    std::string_view piece = CRISP_TRY(tar.Data());
+    if (piece.empty()) return Status::Ok();
+    while (!piece.empty()) {
+      std::size_t size = piece.size();
+      if (entry.sparse) {
+        if (left == 0) {
+          if (::lseek(fd, static_cast<off_t>(extent->offset), SEEK_SET) < 0)
+            return Status::Errno(errno, "{}: seek", entry.path);
+          left = extent->size;
+          ++extent;
+        }
+        size = static_cast<std::size_t>(std::min<std::uint64_t>(size, left));
+      }
+      const ssize_t count = ::write(fd, piece.data(), size);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return Status::Errno(errno, "write {}", entry.path);
+      piece.remove_prefix(static_cast<std::size_t>(count));
+      contents_ += static_cast<std::uint64_t>(count);
+      if (entry.sparse) left -= static_cast<std::uint64_t>(count);
+    }
+  }
 }
 
 Status Unpacker::File(archive::TarReader& tar, const TarEntry& entry, const Path& path) {
@@ -281,23 +363,16 @@ Status Unpacker::File(archive::TarReader& tar, const TarEntry& entry, const Path
     fd.reset(::openat(parent, path.name.c_str(), kFlags, entry.mode));
   }
   if (!fd) return Status::Errno(errno, "create {}", entry.path);
-  while (true) {
-    std::string_view piece = CRISP_TRY(tar.Data());
-    if (piece.empty()) break;
-    while (!piece.empty()) {
-      const ssize_t count = ::write(fd.get(), piece.data(), piece.size());
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return Status::Errno(errno, "write {}", entry.path);
-      piece.remove_prefix(static_cast<std::size_t>(count));
-    }
-  }
-  CRISP_TRY(SetOwner(fd.get(), entry, true));
+  CRISP_TRY(Account(1));
+  CRISP_TRY(Write(tar, entry, fd.get()));
+  CRISP_TRY(SetOwner(fd.get(), entry));
   if (!entry.xattrs.empty()) CRISP_TRY(SetXattrs(fd.get(), entry));
-  const auto times = Both(TimeOf(entry));
+  const auto times = internal::Both(TimeOf(entry));
   if (::futimens(fd.get(), times.data()) != 0)
     return Status::Errno(errno, "{}: set times", entry.path);
-  usage_.bytes += (entry.size + kFileBlock - 1) / kFileBlock * kFileBlock;
-  ++usage_.inodes;
+  struct stat info {};
+  if (::fstat(fd.get(), &info) != 0) return Status::Errno(errno, "stat {}", entry.path);
+  usage_.bytes += static_cast<std::uint64_t>(info.st_blocks) * kStatBlock;
   return Status::Ok();
 }
 
@@ -321,8 +396,15 @@ Status Unpacker::Special(const TarEntry& entry, const Path& path) {
     CRISP_TRY(Remove(parent, path));
     made = make();
   }
+  const bool device = entry.type == EntryType::kCharDevice || entry.type == EntryType::kBlockDevice;
+  if (made != 0 && errno == EPERM && device) {
+    ++devices_left_out_;  // a confined imaged makes no way to the machine's devices
+    return Status::Ok();
+  }
   if (made != 0) return Status::Errno(errno, "create {}", entry.path);
-  ++usage_.inodes;
+  CRISP_TRY(Account(1));
+  if (entry.type == EntryType::kSymlink && entry.link.size() >= kLongLink)
+    usage_.bytes += kLinkBlock;
   return SetAttributesAt(parent, path.name, entry);
 }
 
@@ -354,7 +436,8 @@ Result<bool> Unpacker::TryLink(const Path& target, const Path& path) {
 }
 
 Status Unpacker::Link(const TarEntry& entry, const Path& path) {
-  const Path target = CRISP_TRY(Clean(entry.link));
+  const Path named = CRISP_TRY(Clean(entry.link));
+  const Path target = CRISP_TRY(Locate(named));
   if (target.name.empty())
     return InvalidArgument("the hard link {} leads to a directory", entry.path);
   if (!CRISP_TRY(TryLink(target, path))) late_links_.emplace_back(target, path);
@@ -362,10 +445,13 @@ Status Unpacker::Link(const TarEntry& entry, const Path& path) {
 }
 
 Status Unpacker::Apply(archive::TarReader& tar, const TarEntry& entry) {
-  const Path path = CRISP_TRY(Clean(entry.path));
+  const Path named = CRISP_TRY(Clean(entry.path));
+  const Path path = CRISP_TRY(Locate(named));
   if (path.name.empty()) return RootAttributes(entry);
-  if (usage_.bytes + entry.size > max_size_.count())
-    return ResourceExhausted("the layer is larger than the {} bytes allowed", max_size_.count());
+  // A sparse file's size, too: whoever reads or copies it gets all of it.
+  if (contents_ + entry.size > limits_.max_size.count())
+    return ResourceExhausted("the layer is larger than the {} bytes allowed",
+                             limits_.max_size.count());
   if (path.name.starts_with(kWhiteout)) return Whiteout(path);
   switch (entry.type) {
     case EntryType::kFile: return File(tar, entry, path);
@@ -377,114 +463,11 @@ Status Unpacker::Apply(archive::TarReader& tar, const TarEntry& entry) {
 
 Status Unpacker::Unpack(archive::TarReader& tar) {
   // The umask of this thread alone, so that modes are set by creation.
-  if (::unshare(CLONE_FS) == 0) ::umask(0);
+  if (::unshare(CLONE_FS) != 0) return Status::Errno(errno, "have a umask of our own");
+  ::umask(0);
   TarEntry entry;
   while (CRISP_TRY(tar.Next(entry))) CRISP_TRY(Apply(tar, entry));
   return tar.Drain();
-}
-
-/// What overlayfs would show at `path` of the layers below: whiteouts and opaque directories count.
-Result<Unpacker::Found> Unpacker::FindBelow(const std::vector<std::string>& parents,
-                                            const std::string& path) {
-  for (const std::string& parent : parents) {
-    os::UniqueFd at(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!at) return Status::Errno(errno, "open {}", parent);
-    bool opaque = false;
-    std::string_view rest = path;
-    while (true) {
-      const std::string name(rest.substr(0, rest.find('/')));
-      const bool last = name.size() == rest.size();
-      struct stat info {};
-      if (::fstatat(at.get(), name.empty() ? "." : name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
-        if (errno != ENOENT) return Status::Errno(errno, "stat {} in {}", path, parent);
-        break;  // look in the layer below
-      }
-      if (IsWhiteout(info)) return Found{};
-      if (last) return Found{std::move(at), name.empty() ? "." : name, info};
-      if (!S_ISDIR(info.st_mode)) return Found{};
-      at = os::UniqueFd(
-          ::openat(at.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-      if (!at) return Status::Errno(errno, "open {} in {}", path, parent);
-      std::array<char, 2> mark{};
-      opaque = opaque || (::fgetxattr(at.get(), kOpaqueXattr, mark.data(), mark.size()) == 1 &&
-                          mark[0] == 'y');
-      rest.remove_prefix(name.size() + 1);
-    }
-    if (opaque) return Found{};
-  }
-  return Found{};
-}
-
-Status Unpacker::CopyUp(const std::vector<std::string>& parents, const Path& target) {
-  const std::string full = target.Full();
-  const Found found = CRISP_TRY(FindBelow(parents, full));
-  if (!found.directory || !(S_ISREG(found.info.st_mode) || S_ISLNK(found.info.st_mode)))
-    return InvalidArgument("a hard link leads to {}, which no layer has", full);
-  const int parent = CRISP_TRY(Directory(target.directory, true));
-  const std::array<timespec, 2> times = {found.info.st_atim, found.info.st_mtim};
-  if (S_ISLNK(found.info.st_mode)) {
-    std::string link(4096, '\0');
-    const ssize_t size =
-        ::readlinkat(found.directory.get(), found.name.c_str(), link.data(), link.size() - 1);
-    if (size < 0) return Status::Errno(errno, "read link {}", full);
-    link.resize(static_cast<std::size_t>(size));
-    if (::symlinkat(link.c_str(), parent, target.name.c_str()) != 0 ||
-        ::fchownat(parent, target.name.c_str(), found.info.st_uid, found.info.st_gid,
-                   AT_SYMLINK_NOFOLLOW) != 0)
-      return Status::Errno(errno, "copy {} up", full);
-  } else {
-    const os::UniqueFd from(
-        ::openat(found.directory.get(), found.name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
-    const os::UniqueFd to(::openat(parent, target.name.c_str(),
-                                   O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (!from || !to) return Status::Errno(errno, "copy {} up", full);
-    CRISP_TRY(CopyBytes(from.get(), to.get(), full));
-    if (::fchown(to.get(), found.info.st_uid, found.info.st_gid) != 0 ||
-        ::fchmod(to.get(), found.info.st_mode & 07777U) != 0)
-      return Status::Errno(errno, "copy {} up", full);
-    CRISP_TRY(CopyXattrs(from.get(), to.get(), full));
-    usage_.bytes += static_cast<std::uint64_t>(found.info.st_size);
-  }
-  ++usage_.inodes;
-  if (::utimensat(parent, target.name.c_str(), times.data(), AT_SYMLINK_NOFOLLOW) != 0)
-    return Status::Errno(errno, "copy {} up: set times", full);
-  return Status::Ok();
-}
-
-Status Unpacker::Finish(const std::vector<std::string>& parents) {
-  for (const auto& [target, path] : late_links_) {
-    if (CRISP_TRY(TryLink(target, path))) continue;
-    CRISP_TRY(CopyUp(parents, target));
-    if (!CRISP_TRY(TryLink(target, path)))
-      return InvalidArgument("the hard link {} leads to {}, which is not there", path.Full(),
-                             target.Full());
-  }
-  late_links_.clear();
-  for (const std::string& path : implied_) {
-    const Found found = CRISP_TRY(FindBelow(parents, path));
-    if (!found.directory || !S_ISDIR(found.info.st_mode)) continue;
-    const int fd = CRISP_TRY(Directory(path, false));
-    if (::fchown(fd, found.info.st_uid, found.info.st_gid) != 0 ||
-        ::fchmod(fd, found.info.st_mode & 07777U) != 0)
-      return Status::Errno(errno, "attributes of {}", path);
-    const os::UniqueFd from(::openat(found.directory.get(), found.name.c_str(),
-                                     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!from) return Status::Errno(errno, "open {} in a layer below", path);
-    CRISP_TRY(CopyXattrs(from.get(), fd, path));
-    times_[path] = found.info.st_mtim;
-  }
-  implied_.clear();
-  for (const auto& [path, time] : times_) {
-    const Path clean = CRISP_TRY(Clean(path));
-    const int parent = CRISP_TRY(Directory(clean.directory, false));
-    const auto times = Both(time);
-    if (::utimensat(parent, path.empty() ? "." : clean.name.c_str(), times.data(),
-                    AT_SYMLINK_NOFOLLOW) != 0)
-      return Status::Errno(errno, "{}: set times", path);
-  }
-  times_.clear();
-  open_.clear();
-  return Status::Ok();
 }
 
 }  // namespace crisp::imaged

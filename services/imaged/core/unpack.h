@@ -12,13 +12,13 @@
 #include "libs/base/result.h"
 #include "libs/base/units.h"
 #include "libs/os/unique_fd.h"
+#include "services/imaged/store/usage.h"
 
 namespace crisp::imaged {
 
-/// What a layer takes on disk.
-struct Usage {
-  std::uint64_t bytes = 0;
-  std::uint64_t inodes = 0;
+struct UnpackLimits {
+  Bytes max_size = GiB(64);  // contents of all files together
+  std::uint64_t max_inodes = 4'000'000;
 };
 
 /// Unpacks the tar of one layer into a directory, in the form that overlayfs takes as a lower layer
@@ -26,11 +26,16 @@ struct Usage {
 /// user.overlay.opaque. The layers below are not needed until Finish. One thread at a time.
 ///
 /// Hostile archives: each path is resolved by openat2(2) beneath the directory without following
-/// any symbolic link, so nothing is made, changed or linked outside it.
+/// any symbolic link, so nothing is made, changed or linked outside it. A path through a symbolic
+/// link of the same layer is followed by us, step by step, with the layer as its root.
+///
+/// Extended attributes: user.* and security.capability are kept. trusted.*, user.overlay.*,
+/// system.* and other security.* would speak to overlayfs in our name or are the host's to give:
+/// they are left out. Of two entries with one name the later one holds.
 class Unpacker {
  public:
   /// `directory` is empty and stays the caller's to remove.
-  static Result<Unpacker> Create(const std::string& directory, Bytes max_size);
+  static Result<Unpacker> Create(const std::string& directory, const UnpackLimits& limits);
   Unpacker(Unpacker&&) = default;
 
   /// Takes every entry, then the rest of the archive. kInvalidArgument / kDataLoss /
@@ -42,7 +47,10 @@ class Unpacker {
   /// link names but that are not in this layer are copied up.
   Status Finish(const std::vector<std::string>& parents);
 
+  /// After Finish: what the layer takes on disk.
   const Usage& usage() const { return usage_; }
+  /// Device nodes that this process may not make, so that the layer lacks them.
+  std::uint64_t devices_left_out() const { return devices_left_out_; }
 
  private:
   struct Path {  // cleaned: no "", "." or ".." component
@@ -51,10 +59,18 @@ class Unpacker {
     std::string Full() const { return directory.empty() ? name : directory + "/" + name; }
   };
   struct Found;
+  struct Late {  // what a directory gets last, when nothing is made in it any more
+    timespec time{};
+    bool has_time = false;
+    mode_t mode = 0;  // with setgid, which would be inherited; 0: it has its mode
+  };
 
-  Unpacker(os::UniqueFd root, Bytes max_size) : root_(std::move(root)), max_size_(max_size) {}
+  Unpacker(os::UniqueFd root, const UnpackLimits& limits)
+      : root_(std::move(root)), limits_(limits) {}
 
   static Result<Path> Clean(const std::string& path);
+  Result<Path> Locate(Path path);
+  Result<std::string> FollowLinks(const std::string& directory);
   Result<int> Directory(const std::string& path, bool make);
   Status MakeImplied(const std::string& path);
   Status Apply(archive::TarReader& tar, const archive::TarEntry& entry);
@@ -66,15 +82,23 @@ class Unpacker {
   Status Whiteout(const Path& path);
   Status MarkOpaque(int directory, const std::string& path);
   Status Remove(int directory, const Path& path);
+  Status Write(archive::TarReader& tar, const archive::TarEntry& entry, int fd);
+  Status HideRootOf(const std::vector<std::string>& parents);
+  Status FinishDirectories();
+  Status Account(std::uint64_t inodes);
   Status RootAttributes(const archive::TarEntry& entry);
   Result<Found> FindBelow(const std::vector<std::string>& parents, const std::string& path);
   Status CopyUp(const std::vector<std::string>& parents, const Path& target);
 
   os::UniqueFd root_;
-  Bytes max_size_;
+  UnpackLimits limits_;
+  std::uint64_t contents_ = 0;  // bytes written
   Usage usage_;
+  bool recount_ = false;  // something was made and replaced: usage_ is too large
+  bool root_opaque_ = false;
+  std::uint64_t devices_left_out_ = 0;
   std::map<std::string, os::UniqueFd> open_;  // directories used lately
-  std::map<std::string, timespec> times_;     // of directories, set last
+  std::map<std::string, Late> late_;          // every directory; "" is the root
   std::set<std::string> implied_;             // made without an entry of their own; "" is the root
   std::set<std::string> whiteouts_;
   std::vector<std::pair<Path, Path>> late_links_;  // target, link

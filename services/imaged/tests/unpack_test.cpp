@@ -1,58 +1,12 @@
 #include "services/imaged/core/unpack.h"
 
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <sys/xattr.h>
-
-#include <catch2/catch.hpp>
-
-#include "libs/archive/tests/tar_writer.h"
-#include "libs/os/files.h"
-#include "libs/testing/test_root.h"
+#include "services/imaged/tests/unpack_bench.h"
 
 namespace crisp::imaged {
 namespace {
 
 using archive::testing::TarWriter;
-
-/// Unpacks archives into layers of a temporary directory.
-struct Bench {
-  crisp::testing::TestRoot root;
-  std::vector<std::string> layers;  // topmost first
-  Usage usage;
-
-  Status Layer(const std::string& archive, Bytes limit = MiB(64)) {
-    const std::string directory = root / fmt::format("layer{}", layers.size());
-    REQUIRE(os::MakeDirs(directory).ok());
-    Result<Unpacker> unpacker = Unpacker::Create(directory, limit);
-    REQUIRE(unpacker.ok());
-    archive::StringSource source(archive, 1000);
-    archive::TarReader tar(source);
-    Status status = unpacker->Unpack(tar);
-    if (status.ok()) status = unpacker->Finish(layers);
-    usage = unpacker->usage();
-    layers.insert(layers.begin(), directory);
-    return status;
-  }
-  std::string Top(const std::string& path) const { return layers.front() + "/" + path; }
-  std::string Text(const std::string& path) const {
-    return os::ReadFile(Top(path)).value_or("<absent>");
-  }
-  struct stat Info(const std::string& path) const {
-    struct stat info {};
-    CHECK(::lstat(Top(path).c_str(), &info) == 0);
-    return info;
-  }
-  bool IsWhiteout(const std::string& path) const {
-    const struct stat info = Info(path);
-    return S_ISCHR(info.st_mode) && info.st_rdev == 0;
-  }
-  bool IsOpaque(const std::string& path) const {
-    std::array<char, 2> value{};
-    return ::lgetxattr(Top(path).c_str(), "user.overlay.opaque", value.data(), value.size()) == 1 &&
-           value[0] == 'y';
-  }
-};
+using testing::Bench;
 
 TEST_CASE("A layer comes out with contents, modes, owners, times and links") {
   Bench bench;
@@ -179,18 +133,30 @@ TEST_CASE("No archive gets out of its directory") {
     CHECK_FALSE(bench.Layer(TarWriter().Dir("..").Done()).ok());
     CHECK_FALSE(bench.Layer(TarWriter().File(".wh...", "").Done()).ok());
   }
-  SECTION("by a symbolic link as parent, absolute or not") {
+  SECTION("by a symbolic link as parent, absolute or not: the layer is its root") {
     for (const std::string& target : {outside, std::string("../victim"), std::string("/")}) {
       CAPTURE(target);
-      CHECK(bench.Layer(TarWriter().Symlink("s", target).File("s/file", "x").Done()).code() ==
-            Code::kInvalidArgument);
-      CHECK_FALSE(bench.Layer(TarWriter().Symlink("s", target).Dir("s/sub/").Done()).ok());
+      const std::string inside = target == "../victim" ? "victim" : target;
+      REQUIRE(bench.Layer(TarWriter().Symlink("s", target).File("s/file", "x").Done()).ok());
+      CHECK(bench.Text(inside + "/file") == "x");
+      CHECK(*os::ReadLink(bench.Top("s")) == target);
+      REQUIRE(bench.Layer(TarWriter().Symlink("s", target).Dir("s/sub/").Done()).ok());
+      CHECK(os::IsDirectory(bench.Top(inside + "/sub")));
       CHECK_FALSE(
-          bench.Layer(TarWriter().Symlink("s", target).HardLink("h", "s/file").Done()).ok());
-      CHECK_FALSE(bench.Layer(TarWriter().Symlink("s", target).File("s/.wh.file", "").Done()).ok());
-      CHECK_FALSE(
-          bench.Layer(TarWriter().Symlink("s", target).File("s/.wh..wh..opq", "").Done()).ok());
+          bench.Layer(TarWriter().Symlink("s", target).HardLink("h", "s/none").Done()).ok());
+      REQUIRE(bench.Layer(TarWriter().Symlink("s", target).File("s/.wh.file", "").Done()).ok());
+      CHECK(bench.IsWhiteout(inside + "/file"));
+      REQUIRE(bench.Layer(TarWriter().Symlink("s", target).File("s/.wh..wh..opq", "").Done()).ok());
+      CHECK(bench.IsOpaque(inside));
     }
+  }
+  SECTION("by links that lead to each other, or to a very long name") {
+    TarWriter loop;
+    loop.Symlink("a", "b").Symlink("b", "a").File("a/file", "x");
+    CHECK(bench.Layer(loop.Done()).code() == Code::kInvalidArgument);
+    TarWriter grows;
+    grows.Symlink("a", "a/" + std::string(90, 'x')).File("a/file", "x");
+    CHECK_FALSE(bench.Layer(grows.Done()).ok());
   }
   SECTION("by a link that is written through") {
     CHECK(bench.Layer(TarWriter().Symlink("s", victim).File("s", "mine").Done()).ok());
@@ -235,8 +201,8 @@ TEST_CASE("What would speak to the kernel in our name is refused or left out") {
 
 TEST_CASE("A layer larger than allowed is refused before it is written") {
   Bench bench;
-  CHECK(bench.Layer(TarWriter().File("f", std::string(100'000, 'x')).Done(), KiB(64)).code() ==
-        Code::kResourceExhausted);
+  CHECK(bench.Layer(TarWriter().File("f", std::string(100'000, 'x')).Done(), {.max_size = KiB(64)})
+            .code() == Code::kResourceExhausted);
   CHECK_FALSE(
       bench.Layer(TarWriter().File("f", "", {.pax = {{"path", std::string(300, 'n')}}}).Done())
           .ok());

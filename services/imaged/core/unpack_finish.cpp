@@ -1,0 +1,187 @@
+#include <fcntl.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+#include "services/imaged/core/unpack_internal.h"
+
+// The unpacker's second half: what needs the layers below.
+namespace crisp::imaged {
+
+using internal::Both;
+using internal::IsWhiteout;
+using internal::kOpaqueXattr;
+using internal::XattrAllowed;
+
+namespace {
+
+constexpr std::uint64_t kStatBlock = 512;
+
+Status CopyXattrs(int from, int to, const std::string& path) {
+  const ssize_t size = ::flistxattr(from, nullptr, 0);
+  if (size <= 0) return Status::Ok();
+  std::string names(static_cast<std::size_t>(size), '\0');
+  const ssize_t got = ::flistxattr(from, names.data(), names.size());
+  if (got < 0) return Status::Errno(errno, "{}: list extended attributes", path);
+  std::string value(XATTR_SIZE_MAX, '\0');
+  for (std::size_t at = 0; at < static_cast<std::size_t>(got);) {
+    const std::string name = names.c_str() + at;
+    at += name.size() + 1;
+    if (!XattrAllowed(name)) continue;
+    const ssize_t length = ::fgetxattr(from, name.c_str(), value.data(), value.size());
+    if (length < 0 ||
+        ::fsetxattr(to, name.c_str(), value.data(), static_cast<std::size_t>(length), 0) != 0)
+      return Status::Errno(errno, "{}: copy {}", path, name);
+  }
+  return Status::Ok();
+}
+
+Status CopyBytes(int from, int to, const std::string& path) {
+  constexpr std::size_t kStep = std::size_t{1} << 30U;
+  while (true) {
+    const ssize_t count = ::copy_file_range(from, nullptr, to, nullptr, kStep, 0);
+    if (count == 0) return Status::Ok();
+    if (count < 0) return Status::Errno(errno, "copy {} up", path);
+  }
+}
+
+}  // namespace
+
+/// What overlayfs would show at `path` of the layers below: whiteouts and opaque directories count.
+Result<Unpacker::Found> Unpacker::FindBelow(const std::vector<std::string>& parents,
+                                            const std::string& path) {
+  for (const std::string& parent : parents) {
+    os::UniqueFd at(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!at) return Status::Errno(errno, "open {}", parent);
+    bool opaque = false;
+    std::string_view rest = path;
+    while (true) {
+      const std::string name(rest.substr(0, rest.find('/')));
+      const bool last = name.size() == rest.size();
+      struct stat info {};
+      if (::fstatat(at.get(), name.empty() ? "." : name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+        if (errno != ENOENT) return Status::Errno(errno, "stat {} in {}", path, parent);
+        break;  // look in the layer below
+      }
+      if (IsWhiteout(info)) return Found{};
+      if (last) return Found{std::move(at), name.empty() ? "." : name, info};
+      if (!S_ISDIR(info.st_mode)) return Found{};
+      at = os::UniqueFd(
+          ::openat(at.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+      if (!at) return Status::Errno(errno, "open {} in {}", path, parent);
+      std::array<char, 2> mark{};
+      opaque = opaque || (::fgetxattr(at.get(), kOpaqueXattr, mark.data(), mark.size()) == 1 &&
+                          mark[0] == 'y');
+      rest.remove_prefix(name.size() + 1);
+    }
+    if (opaque) return Found{};
+  }
+  return Found{};
+}
+
+Status Unpacker::CopyUp(const std::vector<std::string>& parents, const Path& target) {
+  const std::string full = target.Full();
+  const Found found = CRISP_TRY(FindBelow(parents, full));
+  if (!found.directory || !(S_ISREG(found.info.st_mode) || S_ISLNK(found.info.st_mode)))
+    return InvalidArgument("a hard link leads to {}, which no layer has", full);
+  const int parent = CRISP_TRY(Directory(target.directory, true));
+  const std::array<timespec, 2> times = {found.info.st_atim, found.info.st_mtim};
+  if (S_ISLNK(found.info.st_mode)) {
+    std::string link(4096, '\0');
+    const ssize_t size =
+        ::readlinkat(found.directory.get(), found.name.c_str(), link.data(), link.size() - 1);
+    if (size < 0) return Status::Errno(errno, "read link {}", full);
+    link.resize(static_cast<std::size_t>(size));
+    if (::symlinkat(link.c_str(), parent, target.name.c_str()) != 0 ||
+        ::fchownat(parent, target.name.c_str(), found.info.st_uid, found.info.st_gid,
+                   AT_SYMLINK_NOFOLLOW) != 0)
+      return Status::Errno(errno, "copy {} up", full);
+  } else {
+    const os::UniqueFd from(
+        ::openat(found.directory.get(), found.name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+    const os::UniqueFd to(::openat(parent, target.name.c_str(),
+                                   O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    if (!from || !to) return Status::Errno(errno, "copy {} up", full);
+    CRISP_TRY(CopyBytes(from.get(), to.get(), full));
+    if (::fchown(to.get(), found.info.st_uid, found.info.st_gid) != 0 ||
+        ::fchmod(to.get(), found.info.st_mode & 07777U) != 0)
+      return Status::Errno(errno, "copy {} up", full);
+    CRISP_TRY(CopyXattrs(from.get(), to.get(), full));
+    usage_.bytes += static_cast<std::uint64_t>(found.info.st_blocks) * kStatBlock;
+  }
+  CRISP_TRY(Account(1));
+  if (::utimensat(parent, target.name.c_str(), times.data(), AT_SYMLINK_NOFOLLOW) != 0)
+    return Status::Errno(errno, "copy {} up: set times", full);
+  return Status::Ok();
+}
+
+/// An opaque root: overlayfs would not take it from a layer's own root, so each name below is
+/// hidden.
+Status Unpacker::HideRootOf(const std::vector<std::string>& parents) {
+  if (!root_opaque_) return Status::Ok();
+  for (const std::string& parent : parents)
+    for (const std::string& name : CRISP_TRY(os::ListDir(parent))) {
+      if (::mknodat(root_.get(), name.c_str(), S_IFCHR, 0) == 0) {
+        CRISP_TRY(Account(1));
+        continue;
+      }
+      if (errno != EEXIST) return Status::Errno(errno, "whiteout of {}", name);
+      if (late_.contains(name)) CRISP_TRY(MarkOpaque(-1, name));
+    }
+  return Status::Ok();
+}
+
+/// Times and setgid, from the leaves up or in any other order: nothing is made any more.
+Status Unpacker::FinishDirectories() {
+  for (const auto& [path, late] : late_) {
+    const Path clean = CRISP_TRY(Clean(path));
+    const int parent = CRISP_TRY(Directory(clean.directory, false));
+    const char* name = path.empty() ? "." : clean.name.c_str();
+    if (late.mode != 0 && ::fchmodat(parent, name, late.mode, 0) != 0)
+      return Status::Errno(errno, "{}: chmod", path);
+    const auto times = Both(late.time);
+    if (late.has_time && ::utimensat(parent, name, times.data(), AT_SYMLINK_NOFOLLOW) != 0)
+      return Status::Errno(errno, "{}: set times", path);
+    struct stat info {};
+    if (::fstatat(parent, name, &info, AT_SYMLINK_NOFOLLOW) != 0)
+      return Status::Errno(errno, "stat {}", path);
+    usage_.bytes += static_cast<std::uint64_t>(info.st_blocks) * kStatBlock;
+  }
+  late_.clear();
+  open_.clear();
+  return Status::Ok();
+}
+
+Status Unpacker::Finish(const std::vector<std::string>& parents) {
+  for (const auto& [target, path] : late_links_) {
+    if (CRISP_TRY(TryLink(target, path))) continue;
+    CRISP_TRY(CopyUp(parents, target));
+    if (!CRISP_TRY(TryLink(target, path)))
+      return InvalidArgument("the hard link {} leads to {}, which is not there", path.Full(),
+                             target.Full());
+  }
+  late_links_.clear();
+  for (const std::string& path : implied_) {
+    const Found found = CRISP_TRY(FindBelow(parents, path));
+    if (!found.directory || !S_ISDIR(found.info.st_mode)) continue;
+    const int fd = CRISP_TRY(Directory(path, false));
+    const mode_t mode = found.info.st_mode & 07777U;
+    if (::fchown(fd, found.info.st_uid, found.info.st_gid) != 0 ||
+        ::fchmod(fd, mode & ~mode_t{S_ISGID}) != 0)
+      return Status::Errno(errno, "attributes of {}", path);
+    const os::UniqueFd from(::openat(found.directory.get(), found.name.c_str(),
+                                     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!from) return Status::Errno(errno, "open {} in a layer below", path);
+    CRISP_TRY(CopyXattrs(from.get(), fd, path));
+    late_[path] = {found.info.st_mtim, true, (mode & S_ISGID) != 0 ? mode : 0};
+  }
+  implied_.clear();
+  CRISP_TRY(HideRootOf(parents));
+  CRISP_TRY(FinishDirectories());
+  // Whatever was replaced on the way was counted, too.
+  if (recount_) usage_ = CRISP_TRY(MeasureTree(fmt::format("/proc/self/fd/{}/.", root_.get())));
+  return Status::Ok();
+}
+
+}  // namespace crisp::imaged

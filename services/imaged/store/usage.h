@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "libs/base/result.h"
+
+namespace crisp::imaged {
+
+/// What a file tree takes on disk, as du(1) counts it.
+struct Usage {
+  std::uint64_t bytes = 0;
+  std::uint64_t inodes = 0;
+};
+
+/// Walks `path` and all below it on the same file system; files with several links count once.
+/// Something that vanishes meanwhile is left out. kNotFound when `path` itself is absent.
+Result<Usage> MeasureTree(const std::string& path);
+
+}  // namespace crisp::imaged
