@@ -28,6 +28,7 @@ HOMES = [
     (r"yaml-cpp/|toml(\+\+|plusplus)?[./]", ["libs/config/"], False),
     (r"sqlite3\.h", ["libs/sqlite/"], False),
     (r"openssl/", ["libs/digest/", "libs/http/"], False),
+    (r"gpgme\.h", ["services/imaged/trust/"], False),
     (r"boost/beast", ["libs/http/", "services/rund/streaming/"], False),
     (r"boost/asio", ["libs/loop/", "libs/http/", "services/rund/streaming/"], False),
     (r"spdlog/", ["libs/log/"], False),

@@ -24,11 +24,12 @@ BUILD_PACKAGES=(
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libboost1.81-dev libyaml-cpp-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libspdlog-dev
   prometheus-cpp-dev libsqlite3-dev libssl-dev libisal-dev libzstd-dev libseccomp-dev libcap-dev libcli11-dev
+  libgpgme-dev
   catch2 libbenchmark-dev
 )
 RUN_PACKAGES=(
   runc crun conmon containernetworking-plugins docker-registry busybox-static
-  iproute2 iptables nftables util-linux procps zstd python3
+  iproute2 iptables nftables util-linux procps zstd python3 gpg gpg-agent skopeo umoci
 )
 CHECK_PACKAGES=(clang-format shellcheck)
 FUZZ_PACKAGES=(clang libclang-rt-14-dev)

@@ -41,6 +41,17 @@ Status CheckUlimit(const std::string& text) {
   return Status::Ok();
 }
 
+/// Words that configurations of older runtimes have get an answer of their own.
+Status CheckDriver(const std::string& driver) {
+  if (driver == "overlay" || driver == "vfs") return Status::Ok();
+  if (driver == "overlay2") return InvalidArgument("'overlay2' is called overlay here");
+  if (driver == "aufs")
+    return InvalidArgument("'aufs' is in no kernel any more: overlay has replaced it");
+  if (driver == "devicemapper")
+    return InvalidArgument("'devicemapper' is given up everywhere: overlay has replaced it");
+  return InvalidArgument("'{}' is no driver (overlay, vfs)", driver);
+}
+
 void AddLog(Schema& schema, Log& log) {
   schema.Section("log", "What the daemons write to standard error.")
       .OneOf("log.level", &log.level, {"debug", "info", "warn", "error"},
@@ -72,6 +83,16 @@ void AddCrid(Schema& schema, Crid& crid) {
 
 void AddImaged(Schema& schema, Imaged& imaged) {
   schema.Section("imaged", "Images: registries, layers, snapshots.")
+      .Text("imaged.driver", &imaged.driver,
+            {.text =
+                 "How containers get their root file system: overlay, or vfs (a full copy for each "
+                 "container) where the kernel has no overlayfs.",
+             .cost = Cost::kNewPods},
+            CheckDriver)
+      .Path("imaged.image_root", &imaged.image_root, true,
+            {.text =
+                 "Where layers and the catalogue lie, for a file system of their own; containers' "
+                 "own files stay below state_root. Empty: <state_root>/imaged."})
       .Int("imaged.parallel_layers", &imaged.parallel_layers, 1, 64,
            {.text = "Layers that are fetched and unpacked at the same time, over all pulls."})
       .Int("imaged.parallel_pulls", &imaged.parallel_pulls, 1, 64,
@@ -80,11 +101,10 @@ void AddImaged(Schema& schema, Imaged& imaged) {
             {.text = "host:port of registries that may speak plain HTTP or show a certificate that "
                      "nobody vouches for. Loopback ones may always speak plain HTTP."},
             NotEmpty)
-      .List(
-          "imaged.pinned_images", &imaged.pinned_images,
-          {.text = "Images that the kubelet's garbage collection must leave alone. A * at the end "
-                   "stands for any rest."},
-          NotEmpty)
+      .List("imaged.pinned_images", &imaged.pinned_images,
+            {.text = "Images that the kubelet's garbage collection must leave alone. A * "
+                     "stands for any characters."},
+            NotEmpty)
       .Seconds("imaged.orphan_grace_seconds", &imaged.orphan_grace, 1, kHour,
                {.text = "Age from which a snapshot without an owner is freed."})
       .Seconds("imaged.stall_timeout_seconds", &imaged.stall_timeout, 1, kHour,
@@ -97,6 +117,18 @@ void AddImaged(Schema& schema, Imaged& imaged) {
             {.text = "The largest manifest, index or image configuration."})
       .Int("imaged.max_layers", &imaged.max_layers, 1, 500,
            {.text = "The most layers of an image."})
+      .Seconds(
+          "imaged.verify_seconds", &imaged.verify, 0, 24 * kHour,
+          {.text = "How often, in quiet times, one layer is read again to see that it is what it "
+                   "was. 0: never."})
+      .Path("imaged.policy", &imaged.policy, false,
+            {.text = "Which images are trusted, by whose signature (containers-policy.json), asked "
+                     "when an image is pulled and again when a container is made of it. Read anew "
+                     "each time. This file may be absent: then every image is accepted, with a "
+                     "warning; any other must be there."})
+      .Path("imaged.registries_d", &imaged.registries_d, false,
+            {.text = "Where signatures lie (containers-registries.d). Attachments of cosign are "
+                     "looked for in the image's own repository."})
       .Int("imaged.max_files", &imaged.max_files, 1000, 1'000'000'000,
            {.text = "The most files and directories of one layer."})
       .Bool(

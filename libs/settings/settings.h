@@ -31,6 +31,8 @@ struct Crid {
 };
 
 struct Imaged {
+  std::string driver = "overlay";  // overlay | vfs
+  std::string image_root;          // empty = <state_root>/imaged
   std::int64_t parallel_layers = 4;
   std::int64_t parallel_pulls = 8;
   std::vector<std::string> insecure_registries;
@@ -42,6 +44,9 @@ struct Imaged {
   Bytes max_manifest_size = MiB(4);
   std::int64_t max_layers = 127;
   std::int64_t max_files = 4'000'000;
+  std::chrono::seconds verify{3600};
+  std::string policy = "/etc/containers/policy.json";
+  std::string registries_d = "/etc/containers/registries.d";
   bool confine = true;
 };
 

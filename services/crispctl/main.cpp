@@ -24,6 +24,7 @@ int main(int argc, char** argv) {
   crisp::ctl::AddListCommands(app, shared);
   crisp::ctl::AddProcessCommands(app, shared);
   crisp::ctl::AddObserveCommands(app, shared);
+  crisp::ctl::AddStoreCommands(app, shared);
   crisp::ctl::AddEndCommands(app, shared);
   try {
     app.parse(argc, argv);

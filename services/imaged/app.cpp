@@ -2,7 +2,9 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <set>
 
+#include "libs/base/guarded.h"
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
@@ -11,6 +13,7 @@
 #include "services/imaged/core/images.h"
 #include "services/imaged/core/pull.h"
 #include "services/imaged/core/snapshots.h"
+#include "services/imaged/core/store_check.h"
 #include "services/imaged/metrics.h"
 #include "services/imaged/rpc/image_service.h"
 #include "services/imaged/rpc/pulls_service.h"
@@ -22,6 +25,8 @@ namespace {
 constexpr auto kSyncDelay = std::chrono::milliseconds(200);  // after a pull
 constexpr auto kGcDelay = std::chrono::seconds(2);           // after something became garbage
 constexpr auto kGcRetry = std::chrono::seconds(5);           // while pulls go on
+constexpr auto kVerifyTime = std::chrono::hours(1);
+constexpr std::uint64_t kVerifyRate = std::uint64_t{20} << 20U;  // bytes a second
 constexpr auto kReachCheck = std::chrono::seconds(30);
 constexpr auto kGcTime = std::chrono::minutes(10);  // of one round
 
@@ -109,17 +114,27 @@ class ImagedApp final : public daemon::App {
         metrics_(daemon.metrics()),
         client_(config_.http),
         hosts_(client_, config_.insecure_registries),
-        puller_(config_.pull, daemon.pool(), client_, hosts_, *catalogue_, store_, metrics_,
+        trust_(config_.trust, client_),
+        puller_(config_.pull, daemon.pool(), client_, hosts_, *catalogue_, store_, trust_, metrics_,
                 Clock::System(), [this] { gc_runner_->Wake(kSyncDelay); }),
-        images_(*catalogue_, store_.layout(), config_.pinned_images, Clock::System()),
-        snapshots_(*catalogue_, store_, metrics_, Clock::System()),
+        images_(*catalogue_, store_.layout(), config_.pinned_images, Clock::System(),
+                [&daemon](const std::function<void()>& measure) {
+                  log::IfError(
+                      "measure the disk",
+                      daemon.pool().Submit(work::Lane::kBulk,
+                                           CallContext::Background(kGcTime, "disk"), measure));
+                }),
+        snapshots_(*catalogue_, store_, trust_, metrics_, Clock::System(), config_.driver),
         gc_(*catalogue_, store_, metrics_, Clock::System(), [this] { return puller_.Quiet(); }),
         gc_runner_(std::make_shared<GcRunner>(daemon, gc_)),
         image_service_(daemon.pool(), images_, puller_, [this] { gc_runner_->Wake(); }),
         snapshots_service_(daemon.pool(), snapshots_, config_.orphan_grace,
                            [this] { gc_runner_->Wake(); }),
         pulls_service_(daemon.pool(), daemon.loop(), puller_) {}
-  ~ImagedApp() override { gc_runner_->Stop(); }
+  ~ImagedApp() override {
+    verify_stop_.request_stop();
+    gc_runner_->Stop();
+  }
 
   Status Start(daemon::Daemon& daemon) {
     CRISP_TRY(gc_.Recover());
@@ -129,6 +144,15 @@ class ImagedApp final : public daemon::App {
         daemon.loop().Every(std::chrono::minutes(15), [runner = gc_runner_] { runner->Wake(); });
     if (daemon.confined())
       reach_timer_ = daemon.loop().Every(kReachCheck, [this, &daemon] { CheckReachSoon(daemon); });
+    if (config_.verify.count() > 0)
+      verify_timer_ = daemon.loop().Every(config_.verify, [this, &daemon] { VerifySoon(daemon); });
+    daemon.SetProblems([this] {
+      std::vector<daemon::Problem> problems;
+      const std::set<std::string> damages = *damages_.lock();
+      for (const std::string& what : damages)
+        problems.push_back({what, "stop crisp-imaged, then run: crispctl store check --repair"});
+      return problems;
+    });
     daemon.AddService(&image_service_);
     daemon.AddService(&snapshots_service_);
     daemon.AddService(&pulls_service_);
@@ -155,12 +179,28 @@ class ImagedApp final : public daemon::App {
                  }));
   }
 
+  /// One layer in a quiet time.
+  void VerifySoon(daemon::Daemon& daemon) {
+    const CallContext cc(std::chrono::steady_clock::now() + kVerifyTime, verify_stop_.get_token(),
+                         "verify");
+    log::IfError("verify a layer", daemon.pool().Submit(work::Lane::kBulk, cc, [this, cc] {
+      if (!puller_.Quiet()) return;
+      const Result<std::string> damage =
+          VerifyOne(cc, *catalogue_, store_, Clock::System(), kVerifyRate);
+      if (!damage.ok()) return log::IfError("verify a layer", damage.status());
+      if (damage->empty()) return;
+      log::Error("the image store is damaged", {{"what", *damage}});
+      damages_.lock()->insert(*damage);
+    }));
+  }
+
   const Config config_;
   LayerStore store_;
   std::unique_ptr<Catalogue> catalogue_;
   Metrics metrics_;
   http::Client client_;
   Hosts hosts_;
+  Trust trust_;
   Puller puller_;
   Images images_;
   Snapshots snapshots_;
@@ -171,6 +211,9 @@ class ImagedApp final : public daemon::App {
   PullsService pulls_service_;
   loop::Timer timer_;
   loop::Timer reach_timer_;
+  loop::Timer verify_timer_;
+  std::stop_source verify_stop_;
+  Guarded<std::set<std::string>> damages_;
   std::atomic<bool> told_ = false;
 };
 
@@ -178,7 +221,7 @@ class ImagedApp final : public daemon::App {
 
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = Config::From(daemon.settings(), daemon::Version());
-  const Layout layout(config.state_root);
+  const Layout layout = config.layout;
   LayerStore store = CRISP_TRY(LayerStore::Open(layout));
   const std::string boot_id = CRISP_TRY(os::BootId());
   std::unique_ptr<Catalogue> catalogue = CRISP_TRY(Catalogue::Open(layout.Catalogue(), boot_id));

@@ -4,8 +4,7 @@ namespace crisp::imaged {
 
 Config Config::From(const settings::Settings& settings, std::string_view version) {
   const settings::Imaged& own = settings.imaged;
-  Config config;
-  config.state_root = settings.state_root;
+  Config config(settings);
   config.insecure_registries = own.insecure_registries;
   config.pinned_images = own.pinned_images;
   config.orphan_grace = own.orphan_grace;
@@ -16,6 +15,12 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   config.pull.max_manifest_size = own.max_manifest_size;
   config.pull.max_layers = static_cast<std::size_t>(own.max_layers);
   config.pull.max_files = static_cast<std::uint64_t>(own.max_files);
+  config.verify = own.verify;
+  if (own.driver == "vfs") config.driver = Snapshots::Driver::kVfs;
+  config.trust.policy = own.policy;
+  config.trust.policy_may_be_absent = own.policy == settings::Imaged().policy;
+  config.trust.registries_dir = own.registries_d;
+  config.trust.temp_root = config.layout.root();
   config.http.user_agent = "crisp/" + std::string(version);
   config.http.stall_timeout = own.stall_timeout;
   return config;

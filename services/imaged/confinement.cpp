@@ -1,12 +1,35 @@
 #include "services/imaged/confinement.h"
 
 #include <cstdlib>
+#include <filesystem>
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "services/imaged/core/policy.h"
 #include "services/imaged/store/layout.h"
+#include "services/imaged/trust/signature.h"
 
 namespace crisp::imaged {
+namespace {
+
+/// The policy, the keys that it names now, and signatures that lie on this machine.
+Status AllowTrust(const settings::Imaged& imaged, os::ConfinePlan& plan) {
+  const std::string directory = std::filesystem::path(imaged.policy).parent_path();
+  plan.read.push_back(directory == "/etc" || directory == "/" ? imaged.policy : directory);
+  plan.read.push_back(imaged.registries_d);
+  plan.read.emplace_back("/var/lib/containers/sigstore");
+  const Result<std::string> text = os::ReadFile(imaged.policy);
+  if (!text.ok()) return Status::Ok();  // told of by whoever asks for it
+  const Result<Policy> policy = Policy::Parse(*text);
+  if (policy.ok())
+    for (const std::string& path : policy->KeyPaths()) plan.read.push_back(path);
+  const Result<Lookaside> places = Lookaside::Load(imaged.registries_d);
+  if (places.ok())
+    for (const std::string& path : places->LocalPaths()) plan.read.push_back(path);
+  return Status::Ok();
+}
+
+}  // namespace
 
 Result<std::optional<os::ConfinePlan>> PlanConfinement(const settings::Settings& settings,
                                                        const daemon::Options& options) {
@@ -20,9 +43,11 @@ Result<std::optional<os::ConfinePlan>> PlanConfinement(const settings::Settings&
       "MKNOD",         // null, zero … of an image; seccomp sees to it that no others are made
       "SETFCAP",       // file capabilities (ping)
   };
-  const Layout layout(settings.state_root);
-  CRISP_TRY(os::MakeDirs(layout.root(), 0700));
-  plan.write.push_back(layout.root());
+  const Layout layout(settings);
+  for (const std::string& root : {layout.root(), layout.snapshots_root()}) {
+    CRISP_TRY(os::MakeDirs(root, 0700));
+    plan.write.push_back(root);
+  }
 
   // How registries are reached, and what they and their signatures are trusted for.
   for (const char* path :
@@ -33,6 +58,7 @@ Result<std::optional<os::ConfinePlan>> PlanConfinement(const settings::Settings&
   for (const char* variable : {"SSL_CERT_FILE", "SSL_CERT_DIR", "REGISTRY_AUTH_FILE"})
     if (const char* path = std::getenv(variable); path != nullptr && *path == '/')
       plan.read.emplace_back(path);
+  CRISP_TRY(AllowTrust(settings.imaged, plan));
   plan.connect_tcp = true;
   // Credential helpers and gpg. They run as confined as imaged itself.
   plan.programs = true;

@@ -29,6 +29,16 @@ TEST_CASE("the defaults are valid and resolve the paths that follow from the roo
   CHECK(settings.RuntimeRoot("nope", "2").code() == Code::kNotFound);
 }
 
+TEST_CASE("storage drivers of older runtimes are refused with what replaced them") {
+  for (const char* driver : {"aufs", "devicemapper"}) {
+    const std::string error = ErrorOf(fmt::format("imaged:\n  driver: {}\n", driver));
+    CHECK(error.find("imaged.driver") != std::string::npos);
+    CHECK(error.find("overlay has replaced it") != std::string::npos);
+  }
+  CHECK(ErrorOf("imaged:\n  driver: zfs\n").find("no driver") != std::string::npos);
+  CHECK(ErrorOf("imaged:\n  driver: vfs\n").empty());
+}
+
 TEST_CASE("the shipped file is the commented dump of the defaults") {
   const std::string path = CRISP_SOURCE_DIR "/deploy/config/crisp.yaml";
   if (std::getenv("CRISP_ACCEPT") != nullptr) {

@@ -77,6 +77,7 @@ Result<rund::v1::CreateContainerResponse> ContainerFlow::Build(
   imaged::v1::PrepareRequest prepare;
   prepare.set_owner_id(id);
   prepare.set_image(request.config().image().image());
+  prepare.set_user_specified_image(request.config().image().user_specified_image());
   rund::v1::CreateContainerRequest create;
   *create.mutable_image() = CRISP_TRY(backends_.imaged().Prepare(cc, prepare));
   create.set_container_id(id);

@@ -9,9 +9,34 @@
 
 namespace crisp::imaged {
 
+namespace {
+
+/// Exact, "registry/pause*", "*pause*": a star stands for any characters, wherever it is.
+bool Matches(std::string_view pattern, std::string_view name) {
+  const std::size_t star = pattern.find('*');
+  if (star == std::string_view::npos) return pattern == name;
+  if (name.substr(0, star) != pattern.substr(0, star)) return false;
+  name.remove_prefix(star);
+  pattern.remove_prefix(star + 1);
+  while (true) {
+    const std::size_t next = pattern.find('*');
+    if (next == std::string_view::npos) return name.ends_with(pattern);
+    // The earliest place is the best: what follows has most room.
+    const std::size_t at = name.find(pattern.substr(0, next));
+    if (at == std::string_view::npos) return false;
+    name.remove_prefix(at + next);
+    pattern.remove_prefix(next + 1);
+  }
+}
+
+}  // namespace
+
 Images::Images(Catalogue& catalogue, const Layout& layout, std::vector<std::string> pinned,
-               Clock& clock)
-    : catalogue_(catalogue), layout_(layout), clock_(clock) {
+               Clock& clock, DiskUsage::Later later)
+    : catalogue_(catalogue),
+      layout_(layout),
+      clock_(clock),
+      disk_(layout, clock, std::move(later)) {
   for (std::string& name : pinned) {
     const Result<ref::ImageRef> parsed = ref::Parse(name);
     // "busybox" pins docker.io/library/busybox:latest; patterns and ids are taken as they are.
@@ -22,13 +47,8 @@ Images::Images(Catalogue& catalogue, const Layout& layout, std::vector<std::stri
 }
 
 bool Images::IsPinned(const ImageRecord& record) const {
-  const auto matches = [](const std::string& pattern, const std::string& name) {
-    if (pattern.ends_with('*'))
-      return name.starts_with(std::string_view(pattern).substr(0, pattern.size() - 1));
-    return pattern == name;
-  };
   return std::any_of(pinned_.begin(), pinned_.end(), [&](const std::string& pattern) {
-    const auto fits = [&](const std::string& name) { return matches(pattern, name); };
+    const auto fits = [&](const std::string& name) { return Matches(pattern, name); };
     return fits(record.id) || std::any_of(record.tags.begin(), record.tags.end(), fits) ||
            std::any_of(record.digests.begin(), record.digests.end(), fits);
   });
@@ -90,13 +110,21 @@ Status Images::Remove(const std::string& image) {
 
 Status Images::FsInfo(runtime::v1::ImageFsInfoResponse& response) {
   const Catalogue::Totals totals = CRISP_TRY(catalogue_.Sum());
-  runtime::v1::FilesystemUsage usage;
-  usage.set_timestamp(clock_.Wall().time_since_epoch().count());
-  usage.mutable_fs_id()->set_mountpoint(layout_.root());
-  usage.mutable_used_bytes()->set_value(totals.bytes);
-  usage.mutable_inodes_used()->set_value(totals.inodes);
-  *response.add_image_filesystems() = usage;
-  *response.add_container_filesystems() = usage;
+  const DiskUsage::Numbers disk = disk_.Get();
+  const auto entry = [this](const std::string& root, std::uint64_t bytes, std::uint64_t inodes) {
+    runtime::v1::FilesystemUsage usage;
+    usage.set_timestamp(clock_.Wall().time_since_epoch().count());
+    usage.mutable_fs_id()->set_mountpoint(root);
+    usage.mutable_used_bytes()->set_value(bytes);
+    usage.mutable_inodes_used()->set_value(inodes);
+    return usage;
+  };
+  *response.add_image_filesystems() = entry(layout_.root(), totals.bytes + disk.temporary.bytes,
+                                            totals.inodes + disk.temporary.inodes);
+  *response.add_container_filesystems() =
+      layout_.root() == layout_.snapshots_root()
+          ? response.image_filesystems(0)
+          : entry(layout_.snapshots_root(), disk.containers.bytes, disk.containers.inodes);
   return Status::Ok();
 }
 

@@ -8,6 +8,7 @@
 #include "libs/base/clock.h"
 #include "libs/base/result.h"
 #include "services/imaged/store/catalogue.h"
+#include "services/imaged/store/disk_usage.h"
 #include "services/imaged/store/layout.h"
 
 namespace crisp::imaged {
@@ -15,7 +16,10 @@ namespace crisp::imaged {
 /// The CRI's questions about images that are here. Any thread.
 class Images {
  public:
-  Images(Catalogue& catalogue, const Layout& layout, std::vector<std::string> pinned, Clock& clock);
+  /// `later`: where the disk is measured.
+  Images(
+      Catalogue& catalogue, const Layout& layout, std::vector<std::string> pinned, Clock& clock,
+      DiskUsage::Later later = [](const std::function<void()>& measure) { measure(); });
 
   /// A filter that names nothing we have, or nothing at all, gives an empty list.
   Status List(const runtime::v1::ListImagesRequest& request,
@@ -25,6 +29,9 @@ class Images {
                      runtime::v1::ImageStatusResponse& response);
   /// Takes all names of the image that any of them, or its id, names. Absent is Ok.
   Status Remove(const std::string& image);
+  /// Images: layers, configurations, what pulls have on the disk by now and what waits to be
+  /// deleted. Containers: the same entry, or with an image_root of its own the file system of their
+  /// files.
   Status FsInfo(runtime::v1::ImageFsInfoResponse& response);
 
  private:
@@ -33,8 +40,9 @@ class Images {
 
   Catalogue& catalogue_;
   const Layout layout_;
-  std::vector<std::string> pinned_;  // tags, digests or ids; a "*" at the end stands for any rest
+  std::vector<std::string> pinned_;  // tags, digests or ids; a "*" stands for any characters
   Clock& clock_;
+  DiskUsage disk_;
 };
 
 }  // namespace crisp::imaged

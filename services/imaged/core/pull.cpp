@@ -78,13 +78,14 @@ void PullProgress::SetStage(std::string_view stage) {
 }
 
 Puller::Puller(PullOptions options, work::Pool& pool, http::Client& client, Hosts& hosts,
-               Catalogue& catalogue, LayerStore& store, Metrics& metrics, Clock& clock,
-               std::function<void()> on_store_changed)
+               Catalogue& catalogue, LayerStore& store, Trust& trust, Metrics& metrics,
+               Clock& clock, std::function<void()> on_store_changed)
     : options_(options),
       client_(client),
       hosts_(hosts),
       catalogue_(catalogue),
       store_(store),
+      trust_(trust),
       metrics_(metrics),
       clock_(clock),
       on_store_changed_(std::move(on_store_changed)),
@@ -178,6 +179,25 @@ Result<std::string> Puller::Pull(const CallContext& cc, std::string_view image,
       });
 }
 
+/// The signature policy, before anything but manifests is fetched. What was found is kept for later
+/// decisions.
+Status Puller::CheckTrust(const CallContext& cc, Work& work,
+                          const std::vector<digest::Digest>& manifests) {
+  RepositoryReader reader;
+  reader.manifest = [this, &work](const CallContext& call,
+                                  const std::string& tag) -> Result<std::string> {
+    FetchedManifest fetched =
+        CRISP_TRY(work.registry->Manifest(call, tag, options_.max_manifest_size));
+    return std::move(fetched.body);
+  };
+  reader.blob = [this, &work](const CallContext& call, const digest::Digest& digest) {
+    return work.registry->Blob(call, digest, options_.max_manifest_size);
+  };
+  for (const Signature& each : CRISP_TRY(trust_.CheckPull(cc, work.image, manifests, reader)))
+    work.commit.signatures.push_back(EncodeSignature(each));
+  return Status::Ok();
+}
+
 /// Manifest and config, verified, and from them what the commit will say.
 Status Puller::FindImage(const CallContext& cc, Work& work) {
   const ref::ImageRef& image = work.image;
@@ -188,6 +208,7 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
   // Of an index it is the index's digest, and only that: what the reference stood for, on every
   // node.
   commit.digests.push_back(image.Name() + "@" + fetched.digest.str());
+  std::vector<digest::Digest> manifests = {fetched.digest};
   const std::string name = image.ToString();
   ManifestOrIndex parsed = CRISP_TRY(
       ParseManifest(fetched.body, fetched.media_type, options_.max_layers).While("{}", name));
@@ -197,9 +218,11 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
         CRISP_TRY(work.registry->Manifest(cc, chosen.digest.str(), options_.max_manifest_size));
     parsed = CRISP_TRY(
         ParseManifest(fetched.body, fetched.media_type, options_.max_layers).While("{}", name));
+    manifests.push_back(fetched.digest);
     if (std::holds_alternative<Index>(parsed))
       return InvalidArgument("{}: an index inside an index is not supported", name);
   }
+  CRISP_TRY(CheckTrust(cc, work, manifests));
   work.manifest = std::get<Manifest>(std::move(parsed));
   commit.id = work.manifest.config.digest.str();
   Result<std::string> known = catalogue_.Config(commit.id);

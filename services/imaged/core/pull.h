@@ -27,6 +27,7 @@
 #include "services/imaged/registry/hosts.h"
 #include "services/imaged/store/catalogue.h"
 #include "services/imaged/store/layer_store.h"
+#include "services/imaged/trust/trust.h"
 
 namespace runtime::v1 {
 class PullImageRequest;
@@ -72,7 +73,7 @@ class Puller {
   /// `on_store_changed`: the catalogue has layers that are not yet synced to the disk. Must not
   /// block.
   Puller(PullOptions options, work::Pool& pool, http::Client& client, Hosts& hosts,
-         Catalogue& catalogue, LayerStore& store, Metrics& metrics, Clock& clock,
+         Catalogue& catalogue, LayerStore& store, Trust& trust, Metrics& metrics, Clock& clock,
          std::function<void()> on_store_changed);
   Puller(const Puller&) = delete;
   Puller& operator=(const Puller&) = delete;
@@ -83,8 +84,8 @@ class Puller {
   static Result<imaged::Credentials> Credentials(const runtime::v1::PullImageRequest& request);
 
   /// The image's id. `image` is a name, not an id. kInvalidArgument, kNotFound, kUnauthenticated,
-  /// kPermissionDenied, kUnavailable ("RegistryUnavailable: …"), kDataLoss, kDeadlineExceeded (the
-  /// pull goes on, the next call joins it). Idempotent.
+  /// kPermissionDenied ("SignatureValidationFailed: …" too), kUnavailable ("RegistryUnavailable:
+  /// …"), kDataLoss, kDeadlineExceeded (the pull goes on, the next call joins it). Idempotent.
   Result<std::string> Pull(const CallContext& cc, std::string_view image,
                            const imaged::Credentials& credentials);
   /// What Pull with the same arguments reports to, made now if it has not begun.
@@ -102,6 +103,8 @@ class Puller {
   Result<std::string> Run(const CallContext& cc, const ref::ImageRef& image,
                           const imaged::Credentials& credentials, PullProgress& progress);
   Status FindImage(const CallContext& cc, Work& work);
+  Status CheckTrust(const CallContext& cc, Work& work,
+                    const std::vector<digest::Digest>& manifests);
   Status PullLayers(const CallContext& cc, Work& work);
   std::shared_ptr<LayerFlight> Join(const std::shared_ptr<Work>& work, std::size_t index);
   void Fly(const std::shared_ptr<LayerFlight>& flight, const std::shared_ptr<Work>& work,
@@ -117,6 +120,7 @@ class Puller {
   Hosts& hosts_;
   Catalogue& catalogue_;
   LayerStore& store_;
+  Trust& trust_;
   Metrics& metrics_;
   Clock& clock_;
   const std::function<void()> on_store_changed_;

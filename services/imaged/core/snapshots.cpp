@@ -4,6 +4,8 @@
 #include <set>
 
 #include "libs/base/try.h"
+#include "libs/os/files.h"
+#include "services/imaged/store/flatten.h"
 
 namespace crisp::imaged {
 namespace {
@@ -24,8 +26,31 @@ Status CheckOwner(const OwnerId& owner) {
 
 }  // namespace
 
+Status Snapshots::CheckTrust(const std::string& id, std::string_view image,
+                             std::string_view user_specified) {
+  const std::optional<ImageRecord> record = CRISP_TRY(catalogue_.Find(id));
+  std::optional<ref::ImageRef> name;
+  const auto take = [&name](std::string_view text) {
+    if (name || ref::LooksLikeId(text)) return;
+    if (Result<ref::ImageRef> parsed = ref::Parse(text); parsed.ok()) name = *std::move(parsed);
+  };
+  take(user_specified);
+  take(image);
+  if (record && !record->tags.empty()) take(record->tags.front());
+  if (record && !record->digests.empty()) take(record->digests.front());
+  // Each was found for a manifest that this image was pulled by.
+  std::vector<Signature> signatures;
+  std::vector<digest::Digest> manifests;
+  for (const std::string& text : CRISP_TRY(catalogue_.Signatures(id))) {
+    signatures.push_back(CRISP_TRY(DecodeSignature(text)));
+    manifests.push_back(signatures.back().manifest);
+  }
+  return trust_.CheckKept(name, manifests, signatures);
+}
+
 Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId& owner,
-                                            std::string_view image) {
+                                            std::string_view image,
+                                            std::string_view user_specified) {
   CRISP_TRY(CheckOwner(owner));
   const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
   const std::optional<SnapshotRecord> existing = CRISP_TRY(catalogue_.FindSnapshot(owner));
@@ -39,6 +64,7 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
   } else {
     if (!resolved) return NotFound("no image {}", image);
     id = *resolved;
+    CRISP_TRY(CheckTrust(id, image, user_specified));
     CRISP_TRY(catalogue_.AddSnapshot({owner, id, clock_.Wall()}));
     metrics_.SnapshotMade();
   }
@@ -60,6 +86,18 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
   mount.upper_dir = layout.Snapshot(owner.str()) + "/upper";
   mount.work_dir = layout.Snapshot(owner.str()) + "/work";
   CRISP_TRY(store_.MakeSnapshot(owner.str(), mount.lower_dirs.front()));
+  if (driver_ == Driver::kVfs) {
+    const std::string root = layout.Snapshot(owner.str()) + "/rootfs";
+    // Renamed once whole: what a SIGKILL leaves of a copy is made anew.
+    if (!os::Exists(root)) {
+      const std::string partial = root + ".partial";
+      CRISP_TRY(os::RemoveTree(partial));
+      CRISP_TRY(os::MakeDirs(partial));
+      CRISP_TRY(Flatten(cc, mount.lower_dirs, partial));
+      CRISP_TRY(os::Rename(partial, root));
+    }
+    snapshot.copied_root = root;
+  }
   return snapshot;
 }
 

@@ -13,6 +13,7 @@
 #include "services/imaged/metrics.h"
 #include "services/imaged/store/catalogue.h"
 #include "services/imaged/store/layer_store.h"
+#include "services/imaged/trust/trust.h"
 
 namespace crisp::imaged {
 
@@ -30,6 +31,7 @@ struct PreparedSnapshot {
   std::string image_name;  // a tag, or image_ref
   std::string config;
   OverlayMount mount;
+  std::string copied_root;  // vfs: the whole tree, to be bind-mounted instead
 };
 
 /// Writable snapshots of images, each held for an owner (a container's id). Any thread.
@@ -39,13 +41,26 @@ struct PreparedSnapshot {
 /// goes at the next start.
 class Snapshots {
  public:
-  Snapshots(Catalogue& catalogue, LayerStore& store, Metrics& metrics, Clock& clock)
-      : catalogue_(catalogue), store_(store), metrics_(metrics), clock_(clock) {}
+  enum class Driver {
+    kOverlay,
+    kVfs,  // a full copy for each owner: where the kernel has no overlayfs
+  };
+  Snapshots(Catalogue& catalogue, LayerStore& store, Trust& trust, Metrics& metrics, Clock& clock,
+            Driver driver = Driver::kOverlay)
+      : catalogue_(catalogue),
+        store_(store),
+        trust_(trust),
+        metrics_(metrics),
+        clock_(clock),
+        driver_(driver) {}
 
-  /// Idempotent by owner. kNotFound: no such image; kFailedPrecondition: the owner has a snapshot
-  /// of another image; kInvalidArgument: an owner that is no name for a directory.
+  /// Idempotent by owner. `user_specified`: the image's name as the pod's author wrote it, which
+  /// the signature policy is asked about once more (kPermissionDenied "SignatureValidationFailed:
+  /// …"); empty: `image` if that is a name, else the image's own. kNotFound: no such image;
+  /// kFailedPrecondition: the owner has a snapshot of another image; kInvalidArgument: an owner
+  /// that is no name for a directory.
   Result<PreparedSnapshot> Prepare(const CallContext& cc, const OwnerId& owner,
-                                   std::string_view image);
+                                   std::string_view image, std::string_view user_specified = {});
   /// Idempotent: an unknown owner is Ok. The caller has unmounted it.
   Status Release(const CallContext& cc, const OwnerId& owner);
   /// Releases what belongs to no owner in the list and is older than `grace`; says which.
@@ -53,12 +68,15 @@ class Snapshots {
                                          std::chrono::nanoseconds grace);
 
  private:
+  Status CheckTrust(const std::string& id, std::string_view image, std::string_view user_specified);
   Status ReleaseLocked(const OwnerId& owner);
 
   Catalogue& catalogue_;
   LayerStore& store_;
+  Trust& trust_;
   Metrics& metrics_;
   Clock& clock_;
+  const Driver driver_;
   work::LockTable owners_;
 };
 

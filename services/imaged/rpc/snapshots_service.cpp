@@ -12,6 +12,11 @@ void Fill(const PreparedSnapshot& snapshot, v1::PrepareResponse& response) {
   response.set_image_name(snapshot.image_name);
   response.set_config_json(snapshot.config);
   v1::MountInstruction& mount = *response.add_mounts();
+  if (!snapshot.copied_root.empty()) {
+    mount.set_kind("bind");
+    mount.set_source(snapshot.copied_root);
+    return;
+  }
   mount.set_kind("overlay");
   mount.set_source("overlay");
   for (const std::string& option : snapshot.mount.options) mount.add_options(option);
@@ -27,7 +32,8 @@ grpc::ServerUnaryReactor* SnapshotsService::Prepare(grpc::CallbackServerContext*
                                                     v1::PrepareResponse* response) {
   return rpc::Unary(pool_, work::Lane::kMutate, context, request, response,
                     [this](const CallContext& cc, const auto& req, auto& resp) -> Status {
-                      Fill(CRISP_TRY(snapshots_.Prepare(cc, OwnerId(req.owner_id()), req.image())),
+                      Fill(CRISP_TRY(snapshots_.Prepare(cc, OwnerId(req.owner_id()), req.image(),
+                                                        req.user_specified_image())),
                            resp);
                       return Status::Ok();
                     });

@@ -8,7 +8,7 @@ namespace crisp::imaged {
 namespace {
 
 // Names are looked up by their exact text. image_layers keeps a condemned image's layers, too.
-constexpr std::array<std::string_view, 1> kMigrations = {
+constexpr std::array<std::string_view, 3> kMigrations = {
     R"(CREATE TABLE images (
          id TEXT PRIMARY KEY,
          config BLOB NOT NULL,
@@ -38,7 +38,13 @@ constexpr std::array<std::string_view, 1> kMigrations = {
          owner TEXT PRIMARY KEY,
          image TEXT NOT NULL REFERENCES images(id),
          created INTEGER NOT NULL) WITHOUT ROWID;
-       CREATE INDEX snapshots_by_image ON snapshots(image);)"};
+       CREATE INDEX snapshots_by_image ON snapshots(image);)",
+    R"(CREATE TABLE signatures (
+         image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+         data TEXT NOT NULL,
+         PRIMARY KEY (image, data)) WITHOUT ROWID;)",
+    R"(ALTER TABLE layers ADD COLUMN tree TEXT NOT NULL DEFAULT '';
+       ALTER TABLE layers ADD COLUMN checked INTEGER NOT NULL DEFAULT 0;)"};
 
 std::int64_t Stamp(WallTime time) { return time.time_since_epoch().count(); }
 WallTime FromStamp(std::int64_t stamp) { return WallTime(std::chrono::nanoseconds(stamp)); }
@@ -149,6 +155,15 @@ Result<std::vector<digest::Digest>> Catalogue::Layers(const std::string& id) {
   return chain;
 }
 
+Result<std::vector<std::string>> Catalogue::Signatures(const std::string& id) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Statement rows = CRISP_TRY(db_.Prepare("SELECT data FROM signatures WHERE image = ?1"));
+  rows.Bind(1, id);
+  std::vector<std::string> signatures;
+  while (CRISP_TRY(rows.Step())) signatures.push_back(rows.Text(0));
+  return signatures;
+}
+
 Result<bool> Catalogue::HasLayer(const digest::Digest& chain) {
   const std::lock_guard lock(mutex_);
   const auto found = CRISP_TRY(OneText("SELECT chain FROM layers WHERE chain = ?1", chain.str()));
@@ -201,6 +216,13 @@ Status Catalogue::CommitImage(const NewImage& image, WallTime now) {
     used.Reset();
     used.Bind(1, image.chain[i].str());
     CRISP_TRY(used.Run());
+  }
+  sqlite::Statement sign = CRISP_TRY(
+      db_.Prepare("INSERT INTO signatures (image, data) VALUES (?1, ?2) ON CONFLICT DO NOTHING"));
+  for (const std::string& signature : image.signatures) {
+    sign.Reset();
+    sign.Bind(1, image.id).Bind(2, signature);
+    CRISP_TRY(sign.Run());
   }
   sqlite::Statement name =
       CRISP_TRY(db_.Prepare("INSERT INTO names (name, image, kind) VALUES (?1, ?2, ?3) "
@@ -287,6 +309,65 @@ Result<std::vector<digest::Digest>> Catalogue::UnusedLayers(WallTime now) {
   std::vector<digest::Digest> unused;
   while (CRISP_TRY(rows.Step())) unused.push_back(CRISP_TRY(digest::Digest::Parse(rows.Text(0))));
   return unused;
+}
+
+Result<std::vector<CatalogueLayer>> Catalogue::AllLayers() {
+  const std::lock_guard lock(mutex_);
+  sqlite::Statement rows = CRISP_TRY(
+      db_.Prepare("SELECT chain, bytes, inodes, tree, checked FROM layers ORDER BY chain"));
+  std::vector<CatalogueLayer> layers;
+  while (CRISP_TRY(rows.Step())) {
+    CatalogueLayer layer;
+    layer.chain = CRISP_TRY(digest::Digest::Parse(rows.Text(0)));
+    layer.bytes = static_cast<std::uint64_t>(rows.Int(1));
+    layer.inodes = static_cast<std::uint64_t>(rows.Int(2));
+    layer.tree = rows.Text(3);
+    layer.checked = FromStamp(rows.Int(4));
+    layers.push_back(std::move(layer));
+  }
+  return layers;
+}
+
+Status Catalogue::SetChecked(const digest::Digest& chain, const std::string& tree, WallTime when) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Statement set =
+      CRISP_TRY(db_.Prepare("UPDATE layers SET tree = ?2, checked = ?3 WHERE chain = ?1"));
+  set.Bind(1, chain.str()).Bind(2, tree).Bind(3, Stamp(when));
+  return set.Run();
+}
+
+Result<std::vector<std::string>> Catalogue::ForgetLayer(const digest::Digest& chain) {
+  const std::lock_guard lock(mutex_);
+  sqlite::Transaction transaction = CRISP_TRY(sqlite::Transaction::Begin(db_));
+  std::vector<std::string> images;
+  {
+    sqlite::Statement rows =
+        CRISP_TRY(db_.Prepare("SELECT DISTINCT image FROM image_layers WHERE chain = ?1"));
+    rows.Bind(1, chain.str());
+    while (CRISP_TRY(rows.Step())) images.push_back(rows.Text(0));
+  }
+  for (const std::string& image : images) {
+    if (CRISP_TRY(OneText("SELECT owner FROM snapshots WHERE image = ?1 LIMIT 1", image)))
+      return FailedPrecondition("a container stands on image {}", image);
+    sqlite::Statement drop = CRISP_TRY(db_.Prepare("DELETE FROM images WHERE id = ?1"));
+    drop.Bind(1, image);
+    CRISP_TRY(drop.Run());
+  }
+  {
+    sqlite::Statement drop = CRISP_TRY(db_.Prepare("DELETE FROM layers WHERE chain = ?1"));
+    drop.Bind(1, chain.str());
+    CRISP_TRY(drop.Run());
+  }
+  CRISP_TRY(transaction.Commit());
+  return images;
+}
+
+Status Catalogue::CheckIntegrity() {
+  const std::lock_guard lock(mutex_);
+  sqlite::Statement rows = CRISP_TRY(db_.Prepare("PRAGMA quick_check(1)"));
+  if (!CRISP_TRY(rows.Step())) return Status::Ok();
+  const std::string words = rows.Text(0);
+  return words == "ok" ? Status::Ok() : DataLoss("the catalogue is damaged: {}", words);
 }
 
 Result<std::vector<digest::Digest>> Catalogue::UnsyncedLayers() {

@@ -35,6 +35,15 @@ struct LayerRecord {
   std::uint64_t inodes = 0;
 };
 
+/// A layer as the store's check sees it.
+struct CatalogueLayer {
+  digest::Digest chain;
+  std::uint64_t bytes = 0;
+  std::uint64_t inodes = 0;
+  std::string tree;    // TreeDigest when it was read first; "" before
+  WallTime checked{};  // when it was last
+};
+
 struct NewImage {
   std::string id;
   std::string config;
@@ -44,6 +53,7 @@ struct NewImage {
   std::vector<LayerRecord> fresh_layers;  // of those, the ones that have no row yet
   std::string tag;                        // "" for a pull by digest
   std::vector<std::string> digests;       // names
+  std::vector<std::string> signatures;    // as trust encodes them; added to those of earlier pulls
 };
 
 struct SnapshotRecord {
@@ -75,6 +85,9 @@ class Catalogue {
   /// Chain ids of an image, lowest first. Condemned images count too.
   Result<std::vector<digest::Digest>> Layers(const std::string& id);
 
+  /// Signatures of an image, as the pulls found them.
+  Result<std::vector<std::string>> Signatures(const std::string& id);
+
   Result<bool> HasLayer(const digest::Digest& chain);
   /// Layers of a pull that did not succeed as a whole: kept for the next try until then.
   Status AddLayers(const std::vector<LayerRecord>& layers, WallTime keep_until);
@@ -96,6 +109,15 @@ class Catalogue {
   Result<std::vector<digest::Digest>> UnusedLayers(WallTime now);
   /// Takes the layer's row unless an image has it meanwhile; true when taken.
   Result<bool> DropLayer(const digest::Digest& chain);
+
+  /// Every layer, whether an image needs it or not.
+  Result<std::vector<CatalogueLayer>> AllLayers();
+  Status SetChecked(const digest::Digest& chain, const std::string& tree, WallTime when);
+  /// Takes a layer that is damaged, with the images that need it; answers their ids.
+  /// kFailedPrecondition while a snapshot stands on one of them.
+  Result<std::vector<std::string>> ForgetLayer(const digest::Digest& chain);
+  /// kDataLoss: the database itself is damaged.
+  Status CheckIntegrity();
 
   /// Layers whose bytes are not known to be on the disk.
   Result<std::vector<digest::Digest>> UnsyncedLayers();

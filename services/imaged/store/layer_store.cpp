@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <memory>
 #include <mutex>
+#include <set>
 
 #include "libs/base/ids.h"
 #include "libs/base/try.h"
@@ -63,8 +64,9 @@ bool Empty(os::UniqueFd directory, int& left) {
 Result<LayerStore> LayerStore::Open(const Layout& layout) {
   // Containers' own users must reach their files through the overlay only: root alone looks in.
   CRISP_TRY(os::MakeDirs(layout.root(), 0700));
-  for (const std::string& path :
-       {layout.Layers(), layout.Staging(), layout.Snapshots(), layout.Empty(), layout.Trash()})
+  CRISP_TRY(os::MakeDirs(layout.snapshots_root(), 0700));
+  for (const std::string& path : {layout.Layers(), layout.Staging(), layout.Snapshots(),
+                                  layout.Empty(), layout.Trash(), layout.SnapshotsTrash()})
     CRISP_TRY(os::MakeDirs(path, 0755));
   const os::UniqueFd locks = CRISP_TRY(os::Open(layout.Locks(), O_RDWR | O_CREAT, 0600));
   return LayerStore(layout);
@@ -132,7 +134,9 @@ Status LayerStore::MakeSnapshot(std::string_view owner, const std::string& root_
 }
 
 Status LayerStore::Discard(const std::string& path, int delete_now) const {
-  const std::string to = layout_.Trash() + "/" + RandomIds().Next().substr(0, 24);
+  const bool snapshot = path.starts_with(layout_.Snapshots() + "/");
+  const std::string to = (snapshot ? layout_.SnapshotsTrash() : layout_.Trash()) + "/" +
+                         RandomIds().Next().substr(0, 24);
   if (::rename(path.c_str(), to.c_str()) != 0) {
     if (errno == ENOENT) return Status::Ok();
     return Status::Errno(errno, "move {} to the trash", path);
@@ -142,8 +146,11 @@ Status LayerStore::Discard(const std::string& path, int delete_now) const {
 }
 
 Result<std::vector<std::string>> LayerStore::Trash() const {
-  std::vector<std::string> paths = CRISP_TRY(os::ListDir(layout_.Trash()));
-  for (std::string& path : paths) path.insert(0, layout_.Trash() + "/");
+  std::vector<std::string> paths;
+  std::set<std::string> places = {layout_.Trash(), layout_.SnapshotsTrash()};  // often the same
+  for (const std::string& place : places)
+    for (const std::string& name : CRISP_TRY(os::ListDir(place)))
+      paths.push_back(place + "/" + name);
   return paths;
 }
 

@@ -4,11 +4,13 @@
 #include <string_view>
 #include <utility>
 
+#include "libs/settings/settings.h"
+
 namespace crisp::imaged {
 
 /// imaged's state on disk, shared by all its instances:
 ///
-///   <state_root>/imaged/
+///   <state_root>/imaged/, or imaged.image_root where that is set
 ///     catalogue.db             images, names, layers, snapshots (SQLite, WAL)
 ///     locks                    byte-range locks of chain ids, one file for all
 ///     layers/<chain id>/diff   a finished layer: what overlayfs gets as lowerdir
@@ -17,7 +19,11 @@ namespace crisp::imaged {
 ///     an image without layers trash/<random>           renamed here, deleted slowly later
 class Layout {
  public:
-  explicit Layout(const std::string& state_root) : root_(state_root + "/imaged") {}
+  explicit Layout(const std::string& state_root)
+      : root_(state_root + "/imaged"), snapshots_root_(root_) {}
+  explicit Layout(const settings::Settings& settings) : Layout(settings.state_root) {
+    if (!settings.imaged.image_root.empty()) root_ = settings.imaged.image_root;
+  }
 
   const std::string& root() const { return root_; }
   std::string Catalogue() const { return root_ + "/catalogue.db"; }
@@ -28,7 +34,11 @@ class Layout {
   }
   std::string Diff(std::string_view chain_hex) const { return Layer(chain_hex) + "/diff"; }
   std::string Staging() const { return root_ + "/staging"; }
-  std::string Snapshots() const { return root_ + "/snapshots"; }
+  /// Always below state_root: containers' files may have a file system of their own.
+  const std::string& snapshots_root() const { return snapshots_root_; }
+  std::string Snapshots() const { return snapshots_root_ + "/snapshots"; }
+  /// Where containers' files go that are thrown away, on their own file system.
+  std::string SnapshotsTrash() const { return snapshots_root_ + "/trash"; }
   std::string Snapshot(std::string_view owner) const {
     return Snapshots() + "/" + std::string(owner);
   }
@@ -37,6 +47,7 @@ class Layout {
 
  private:
   std::string root_;
+  std::string snapshots_root_;
 };
 
 }  // namespace crisp::imaged

@@ -11,6 +11,7 @@
 #include <catch2/catch.hpp>
 
 #include "libs/archive/tests/tar_writer.h"
+#include "libs/http/client.h"
 #include "libs/os/files.h"
 #include "libs/process/command.h"
 #include "libs/testing/test_root.h"

@@ -113,9 +113,14 @@ struct Node {
   http::Client client;
   Hosts hosts{client, {}};
   PullOptions options;
-  Puller puller{options, pool, client, hosts, *catalogue, store, metrics, Clock::System(), [] {}};
+  Trust trust{{.policy = root / "policy.json",
+               .registries_dir = root / "registries.d",
+               .temp_root = root.path()},
+              client};
+  Puller puller{options, pool,  client,  hosts,           *catalogue,
+                store,   trust, metrics, Clock::System(), [] {}};
   Images images{*catalogue, layout, {"127.0.0.1:1/pinned"}, Clock::System()};
-  Snapshots snapshots{*catalogue, store, metrics, Clock::System()};
+  Snapshots snapshots{*catalogue, store, trust, metrics, Clock::System()};
   Gc gc{*catalogue, store, metrics, Clock::System(), [] { return true; }};
 
   static CallContext Call() { return CallContext::Background(seconds(60)); }

@@ -1,0 +1,193 @@
+#include "services/imaged/store/flatten.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <array>
+#include <map>
+#include <memory>
+
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+#include "libs/os/unique_fd.h"
+
+namespace crisp::imaged {
+namespace {
+
+constexpr int kDirectory = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+
+struct CloseDir {
+  void operator()(DIR* dir) const { ::closedir(dir); }
+};
+
+bool IsOpaque(int directory) {
+  std::array<char, 2> mark{};
+  return ::fgetxattr(directory, "user.overlay.opaque", mark.data(), mark.size()) == 1 &&
+         mark[0] == 'y';
+}
+
+Status CopyXattrs(int from, int to, const std::string& path) {
+  std::string names(XATTR_LIST_MAX, '\0');
+  const ssize_t size = ::flistxattr(from, names.data(), names.size());
+  std::string value(XATTR_SIZE_MAX, '\0');
+  for (std::size_t at = 0; size > 0 && at < static_cast<std::size_t>(size);) {
+    const std::string name = names.c_str() + at;
+    at += name.size() + 1;
+    const bool ours = name.starts_with("user.overlay.");
+    if (ours || (!name.starts_with("user.") && name != "security.capability")) continue;
+    const ssize_t length = ::fgetxattr(from, name.c_str(), value.data(), value.size());
+    if (length < 0 ||
+        ::fsetxattr(to, name.c_str(), value.data(), static_cast<std::size_t>(length), 0) != 0)
+      return Status::Errno(errno, "{}: copy {}", path, name);
+  }
+  return Status::Ok();
+}
+
+/// One layer over what is in the target by now.
+class Layer {
+ public:
+  Layer(const CallContext& cc, int target_root) : cc_(cc), target_root_(target_root) {}
+
+  Status Merge(int from, int to, const std::string& path) {
+    CRISP_TRY(cc_.Check());
+    if (IsOpaque(from)) CRISP_TRY(Clear(to, path));
+    const int copy = ::fcntl(from, F_DUPFD_CLOEXEC, 0);
+    const std::unique_ptr<DIR, CloseDir> dir(::fdopendir(copy));
+    if (!dir) return Status::Errno(errno, "read {}", path);
+    while (const dirent* entry = ::readdir(dir.get())) {
+      const std::string name = entry->d_name;
+      if (name == "." || name == "..") continue;
+      CRISP_TRY(One(from, to, name, path.empty() ? name : path + "/" + name));
+    }
+    struct stat info {};
+    if (::fstat(from, &info) != 0) return Status::Errno(errno, "stat {}", path);
+    CRISP_TRY(CopyXattrs(from, to, path));
+    const std::array<timespec, 2> times = {info.st_atim, info.st_mtim};
+    if (::fchown(to, info.st_uid, info.st_gid) != 0 || ::fchmod(to, info.st_mode & 07777U) != 0 ||
+        ::futimens(to, times.data()) != 0)
+      return Status::Errno(errno, "attributes of {}", path);
+    return Status::Ok();
+  }
+
+ private:
+  static Status Remove(int directory, const std::string& name, const std::string& path) {
+    if (::unlinkat(directory, name.c_str(), 0) == 0 || errno == ENOENT) return Status::Ok();
+    if (errno != EISDIR) return Status::Errno(errno, "replace {}", path);
+    return os::RemoveTree(fmt::format("/proc/self/fd/{}/{}", directory, name));
+  }
+  static Status Clear(int directory, const std::string& path) {
+    for (const std::string& name :
+         CRISP_TRY(os::ListDir(fmt::format("/proc/self/fd/{}", directory))))
+      CRISP_TRY(Remove(directory, name, path + "/" + name));
+    return Status::Ok();
+  }
+
+  Status One(int from, int to, const std::string& name, const std::string& path) {
+    struct stat info {};
+    if (::fstatat(from, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
+      return Status::Errno(errno, "stat {}", path);
+    if (S_ISCHR(info.st_mode) && info.st_rdev == 0) return Remove(to, name, path);
+    if (S_ISDIR(info.st_mode)) return Directory(from, to, name, path);
+    CRISP_TRY(Remove(to, name, path));
+    const bool linked = info.st_nlink > 1;
+    if (linked) {
+      const auto first = links_.find(info.st_ino);
+      if (first != links_.end()) {
+        if (::linkat(target_root_, first->second.c_str(), to, name.c_str(), 0) != 0)
+          return Status::Errno(errno, "link {}", path);
+        return Status::Ok();
+      }
+      links_[info.st_ino] = path;
+    }
+    if (S_ISREG(info.st_mode)) return File(from, to, name, path, info);
+    return Special(from, to, name, path, info);
+  }
+
+  Status Directory(int from, int to, const std::string& name, const std::string& path) {
+    struct stat there {};
+    const bool exists = ::fstatat(to, name.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0;
+    if (exists && !S_ISDIR(there.st_mode)) CRISP_TRY(Remove(to, name, path));
+    constexpr mode_t kWhileMade = 0700;
+    if (::mkdirat(to, name.c_str(), kWhileMade) != 0 && errno != EEXIST)
+      return Status::Errno(errno, "make directory {}", path);
+    const os::UniqueFd source(::openat(from, name.c_str(), kDirectory));
+    const os::UniqueFd target(::openat(to, name.c_str(), kDirectory));
+    if (!source || !target) return Status::Errno(errno, "open {}", path);
+    return Merge(source.get(), target.get(), path);
+  }
+
+  Status File(int from, int to, const std::string& name, const std::string& path,
+              const struct stat& info) const {
+    constexpr mode_t kWhileMade = 0600;
+    const os::UniqueFd source(::openat(from, name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+    const os::UniqueFd target(::openat(
+        to, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kWhileMade));
+    if (!source || !target) return Status::Errno(errno, "copy {}", path);
+    // Holes stay holes.
+    off_t end = 0;
+    while (true) {
+      const off_t data = ::lseek(source.get(), end, SEEK_DATA);
+      if (data < 0) break;
+      end = ::lseek(source.get(), data, SEEK_HOLE);
+      off_t in = data;
+      off_t out = data;
+      while (in < end) {
+        CRISP_TRY(cc_.Check());
+        constexpr off_t kStep = off_t{64} << 20U;
+        const auto size = static_cast<std::size_t>(std::min(end - in, kStep));
+        if (::copy_file_range(source.get(), &in, target.get(), &out, size, 0) <= 0)
+          return Status::Errno(errno, "copy {}", path);
+      }
+    }
+    const std::array<timespec, 2> times = {info.st_atim, info.st_mtim};
+    if (::ftruncate(target.get(), info.st_size) != 0 ||
+        ::fchown(target.get(), info.st_uid, info.st_gid) != 0 ||
+        ::fchmod(target.get(), info.st_mode & 07777U) != 0)
+      return Status::Errno(errno, "attributes of {}", path);
+    CRISP_TRY(CopyXattrs(source.get(), target.get(), path));
+    if (::futimens(target.get(), times.data()) != 0)
+      return Status::Errno(errno, "times of {}", path);
+    return Status::Ok();
+  }
+
+  static Status Special(int from, int to, const std::string& name, const std::string& path,
+                        const struct stat& info) {
+    if (S_ISLNK(info.st_mode)) {
+      std::array<char, 4096> target{};
+      const ssize_t size = ::readlinkat(from, name.c_str(), target.data(), target.size() - 1);
+      if (size < 0 || ::symlinkat(target.data(), to, name.c_str()) != 0)
+        return Status::Errno(errno, "link {}", path);
+    } else if (::mknodat(to, name.c_str(), info.st_mode, info.st_rdev) != 0) {
+      return errno == EPERM ? Status::Ok() : Status::Errno(errno, "make {}", path);
+    }
+    const std::array<timespec, 2> times = {info.st_atim, info.st_mtim};
+    if (::fchownat(to, name.c_str(), info.st_uid, info.st_gid, AT_SYMLINK_NOFOLLOW) != 0 ||
+        (!S_ISLNK(info.st_mode) && ::fchmodat(to, name.c_str(), info.st_mode & 07777U, 0) != 0) ||
+        ::utimensat(to, name.c_str(), times.data(), AT_SYMLINK_NOFOLLOW) != 0)
+      return Status::Errno(errno, "attributes of {}", path);
+    return Status::Ok();
+  }
+
+  const CallContext& cc_;
+  const int target_root_;
+  std::map<ino_t, std::string> links_;  // of this layer: the first path of each file
+};
+
+}  // namespace
+
+Status Flatten(const CallContext& cc, const std::vector<std::string>& layers,
+               const std::string& target) {
+  const os::UniqueFd to(::open(target.c_str(), kDirectory));
+  if (!to) return Status::Errno(errno, "open {}", target);
+  for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
+    const os::UniqueFd from(::open(layer->c_str(), kDirectory));
+    if (!from) return Status::Errno(errno, "open {}", *layer);
+    CRISP_TRY(Layer(cc, to.get()).Merge(from.get(), to.get(), "").While("copy {}", *layer));
+  }
+  return Status::Ok();
+}
+
+}  // namespace crisp::imaged

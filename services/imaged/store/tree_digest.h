@@ -1,0 +1,17 @@
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "libs/base/result.h"
+
+namespace crisp::imaged {
+
+/// One SHA-256 over all of a layer that its containers can see: names, kinds, modes, owners, times,
+/// contents, link targets, device numbers and the extended attributes that a layer may have. The
+/// order on disk does not count. `pace` is called after each file with its size and may end the
+/// walk with its status. kNotFound when `path` is absent.
+Result<std::string> TreeDigest(const std::string& path,
+                               const std::function<Status(std::uint64_t bytes)>& pace);
+
+}  // namespace crisp::imaged

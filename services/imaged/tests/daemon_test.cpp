@@ -1,0 +1,363 @@
+// The program itself, confined as it runs on a node: pulls from a registry that may lie, is killed
+// at any moment, and its store is checked by crisp-store-check. Needs root.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#include <catch2/catch.hpp>
+#include <future>
+#include <random>
+#include <thread>
+
+#include "cri/v1/api.grpc.pb.h"
+#include "crisp/imaged/v1/imaged.grpc.pb.h"
+#include "libs/archive/tests/compress.h"
+#include "libs/archive/tests/tar_writer.h"
+#include "libs/digest/digest.h"
+#include "libs/http/tests/raw_server.h"
+#include "libs/json/json.h"
+#include "libs/os/files.h"
+#include "libs/process/command.h"
+#include "libs/rpc/peer.h"
+#include "libs/testing/test_root.h"
+
+namespace crisp::imaged {
+namespace {
+
+using namespace std::chrono_literals;
+using archive::testing::GzipOf;
+using archive::testing::TarWriter;
+using http::testing::RawServer;
+using nlohmann::json;
+
+CallContext Call() { return CallContext::Background(60s, "test"); }
+
+/// Serves what it is given, by digest, and manifests by name.
+class Registry {
+ public:
+  Registry() : server_([this](const std::string& head) { return Answer(head); }) {}
+
+  std::string Add(std::string bytes) {
+    std::string digest = digest::Sha256Digest(bytes).str();
+    const std::lock_guard lock(mutex_);
+    blobs_[digest] = std::move(bytes);
+    return digest;
+  }
+  /// An image of layers (tars); its reference.
+  std::string Image(const std::string& name, const std::vector<std::string>& tars) {
+    json config = {{"os", "linux"}, {"architecture", "amd64"}, {"config", json::object()}};
+    config["rootfs"] = {{"type", "layers"}, {"diff_ids", json::array()}};
+    json manifest = {{"schemaVersion", 2},
+                     {"mediaType", "application/vnd.oci.image.manifest.v1+json"},
+                     {"layers", json::array()}};
+    for (const std::string& tar : tars) {
+      config["rootfs"]["diff_ids"].push_back(digest::Sha256Digest(tar).str());
+      const std::string blob = GzipOf(tar);
+      manifest["layers"].push_back({{"mediaType", "application/vnd.oci.image.layer.v1.tar+gzip"},
+                                    {"digest", Add(blob)},
+                                    {"size", blob.size()}});
+    }
+    const std::string text = config.dump();
+    manifest["config"] = {{"mediaType", "application/vnd.oci.image.config.v1+json"},
+                          {"digest", Add(text)},
+                          {"size", text.size()}};
+    const std::string body = manifest.dump();
+    Add(body);
+    const std::lock_guard lock(mutex_);
+    manifests_[name] = body;
+    return fmt::format("{}/{}:1", server_.HostPort(), name);
+  }
+  void SetManifest(const std::string& name, std::string body) {
+    const std::lock_guard lock(mutex_);
+    manifests_[name] = std::move(body);
+  }
+  std::string HostPort() const { return server_.HostPort(); }
+
+ private:
+  RawServer::Answer Answer(const std::string& head) {
+    const std::string path = head.substr(4, head.find(' ', 4) - 4);
+    const std::lock_guard lock(mutex_);
+    if (path == "/v2/") return {RawServer::Ok("{}")};
+    const std::string last = path.substr(path.rfind('/') + 1);
+    if (const auto blob = blobs_.find(last); blob != blobs_.end())
+      return {RawServer::Ok(blob->second)};
+    for (const auto& [name, body] : manifests_)
+      if (path == "/v2/" + name + "/manifests/1")
+        return {
+            RawServer::Ok(body, "Content-Type: application/vnd.oci.image.manifest.v1+json\r\n")};
+    return {"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"};
+  }
+
+  std::mutex mutex_;
+  std::map<std::string, std::string> blobs_;
+  std::map<std::string, std::string> manifests_;
+  RawServer server_;
+};
+
+class Node {
+ public:
+  explicit Node(const std::string& more = "") {
+    root_.Write("crisp.yaml", fmt::format("state_root: {0}/s\nrun_root: {0}/r\nimaged:\n"
+                                          "  policy: {0}/trust/policy.json\n{1}",
+                                          root_.path(), more));
+    Policy(R"({"type":"insecureAcceptAnything"})");
+    Start();
+  }
+  ~Node() {
+    if (child_) Kill(SIGTERM);
+  }
+
+  void Start() {
+    auto child = process::Spawn({.program = CRISP_IMAGED_PROGRAM,
+                                 .args = {"--config", root_ / "crisp.yaml", "--log-level", "warn"},
+                                 .env = process::PlainEnvironment()});
+    REQUIRE(child.ok());
+    child_ = std::move(child).value();
+    if (images_ != nullptr) return;
+    peer_ = rpc::Peer("imaged/1", root_ / "r/imaged/1.sock", 10s);
+    images_ = runtime::v1::ImageService::NewStub(peer_.channel());
+    snapshots_ = v1::Snapshots::NewStub(peer_.channel());
+  }
+  void Kill(int signal) {
+    REQUIRE(child_->pidfd().Signal(signal).ok());
+    CHECK(child_->Wait(Call()).ok());
+    child_.reset();
+  }
+  void Policy(const std::string& requirement) const {
+    root_.Write("trust/policy.json", R"({"default":[)" + requirement + "]}");
+  }
+  Result<std::string> Pull(const std::string& image) const {
+    runtime::v1::PullImageRequest request;
+    request.mutable_image()->set_image(image);
+    const auto response =
+        rpc::Call(Call(), peer_, *images_, &runtime::v1::ImageService::Stub::PullImage, request);
+    if (!response.ok()) return response.status();
+    return response->image_ref();
+  }
+  std::vector<std::string> List() const {
+    const auto response =
+        rpc::Call(Call(), peer_, *images_, &runtime::v1::ImageService::Stub::ListImages, {});
+    REQUIRE(response.ok());
+    std::vector<std::string> ids;
+    for (const auto& image : response->images()) ids.push_back(image.id());
+    return ids;
+  }
+  void Remove(const std::string& image) const {
+    runtime::v1::RemoveImageRequest request;
+    request.mutable_image()->set_image(image);
+    CHECK(rpc::Call(Call(), peer_, *images_, &runtime::v1::ImageService::Stub::RemoveImage, request)
+              .ok());
+  }
+  Status Prepare(const std::string& owner, const std::string& image,
+                 const std::string& specified) const {
+    v1::PrepareRequest request;
+    request.set_owner_id(owner);
+    request.set_image(image);
+    request.set_user_specified_image(specified);
+    return rpc::Call(Call(), peer_, *snapshots_, &v1::Snapshots::Stub::Prepare, request).status();
+  }
+  Status Release(const std::string& owner) const {
+    v1::ReleaseRequest request;
+    request.set_owner_id(owner);
+    return rpc::Call(Call(), peer_, *snapshots_, &v1::Snapshots::Stub::Release, request).status();
+  }
+  process::Output Check(const std::vector<std::string>& flags) const {
+    process::Command command{.program = CRISP_STORE_CHECK_PROGRAM,
+                             .args = {"--config", root_ / "crisp.yaml"},
+                             .env = process::PlainEnvironment()};
+    command.args.insert(command.args.end(), flags.begin(), flags.end());
+    const auto output = process::Run(Call(), command);
+    REQUIRE(output.ok());
+    return *output;
+  }
+  std::string ProcStatus() const {
+    return *os::ReadFile(fmt::format("/proc/{}/status", child_->pid()));
+  }
+  std::string LayersDir() const { return root_ / "s/imaged/layers"; }
+  const crisp::testing::TestRoot& root() const { return root_; }
+
+ private:
+  crisp::testing::TestRoot root_;
+  std::optional<process::Child> child_;
+  rpc::Peer peer_;
+  std::unique_ptr<runtime::v1::ImageService::Stub> images_;
+  std::unique_ptr<v1::Snapshots::Stub> snapshots_;
+};
+
+/// Random enough not to shrink.
+std::string Noise(std::size_t size, unsigned seed) {
+  std::mt19937_64 random(seed);
+  std::string text;
+  while (text.size() < size) {
+    const std::uint64_t word = random();
+    text.append(reinterpret_cast<const char*>(&word), sizeof word);
+  }
+  return text.substr(0, size);
+}
+
+std::string ManyFiles(unsigned seed) {
+  TarWriter tar;
+  for (int i = 0; i < 150; ++i)
+    tar.File(fmt::format("d{}/f{}", i % 10, i), Noise(3000, seed * 1000 + unsigned(i)),
+             {.mode = 0644, .uid = unsigned(i % 3) * 1000});
+  return tar.Done();
+}
+
+TEST_CASE("The daemon has six capabilities, a filter and nothing to gain") {
+  Registry registry;
+  const Node node;
+  REQUIRE(node.Pull(registry.Image("a", {ManyFiles(1)})).status().message() == "");
+  const std::string status = node.ProcStatus();
+  // CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, FSETID 4, MKNOD 27, SETFCAP 31
+  for (const char* line : {"CapPrm:\t000000008800001b", "CapEff:\t000000008800001b",
+                           "CapBnd:\t000000008800001b", "CapInh:\t0000000000000000",
+                           "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"}) {
+    CAPTURE(line, status);
+    CHECK(status.find(line) != std::string::npos);
+  }
+}
+
+TEST_CASE("Whatever a layer tries, it is one error, nothing outside and nothing left") {
+  Registry registry;
+  const Node node("  max_layer_size: 2MiB\n  max_files: 1000\n  max_manifest_size: 64KiB\n");
+  const auto fails = [&](const std::string& tar) {
+    const auto pulled = node.Pull(registry.Image("evil", {tar}));
+    CHECK_FALSE(pulled.ok());
+    CHECK(os::ListDir(node.LayersDir())->empty());
+    CHECK(os::ListDir(node.root() / "s/imaged/staging")->empty());
+    CHECK(node.List().empty());
+    return pulled.status();
+  };
+  const std::string victim = node.root().Write("victim", "untouched");
+  CHECK(fails(TarWriter().File("../../../../victim", "x").Done()).code() == Code::kInvalidArgument);
+  CHECK(fails(TarWriter().HardLink("h", "../../../../victim").Done()).code() ==
+        Code::kInvalidArgument);
+  CHECK_FALSE(
+      fails(TarWriter().Symlink("s", victim).HardLink("h", "s/x").Done()).message().empty());
+  CHECK(fails(TarWriter().File("bomb", std::string(3U << 20U, '\0')).Done()).code() ==
+        Code::kResourceExhausted);
+  TarWriter many;
+  for (int i = 0; i < 1001; ++i) many.File(fmt::format("{}", i), "");
+  CHECK(fails(many.Done()).code() == Code::kResourceExhausted);
+  CHECK(fails(std::string(100'000, 'x')).code() == Code::kDataLoss);
+  CHECK(fails(TarWriter().File("f", "y").Done().substr(0, 700)).code() == Code::kDataLoss);
+  registry.SetManifest("evil", std::string(1U << 20U, ' '));
+  CHECK(node.Pull(registry.HostPort() + "/evil:1").code() == Code::kResourceExhausted);
+  CHECK(node.root().Read("victim") == "untouched");
+  // A sound image after all that.
+  CHECK(node.Pull(registry.Image("good", {ManyFiles(2)})).ok());
+}
+
+TEST_CASE("The signature policy holds at the pull and again when a container is made") {
+  Registry registry;
+  const std::string image = registry.Image("a", {ManyFiles(3)});
+  const Node node;
+  node.Policy(R"({"type":"reject"})");
+  const Status refused = node.Pull(image).status();
+  CHECK(refused.code() == Code::kPermissionDenied);
+  CHECK(refused.message().starts_with("SignatureValidationFailed: " + image));
+  CHECK(node.List().empty());
+  node.Policy(R"({"type":"insecureAcceptAnything"})");
+  const std::string id = *node.Pull(image);
+  CHECK(node.Prepare("c1", id, image).ok());
+  node.Policy(R"({"type":"reject"})");
+  CHECK(node.Prepare("c1", id, image).ok());  // it is there already
+  CHECK(node.Prepare("c2", id, image).message().starts_with("SignatureValidationFailed: "));
+  CHECK(node.Prepare("c2", id, "").code() == Code::kPermissionDenied);
+  CHECK(node.Release("c1").ok());
+}
+
+TEST_CASE("The store's check finds what was lost or changed, and repairs that alone") {
+  Registry registry;
+  Node node;
+  const std::string sound = registry.Image("sound", {ManyFiles(4)});
+  const std::string hurt = registry.Image("hurt", {ManyFiles(5)});
+  const std::string sound_id = *node.Pull(sound);
+  const std::string hurt_id = *node.Pull(hurt);
+  CHECK(node.Check({}).exit_code == 0);
+  CHECK(node.Check({"--repair"}).exit_code == 2);  // imaged runs
+  const std::string diff =
+      node.LayersDir() + "/" + digest::Sha256Digest(ManyFiles(5)).str().substr(7) + "/diff";
+  std::string text = *os::ReadFile(diff + "/d0/f0");
+  const std::string before = text;
+  text[7] = static_cast<char>(text[7] ^ 1);
+  struct stat info {};
+  REQUIRE(::stat((diff + "/d0/f0").c_str(), &info) == 0);
+  REQUIRE(os::WriteFile(diff + "/d0/f0", text).ok());
+  const std::array<timespec, 2> times = {info.st_mtim, info.st_mtim};
+  REQUIRE(::utimensat(AT_FDCWD, (diff + "/d0/f0").c_str(), times.data(), 0) == 0);
+  CHECK(node.Check({"--quick"}).exit_code == 0);
+  const process::Output full = node.Check({});
+  CHECK(full.exit_code == 1);
+  CHECK(full.out.find("is not what it was") != std::string::npos);
+  REQUIRE(os::RemoveFile(diff + "/d0/f10").ok());
+  REQUIRE(os::MakeDirs(node.LayersDir() + "/" + std::string(64, 'f')).ok());
+  const process::Output quick = node.Check({"--quick"});
+  CHECK(quick.exit_code == 1);
+  CHECK(quick.out.find("it had") != std::string::npos);
+  CHECK(quick.out.find("belongs to nothing") != std::string::npos);
+  node.Kill(SIGTERM);
+  const process::Output repaired = node.Check({"--repair"});
+  CHECK(repaired.exit_code == 0);
+  CHECK(repaired.out.find(hurt_id) != std::string::npos);
+  CHECK(node.Check({}).exit_code == 0);
+  node.Start();
+  CHECK(node.List() == std::vector<std::string>{sound_id});
+  CHECK(*node.Pull(hurt) == hurt_id);
+  CHECK(*os::ReadFile(diff + "/d0/f0") == before);
+  // Wiping waits for the containers.
+  CHECK(node.Prepare("c1", sound_id, "").ok());
+  node.Kill(SIGTERM);
+  CHECK(node.Check({"--wipe"}).exit_code == 2);
+  node.Start();
+  CHECK(node.Release("c1").ok());
+  node.Kill(SIGTERM);
+  CHECK(node.Check({"--wipe"}).exit_code == 0);
+  CHECK(os::ListDir(node.LayersDir())->empty());
+  node.Start();
+  CHECK(node.List().empty());
+}
+
+TEST_CASE("kill -9 at any moment of a pull leaves a sound store, and the next pull goes on") {
+  const char* more = std::getenv("CRISP_KILL_ROUNDS");
+  const int rounds = more == nullptr ? 40 : std::atoi(more);
+  Registry registry;
+  const std::string shared = ManyFiles(6);
+  Node node;
+  std::mt19937 random(20);
+  std::chrono::microseconds whole{0};  // what a pull takes
+  int cut = 0;
+  for (int round = 0; round < rounds; ++round) {
+    CAPTURE(round);
+    const std::string image =
+        registry.Image(fmt::format("i{}", round),
+                       {shared, ManyFiles(unsigned(100 + round)),
+                        TarWriter().File("big", Noise(1U << 20U, unsigned(round))).Done()});
+    if (round % 10 == 0) {
+      const auto start = std::chrono::steady_clock::now();
+      REQUIRE(node.Pull(image).ok());
+      whole = std::chrono::duration_cast<std::chrono::microseconds>(
+          std::chrono::steady_clock::now() - start);
+      continue;
+    }
+    auto pull = std::async(std::launch::async, [&] { return node.Pull(image); });
+    std::this_thread::sleep_for(whole * (random() % 120) / 100);
+    node.Kill(SIGKILL);
+    // Before anything starts again, the catalogue promises nothing that is not there.
+    const process::Output check = node.Check({"--quick"});
+    for (std::size_t at = check.out.find("problem: "); at != std::string::npos;
+         at = check.out.find("problem: ", at + 1))
+      CHECK(check.out.substr(at, check.out.find('\n', at) - at).ends_with("belongs to nothing"));
+    node.Start();
+    if (!pull.get().ok()) ++cut;  // else the call waited for the restart, or was done
+    REQUIRE(node.Pull(image).status().message() == "");
+    INFO(check.out);
+    CHECK(node.Check({"--quick"}).out.find("problem: ") == std::string::npos);
+    if (round % 3 == 0) node.Remove(image);
+  }
+  WARN(fmt::format("{} of {} pulls were cut", cut, rounds));
+  CHECK(node.Check({}).exit_code == 0);
+}
+
+}  // namespace
+}  // namespace crisp::imaged

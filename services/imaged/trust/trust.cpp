@@ -1,0 +1,175 @@
+#include "services/imaged/trust/trust.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "libs/base/try.h"
+#include "libs/digest/public_key.h"
+#include "libs/log/log.h"
+#include "libs/os/files.h"
+#include "services/imaged/trust/gpg.h"
+
+namespace crisp::imaged {
+namespace {
+
+constexpr std::string_view kFailed = "SignatureValidationFailed";
+
+Result<std::vector<std::string>> ReadKeys(const Requirement& requirement) {
+  std::vector<std::string> keys = requirement.key_data;
+  for (const std::string& path : requirement.key_paths)
+    keys.push_back(CRISP_TRY(os::ReadFile(path).While("key")));
+  return keys;
+}
+
+/// Checks signatures of one kind with the keys of one requirement; the payload of a good one.
+class Verifier {
+ public:
+  static Result<Verifier> Make(const Requirement& requirement, const std::string& temp_root) {
+    const std::vector<std::string> keys = CRISP_TRY(ReadKeys(requirement));
+    Verifier verifier;
+    if (requirement.kind == Requirement::Kind::kSignedBy) {
+      verifier.gpg_ = CRISP_TRY(GpgKeys::Import(temp_root, keys).While("GPG keys"));
+      return verifier;
+    }
+    for (const std::string& key : keys)
+      verifier.keys_.push_back(CRISP_TRY(digest::PublicKey::ParsePem(key).While("sigstore key")));
+    return verifier;
+  }
+  Signature::Kind kind() const {
+    return gpg_ ? Signature::Kind::kSimple : Signature::Kind::kSigstore;
+  }
+  std::string_view claim_type() const { return gpg_ ? kSimpleType : kSigstoreType; }
+  Result<std::string> Verify(const Signature& signature) const {
+    if (gpg_) return gpg_->Verify(signature.data);
+    const bool good = std::any_of(keys_.begin(), keys_.end(), [&](const digest::PublicKey& key) {
+      return key.Verify(signature.data, signature.raw);
+    });
+    if (!good) return PermissionDenied("the signature is by none of the keys");
+    return signature.data;
+  }
+
+ private:
+  std::optional<GpgKeys> gpg_;
+  std::vector<digest::PublicKey> keys_;
+};
+
+Status CheckOne(const Verifier& verifier, const Signature& signature,
+                const SignedIdentity& identity, const ref::ImageRef& image,
+                const std::vector<digest::Digest>& manifests) {
+  const std::string payload = CRISP_TRY(verifier.Verify(signature));
+  const Claim claim = CRISP_TRY(ParseClaim(payload, verifier.claim_type()).While("what is signed"));
+  const bool ours = std::any_of(manifests.begin(), manifests.end(), [&](const auto& digest) {
+    return digest.str() == claim.manifest_digest;
+  });
+  if (!ours) return PermissionDenied("it signs the manifest {:.80}", claim.manifest_digest);
+  if (!identity.Matches(image, claim.reference))
+    return PermissionDenied("it is for {:.300}", claim.reference);
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<Policy> Trust::LoadPolicy() {
+  const Result<std::string> text = os::ReadFile(options_.policy);
+  if (text.code() == Code::kNotFound && options_.policy_may_be_absent) {
+    if (!told_absent_.exchange(true))
+      log::Warn("no signature policy: images of any origin are accepted",
+                {{"path", options_.policy}});
+    return Policy::AcceptAnything();
+  }
+  if (!text.ok()) return text.status().While("{}: policy", kFailed);
+  Result<Policy> policy = Policy::Parse(*text);
+  if (!policy.ok())
+    return InvalidArgument("{}: policy {}: {}", kFailed, options_.policy,
+                           policy.status().message());
+  return policy;
+}
+
+Status Trust::Fulfils(const Requirement& requirement, const ref::ImageRef& image,
+                      const std::vector<digest::Digest>& manifests,
+                      const std::vector<Signature>& signatures) const {
+  const Verifier verifier = CRISP_TRY(Verifier::Make(requirement, options_.temp_root));
+  std::vector<std::string> reasons;
+  for (const Signature& signature : signatures) {
+    if (signature.kind != verifier.kind()) continue;
+    const Status status = CheckOne(verifier, signature, requirement.identity, image, manifests);
+    if (status.ok()) return status;
+    reasons.emplace_back(status.message());
+  }
+  if (reasons.empty()) return PermissionDenied("there is no signature");
+  std::string all;
+  for (std::size_t i = 0; i < reasons.size(); ++i)
+    all += fmt::format("{}signature {}: {}", i == 0 ? "" : "; ", i + 1, reasons[i]);
+  return PermissionDenied("{:.2000}", all);
+}
+
+Status Trust::Evaluate(const Policy::Match& match, const std::optional<ref::ImageRef>& image,
+                       const std::vector<digest::Digest>& manifests,
+                       const std::vector<Signature>& signatures) const {
+  const std::string name = image ? image->ToString() : "an image without a name";
+  for (const Requirement& requirement : *match.requirements) {
+    if (requirement.kind == Requirement::Kind::kAccept) continue;
+    Status status;
+    if (requirement.kind == Requirement::Kind::kReject) {
+      status = PermissionDenied("the policy rejects it");
+    } else if (!requirement.unsupported.empty()) {
+      status = PermissionDenied("the policy asks for {}, which is not supported",
+                                requirement.unsupported);
+    } else if (!image) {
+      status = PermissionDenied("the policy asks for a signature");
+    } else {
+      status = Fulfils(requirement, *image, manifests, signatures);
+    }
+    if (!status.ok())
+      return PermissionDenied("{}: {} (policy scope {}): {}", kFailed, name, match.scope,
+                              status.message());
+  }
+  return Status::Ok();
+}
+
+Result<std::vector<Signature>> Trust::CheckPull(const CallContext& cc, const ref::ImageRef& image,
+                                                const std::vector<digest::Digest>& manifests,
+                                                const RepositoryReader& reader) {
+  const Policy policy = CRISP_TRY(LoadPolicy());
+  const Policy::Match match = policy.For(image);
+  const auto asks_for = [&match](Requirement::Kind kind) {
+    return std::any_of(match.requirements->begin(), match.requirements->end(),
+                       [kind](const Requirement& each) { return each.kind == kind; });
+  };
+  std::vector<Signature> signatures;
+  const auto add = [&signatures](std::vector<Signature> more) {
+    for (Signature& each : more) signatures.push_back(std::move(each));
+  };
+  // A rejected image's registry is not asked for signatures.
+  if (!asks_for(Requirement::Kind::kReject)) {
+    const auto failed = [&image](Status status) {
+      return std::move(status).While("{}: {}: find signatures", kFailed, image.ToString());
+    };
+    for (const digest::Digest& manifest : manifests) {
+      if (asks_for(Requirement::Kind::kSignedBy)) {
+        const Result<Lookaside> places = Lookaside::Load(options_.registries_dir);
+        if (!places.ok()) return failed(places.status());
+        Result<std::vector<Signature>> found =
+            FetchSimple(cc, client_, places->For(image.Name()), image.Name(), manifest);
+        if (!found.ok()) return failed(found.status());
+        add(*std::move(found));
+      }
+      if (asks_for(Requirement::Kind::kSigstoreSigned)) {
+        Result<std::vector<Signature>> found = FetchSigstore(cc, reader, manifest);
+        if (!found.ok()) return failed(found.status());
+        add(*std::move(found));
+      }
+    }
+  }
+  CRISP_TRY(Evaluate(match, image, manifests, signatures));
+  return signatures;
+}
+
+Status Trust::CheckKept(const std::optional<ref::ImageRef>& image,
+                        const std::vector<digest::Digest>& manifests,
+                        const std::vector<Signature>& signatures) {
+  const Policy policy = CRISP_TRY(LoadPolicy());
+  return Evaluate(image ? policy.For(*image) : policy.ForNameless(), image, manifests, signatures);
+}
+
+}  // namespace crisp::imaged
