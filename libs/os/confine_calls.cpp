@@ -73,14 +73,24 @@ constexpr std::array kDevices = {
 constexpr std::uint64_t kNewNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS |
                                          CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
 
+/// The argument has this value.
+scmp_arg_cmp Equal(unsigned argument, std::uint64_t value) {
+  return {argument, SCMP_CMP_EQ, value, 0};
+}
+/// The bits of the mask have this value.
+scmp_arg_cmp Masked(unsigned argument, std::uint64_t mask, std::uint64_t value) {
+  return {argument, SCMP_CMP_MASKED_EQ, mask, value};
+}
+
 struct Release {
   void operator()(void* context) const { ::seccomp_release(context); }
 };
 
 class Filter {
  public:
-  Filter() : context_(::seccomp_init(SCMP_ACT_ERRNO(EPERM))) {}
-  Status Build(const ConfinePlan& plan);
+  explicit Filter(std::uint32_t otherwise) : context_(::seccomp_init(otherwise)) {}
+  Status LoadAbsent();
+  Status LoadAllowed(const ConfinePlan& plan);
 
  private:
   template <typename... Compare>
@@ -99,6 +109,9 @@ class Filter {
     if (failed_ == 0) failed_ = -::seccomp_attr_set(context_.get(), attribute, value);
   }
   void AllowDevices();
+  template <typename Do>
+  static void ForYoungCalls(Do&& todo);
+  Status Load();
 
   std::unique_ptr<void, Release> context_;
   int failed_ = 0;
@@ -107,48 +120,67 @@ class Filter {
 void Filter::AllowDevices() {
   const scmp_datum_t kind = S_IFMT;
   const scmp_datum_t all = 0xffffffffU;  // the kernel reads 32 bits
-  Allow("mknodat", SCMP_A2_64(SCMP_CMP_MASKED_EQ, kind, S_IFIFO));
-  Allow("mknodat", SCMP_A2_64(SCMP_CMP_MASKED_EQ, kind, S_IFREG));
+  Allow("mknodat", Masked(2, kind, S_IFIFO));
+  Allow("mknodat", Masked(2, kind, S_IFREG));
   for (const auto& [major, minor] : kDevices)
-    Allow("mknodat", SCMP_A2_64(SCMP_CMP_MASKED_EQ, kind, S_IFCHR),
-          SCMP_A3_64(SCMP_CMP_MASKED_EQ, all, major << 8U | minor));
+    Allow("mknodat", Masked(2, kind, S_IFCHR), Masked(3, all, major << 8U | minor));
 }
 
-Status Filter::Build(const ConfinePlan& plan) {
+/// Calls that must look absent, so that libc goes its older way. clone3: its flags are in memory,
+/// where no filter can look; libc takes clone instead. And whatever is younger than libseccomp.
+template <typename Do>
+void Filter::ForYoungCalls(Do&& todo) {
+  todo(::seccomp_syscall_resolve_name("clone3"));
+  constexpr int kFirstYoung = 450;
+  constexpr int kLastYoung = 511;
+  for (int call = kFirstYoung; call <= kLastYoung; ++call) {
+    char* name = ::seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, call);
+    if (name == nullptr) todo(call);
+    std::free(name);
+  }
+}
+
+Status Filter::Load() {
   if (!context_) return Internal("libseccomp makes no filter");
   Set(SCMP_FLTATR_CTL_TSYNC, 1);
+  if (failed_ == 0) failed_ = -::seccomp_load(context_.get());
+  if (failed_ != 0) return Status::Errno(failed_, "load the filter of system calls");
+  return Status::Ok();
+}
+
+/// A filter of its own, because these are daily business and not for the audit log.
+Status Filter::LoadAbsent() {
+  ForYoungCalls([this](int call) { Add(SCMP_ACT_ERRNO(ENOSYS), call); });
+  return Load();
+}
+
+Status Filter::LoadAllowed(const ConfinePlan& plan) {
   Set(SCMP_FLTATR_CTL_LOG, 1);
   Set(SCMP_FLTATR_CTL_OPTIMIZE, 2);  // a binary tree
   Set(SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
   for (const char* name : kAllowed) Allow(name);
   AllowDevices();
   for (const int family : {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK})
-    Allow("socket", SCMP_A0_64(SCMP_CMP_EQ, static_cast<scmp_datum_t>(family)));
+    Allow("socket", Equal(0, static_cast<std::uint64_t>(family)));
   // A thread's own umask and working directory, no namespace.
-  Allow("unshare", SCMP_A0_64(SCMP_CMP_EQ, CLONE_FS));
+  Allow("unshare", Equal(0, CLONE_FS));
   if (plan.programs) {
     for (const char* name : kPrograms) Allow(name);
-    Allow("clone", SCMP_A0_64(SCMP_CMP_MASKED_EQ, kNewNamespaces, 0));
+    Allow("clone", Masked(0, kNewNamespaces, 0));
   } else {
-    Allow("clone", SCMP_A0_64(SCMP_CMP_MASKED_EQ, kNewNamespaces | CLONE_THREAD, CLONE_THREAD));
+    Allow("clone", Masked(0, kNewNamespaces | CLONE_THREAD, CLONE_THREAD));
   }
-  // Its flags are in memory, where no filter can look: libc takes clone instead. Calls that are
-  // younger than libseccomp must look absent, too, so that a newer libc goes its older way.
-  Add(SCMP_ACT_ERRNO(ENOSYS), ::seccomp_syscall_resolve_name("clone3"));
-  constexpr int kFirstYoung = 450;
-  constexpr int kLastYoung = 511;
-  for (int call = kFirstYoung; call <= kLastYoung; ++call) {
-    char* name = ::seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, call);
-    if (name == nullptr) Add(SCMP_ACT_ERRNO(ENOSYS), call);
-    std::free(name);
-  }
-  if (failed_ == 0) failed_ = -::seccomp_load(context_.get());
-  if (failed_ != 0) return Status::Errno(failed_, "load the filter of system calls");
-  return Status::Ok();
+  // The other filter has the say about these.
+  ForYoungCalls([this](int call) { Add(SCMP_ACT_ALLOW, call); });
+  return Load();
 }
 
 }  // namespace
 
-Status FilterSystemCalls(const ConfinePlan& plan) { return Filter().Build(plan); }
+Status FilterSystemCalls(const ConfinePlan& plan) {
+  // The allow-list knows no seccomp(2): it comes last.
+  CRISP_TRY(Filter(SCMP_ACT_ALLOW).LoadAbsent());
+  return Filter(SCMP_ACT_ERRNO(EPERM)).LoadAllowed(plan);
+}
 
 }  // namespace crisp::os::internal

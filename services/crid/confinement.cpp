@@ -12,7 +12,10 @@ Result<std::optional<os::ConfinePlan>> PlanConfinement(const settings::Settings&
                                                        const daemon::Options& options) {
   if (!settings.crid.confine) return std::optional<os::ConfinePlan>();
   os::ConfinePlan plan = daemon::BasePlan(settings, options);
-  // The others' sockets appear there, ours is made there.
+  // Watched for the others' sockets; who comes first makes them.
+  for (const char* service : {"imaged", "netd", "rund"})
+    CRISP_TRY(os::MakeDirs(settings.run_root + "/" + service, 0750));
+  // Ours is made there.
   plan.sockets.push_back(settings.run_root);
   const std::string directory = std::filesystem::path(settings.crid.socket).parent_path();
   CRISP_TRY(os::MakeDirs(directory, 0711));
