@@ -29,7 +29,7 @@ BUILD_PACKAGES=(
 )
 RUN_PACKAGES=(
   runc crun conmon containernetworking-plugins docker-registry busybox-static
-  iproute2 iptables nftables util-linux procps zstd python3 gpg gpg-agent skopeo umoci
+  iproute2 iptables nftables util-linux procps zstd python3 gpg gpg-agent openssl skopeo umoci
 )
 CHECK_PACKAGES=(clang-format shellcheck)
 FUZZ_PACKAGES=(clang libclang-rt-14-dev)

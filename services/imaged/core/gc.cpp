@@ -1,5 +1,7 @@
 #include "services/imaged/core/gc.h"
 
+#include <sys/stat.h>
+
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
@@ -10,6 +12,7 @@ namespace {
 
 constexpr int kBatch = 256;  // files between two pauses
 constexpr auto kPause = std::chrono::milliseconds(20);
+constexpr auto kOldHome = std::chrono::minutes(10);
 constexpr int kMaxBatches = 500;  // of one call
 
 }  // namespace
@@ -34,8 +37,21 @@ Status Gc::DiscardUnknown(const std::string& directory, bool staging) {
   return Status::Ok();
 }
 
+/// Homes of gpg whose imaged was killed; a younger one may be another instance's at work.
+Status Gc::DiscardOldHomes() {
+  for (const std::string& name : CRISP_TRY(os::ListDir(store_.layout().root()))) {
+    const std::string path = store_.layout().root() + "/" + name;
+    struct stat info {};
+    if (!name.starts_with("gpg-") || ::stat(path.c_str(), &info) != 0) continue;
+    const WallTime made{std::chrono::seconds(info.st_mtim.tv_sec)};
+    if (clock_.Wall() - made > kOldHome) CRISP_TRY(os::RemoveTree(path));
+  }
+  return Status::Ok();
+}
+
 Status Gc::Recover() {
   const Layout& layout = store_.layout();
+  CRISP_TRY(DiscardOldHomes());
   const std::int64_t doubtful = CRISP_TRY(catalogue_.DropDoubtful());
   if (doubtful > 0)
     log::Warn("layers were not on the disk when the machine went down: forgotten",

@@ -44,6 +44,7 @@ class Gc {
   Result<bool> EmptyTrash(const CallContext& cc);
 
  private:
+  Status DiscardOldHomes();
   Status DiscardUnknown(const std::string& directory, bool staging);
 
   Catalogue& catalogue_;

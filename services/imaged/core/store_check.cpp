@@ -35,13 +35,21 @@ Result<std::string> Damage(const CallContext& cc, Catalogue& catalogue, const La
   return std::string();
 }
 
+/// True when an imaged that runs is at it.
+bool IsBusy(const LayerStore& store, const std::string& name) {
+  constexpr std::size_t kHex = 64;
+  const Result<digest::Digest> chain = digest::Digest::Parse("sha256:" + name.substr(0, kHex));
+  return chain.ok() && store.TryLock(*chain).code() == Code::kUnavailable;
+}
+
 /// What lies in the store without the catalogue's knowing it.
 Result<std::vector<std::string>> Strays(Catalogue& catalogue, const LayerStore& store) {
   std::vector<std::string> strays;
   const Layout& layout = store.layout();
   for (const std::string& name : CRISP_TRY(os::ListDir(layout.Staging())))
-    strays.push_back(layout.Staging() + "/" + name);
+    if (!IsBusy(store, name)) strays.push_back(layout.Staging() + "/" + name);
   for (const std::string& name : CRISP_TRY(os::ListDir(layout.Layers()))) {
+    if (IsBusy(store, name)) continue;
     const Result<digest::Digest> chain = digest::Digest::Parse("sha256:" + name);
     if (!chain.ok() || !CRISP_TRY(catalogue.HasLayer(*chain)))
       strays.push_back(layout.Layers() + "/" + name);
@@ -89,7 +97,8 @@ Result<CheckReport> CheckStore(const CallContext& cc, Catalogue& catalogue, Laye
   for (const CatalogueLayer& layer : CRISP_TRY(catalogue.AllLayers())) {
     const std::string damage =
         CRISP_TRY(Damage(cc, catalogue, store, layer, clock.Wall(), options.contents, pace));
-    if (damage.empty()) continue;
+    // An imaged that runs may have collected it meanwhile.
+    if (damage.empty() || !CRISP_TRY(catalogue.HasLayer(layer.chain))) continue;
     damaged.push_back(layer.chain);
     report.problems.push_back(damage);
   }

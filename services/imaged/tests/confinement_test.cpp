@@ -18,6 +18,7 @@
 #include "services/imaged/core/unpack.h"
 #include "services/imaged/store/catalogue.h"
 #include "services/imaged/store/layer_store.h"
+#include "services/imaged/trust/gpg.h"
 
 namespace crisp::imaged {
 namespace {
@@ -129,6 +130,42 @@ TEST_CASE("A confined imaged cannot mount, trace, reach the node's secrets or le
         }) == "");
   CHECK(root.Read("outside/file") == "untouched");
   CHECK(os::ListDir(outside)->size() == 1);
+}
+
+TEST_CASE("A confined imaged checks GPG signatures") {
+  const crisp::testing::TestRoot root;
+  const settings::Settings settings = SettingsIn(root);
+  const std::string home = root / "signer";
+  REQUIRE(os::MakeDirs(home, 0700).ok());
+  const auto run = [](const std::string& program, std::vector<std::string> words,
+                      const std::string& input = "") {
+    process::Command command;
+    command.program = program;
+    command.args = std::move(words);
+    command.env = process::PlainEnvironment();
+    command.stdin_data = input;
+    const auto output = process::Run(CallContext::Background(std::chrono::seconds(30)), command);
+    REQUIRE(output.ok());
+    CHECK(output->exit_code == 0);
+    return output->out;
+  };
+  const auto gpg = [&](std::vector<std::string> words, const std::string& input = "") {
+    std::vector<std::string> all = {"--homedir",       home,       "--batch",      "--quiet",
+                                    "--pinentry-mode", "loopback", "--passphrase", ""};
+    all.insert(all.end(), words.begin(), words.end());
+    return run("/usr/bin/gpg", all, input);
+  };
+  gpg({"--quick-gen-key", "a@x", "ed25519", "sign"});
+  const std::string key = gpg({"--export", "a@x"});
+  const std::string message = gpg({"--sign", "--output", "-"}, "the payload");
+  run("/usr/bin/gpgconf", {"--homedir", home, "--kill", "all"});
+  CHECK(InImaged(settings, [&]() -> std::string {
+          const auto keys = GpgKeys::Import(Layout(settings).root(), {key});
+          if (!keys.ok()) return keys.status().ToString();
+          const auto payload = keys->Verify(message);
+          if (!payload.ok()) return payload.status().ToString();
+          return *payload == "the payload" ? "" : "says " + *payload;
+        }) == "");
 }
 
 TEST_CASE("The setting turns the confinement off") {

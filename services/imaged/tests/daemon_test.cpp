@@ -326,7 +326,6 @@ TEST_CASE("kill -9 at any moment of a pull leaves a sound store, and the next pu
   Node node;
   std::mt19937 random(20);
   std::chrono::microseconds whole{0};  // what a pull takes
-  int cut = 0;
   for (int round = 0; round < rounds; ++round) {
     CAPTURE(round);
     const std::string image =
@@ -349,13 +348,12 @@ TEST_CASE("kill -9 at any moment of a pull leaves a sound store, and the next pu
          at = check.out.find("problem: ", at + 1))
       CHECK(check.out.substr(at, check.out.find('\n', at) - at).ends_with("belongs to nothing"));
     node.Start();
-    if (!pull.get().ok()) ++cut;  // else the call waited for the restart, or was done
+    static_cast<void>(pull.get().ok());  // it may have waited for the restart
     REQUIRE(node.Pull(image).status().message() == "");
     INFO(check.out);
     CHECK(node.Check({"--quick"}).out.find("problem: ") == std::string::npos);
     if (round % 3 == 0) node.Remove(image);
   }
-  WARN(fmt::format("{} of {} pulls were cut", cut, rounds));
   CHECK(node.Check({}).exit_code == 0);
 }
 
