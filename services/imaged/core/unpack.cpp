@@ -242,6 +242,11 @@ Status Unpacker::Remove(int directory, const Path& path) {
   const std::string full = path.Full();
   whiteouts_.erase(full);
   recount_ = true;
+  if (!placeholders_.empty()) {
+    struct stat info {};
+    if (::fstatat(directory, path.name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0)
+      placeholders_.erase(info.st_ino);  // the number may soon be another file's
+  }
   if (::unlinkat(directory, path.name.c_str(), 0) == 0) return Status::Ok();
   if (errno != EISDIR) return Status::Errno(errno, "replace {}", full);
   CRISP_TRY(os::RemoveTree(fmt::format("/proc/self/fd/{}/{}", directory, path.name)));
@@ -252,11 +257,13 @@ Status Unpacker::Remove(int directory, const Path& path) {
   std::erase_if(late_, [&below](const auto& each) { return below(each.first); });
   std::erase_if(implied_, below);
   std::erase_if(whiteouts_, below);
+  std::erase_if(opaques_, below);
   return Status::Ok();
 }
 
 Status Unpacker::MarkOpaque(int directory, const std::string& path) {
   if (directory < 0) directory = CRISP_TRY(Directory(path, false));
+  opaques_.insert(path);
   if (::fsetxattr(directory, internal::kOpaqueXattr, "y", 1, 0) != 0)
     return Status::Errno(errno, "{}: set {}", path, internal::kOpaqueXattr);
   return Status::Ok();
@@ -421,8 +428,7 @@ Result<bool> Unpacker::TryLink(const Path& target, const Path& path) {
   const auto link = [&] {
     return ::linkat(from.get(), target.name.c_str(), parent, path.name.c_str(), 0);
   };
-  if (whiteouts_.contains(target.Full()))
-    return InvalidArgument("the hard link {} leads to the deleted {}", path.Full(), target.Full());
+  if (whiteouts_.contains(target.Full())) return false;
   int made = link();
   if (made != 0 && errno == EEXIST) {
     struct stat info {};
@@ -440,8 +446,51 @@ Status Unpacker::Link(const TarEntry& entry, const Path& path) {
   const Path target = CRISP_TRY(Locate(named));
   if (target.name.empty())
     return InvalidArgument("the hard link {} leads to a directory", entry.path);
-  if (!CRISP_TRY(TryLink(target, path))) late_links_.emplace_back(target, path);
-  return Status::Ok();
+  // A link to a link that waits waits for the same.
+  if (const Path* deferred = DeferredTarget(target)) return Defer(Path(*deferred), path);
+  if (CRISP_TRY(TryLink(target, path))) return Status::Ok();
+  if (IsHidden(target))
+    return InvalidArgument("the hard link {} leads to the deleted {}", entry.path, target.Full());
+  return Defer(target, path);
+}
+
+const Unpacker::Path* Unpacker::DeferredTarget(const Path& path) {
+  if (placeholders_.empty()) return nullptr;
+  struct stat info {};
+  const Result<int> parent = Directory(path.directory, false);
+  if (!parent.ok() || ::fstatat(*parent, path.name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
+    return nullptr;
+  const auto found = placeholders_.find(info.st_ino);
+  return found == placeholders_.end() ? nullptr : &found->second;
+}
+
+/// Keeps the name for the link, against entries before and for entries after it.
+Status Unpacker::Defer(const Path& target, const Path& path) {
+  const int parent = CRISP_TRY(Directory(path.directory, true));
+  constexpr mode_t kPlaceholder = S_IFREG | 0600;
+  int made = ::mknodat(parent, path.name.c_str(), kPlaceholder, 0);
+  if (made != 0 && errno == EEXIST) {
+    CRISP_TRY(Remove(parent, path));
+    made = ::mknodat(parent, path.name.c_str(), kPlaceholder, 0);
+  }
+  struct stat info {};
+  if (made != 0 || ::fstatat(parent, path.name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
+    return Status::Errno(errno, "keep {} for a hard link", path.Full());
+  late_links_.push_back({target, path, info.st_ino});
+  placeholders_[info.st_ino] = target;
+  return Account(1);
+}
+
+/// This layer deletes what the layers below have there.
+bool Unpacker::IsHidden(const Path& path) const {
+  if (root_opaque_ || whiteouts_.contains(path.Full())) return true;
+  std::string above = path.directory;
+  while (!above.empty()) {
+    if (whiteouts_.contains(above) || opaques_.contains(above)) return true;
+    const std::size_t slash = above.rfind('/');
+    above.resize(slash == std::string::npos ? 0 : slash);
+  }
+  return false;
 }
 
 Status Unpacker::Apply(archive::TarReader& tar, const TarEntry& entry) {

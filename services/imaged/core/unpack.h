@@ -65,6 +65,12 @@ class Unpacker {
     mode_t mode = 0;  // with setgid, which would be inherited; 0: it has its mode
   };
 
+  struct LateLink {  // to what this layer does not have yet: a lower layer may, or what comes later
+    Path target;
+    Path path;
+    ino_t placeholder = 0;  // an empty file; another inode there: a later entry has the name
+  };
+
   Unpacker(os::UniqueFd root, const UnpackLimits& limits)
       : root_(std::move(root)), limits_(limits) {}
 
@@ -88,7 +94,12 @@ class Unpacker {
   Status Account(std::uint64_t inodes);
   Status RootAttributes(const archive::TarEntry& entry);
   Result<Found> FindBelow(const std::vector<std::string>& parents, const std::string& path);
-  Status CopyUp(const std::vector<std::string>& parents, const Path& target);
+  Status Defer(const Path& target, const Path& path);
+  bool IsHidden(const Path& path) const;
+  const Path* DeferredTarget(const Path& path);
+  Result<bool> IsHere(const Path& path);
+  Status FinishLinks(const std::vector<std::string>& parents);
+  Status CopyUp(const Found& found, const std::string& name, const Path& to);
 
   os::UniqueFd root_;
   UnpackLimits limits_;
@@ -101,7 +112,9 @@ class Unpacker {
   std::map<std::string, Late> late_;          // every directory; "" is the root
   std::set<std::string> implied_;             // made without an entry of their own; "" is the root
   std::set<std::string> whiteouts_;
-  std::vector<std::pair<Path, Path>> late_links_;  // target, link
+  std::set<std::string> opaques_;  // directories
+  std::vector<LateLink> late_links_;
+  std::map<ino_t, Path> placeholders_;  // their targets
 };
 
 }  // namespace crisp::imaged

@@ -80,11 +80,8 @@ Result<Unpacker::Found> Unpacker::FindBelow(const std::vector<std::string>& pare
   return Found{};
 }
 
-Status Unpacker::CopyUp(const std::vector<std::string>& parents, const Path& target) {
-  const std::string full = target.Full();
-  const Found found = CRISP_TRY(FindBelow(parents, full));
-  if (!found.directory || !(S_ISREG(found.info.st_mode) || S_ISLNK(found.info.st_mode)))
-    return InvalidArgument("a hard link leads to {}, which no layer has", full);
+/// A file of a lower layer, made here as `to`.
+Status Unpacker::CopyUp(const Found& found, const std::string& full, const Path& target) {
   const int parent = CRISP_TRY(Directory(target.directory, true));
   const std::array<timespec, 2> times = {found.info.st_atim, found.info.st_mtim};
   if (S_ISLNK(found.info.st_mode)) {
@@ -153,15 +150,48 @@ Status Unpacker::FinishDirectories() {
   return Status::Ok();
 }
 
-Status Unpacker::Finish(const std::vector<std::string>& parents) {
-  for (const auto& [target, path] : late_links_) {
-    if (CRISP_TRY(TryLink(target, path))) continue;
-    CRISP_TRY(CopyUp(parents, target));
-    if (!CRISP_TRY(TryLink(target, path)))
-      return InvalidArgument("the hard link {} leads to {}, which is not there", path.Full(),
-                             target.Full());
+/// Something of this layer is there.
+Result<bool> Unpacker::IsHere(const Path& path) {
+  struct stat info {};
+  const Result<int> parent = Directory(path.directory, false);
+  if (!parent.ok()) return false;
+  if (::fstatat(*parent, path.name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0) return true;
+  if (errno == ENOENT) return false;
+  return Status::Errno(errno, "stat {}", path.Full());
+}
+
+/// A link means the file that was there when its turn came: a lower layer's, even where this layer
+/// deletes or replaces it further on; else one that came later in this layer.
+Status Unpacker::FinishLinks(const std::vector<std::string>& parents) {
+  std::map<std::string, Path> copies;  // of lower files, by the links' target
+  for (const auto& [target, path, placeholder] : late_links_) {
+    const int parent = CRISP_TRY(Directory(path.directory, true));
+    struct stat info {};
+    if (::fstatat(parent, path.name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+        info.st_ino != placeholder || !placeholders_.contains(placeholder))
+      continue;  // a later entry has the name
+    CRISP_TRY(Remove(parent, path));
+    const std::string full = target.Full();
+    const Found found = CRISP_TRY(FindBelow(parents, full));
+    const bool below =
+        found.directory && (S_ISREG(found.info.st_mode) || S_ISLNK(found.info.st_mode));
+    const bool own = !below || copies.contains(full);
+    Path from = copies.contains(full) ? copies[full] : target;
+    if (!own) {
+      const bool taken = CRISP_TRY(IsHere(target));
+      if (taken || IsHidden(target)) from = path;
+      CRISP_TRY(CopyUp(found, full, from));
+      copies[full] = from;
+    }
+    if (!CRISP_TRY(TryLink(from, path)))
+      return InvalidArgument("a hard link leads to {}, which no layer has", full);
   }
   late_links_.clear();
+  return Status::Ok();
+}
+
+Status Unpacker::Finish(const std::vector<std::string>& parents) {
+  CRISP_TRY(FinishLinks(parents));
   for (const std::string& path : implied_) {
     const Found found = CRISP_TRY(FindBelow(parents, path));
     if (!found.directory || !S_ISDIR(found.info.st_mode)) continue;

@@ -186,6 +186,33 @@ TEST_CASE("A hard link to a symbolic link is that link, one to itself is nothing
   CHECK_FALSE(bench.Layer(TarWriter().HardLink("h", "/").Done()).ok());
 }
 
+TEST_CASE("A hard link means the file that was there when its turn came") {
+  Bench bench;
+  TarWriter low;
+  low.File("old", "content").Dir("d/").File("d/f", "deep").File("both", "theirs");
+  low.Dir("o/").File("o/f", "hidden later");
+  REQUIRE(bench.Layer(low.Done()).ok());
+  TarWriter tar;
+  tar.HardLink("new", "old").HardLink("new2", "new").File(".wh.old", "");
+  tar.HardLink("kept", "d/f").File(".wh.d", "");
+  tar.HardLink("was", "both").File("both", "mine");
+  tar.Dir("o/").HardLink("from-o", "o/f").File("o/.wh..wh..opq", "");
+  tar.HardLink("over", "both").File("over", "later");
+  REQUIRE(bench.Layer(tar.Done()).message() == "");
+  CHECK(bench.Text("new") == "content");
+  CHECK(bench.Info("new").st_ino == bench.Info("new2").st_ino);
+  CHECK(bench.Info("new").st_nlink == 2);
+  CHECK(bench.IsWhiteout("old"));
+  CHECK(bench.Text("kept") == "deep");
+  CHECK(bench.IsWhiteout("d"));
+  CHECK(bench.Text("was") == "theirs");
+  CHECK(bench.Text("both") == "mine");
+  CHECK(bench.Text("from-o") == "hidden later");
+  CHECK_FALSE(os::Exists(bench.Top("o/f")));
+  CHECK(bench.Text("over") == "later");
+  CHECK_FALSE(bench.Layer(TarWriter().File(".wh.new", "").HardLink("l", "new").Done()).ok());
+}
+
 TEST_CASE("Anything may replace anything") {
   Bench bench;
   const auto put = [](TarWriter& tar, int kind) {
