@@ -49,7 +49,7 @@ void AddEndCommands(CLI::App& app, Shared& shared);      // stop, rm, rmp
 void AddProcessCommands(CLI::App& app, Shared& shared);  // logs, exec
 void AddObserveCommands(CLI::App& app, Shared& shared);  // stats, events
 
-void AddStoreCommands(CLI::App& app, Shared& shared);    // store check
+void AddStoreCommands(CLI::App& app, Shared& shared);  // store check
 
 /// Pulls with a progress display; the image's id.
 Result<std::string> PullShown(Client& client, const std::string& image,
