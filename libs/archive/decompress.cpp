@@ -207,4 +207,11 @@ std::unique_ptr<Decompressor> MakeDecompressor(Compression compression, ChunkSou
   return std::make_unique<Copy>(source);
 }
 
+Result<std::string_view> PlainSource::Next() {
+  constexpr std::size_t kPiece = std::size_t{256} << 10U;
+  piece_.resize(kPiece);
+  const std::size_t count = CRISP_TRY(decompressor_.Read(piece_));
+  return std::string_view(piece_).substr(0, count);
+}
+
 }  // namespace crisp::archive

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "libs/archive/source.h"
@@ -30,5 +31,16 @@ class Decompressor {
 
 /// `source` must outlive the decompressor. kNone copies.
 std::unique_ptr<Decompressor> MakeDecompressor(Compression compression, ChunkSource& source);
+
+/// The plain bytes as pieces; the decompressor must outlive it.
+class PlainSource final : public ChunkSource {
+ public:
+  explicit PlainSource(Decompressor& decompressor) : decompressor_(decompressor) {}
+  Result<std::string_view> Next() override;
+
+ private:
+  Decompressor& decompressor_;
+  std::string piece_;
+};
 
 }  // namespace crisp::archive

@@ -14,6 +14,20 @@ class ChunkSource {
   virtual Result<std::string_view> Next() = 0;
 };
 
+/// Shows its next piece before it hands it out. `source` must outlive it.
+class PeekSource final : public ChunkSource {
+ public:
+  explicit PeekSource(ChunkSource& source) : source_(source) {}
+  Result<std::string_view> Next() override;
+  /// The next piece without taking it: the following Next answers it again.
+  Result<std::string_view> Peek();
+
+ private:
+  ChunkSource& source_;
+  std::string_view piece_;
+  bool peeked_ = false;
+};
+
 /// A text in memory, handed out in pieces of at most `piece` bytes.
 class StringSource final : public ChunkSource {
  public:

@@ -1,5 +1,6 @@
 #include "libs/json/json.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "libs/base/try.h"
@@ -98,6 +99,27 @@ Result<json> Parse(std::string_view text, const Limits& limits) {
     return InvalidArgument("JSON: wrong at byte {}", error.byte);
   } catch (const json::exception& error) {
     return InvalidArgument("JSON: {}", error.what());  // numbers out of range
+  }
+}
+
+Result<json> ParseFile(std::string_view text, const std::string& name, const Limits& limits) {
+  if (text.size() > limits.max_bytes)
+    return ResourceExhausted("{}: has more than {} bytes", name, limits.max_bytes);
+  const auto line_at = [&text](std::size_t byte) {
+    return 1 + std::count(text.begin(),
+                          text.begin() + static_cast<std::ptrdiff_t>(std::min(byte, text.size())),
+                          '\n');
+  };
+  if (!CheckDepth(text, limits.max_depth).ok())
+    return InvalidArgument("{}: is nested deeper than {}", name, limits.max_depth);
+  try {
+    return json::parse(text.begin(), text.end());
+  } catch (const json::parse_error& error) {
+    // The parser counts from 1 and stands behind the byte that it refuses.
+    return InvalidArgument("{}:{}: is not JSON", name,
+                           line_at(error.byte > 0 ? error.byte - 1 : 0));
+  } catch (const json::exception&) {
+    return InvalidArgument("{}: has a number out of range", name);
   }
 }
 

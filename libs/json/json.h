@@ -21,6 +21,11 @@ struct Limits {
 /// is nested too deep; kResourceExhausted when it is too long.
 Result<nlohmann::json> Parse(std::string_view text, const Limits& limits = {});
 
+/// A file of an operator's: what is wrong is told as "name:line: …", without a byte of the text,
+/// which may hold secrets.
+Result<nlohmann::json> ParseFile(std::string_view text, const std::string& name,
+                                 const Limits& limits = {});
+
 // Getters of an object's members. `key` may be a path: "linux.cgroupsPath". A wrong type is
 // kInvalidArgument ("linux.cgroupsPath: a string is expected, got number"), also when `object` is
 // not one. Get…: absent (or null) is kInvalidArgument too. Opt…: absent or null is the fallback.

@@ -101,6 +101,25 @@ void AddImaged(Schema& schema, Imaged& imaged) {
             {.text = "host:port of registries that may speak plain HTTP or show a certificate that "
                      "nobody vouches for. Loopback ones may always speak plain HTTP."},
             NotEmpty)
+      .Path("imaged.registries_conf", &imaged.registries_conf, true,
+            {.text = "The container tools' registries.conf, with its .d directory: mirrors, "
+                     "rewrites, blocked and insecure registries, short names. It may be absent; "
+                     "changes count from the next pull on. Empty: none is read."})
+      .List("imaged.certs_dirs", &imaged.certs_dirs,
+            {.text = "Where <host:port>/ may have *.crt (authorities), *.cert and *.key (client "
+                     "certificates); the first that has the host counts."},
+            config::CheckPath)
+      .Path("imaged.hosts_dir", &imaged.hosts_dir, true,
+            {.text = "containerd's <host>/hosts.toml, for registries that registries.conf does "
+                     "not speak of. Empty: none is read."})
+      .List("imaged.auth_files", &imaged.auth_files,
+            {.text = "The node's own credentials (auth.json, Docker's config.json), for pulls that "
+                     "bring none that fit: the first that knows the registry counts. Each may be "
+                     "absent."},
+            config::CheckPath)
+      .List("imaged.credential_helper_dirs", &imaged.credential_helper_dirs,
+            {.text = "Where the docker-credential-* programs are that those files name."},
+            config::CheckPath)
       .List("imaged.pinned_images", &imaged.pinned_images,
             {.text = "Images that the kubelet's garbage collection must leave alone. A * "
                      "stands for any characters."},
@@ -109,6 +128,10 @@ void AddImaged(Schema& schema, Imaged& imaged) {
                {.text = "Age from which a snapshot without an owner is freed."})
       .Seconds("imaged.stall_timeout_seconds", &imaged.stall_timeout, 1, kHour,
                {.text = "A transfer that brings no byte for this long is broken off and resumed."})
+      .Size("imaged.min_rate", &imaged.min_rate, Bytes(0), GiB(1),
+            {.text = "A transfer that brings less than so many bytes a second, over as long as "
+                     "stall_timeout_seconds of waiting, is treated like a broken one. 0: none is "
+                     "too slow."})
       .Seconds("imaged.pull_timeout_seconds", &imaged.pull_timeout, 1, 24 * kHour,
                {.text = "Deadline of a whole pull."})
       .Size("imaged.max_layer_size", &imaged.max_layer_size, MiB(1), GiB(4096),

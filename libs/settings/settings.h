@@ -36,9 +36,15 @@ struct Imaged {
   std::int64_t parallel_layers = 4;
   std::int64_t parallel_pulls = 8;
   std::vector<std::string> insecure_registries;
+  std::string registries_conf = "/etc/containers/registries.conf";
+  std::vector<std::string> certs_dirs = {"/etc/containers/certs.d", "/etc/docker/certs.d"};
+  std::string hosts_dir = "/etc/containerd/certs.d";
+  std::vector<std::string> auth_files = {"/etc/crisp/auth.json", "/run/containers/0/auth.json"};
+  std::vector<std::string> credential_helper_dirs = {"/usr/local/bin", "/usr/bin"};
   std::vector<std::string> pinned_images;
   std::chrono::seconds orphan_grace{120};
   std::chrono::seconds stall_timeout{60};
+  Bytes min_rate = KiB(1);  // a second
   std::chrono::seconds pull_timeout{3600};
   Bytes max_layer_size = GiB(64);  // unpacked
   Bytes max_manifest_size = MiB(4);

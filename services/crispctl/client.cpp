@@ -163,6 +163,52 @@ Result<std::string> Client::Pull(
   return answer.image_ref();
 }
 
+Result<imaged::v1::ImportResponse> Client::Import(const std::string& name,
+                                                  const std::function<Status(const Sink&)>& send) {
+  const std::string own = endpoint_.run_root + "/imaged/1.sock";
+  CRISP_TRY(Probe(own));
+  const auto stub = imaged::v1::Archives::NewStub(rpc::Connect(own));
+  grpc::ClientContext context;
+  imaged::v1::ImportResponse response;
+  const auto writer = stub->Import(&context, &response);
+  imaged::v1::ImportRequest request;
+  request.set_name(name);
+  bool refused = false;  // then the call's own status says why
+  const Status sent = send([&](std::string_view bytes) {
+    request.set_data(std::string(bytes));
+    refused = !writer->Write(request);
+    request.clear_name();
+    return refused ? Cancelled("imaged takes no more") : Status::Ok();
+  });
+  if (!sent.ok() && !refused) {
+    context.TryCancel();
+    static_cast<void>(writer->Finish());
+    return sent;
+  }
+  writer->WritesDone();
+  CRISP_TRY(rpc::FromGrpc(writer->Finish()));
+  return response;
+}
+
+Status Client::Export(const std::string& image, const Sink& sink) {
+  const std::string own = endpoint_.run_root + "/imaged/1.sock";
+  CRISP_TRY(Probe(own));
+  const auto stub = imaged::v1::Archives::NewStub(rpc::Connect(own));
+  grpc::ClientContext context;
+  imaged::v1::ExportRequest request;
+  request.set_image(image);
+  const auto reader = stub->Export(&context, request);
+  imaged::v1::ExportChunk chunk;
+  while (reader->Read(&chunk)) {
+    if (Status taken = sink(chunk.data()); !taken.ok()) {
+      context.TryCancel();
+      static_cast<void>(reader->Finish());
+      return taken;
+    }
+  }
+  return rpc::FromGrpc(reader->Finish());
+}
+
 Result<runtime::v1::ListPodSandboxResponse> Client::ListPods() {
   return impl_->Call(*impl_->runtime, &RuntimeService::Stub::ListPodSandbox,
                      runtime::v1::ListPodSandboxRequest());

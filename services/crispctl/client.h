@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cri/v1/api.pb.h"
@@ -42,6 +43,12 @@ class Client {
   /// With what the layers do meanwhile, from imaged itself where its socket is there.
   Result<std::string> Pull(const std::string& image, const runtime::v1::AuthConfig& auth,
                            const std::function<void(const imaged::v1::PullEvent&)>& progress);
+  using Sink = std::function<Status(std::string_view)>;
+  /// Sends an archive, which `send` hands to its sink, to imaged itself. kUnavailable: its socket
+  /// is dead.
+  Result<imaged::v1::ImportResponse> Import(const std::string& name,
+                                            const std::function<Status(const Sink&)>& send);
+  Status Export(const std::string& image, const Sink& sink);
   Result<runtime::v1::ListPodSandboxResponse> ListPods();
   Result<std::string> RunPod(const runtime::v1::PodSandboxConfig& config,
                              const std::string& handler);

@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
       "the command does, or with 125.");
   crisp::ctl::AddNodeCommands(app, shared);
   crisp::ctl::AddImageCommands(app, shared);
+  crisp::ctl::AddArchiveCommands(app, shared);
   crisp::ctl::AddRunCommand(app, shared);
   crisp::ctl::AddListCommands(app, shared);
   crisp::ctl::AddProcessCommands(app, shared);

@@ -9,12 +9,14 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "services/imaged/config.h"
+#include "services/imaged/core/archives.h"
 #include "services/imaged/core/gc.h"
 #include "services/imaged/core/images.h"
 #include "services/imaged/core/pull.h"
 #include "services/imaged/core/snapshots.h"
 #include "services/imaged/core/store_check.h"
 #include "services/imaged/metrics.h"
+#include "services/imaged/rpc/archives_service.h"
 #include "services/imaged/rpc/image_service.h"
 #include "services/imaged/rpc/pulls_service.h"
 #include "services/imaged/rpc/snapshots_service.h"
@@ -113,7 +115,7 @@ class ImagedApp final : public daemon::App {
         catalogue_(std::move(catalogue)),
         metrics_(daemon.metrics()),
         client_(config_.http),
-        hosts_(client_, config_.insecure_registries),
+        hosts_(client_, config_.hosts),
         trust_(config_.trust, client_),
         puller_(config_.pull, daemon.pool(), client_, hosts_, *catalogue_, store_, trust_, metrics_,
                 Clock::System(), [this] { gc_runner_->Wake(kSyncDelay); }),
@@ -130,13 +132,17 @@ class ImagedApp final : public daemon::App {
         image_service_(daemon.pool(), images_, puller_, [this] { gc_runner_->Wake(); }),
         snapshots_service_(daemon.pool(), snapshots_, config_.orphan_grace,
                            [this] { gc_runner_->Wake(); }),
-        pulls_service_(daemon.pool(), daemon.loop(), puller_) {}
+        pulls_service_(daemon.pool(), daemon.loop(), puller_),
+        archives_(puller_, hosts_, *catalogue_, store_.layout(),
+                  {config_.pull.max_layer_size, config_.pull.max_manifest_size}),
+        archives_service_(daemon.pool(), archives_) {}
   ~ImagedApp() override {
     verify_stop_.request_stop();
     gc_runner_->Stop();
   }
 
   Status Start(daemon::Daemon& daemon) {
+    catalogue_->SetNames([this](std::string_view image) { return hosts_.NamesHere(image); });
     CRISP_TRY(gc_.Recover());
     gc_runner_->Wake();
     // Layers of failed pulls come of age without anybody asking.
@@ -156,6 +162,7 @@ class ImagedApp final : public daemon::App {
     daemon.AddService(&image_service_);
     daemon.AddService(&snapshots_service_);
     daemon.AddService(&pulls_service_);
+    daemon.AddService(&archives_service_);
     return Status::Ok();
   }
 
@@ -209,6 +216,8 @@ class ImagedApp final : public daemon::App {
   ImageService image_service_;
   SnapshotsService snapshots_service_;
   PullsService pulls_service_;
+  Archives archives_;
+  ArchivesService archives_service_;
   loop::Timer timer_;
   loop::Timer reach_timer_;
   loop::Timer verify_timer_;
@@ -221,6 +230,7 @@ class ImagedApp final : public daemon::App {
 
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = Config::From(daemon.settings(), daemon::Version());
+  config.http.proxy = CRISP_TRY(http::ProxyConfig::FromEnvironment());
   const Layout layout = config.layout;
   LayerStore store = CRISP_TRY(LayerStore::Open(layout));
   const std::string boot_id = CRISP_TRY(os::BootId());

@@ -5,7 +5,12 @@ namespace crisp::imaged {
 Config Config::From(const settings::Settings& settings, std::string_view version) {
   const settings::Imaged& own = settings.imaged;
   Config config(settings);
-  config.insecure_registries = own.insecure_registries;
+  config.hosts.insecure = own.insecure_registries;
+  config.hosts.registries_conf = own.registries_conf;
+  config.hosts.hosts_dir = own.hosts_dir;
+  config.hosts.certs_dirs = own.certs_dirs;
+  config.hosts.auth_files = own.auth_files;
+  config.hosts.helper_dirs = own.credential_helper_dirs;
   config.pinned_images = own.pinned_images;
   config.orphan_grace = own.orphan_grace;
   config.pull.parallel_layers = static_cast<std::size_t>(own.parallel_layers);
@@ -23,6 +28,7 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   config.trust.temp_root = config.layout.root();
   config.http.user_agent = "crisp/" + std::string(version);
   config.http.stall_timeout = own.stall_timeout;
+  config.http.min_rate = own.min_rate;
   return config;
 }
 

@@ -15,7 +15,7 @@ namespace crisp::imaged {
 /// What imaged takes from the settings.
 struct Config {
   Layout layout;
-  std::vector<std::string> insecure_registries;
+  HostsOptions hosts;
   std::vector<std::string> pinned_images;
   std::chrono::nanoseconds orphan_grace;
   PullOptions pull;

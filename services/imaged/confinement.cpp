@@ -12,10 +12,16 @@
 namespace crisp::imaged {
 namespace {
 
+/// The directory of a file, so that the file may be replaced or come later; of one that lies in a
+/// directory that is everybody's the file alone.
+std::string Around(const std::string& path) {
+  const std::string directory = std::filesystem::path(path).parent_path();
+  return directory == "/etc" || directory == "/" ? path : directory;
+}
+
 /// The policy, the keys that it names now, and signatures that lie on this machine.
 Status AllowTrust(const settings::Imaged& imaged, os::ConfinePlan& plan) {
-  const std::string directory = std::filesystem::path(imaged.policy).parent_path();
-  plan.read.push_back(directory == "/etc" || directory == "/" ? imaged.policy : directory);
+  plan.read.push_back(Around(imaged.policy));
   plan.read.push_back(imaged.registries_d);
   plan.read.emplace_back("/var/lib/containers/sigstore");
   const Result<std::string> text = os::ReadFile(imaged.policy);
@@ -27,6 +33,18 @@ Status AllowTrust(const settings::Imaged& imaged, os::ConfinePlan& plan) {
   if (places.ok())
     for (const std::string& path : places->LocalPaths()) plan.read.push_back(path);
   return Status::Ok();
+}
+
+/// Where the settings say that mirrors, certificates and credentials are told of.
+void AllowRegistries(const settings::Imaged& imaged, os::ConfinePlan& plan) {
+  const std::string& conf = imaged.registries_conf;
+  if (!conf.empty()) {
+    plan.read.push_back(Around(conf));
+    plan.read.push_back(conf + ".d");
+  }
+  if (!imaged.hosts_dir.empty()) plan.read.push_back(imaged.hosts_dir);
+  for (const std::string& path : imaged.certs_dirs) plan.read.push_back(path);
+  for (const std::string& path : imaged.auth_files) plan.read.push_back(Around(path));
 }
 
 }  // namespace
@@ -58,6 +76,7 @@ Result<std::optional<os::ConfinePlan>> PlanConfinement(const settings::Settings&
   for (const char* variable : {"SSL_CERT_FILE", "SSL_CERT_DIR", "REGISTRY_AUTH_FILE"})
     if (const char* path = std::getenv(variable); path != nullptr && *path == '/')
       plan.read.emplace_back(path);
+  AllowRegistries(settings.imaged, plan);
   CRISP_TRY(AllowTrust(settings.imaged, plan));
   plan.connect_tcp = true;
   // Credential helpers and gpg. They run as confined as imaged itself.
@@ -65,6 +84,8 @@ Result<std::optional<os::ConfinePlan>> PlanConfinement(const settings::Settings&
   for (const char* path : {"/usr/bin", "/usr/local/bin", "/bin", "/usr/lib", "/usr/libexec", "/lib",
                            "/lib64", "/usr/lib64"})
     plan.execute.emplace_back(path);
+  for (const std::string& path : settings.imaged.credential_helper_dirs)
+    plan.execute.push_back(path);
   return std::optional<os::ConfinePlan>(std::move(plan));
 }
 

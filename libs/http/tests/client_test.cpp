@@ -105,6 +105,55 @@ TEST_CASE("A broken, cut or stalled answer is an error that says so") {
   leave.join();
 }
 
+TEST_CASE("A body that drips slower than wanted is broken off") {
+  // A chunk each 30 ms: never silent, and never done.
+  RawServer server([](const std::string&) -> RawServer::Answer {
+    return {.bytes = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n",
+            .stall = true,
+            .drip = std::chrono::milliseconds(30)};
+  });
+  Client slow({.stall_timeout = std::chrono::milliseconds(300), .min_rate = KiB(1)});
+  const auto dripped = slow.Send(Soon(), Get(server, "/"))->ReadAll(Soon(), MiB(1));
+  CHECK(dripped.code() == Code::kUnavailable);
+  CHECK(dripped.status().message().find("bytes a second") != std::string::npos);
+  Client patient({.stall_timeout = std::chrono::milliseconds(300)});
+  const CallContext brief = CallContext::Background(std::chrono::milliseconds(800));
+  CHECK(patient.Send(Soon(), Get(server, "/"))->ReadAll(brief, MiB(1)).code() ==
+        Code::kDeadlineExceeded);
+}
+
+TEST_CASE("Headers of an origin stay with it, and nobody can smuggle one in") {
+  std::mutex mutex;
+  std::string seen;
+  RawServer other([&](const std::string& head) -> RawServer::Answer {
+    const std::lock_guard lock(mutex);
+    seen = head;
+    return {RawServer::Ok("there")};
+  });
+  std::string first_seen;
+  RawServer first([&](const std::string& head) -> RawServer::Answer {
+    first_seen = head;
+    return {"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://" + other.HostPort() +
+            "/blob\r\n\r\n"};
+  });
+  Client client;
+  Request request = Get(first, "/");
+  request.headers = {{"Accept", "x"}};
+  request.origin_headers = {{"X-Key", "secret"}, {"Authorization", "Basic secret"}};
+  CHECK(client.Send(Soon(), request).ok());
+  CHECK(first_seen.find("X-Key: secret\r\nAuthorization: Basic secret\r\n") != std::string::npos);
+  {
+    const std::lock_guard lock(mutex);
+    CHECK(seen.find("secret") == std::string::npos);
+    CHECK(seen.find("Accept: x") != std::string::npos);
+  }
+  request.authorization = "Bearer better";
+  CHECK(client.Send(Soon(), request).ok());
+  CHECK(first_seen.find("Authorization: Basic") == std::string::npos);
+  request.origin_headers = {{"X", "a\r\nY: b"}};
+  CHECK(client.Send(Soon(), request).code() == Code::kInvalidArgument);
+}
+
 TEST_CASE("A body larger than allowed is refused, announced or not") {
   RawServer server([](const std::string& head) -> RawServer::Answer {
     if (head.starts_with("GET /length")) return {RawServer::Ok(std::string(5000, 'x'))};
@@ -121,9 +170,9 @@ TEST_CASE("A peer that speaks plain HTTP is told from one that speaks TLS and fr
   RawServer server([](const std::string&) -> RawServer::Answer { return {RawServer::Ok("a")}; });
   Client client;
   Url url = *Url::Parse("https://" + server.HostPort());
-  CHECK_FALSE(*client.SpeaksTls(Soon(), url, true));
+  CHECK_FALSE(*client.SpeaksTls(Soon(), {.url = url}));
   url.port = 1;
-  CHECK(client.SpeaksTls(Soon(), url, true).code() == Code::kUnavailable);
+  CHECK(client.SpeaksTls(Soon(), {.url = url}).code() == Code::kUnavailable);
 }
 
 TEST_CASE("A name that does not resolve and loopback names are known") {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <mutex>
 #include <string>
@@ -20,11 +21,12 @@ namespace crisp::http::testing {
 class RawServer {
  public:
   struct Answer {
-    std::string bytes;     // head and body
-    bool hang_up = false;  // close after them
-    bool stall = false;    // keep the connection open and silent after them
+    std::string bytes;                  // head and body
+    bool hang_up = false;               // close after them
+    bool stall = false;                 // keep the connection open and silent after them
+    std::chrono::milliseconds drip{0};  // not silent: a byte each time
   };
-  /// Called with the head of each request (without its body), on the connection's thread.
+  /// Called with the head of each request and its body, on the connection's thread.
   using Handler = std::function<Answer(const std::string& head)>;
 
   explicit RawServer(Handler handler) : handler_(std::move(handler)) {
@@ -91,8 +93,12 @@ class RawServer {
       }
       std::size_t end = 0;
       while ((end = input.find("\r\n\r\n")) != std::string::npos) {
-        const std::string head = input.substr(0, end + 4);
-        input.erase(0, end + 4);
+        std::size_t whole = end + 4;
+        if (const std::size_t at = input.find("\r\nContent-Length: "); at < end)
+          whole += std::stoul(input.substr(at + 18));
+        if (input.size() < whole) break;
+        const std::string head = input.substr(0, whole);
+        input.erase(0, whole);
         const Answer answer = handler_(head);
         std::size_t sent = 0;
         while (sent < answer.bytes.size()) {
@@ -100,6 +106,12 @@ class RawServer {
               ::send(fd, answer.bytes.data() + sent, answer.bytes.size() - sent, MSG_NOSIGNAL);
           if (count <= 0) return;
           sent += static_cast<std::size_t>(count);
+        }
+        if (answer.drip.count() > 0) {
+          pollfd poll{fd, POLLIN, 0};
+          while (!stopping_ && ::send(fd, "x", 1, MSG_NOSIGNAL) == 1)
+            ::poll(&poll, 0, static_cast<int>(answer.drip.count()));
+          return;
         }
         if (answer.stall) {
           while (WaitReadable(fd) && ::recv(fd, buffer.data(), buffer.size(), 0) > 0) {

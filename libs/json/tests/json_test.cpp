@@ -26,6 +26,16 @@ TEST_CASE("Getters find members and paths") {
   CHECK(Find(j, "o.in.s") != nullptr);
 }
 
+TEST_CASE("A broken file is told by its line, and nothing of it is quoted") {
+  CHECK(ParseFile("{\n\"a\": 1\n}", "x.json").ok());
+  CHECK(ParseFile("{\n\"secret\": oops\n}", "x.json").status().message() ==
+        "x.json:2: is not JSON");
+  CHECK(ParseFile("", "x.json").status().message() == "x.json:1: is not JSON");
+  CHECK(ParseFile("[1e999]", "x.json").status().message().find("999") == std::string::npos);
+  CHECK(ParseFile(std::string(100, '['), "x.json").code() == Code::kInvalidArgument);
+  CHECK(ParseFile("[1, 2]", "x.json", {.max_bytes = 3}).code() == Code::kResourceExhausted);
+}
+
 TEST_CASE("What is absent or null is the fallback, or an error by name") {
   const auto j = Sample();
   CHECK(OptString(j, "none", "f").value() == "f");

@@ -43,6 +43,7 @@ void WithClient(Shared& shared, const std::function<Result<int>(Client&)>& verb,
 // Each adds its verbs to the program.
 void AddNodeCommands(CLI::App& app, Shared& shared);     // status, version, config
 void AddImageCommands(CLI::App& app, Shared& shared);    // pull, images, rmi
+void AddArchiveCommands(CLI::App& app, Shared& shared);  // image import, image export
 void AddRunCommand(CLI::App& app, Shared& shared);       // run
 void AddListCommands(CLI::App& app, Shared& shared);     // ps, pods, inspect
 void AddEndCommands(CLI::App& app, Shared& shared);      // stop, rm, rmp

@@ -12,7 +12,10 @@ namespace {
 
 constexpr std::size_t kCompressedQueue = 12;  // buffers: 3 MB
 constexpr std::size_t kPlainQueue = 16;
-constexpr int kMaxBreaks = 5;  // broken connections in a row without a byte between them
+constexpr int kMaxBreaks = 5;  // broken connections in a row with hardly a byte between them
+// What a connection must bring so that the next break is the first again: a peer that drips is not
+// waited for to the end.
+constexpr std::uint64_t kProgress = std::uint64_t{64} << 10U;
 // After a damaged stream: so much is still read to tell whether the blob itself is the wrong one.
 constexpr std::uint64_t kMaxVerify = std::uint64_t{1} << 30U;
 // What a tar may have beyond its files' contents before we call it a bomb.
@@ -43,7 +46,7 @@ class Pipeline {
  private:
   void Fetch();
   Status FetchAll(digest::Sha256& sum);
-  Status FetchFrom(http::Response& response, digest::Sha256& sum);
+  Status FetchFrom(BlobReader& blob, digest::Sha256& sum);
   void Inflate();
   Status InflateAll();
   void Hash();
@@ -70,12 +73,12 @@ class Pipeline {
   std::string diff_hex_;
 };
 
-Status Pipeline::FetchFrom(http::Response& response, digest::Sha256& sum) {
+Status Pipeline::FetchFrom(BlobReader& blob, digest::Sha256& sum) {
   while (offset_ < blob_.size) {
     if (!filling_.bytes) filling_ = pool_.Take();
     const std::span<char> room(filling_.bytes.get() + filling_.size, kBufferSize - filling_.size);
     const std::uint64_t left = blob_.size - offset_;
-    const std::size_t count = CRISP_TRY(response.Read(
+    const std::size_t count = CRISP_TRY(blob.Read(
         cc_, room.first(static_cast<std::size_t>(std::min<std::uint64_t>(room.size(), left)))));
     if (count == 0) return Unavailable("the blob {} ends early", blob_.digest.str());
     sum.Update(std::string_view(room.data(), count));
@@ -97,17 +100,14 @@ Status Pipeline::FetchAll(digest::Sha256& sum) {
   int breaks = 0;
   do {
     const std::uint64_t before = offset_;
-    Result<http::Response> response = open_(cc_, offset_);
-    if (!response.ok()) return std::move(response).status();
-    // Without ranges the server sends all of it again; what we have was read past.
-    const std::uint64_t from = response->status() == 206 ? offset_ : 0;
-    const std::uint64_t total = from + response->content_length().value_or(blob_.size - from);
+    const std::unique_ptr<BlobReader> reader = CRISP_TRY(open_(cc_, offset_));
+    const std::uint64_t total = reader->total().value_or(blob_.size);
     if (total > blob_.size)
       return DataLoss("the blob {} has {} bytes, its manifest says {}", blob_.digest.str(), total,
                       blob_.size);
-    const Status status = FetchFrom(*response, sum);
+    const Status status = FetchFrom(*reader, sum);
     if (status.ok() || status.code() != Code::kUnavailable) return status;
-    breaks = offset_ > before ? 1 : breaks + 1;
+    breaks = offset_ - before >= kProgress ? 1 : breaks + 1;
     if (breaks > kMaxBreaks)
       return DataLoss("the blob {} ends after {} of {} bytes ({})", blob_.digest.str(), offset_,
                       blob_.size, status.message());

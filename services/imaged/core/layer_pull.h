@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,7 +11,7 @@
 #include "libs/base/result.h"
 #include "libs/base/units.h"
 #include "libs/digest/digest.h"
-#include "libs/http/client.h"
+#include "services/imaged/core/image_source.h"
 #include "services/imaged/core/manifest.h"
 #include "services/imaged/core/pipeline.h"
 #include "services/imaged/core/unpack.h"
@@ -26,8 +27,9 @@ struct LayerProgress {
   std::atomic<State> state = State::kWaiting;
 };
 
-/// Opens the blob's bytes from an offset on (RegistryClient::OpenBlob).
-using OpenBlob = std::function<Result<http::Response>(const CallContext&, std::uint64_t offset)>;
+/// Opens the blob's bytes from an offset on (ImageSource::OpenBlob).
+using OpenBlob =
+    std::function<Result<std::unique_ptr<BlobReader>>(const CallContext&, std::uint64_t offset)>;
 
 /// Streams one blob into `unpacker`: socket and SHA-256 | inflate | SHA-256 | untar, a thread each,
 /// the last on the caller's. A broken connection goes on from the last good byte, a few times. Ok

@@ -3,6 +3,7 @@
 #include <sys/utsname.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "libs/base/try.h"
@@ -18,6 +19,17 @@ constexpr std::string_view kDockerManifest = "application/vnd.docker.distributio
 constexpr std::string_view kDockerList =
     "application/vnd.docker.distribution.manifest.list.v2+json";
 constexpr std::string_view kDockerConfig = "application/vnd.docker.container.image.v1+json";
+constexpr std::string_view kSchema1 = "application/vnd.docker.distribution.manifest.v1+json";
+constexpr std::string_view kSchema1Signed =
+    "application/vnd.docker.distribution.manifest.v1+prettyjws";
+constexpr std::string_view kEmpty = "application/vnd.oci.empty.v1+json";
+/// What a layer's type may begin with; its compression is read from its bytes.
+constexpr std::array<std::string_view, 4> kLayers = {
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+};
 constexpr std::size_t kMaxEntries = 1024;
 constexpr std::int64_t kMaxBlobSize = std::int64_t{1} << 44U;
 
@@ -33,22 +45,41 @@ Result<Descriptor> ParseDescriptor(const nlohmann::json& json) {
   return descriptor;
 }
 
+Status CheckLayer(Descriptor& layer) {
+  const std::string& type = layer.media_type;
+  if (type.ends_with("+encrypted"))
+    return Unimplemented("layer {} is encrypted, which is not supported", layer.digest.str());
+  if (type.empty()) return Status::Ok();
+  const auto known = std::find_if(kLayers.begin(), kLayers.end(), [&type](std::string_view each) {
+    return type == each || type.starts_with(each);
+  });
+  const std::string_view rest =
+      known == kLayers.end() ? "x" : std::string_view(type).substr(known->size());
+  // Docker's name for gzip begins with a dot, OCI's with a plus.
+  if (!rest.empty() && rest != "+gzip" && rest != "+zstd" && rest != ".gzip" && rest != ".zstd")
+    return Unimplemented("layer {} is of the type {:.128}, which is no container image's",
+                         layer.digest.str(), type);
+  layer.foreign = type.find("foreign") != type.npos || type.find("nondistributable") != type.npos;
+  return Status::Ok();
+}
+
 Result<Manifest> ParseImage(const nlohmann::json& json, std::size_t max_layers) {
   Manifest manifest;
   const nlohmann::json config = CRISP_TRY(json::GetObject(json, "config"));
   manifest.config = CRISP_TRY(ParseDescriptor(config).While("config"));
   const std::string& type = manifest.config.media_type;
-  if (!type.empty() && type != kOciConfig && type != kDockerConfig)
-    return Unimplemented("this is not a container image but an artifact of the type {:.128}", type);
+  if (!type.empty() && type != kOciConfig && type != kDockerConfig) {
+    const std::string artifact = CRISP_TRY(json::OptString(json, "artifactType"));
+    return Unimplemented("this is not a container image but an artifact of the type {:.128}",
+                         type == kEmpty && !artifact.empty() ? artifact : type);
+  }
   const nlohmann::json layers = CRISP_TRY(json::GetArray(json, "layers"));
   if (layers.size() > max_layers)
     return ResourceExhausted("the image has {} layers, more than the {} allowed", layers.size(),
                              max_layers);
   for (const nlohmann::json& layer : layers) {
     manifest.layers.push_back(CRISP_TRY(ParseDescriptor(layer).While("layer")));
-    if (manifest.layers.back().media_type.ends_with("+encrypted"))
-      return Unimplemented("layer {} is encrypted, which is not supported",
-                           manifest.layers.back().digest.str());
+    CRISP_TRY(CheckLayer(manifest.layers.back()));
   }
   return manifest;
 }
@@ -73,6 +104,7 @@ Result<Index> ParseIndex(const nlohmann::json& json) {
 /// How good a variant is for the machine: higher is better, nothing when it does not run.
 int Rank(const Platform& entry, const Platform& machine) {
   constexpr int kUnfit = -1;
+  if (entry.os.empty() && entry.architecture.empty()) return 0;
   if (entry.os != machine.os || entry.architecture != machine.architecture) return kUnfit;
   const auto level = [](const std::string& variant, int fallback) {
     if (variant.size() != 2 || variant[0] != 'v' || variant[1] < '1' || variant[1] > '9')
@@ -111,47 +143,61 @@ std::string Platform::ToString() const {
 
 std::string_view ManifestAccept() {
   static const std::string kAccept =
-      fmt::format("{}, {}, {}, {}", kOciIndex, kDockerList, kOciManifest, kDockerManifest);
+      fmt::format("{}, {}, {}, {}, {}, {};q=0.9", kOciIndex, kDockerList, kOciManifest,
+                  kDockerManifest, kSchema1Signed, kSchema1);
   return kAccept;
 }
 
-Result<ManifestOrIndex> ParseManifest(std::string_view text, std::string_view media_type,
-                                      std::size_t max_layers) {
+bool IsIndex(std::string_view media_type) {
+  return media_type == kOciIndex || media_type == kDockerList;
+}
+
+Result<AnyManifest> ParseManifest(std::string_view text, std::string_view media_type,
+                                  std::size_t max_layers) {
   const nlohmann::json json = CRISP_TRY(json::Parse(text, {.max_bytes = text.size() + 1}));
   const std::string own = CRISP_TRY(json::OptString(json, "mediaType"));
   const std::int64_t schema = CRISP_TRY(json::OptInt(json, "schemaVersion"));
-  if (schema == 1) return Unimplemented("Docker schema 1 manifests are not supported");
+  if (schema == 1) return AnyManifest(CRISP_TRY(ParseSchema1(text, max_layers)));
   if (schema != 2) return InvalidArgument("the manifest has the unknown schemaVersion {}", schema);
   std::string_view type = own.empty() ? media_type : std::string_view(own);
   type = type.substr(0, type.find(';'));
   // Without a type that we know, the form decides.
-  const bool index =
-      type == kOciIndex || type == kDockerList ||
-      (type != kOciManifest && type != kDockerManifest && json.contains("manifests"));
+  const bool index = IsIndex(type) || (type != kOciManifest && type != kDockerManifest &&
+                                       json.contains("manifests"));
   // A document that could be read both ways is somebody's trick.
   if (json.contains("manifests") && (json.contains("layers") || json.contains("config")))
     return InvalidArgument("the manifest is an image and an index at once");
-  if (index) return ManifestOrIndex(CRISP_TRY(ParseIndex(json)));
-  return ManifestOrIndex(CRISP_TRY(ParseImage(json, max_layers)));
+  if (index) return AnyManifest(CRISP_TRY(ParseIndex(json)));
+  return AnyManifest(CRISP_TRY(ParseImage(json, max_layers)));
 }
 
-Result<Descriptor> ChooseEntry(const Index& index, const Platform& platform) {
-  const Index::Entry* best = nullptr;
-  int best_rank = -1;
+Result<std::vector<Descriptor>> Candidates(const Index& index, const Platform& platform) {
+  struct Ranked {
+    int rank;
+    const Descriptor* descriptor;
+  };
+  std::vector<Ranked> fit;
   std::string offered;
   for (const Index::Entry& entry : index.entries) {
-    const int rank = Rank(entry.platform, platform);
-    if (rank > best_rank) {
-      best = &entry;
-      best_rank = rank;
-    }
+    int rank = Rank(entry.platform, platform);
+    // An index in an index is looked into when nothing else fits.
+    if (rank == 0 && IsIndex(entry.descriptor.media_type)) rank = -2;
+    if (rank != -1) fit.push_back({rank, &entry.descriptor});
     if (entry.platform.os == "unknown" || offered.size() > 300) continue;  // attestations
     offered += (offered.empty() ? "" : ", ") + entry.platform.ToString();
   }
-  if (best == nullptr)
+  if (fit.empty())
     return NotFound("the image has no variant for {}, only for: {}", platform.ToString(),
                     offered.empty() ? "nothing" : offered);
-  return best->descriptor;
+  std::stable_sort(fit.begin(), fit.end(),
+                   [](const Ranked& a, const Ranked& b) { return a.rank > b.rank; });
+  std::vector<Descriptor> candidates;
+  for (const Ranked& each : fit) candidates.push_back(*each.descriptor);
+  return candidates;
+}
+
+Result<Descriptor> ChooseEntry(const Index& index, const Platform& platform) {
+  return CRISP_TRY(Candidates(index, platform)).front();
 }
 
 }  // namespace crisp::imaged

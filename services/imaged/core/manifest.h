@@ -8,6 +8,7 @@
 
 #include "libs/base/result.h"
 #include "libs/digest/digest.h"
+#include "services/imaged/core/schema1.h"
 
 namespace crisp::imaged {
 
@@ -16,6 +17,8 @@ struct Descriptor {
   std::string media_type;
   digest::Digest digest;
   std::uint64_t size = 0;
+  /// A layer that its maker does not let registries pass on: they may have it all the same.
+  bool foreign = false;
 };
 
 struct Platform {
@@ -38,24 +41,29 @@ struct Manifest {
 struct Index {
   struct Entry {
     Descriptor descriptor;
-    Platform platform;
+    Platform platform;  // all empty: it names none
   };
   std::vector<Entry> entries;
 };
 
-using ManifestOrIndex = std::variant<Manifest, Index>;
+using AnyManifest = std::variant<Manifest, Index, Schema1>;
 
 /// The media types to ask a registry for, as one Accept header.
 std::string_view ManifestAccept();
 
 /// `media_type` is the answer's Content-Type; the document's own mediaType, where it has one, wins.
-/// kInvalidArgument: malformed; kUnimplemented: schema 1, artifacts, encrypted layers;
-/// kResourceExhausted: more than `max_layers`.
-Result<ManifestOrIndex> ParseManifest(std::string_view text, std::string_view media_type,
-                                      std::size_t max_layers);
+/// kInvalidArgument: malformed; kUnimplemented: artifacts, encrypted layers, kinds of layers that
+/// we do not know; kResourceExhausted: more than `max_layers`.
+Result<AnyManifest> ParseManifest(std::string_view text, std::string_view media_type,
+                                  std::size_t max_layers);
 
-/// The entry that fits `platform` best: same OS and architecture, the highest variant that the
-/// machine still runs. kNotFound names what there is.
+/// The entries that may lead to `platform`, the best first: same OS and architecture, the highest
+/// variant that the machine still runs, then those without a platform, then other indexes.
+/// kNotFound names what there is.
+Result<std::vector<Descriptor>> Candidates(const Index& index, const Platform& platform);
+
+/// The first of them.
 Result<Descriptor> ChooseEntry(const Index& index, const Platform& platform);
+bool IsIndex(std::string_view media_type);
 
 }  // namespace crisp::imaged

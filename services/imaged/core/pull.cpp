@@ -9,6 +9,7 @@
 #include "libs/base/cleanup.h"
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "services/imaged/core/resolve.h"
 
 namespace crisp::imaged {
 namespace {
@@ -51,8 +52,9 @@ struct Puller::LayerFlight {
 /// What one pull knows.
 struct Puller::Work {
   ref::ImageRef image;
+  std::string wanted;  // the manifest: a tag or a digest
   PullProgress* progress = nullptr;
-  std::unique_ptr<RegistryClient> registry;
+  std::shared_ptr<ImageSource> source;
   Manifest manifest;
   ImageConfig config;
   NewImage commit;
@@ -139,22 +141,34 @@ void Puller::End(const std::string& key, bool begun) {
 
 Result<std::shared_ptr<PullProgress>> Puller::Watch(std::string_view image,
                                                     const imaged::Credentials& credentials) {
-  const ref::ImageRef parsed = CRISP_TRY(ref::Parse(image));
+  const std::vector<ref::ImageRef> names = CRISP_TRY(hosts_.Names(image));
   const std::lock_guard lock(mutex_);
-  auto& slot = progress_[KeyOf(parsed, credentials)];
+  auto& slot = progress_[KeyOf(names.front(), credentials)];
   if (!slot) slot = std::make_shared<PullProgress>();
   return slot;
 }
 
 Result<imaged::Credentials> Puller::Credentials(const runtime::v1::PullImageRequest& request) {
-  const std::string& name = request.image().image();
-  const ref::ImageRef image = CRISP_TRY(ref::Parse(name).While("cannot pull \"{}\"", name));
-  return CredentialsFor(request.auth(), image.domain);
+  return ParseAuth(request.auth()).While("cannot pull \"{}\"", request.image().image());
 }
 
 Result<std::string> Puller::Pull(const CallContext& cc, std::string_view image,
                                  const imaged::Credentials& credentials) {
-  const ref::ImageRef parsed = CRISP_TRY(ref::Parse(image).While("cannot pull \"{}\"", image));
+  const std::vector<ref::ImageRef> names =
+      CRISP_TRY(hosts_.Names(image).While("cannot pull \"{}\"", image));
+  std::string reasons;
+  for (const ref::ImageRef& name : names) {
+    Result<std::string> id = PullName(cc, name, credentials);
+    if (id.ok() || names.size() == 1) return id;
+    CRISP_TRY(cc.Check());
+    reasons += (reasons.empty() ? "" : "; ") + id.status().message();
+    if (&name == &names.back()) return Status(id.code(), std::move(reasons));
+  }
+  return Internal("the image {} has no name", image);  // Names answers one at least
+}
+
+Result<std::string> Puller::PullName(const CallContext& cc, const ref::ImageRef& parsed,
+                                     const imaged::Credentials& credentials) {
   const std::string key = KeyOf(parsed, credentials);
   return pulls_.Do(
       cc, key, [this, parsed, credentials, key](const CallContext& own) -> Result<std::string> {
@@ -167,7 +181,12 @@ Result<std::string> Puller::Pull(const CallContext& cc, std::string_view image,
         const SteadyTime start = clock_.Now();
         metrics_.PullStarted();
         const CallContext stoppable(own.deadline(), stop_.get_token(), own.request_id());
-        Result<std::string> id = Run(stoppable, parsed, credentials, *progress);
+        const auto open = [&]() -> Result<std::shared_ptr<ImageSource>> {
+          return std::shared_ptr<ImageSource>(
+              CRISP_TRY(RegistryClient::Open(client_, hosts_, parsed, credentials)));
+        };
+        const std::string& wanted = parsed.digest.empty() ? parsed.tag : parsed.digest;
+        Result<std::string> id = Run(stoppable, parsed, wanted, open, *progress);
         const Status status = id.ok() ? Status::Ok() : id.status();
         metrics_.PullDone(status, clock_.Now() - start);
         if (id.ok())
@@ -187,48 +206,61 @@ Status Puller::CheckTrust(const CallContext& cc, Work& work,
   reader.manifest = [this, &work](const CallContext& call,
                                   const std::string& tag) -> Result<std::string> {
     FetchedManifest fetched =
-        CRISP_TRY(work.registry->Manifest(call, tag, options_.max_manifest_size));
+        CRISP_TRY(work.source->Manifest(call, tag, options_.max_manifest_size));
     return std::move(fetched.body);
   };
   reader.blob = [this, &work](const CallContext& call, const digest::Digest& digest) {
-    return work.registry->Blob(call, digest, options_.max_manifest_size);
+    return work.source->Blob(call, digest, options_.max_manifest_size);
   };
   for (const Signature& each : CRISP_TRY(trust_.CheckPull(cc, work.image, manifests, reader)))
     work.commit.signatures.push_back(EncodeSignature(each));
   return Status::Ok();
 }
 
+Result<std::string> Puller::Import(const CallContext& cc, const ref::ImageRef& image,
+                                   const std::string& manifest,
+                                   std::shared_ptr<ImageSource> source) {
+  const std::string key = "import " + image.ToString();
+  bool begun = false;
+  const Cleanup end([this, &key, &begun] { End(key, begun); });
+  CRISP_TRY(Begin(cc));
+  begun = true;
+  PullProgress progress;
+  const auto open = [&source]() -> Result<std::shared_ptr<ImageSource>> { return source; };
+  std::string id = CRISP_TRY(Run(cc, image, manifest, open, progress));
+  log::Info("image imported", {{"image", image.ToString()}, {"id", id}});
+  return id;
+}
+
 /// Manifest and config, verified, and from them what the commit will say.
 Status Puller::FindImage(const CallContext& cc, Work& work) {
   const ref::ImageRef& image = work.image;
-  const std::string wanted = image.digest.empty() ? image.tag : image.digest;
-  FetchedManifest fetched =
-      CRISP_TRY(work.registry->Manifest(cc, wanted, options_.max_manifest_size));
+  const FetchedManifest fetched =
+      CRISP_TRY(work.source->Manifest(cc, work.wanted, options_.max_manifest_size));
   NewImage& commit = work.commit;
   // Of an index it is the index's digest, and only that: what the reference stood for, on every
   // node.
   commit.digests.push_back(image.Name() + "@" + fetched.digest.str());
-  std::vector<digest::Digest> manifests = {fetched.digest};
   const std::string name = image.ToString();
-  ManifestOrIndex parsed = CRISP_TRY(
-      ParseManifest(fetched.body, fetched.media_type, options_.max_layers).While("{}", name));
-  if (const Index* index = std::get_if<Index>(&parsed)) {
-    const Descriptor chosen = CRISP_TRY(ChooseEntry(*index, Platform::Host()).While("{}", name));
-    fetched =
-        CRISP_TRY(work.registry->Manifest(cc, chosen.digest.str(), options_.max_manifest_size));
-    parsed = CRISP_TRY(
-        ParseManifest(fetched.body, fetched.media_type, options_.max_layers).While("{}", name));
-    manifests.push_back(fetched.digest);
-    if (std::holds_alternative<Index>(parsed))
-      return InvalidArgument("{}: an index inside an index is not supported", name);
-  }
-  CRISP_TRY(CheckTrust(cc, work, manifests));
-  work.manifest = std::get<Manifest>(std::move(parsed));
-  commit.id = work.manifest.config.digest.str();
-  Result<std::string> known = catalogue_.Config(commit.id);
-  commit.config = known.ok() ? *std::move(known)
-                             : CRISP_TRY(work.registry->Blob(cc, work.manifest.config.digest,
+  ResolvedImage resolved = CRISP_TRY(ResolveImage(cc, *work.source, fetched, Platform::Host(),
+                                                  {.max_manifest_size = options_.max_manifest_size,
+                                                   .max_layers = options_.max_layers})
+                                         .While("{}", name));
+  CRISP_TRY(CheckTrust(cc, work, resolved.documents));
+  if (const Schema1* old = std::get_if<Schema1>(&resolved.image)) {
+    ConvertedImage converted =
+        CRISP_TRY(Convert(cc, *work.source, *old, options_.max_layer_size).While("{}", name));
+    work.manifest = std::move(converted.manifest);
+    commit.id = work.manifest.config.digest.str();
+    commit.config = std::move(converted.config);
+  } else {
+    work.manifest = std::get<Manifest>(std::move(resolved.image));
+    commit.id = work.manifest.config.digest.str();
+    Result<std::string> known = catalogue_.Config(commit.id);
+    commit.config = known.ok() ? *std::move(known)
+                               : CRISP_TRY(work.source->Blob(cc, work.manifest.config.digest,
                                                              options_.max_manifest_size));
+  }
   work.config = CRISP_TRY(ParseImageConfig(commit.config).While("{}", name));
   if (work.config.diff_ids.size() != work.manifest.layers.size())
     return InvalidArgument("{}: the manifest has {} layers, the config {}", name,
@@ -242,13 +274,15 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
 }
 
 Result<std::string> Puller::Run(const CallContext& cc, const ref::ImageRef& image,
-                                const imaged::Credentials& credentials, PullProgress& progress) {
+                                const std::string& manifest, const Open& open,
+                                PullProgress& progress) {
   for (int round = 1;; ++round) {
     const auto work = std::make_shared<Work>();
     work->image = image;
+    work->wanted = manifest;
     work->progress = &progress;
     progress.SetStage("resolve");
-    work->registry = CRISP_TRY(RegistryClient::Open(cc, client_, hosts_, image, credentials));
+    work->source = CRISP_TRY(open());
     CRISP_TRY(FindImage(cc, *work));
     progress.SetStage("layers");
     {
@@ -403,10 +437,15 @@ Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& fligh
       staged + "/diff", {.max_size = options_.max_layer_size, .max_inodes = options_.max_files}));
   const Descriptor& blob = work.manifest.layers[index];
   const OpenBlob open = [&work, &blob](const CallContext& call, std::uint64_t offset) {
-    return work.registry->OpenBlob(call, blob.digest, offset);
+    return work.source->OpenBlob(call, blob.digest, offset);
   };
-  CRISP_TRY(PullLayer(cc, blob, work.config.diff_ids[index], open, unpacker, buffers_,
-                      options_.max_layer_size, *flight.progress));
+  Status pulled = PullLayer(cc, blob, work.config.diff_ids[index], open, unpacker, buffers_,
+                            options_.max_layer_size, *flight.progress);
+  if (pulled.code() == Code::kNotFound && blob.foreign)
+    return std::move(pulled).While(
+        "layer {} is a foreign one: it is taken from its registry, never from elsewhere",
+        blob.digest.str());
+  CRISP_TRY(std::move(pulled));
   if (unpacker.devices_left_out() > 0)
     log::Warn("device nodes of a layer left out: imaged is confined",
               {{"layer", blob.digest.str()}, {"devices", unpacker.devices_left_out()}});

@@ -80,14 +80,19 @@ class Puller {
   /// Stops what is under way and waits for it.
   ~Puller();
 
-  /// What a request wants to show to the registry that its image's name points to.
+  /// What a request wants to show to its registry.
   static Result<imaged::Credentials> Credentials(const runtime::v1::PullImageRequest& request);
 
-  /// The image's id. `image` is a name, not an id. kInvalidArgument, kNotFound, kUnauthenticated,
-  /// kPermissionDenied ("SignatureValidationFailed: …" too), kUnavailable ("RegistryUnavailable:
-  /// …"), kDataLoss, kDeadlineExceeded (the pull goes on, the next call joins it). Idempotent.
+  /// The image's id. `image` is a name, not an id; a short one may stand for several, which are
+  /// tried in their order. kInvalidArgument, kNotFound, kUnauthenticated,
+  /// kPermissionDenied, kUnknown ("RegistryUnavailable: …", "SignatureValidationFailed: …"),
+  /// kDataLoss, kDeadlineExceeded (the pull goes on, the next call joins it). Idempotent.
   Result<std::string> Pull(const CallContext& cc, std::string_view image,
                            const imaged::Credentials& credentials);
+  /// An image from elsewhere than a registry, under the name `image`: everything as in a pull, but
+  /// nobody joins it. `manifest`: its digest in the source.
+  Result<std::string> Import(const CallContext& cc, const ref::ImageRef& image,
+                             const std::string& manifest, std::shared_ptr<ImageSource> source);
   /// What Pull with the same arguments reports to, made now if it has not begun.
   Result<std::shared_ptr<PullProgress>> Watch(std::string_view image,
                                               const imaged::Credentials& credentials);
@@ -100,8 +105,12 @@ class Puller {
   struct LayerFlight;
   struct Work;
 
+  Result<std::string> PullName(const CallContext& cc, const ref::ImageRef& parsed,
+                               const imaged::Credentials& credentials);
+  /// Makes the source anew for each round.
+  using Open = std::function<Result<std::shared_ptr<ImageSource>>()>;
   Result<std::string> Run(const CallContext& cc, const ref::ImageRef& image,
-                          const imaged::Credentials& credentials, PullProgress& progress);
+                          const std::string& manifest, const Open& open, PullProgress& progress);
   Status FindImage(const CallContext& cc, Work& work);
   Status CheckTrust(const CallContext& cc, Work& work,
                     const std::vector<digest::Digest>& manifests);

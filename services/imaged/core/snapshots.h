@@ -55,7 +55,7 @@ class Snapshots {
         driver_(driver) {}
 
   /// Idempotent by owner. `user_specified`: the image's name as the pod's author wrote it, which
-  /// the signature policy is asked about once more (kPermissionDenied "SignatureValidationFailed:
+  /// the signature policy is asked about once more (kUnknown "SignatureValidationFailed:
   /// …"); empty: `image` if that is a name, else the image's own. kNotFound: no such image;
   /// kFailedPrecondition: the owner has a snapshot of another image; kInvalidArgument: an owner
   /// that is no name for a directory.

@@ -1,6 +1,11 @@
 #pragma once
 
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <vector>
 
 #include "libs/base/call_context.h"
 #include "libs/base/result.h"
@@ -8,49 +13,45 @@
 #include "libs/digest/digest.h"
 #include "libs/http/client.h"
 #include "libs/ref/ref.h"
+#include "services/imaged/core/image_source.h"
 #include "services/imaged/registry/auth.h"
 #include "services/imaged/registry/hosts.h"
 
 namespace crisp::imaged {
 
-/// A manifest as the registry sent it, with the digest of exactly these bytes.
-struct FetchedManifest {
-  std::string body;
-  std::string media_type;
-  digest::Digest digest;
-};
-
-/// One repository of one registry, for one pull. Any thread. Errors: kNotFound names what is
-/// missing, kUnauthenticated / kPermissionDenied, kUnavailable ("RegistryUnavailable: …") when it
-/// cannot be reached or answers with errors beyond the retries. 429 and 5xx are tried again with
-/// back-off.
-class RegistryClient {
+/// One repository for one pull, at all places that the node's configuration has for it: asked in
+/// their order, each with its own credentials, until one answers. Any thread. Errors name each
+/// endpoint with its reason and where its credentials came from, and have the code of the last one,
+/// the registry itself: kNotFound names what is missing, kUnauthenticated / kPermissionDenied,
+/// kUnknown ("RegistryUnavailable: …") when it cannot be reached or answers with errors beyond
+/// the retries. 429 and 5xx are tried again with back-off.
+class RegistryClient final : public ImageSource {
  public:
-  static Result<std::unique_ptr<RegistryClient>> Open(const CallContext& cc, http::Client& client,
-                                                      Hosts& hosts, const ref::ImageRef& image,
+  static Result<std::unique_ptr<RegistryClient>> Open(http::Client& client, Hosts& hosts,
+                                                      const ref::ImageRef& image,
                                                       Credentials credentials);
+  ~RegistryClient() override;
 
-  /// By tag or digest. With a digest the body is verified (kDataLoss).
   Result<FetchedManifest> Manifest(const CallContext& cc, const std::string& tag_or_digest,
-                                   Bytes limit);
-  /// A small blob, verified (kDataLoss).
-  Result<std::string> Blob(const CallContext& cc, const digest::Digest& digest, Bytes limit);
-  /// A blob's bytes from `offset` on, by a Range request where `offset` is not 0.
-  Result<http::Response> OpenBlob(const CallContext& cc, const digest::Digest& digest,
-                                  std::uint64_t offset);
+                                   Bytes limit) override;
+  Result<std::string> Blob(const CallContext& cc, const digest::Digest& digest,
+                           Bytes limit) override;
+  /// By a Range request where `offset` is not 0.
+  Result<std::unique_ptr<BlobReader>> OpenBlob(const CallContext& cc, const digest::Digest& digest,
+                                               std::uint64_t offset) override;
 
  private:
-  RegistryClient(http::Client& client, Endpoint endpoint, const ref::ImageRef& image,
-                 Credentials credentials);
-  Result<http::Response> Get(const CallContext& cc, const std::string& path,
-                             const http::Headers& headers, const std::string& what);
-  Status Refusal(const CallContext& cc, http::Response& response, const std::string& what) const;
+  class Source;
 
-  http::Client& client_;
-  const Endpoint endpoint_;
-  const std::string repository_;  // "library/busybox"
-  const std::string image_;       // as errors name it
-  Authorizer authorizer_;
+  RegistryClient(const ref::ImageRef& image, std::vector<std::unique_ptr<Source>> sources);
+  /// Asks one source after another: those that failed before in this pull come last.
+  template <typename T>
+  Result<T> Ask(const CallContext& cc, bool by_digest,
+                const std::function<Result<T>(Source&)>& question);
+  Status Failure(const std::vector<std::pair<const Source*, Status>>& answers) const;
+
+  const std::string image_;  // as errors name it
+  const std::vector<std::unique_ptr<Source>> sources_;
 };
 
 /// Waits unless the call ends before: for back-off.

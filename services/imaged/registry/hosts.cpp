@@ -4,43 +4,129 @@
 #include <optional>
 
 #include "libs/base/try.h"
+#include "services/imaged/registry/certs.h"
+#include "services/imaged/registry/hosts_toml.h"
 
 namespace crisp::imaged {
+namespace {
 
-bool Hosts::IsInsecure(const std::string& domain, const std::string& host) const {
-  return std::any_of(insecure_.begin(), insecure_.end(),
-                     [&](const std::string& each) { return each == domain || each == host; });
+constexpr std::uint16_t kHttpPort = 80;
+constexpr std::uint16_t kHttpsPort = 443;
+constexpr std::string_view kHub = "docker.io";
+
+Endpoint FromToml(const HostsToml::Host& host, const ref::ImageRef& image, bool mirror) {
+  Endpoint endpoint;
+  endpoint.root = host.url;
+  endpoint.repository = image.path;
+  const std::string at = NormalizeServer(host.url.HostPort());
+  endpoint.location = at + "/" + image.path;
+  endpoint.mirror = mirror;
+  endpoint.own = at == image.domain;
+  endpoint.can_resolve = host.can_resolve;
+  endpoint.can_pull = host.can_pull;
+  endpoint.verify_tls = host.verify_tls;
+  endpoint.insecure_allowed = !host.url.tls();
+  endpoint.settled = true;  // the file names the scheme
+  endpoint.tls = host.tls;
+  endpoint.headers = host.headers;
+  if (mirror) endpoint.name_space = image.domain;
+  return endpoint;
 }
 
-Result<Endpoint> Hosts::Find(const CallContext& cc, const std::string& domain) {
-  const std::string address = domain == "docker.io" ? "registry-1.docker.io" : domain;
-  Endpoint endpoint;
-  endpoint.url = CRISP_TRY(http::Url::Parse("https://" + address + "/").While("{}", domain));
-  const bool insecure = IsInsecure(domain, endpoint.url.host);
-  endpoint.verify_tls = !insecure;
-  endpoint.insecure_allowed = insecure || http::IsLoopbackHost(endpoint.url.host);
-  if (!endpoint.insecure_allowed) return endpoint;
+}  // namespace
 
-  std::optional<bool> tls;
+Hosts::Hosts(http::Client& client, HostsOptions options)
+    : client_(client),
+      options_(std::move(options)),
+      registries_(options_.registries_conf),
+      auth_files_(options_.auth_files, options_.helper_dirs) {}
+
+bool Hosts::IsInsecure(const std::string& host) const {
+  const std::string name = host.substr(0, host.rfind(':'));
+  return std::any_of(options_.insecure.begin(), options_.insecure.end(),
+                     [&](const std::string& each) { return each == host || each == name; });
+}
+
+Result<std::vector<ref::ImageRef>> Hosts::Names(std::string_view image) {
+  const auto conf = CRISP_TRY(registries_.Current());
+  return conf->NamesOf(image);
+}
+
+Result<std::vector<ref::ImageRef>> Hosts::NamesHere(std::string_view image) {
+  Result<std::vector<ref::ImageRef>> names = Names(image);
+  if (names.ok()) return names;
+  return std::vector{CRISP_TRY(ref::Parse(image))};
+}
+
+Result<Endpoint> Hosts::EndpointOf(const Place& place, const ref::ImageRef& image) const {
+  Endpoint endpoint;
+  const std::string address = place.host == kHub ? "registry-1.docker.io" : place.host;
+  endpoint.root = CRISP_TRY(http::Url::Parse("https://" + address + "/v2").While("{}", place.host));
+  endpoint.repository = place.repository;
+  endpoint.location = place.Location();
+  endpoint.mirror = place.mirror;
+  endpoint.own = place.host == image.domain;
+  const bool insecure = place.insecure || IsInsecure(place.host);
+  endpoint.verify_tls = !insecure;
+  endpoint.insecure_allowed = insecure || http::IsLoopbackHost(endpoint.root.host);
+  endpoint.settled = !endpoint.insecure_allowed;
+  endpoint.tls = CRISP_TRY(CertsFor(options_.certs_dirs, place.host));
+  return endpoint;
+}
+
+Result<std::vector<Endpoint>> Hosts::Find(const ref::ImageRef& image) {
+  const auto conf = CRISP_TRY(registries_.Current());
+  const std::vector<Place> places = CRISP_TRY(conf->PlacesOf(image));
+  std::vector<Endpoint> endpoints;
+  // An entry of registries.conf decides alone; else the host's hosts.toml may.
+  std::optional<HostsToml> toml;
+  if (conf->Match(image) == nullptr)
+    toml = CRISP_TRY(HostsToml::Load(options_.hosts_dir, image.domain));
+  if (toml) {
+    for (const HostsToml::Host& mirror : toml->mirrors)
+      endpoints.push_back(FromToml(mirror, image, true));
+    if (toml->server) endpoints.push_back(FromToml(*toml->server, image, false));
+    if (toml->server) return endpoints;
+  }
+  for (const Place& place : places) endpoints.push_back(CRISP_TRY(EndpointOf(place, image)));
+  return endpoints;
+}
+
+Status Hosts::Settle(const CallContext& cc, Endpoint& endpoint) {
+  if (endpoint.settled) return Status::Ok();
+  const std::string host = endpoint.root.HostPort();
+  bool plain = false;
   {
     const std::lock_guard lock(mutex_);
-    if (const auto found = speaks_tls_.find(domain); found != speaks_tls_.end())
-      tls = found->second;
+    plain = plain_http_.contains(host);
   }
-  if (!tls) {
-    tls = CRISP_TRY(client_.SpeaksTls(cc, endpoint.url, endpoint.verify_tls));
+  if (!plain) {
+    http::Request request;
+    request.url = endpoint.root;
+    request.verify_tls = endpoint.verify_tls;
+    request.tls = endpoint.tls;
+    plain = !CRISP_TRY(client_.SpeaksTls(cc, request));
     const std::lock_guard lock(mutex_);
     // Plain HTTP alone is remembered: a registry that speaks TLS costs nothing to ask again, and
     // one that learns it must be noticed after a restart at the latest.
-    if (!*tls) speaks_tls_[domain] = false;
+    if (plain) plain_http_[host] = true;
   }
-  if (!*tls) {
-    const std::uint16_t https_port = 443;
-    endpoint.url.scheme = "http";
-    if (endpoint.url.port == https_port && address.find(":443") == std::string::npos)
-      endpoint.url.port = 80;
+  if (plain) {
+    endpoint.root.scheme = "http";
+    const bool named = endpoint.location.find(":443/") != std::string::npos;
+    if (endpoint.root.port == kHttpsPort && !named) endpoint.root.port = kHttpPort;
   }
-  return endpoint;
+  endpoint.settled = true;
+  return Status::Ok();
+}
+
+Result<FoundCredentials> Hosts::CredentialsFor(const CallContext& cc, const Endpoint& endpoint,
+                                               const Credentials& given) {
+  if (!given.empty() && given.MayGoTo(endpoint.location, endpoint.own))
+    return FoundCredentials{given, "the pull request"};
+  const auto conf = CRISP_TRY(registries_.Current());
+  return auth_files_.Find(cc, endpoint.location,
+                          conf->credential_helpers.value_or(std::vector<std::string>()));
 }
 
 }  // namespace crisp::imaged

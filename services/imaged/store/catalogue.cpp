@@ -107,6 +107,17 @@ Result<std::optional<ImageRecord>> Catalogue::Find(const std::string& id) {
 
 Result<std::optional<std::string>> Catalogue::Resolve(std::string_view text) {
   const std::string given(text);
+  Result<std::vector<ref::ImageRef>> names = std::vector<ref::ImageRef>();
+  if (names_) {
+    names = names_(given);
+  } else {
+    Result<ref::ImageRef> name = ref::Parse(given);
+    if (name.ok()) {
+      names->push_back(*std::move(name));
+    } else {
+      names = std::move(name).status();
+    }
+  }
   const std::lock_guard lock(mutex_);
   constexpr std::string_view kById = "SELECT id FROM images WHERE id = ?1 AND condemned = 0";
   constexpr std::string_view kByName = "SELECT image FROM names WHERE name = ?1";
@@ -118,13 +129,14 @@ Result<std::optional<std::string>> Catalogue::Resolve(std::string_view text) {
     return OneText("SELECT image FROM names WHERE kind = 'digest' AND name LIKE '%@' || ?1 LIMIT 1",
                    digest);
   }
-  const Result<ref::ImageRef> name = ref::Parse(given);
-  if (name.ok()) {
-    const std::string key = name->digest.empty() ? name->Tagged() : name->Digested();
-    if (auto id = CRISP_TRY(OneText(kByName, key))) return id;
+  if (names.ok()) {
+    for (const ref::ImageRef& name : *names) {
+      const std::string key = name.digest.empty() ? name.Tagged() : name.Digested();
+      if (auto id = CRISP_TRY(OneText(kByName, key))) return id;
+    }
   }
   if (!IsIdOrPrefix(hex)) {
-    if (!name.ok()) return name.status();
+    if (!names.ok()) return names.status();
     return std::optional<std::string>();
   }
   // A beginning of ids; hexadecimal digits need no escaping in LIKE.

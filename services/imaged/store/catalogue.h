@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -79,6 +80,10 @@ class Catalogue {
   /// it, tag, name@digest, bare digest. Nothing when there is none; kInvalidArgument for what is no
   /// reference at all, or the beginning of several ids.
   Result<std::optional<std::string>> Resolve(std::string_view text);
+  /// The names that a text may stand for, in the order to look; ref::Parse's one without it. Set
+  /// before the first use.
+  using Names = std::function<Result<std::vector<ref::ImageRef>>(std::string_view)>;
+  void SetNames(Names names) { names_ = std::move(names); }
   Result<std::optional<ImageRecord>> Find(const std::string& id);
   /// The config's text; kNotFound. Condemned images count too.
   Result<std::string> Config(const std::string& id);
@@ -144,6 +149,7 @@ class Catalogue {
   Status AddLayerRow(const LayerRecord& layer, std::int64_t keep_until);
 
   const std::string boot_id_;
+  Names names_;
   std::mutex mutex_;
   sqlite::Db db_;
 };

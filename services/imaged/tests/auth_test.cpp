@@ -7,6 +7,8 @@
 namespace crisp::imaged {
 namespace {
 
+using std::chrono::seconds;
+
 TEST_CASE("Challenges are taken apart, one or several in a header") {
   const auto one = ParseChallenges(
       R"(Bearer realm="https://auth.example.com/token",service="a, b",scope="repository:x/y:pull")");
@@ -25,27 +27,69 @@ TEST_CASE("Challenges are taken apart, one or several in a header") {
     CHECK(ParseChallenges(bad).size() <= 2);
 }
 
+/// What a pull with `auth` shows to `location`, where its image's own name leads to `own`.
+Credentials Shown(const runtime::v1::AuthConfig& auth, const std::string& location,
+                  const std::string& own) {
+  const Result<Credentials> parsed = ParseAuth(auth);
+  REQUIRE(parsed.ok());
+  return parsed->MayGoTo(location, location.starts_with(own + "/")) ? *parsed : Credentials();
+}
+
 TEST_CASE("Credentials are taken in each form the CRI has, for their registry only") {
   runtime::v1::AuthConfig auth;
   auth.set_auth("am9lOnNlY3JldDp4");  // joe:secret:x
-  CHECK(CredentialsFor(auth, "example.com")->username == "joe");
-  CHECK(CredentialsFor(auth, "example.com")->password == "secret:x");
+  CHECK(Shown(auth, "example.com/x", "example.com").username == "joe");
+  CHECK(Shown(auth, "example.com/x", "example.com").password == "secret:x");
+  CHECK(Shown(auth, "mirror.com/x", "example.com").empty());
   auth.set_server_address("https://example.com/v2/");
-  CHECK(CredentialsFor(auth, "example.com")->username == "joe");
-  CHECK(CredentialsFor(auth, "evil.com")->empty());
+  CHECK(Shown(auth, "example.com/x", "example.com").username == "joe");
+  CHECK(Shown(auth, "evil.com/x", "evil.com").empty());
+  CHECK(Shown(auth, "example.com.evil.com/x", "example.com.evil.com").empty());
+  // A mirror may be meant as well as the registry itself.
+  CHECK(Shown(auth, "example.com/x", "docker.io").username == "joe");
+  auth.set_server_address("example.com/team");
+  CHECK(Shown(auth, "example.com/team/x", "example.com").username == "joe");
+  CHECK(Shown(auth, "example.com/teams/x", "example.com").empty());
   auth.set_server_address("https://index.docker.io/v1/");
-  CHECK(CredentialsFor(auth, "docker.io")->username == "joe");
+  CHECK(Shown(auth, "docker.io/library/x", "docker.io").username == "joe");
   auth.Clear();
   auth.set_auth("%%%secret");
-  const auto bad = CredentialsFor(auth, "example.com");
+  const auto bad = ParseAuth(auth);
   CHECK(bad.code() == Code::kInvalidArgument);
   CHECK(bad.status().message().find("secret") == std::string::npos);
   auth.Clear();
   auth.set_registry_token("t");
-  CHECK(CredentialsFor(auth, "example.com")->registry_token == "t");
+  CHECK(ParseAuth(auth)->registry_token == "t");
   CHECK(Credentials{}.Fingerprint().empty());
   CHECK(Credentials{.username = "a", .password = "bc"}.Fingerprint() !=
         Credentials{.username = "ab", .password = "c"}.Fingerprint());
+  CHECK(Credentials{.username = "a", .scope = "x"}.Fingerprint() !=
+        Credentials{.username = "a", .scope = "y"}.Fingerprint());
+}
+
+TEST_CASE("A server's address is brought to the form that names have") {
+  CHECK(NormalizeServer("https://index.docker.io/v1/") == "docker.io");
+  CHECK(NormalizeServer("registry-1.docker.io") == "docker.io");
+  CHECK(NormalizeServer("Example.COM:5000") == "example.com:5000");
+  CHECK(NormalizeServer("example.com/Team") == "example.com/Team");
+  CHECK(NormalizeServer("http://example.com/team") == "example.com");
+  CHECK(NormalizeServer("example.com/v2/") == "example.com");
+  CHECK(NormalizeServer("").empty());
+}
+
+TEST_CASE("Tokens are kept for who asked, and as long as they hold") {
+  TokenCache cache;
+  cache.Put("joe", "t1", seconds(60));
+  CHECK(cache.Find("joe") == "t1");
+  CHECK(cache.Find("ann").empty());
+  cache.Drop("joe", "another");
+  CHECK(cache.Find("joe") == "t1");
+  cache.Drop("joe", "t1");
+  CHECK(cache.Find("joe").empty());
+  cache.Put("joe", "t2", seconds(5));  // would end on the way
+  CHECK(cache.Find("joe").empty());
+  for (int i = 0; i < 3000; ++i) cache.Put(std::to_string(i), "t", seconds(60));
+  CHECK(cache.Find("2999") == "t");
 }
 
 }  // namespace

@@ -46,7 +46,40 @@ TEST_CASE("A manifest that is malformed, too large or not an image is refused wi
   CHECK(ParseManifest(Image(), "", 1).code() == Code::kResourceExhausted);
   CHECK(ParseManifest("{", "", 10).code() == Code::kInvalidArgument);
   CHECK(ParseManifest("[]", "", 10).code() == Code::kInvalidArgument);
-  CHECK(ParseManifest(R"({"schemaVersion":1})", "", 10).code() == Code::kUnimplemented);
+  CHECK(ParseManifest(R"({"schemaVersion":1})", "", 10).code() == Code::kInvalidArgument);
+  CHECK(ParseManifest(R"({"schemaVersion":3})", "", 10).code() == Code::kInvalidArgument);
+  const auto layer = [](const std::string& type) {
+    return ParseManifest(
+        fmt::format(R"({{"schemaVersion":2,"config":{},"layers":[{}]}})", Descriptor(kDigestA),
+                    Descriptor(kDigestB, fmt::format(R"(,"mediaType":"{}")", type))),
+        "", 10);
+  };
+  for (const char* type :
+       {"application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.oci.image.layer.v1.tar+zstd", "",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        "application/vnd.docker.image.rootfs.diff.tar"}) {
+    const auto parsed = layer(type);
+    REQUIRE(parsed.status().message() == "");
+    CHECK_FALSE(std::get<Manifest>(*parsed).layers[0].foreign);
+  }
+  for (const char* type : {"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+                           "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"})
+    CHECK(std::get<Manifest>(*layer(type)).layers[0].foreign);
+  for (const char* type : {"application/vnd.cncf.helm.chart.content.v1.tar+gzip", "text/plain",
+                           "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+                           "application/vnd.oci.image.layer.v1.tar+xz"}) {
+    const auto refused = layer(type);
+    CHECK(refused.code() == Code::kUnimplemented);
+    CHECK(refused.status().message().find(kDigestB) != std::string::npos);
+  }
+  const auto artifact = ParseManifest(
+      fmt::format(R"({{"schemaVersion":2,"artifactType":"text/x-model","layers":[],"config":{}}})",
+                  Descriptor(kDigestA, R"(,"mediaType":"application/vnd.oci.empty.v1+json")")),
+      "", 10);
+  CHECK(artifact.code() == Code::kUnimplemented);
+  CHECK(artifact.status().message() ==
+        "this is not a container image but an artifact of the type text/x-model");
   CHECK(ParseManifest(R"({"schemaVersion":2,"layers":[]})", "", 10).code() ==
         Code::kInvalidArgument);
   CHECK(ParseManifest(Image(R"(,"manifests":[])"), "", 10).code() == Code::kInvalidArgument);
@@ -90,6 +123,24 @@ TEST_CASE("The entry of an index that the machine runs best is chosen") {
   CHECK(none.code() == Code::kNotFound);
   CHECK(none.status().message().find("linux/arm64/v8") != std::string::npos);
   CHECK(none.status().message().find("unknown") == std::string::npos);
+}
+
+TEST_CASE("Entries without a platform and indexes come after those that fit") {
+  const std::string index_type = R"(,"mediaType":"application/vnd.oci.image.index.v1+json")";
+  const auto entry = [](int n, const std::string& more) {
+    return Descriptor(fmt::format("sha256:{:064x}", n), more);
+  };
+  const auto parsed = ParseManifest(
+      fmt::format(R"({{"schemaVersion":2,"manifests":[{},{},{},{}]}})", entry(1, index_type),
+                  entry(2, ""), entry(3, R"(,"platform":{"os":"linux","architecture":"amd64"})"),
+                  entry(4, R"(,"platform":{"os":"linux","architecture":"s390x"})")),
+      "", 10);
+  REQUIRE(parsed.status().message() == "");
+  const auto candidates = Candidates(std::get<Index>(*parsed), {"linux", "amd64", "v1"});
+  REQUIRE(candidates.ok());
+  std::string order;
+  for (const auto& each : *candidates) order.push_back(each.digest.str().back());
+  CHECK(order == "321");
 }
 
 TEST_CASE("A config gives the diff ids and the user, and the chain ids follow") {

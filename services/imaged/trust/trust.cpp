@@ -121,8 +121,9 @@ Status Trust::Evaluate(const Policy::Match& match, const std::optional<ref::Imag
       status = Fulfils(requirement, *image, manifests, signatures);
     }
     if (!status.ok())
-      return PermissionDenied("{}: {} (policy scope {}): {}", kFailed, name, match.scope,
-                              status.message());
+      // The kubelet looks at the first word of kUnknown errors only.
+      return {Code::kUnknown, fmt::format("{}: {} (policy scope {}): {}", kFailed, name,
+                                          match.scope, status.message())};
   }
   return Status::Ok();
 }

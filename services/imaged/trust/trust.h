@@ -22,8 +22,8 @@ struct TrustOptions {
 
 /// Decides by policy.json which images may be pulled and which may become containers. Any thread.
 /// Errors of its checks start with "SignatureValidationFailed: " and name the image, the scope that
-/// decided and what is wrong with each signature: kPermissionDenied; kInvalidArgument when the
-/// policy itself cannot be read (nothing is trusted then).
+/// decided and what is wrong with each signature: kUnknown, for the kubelet's sake;
+/// kInvalidArgument when the policy itself cannot be read (nothing is trusted then).
 class Trust {
  public:
   Trust(TrustOptions options, http::Client& client)

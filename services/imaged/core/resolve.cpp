@@ -1,0 +1,163 @@
+#include "services/imaged/core/resolve.h"
+
+#include <map>
+#include <memory>
+
+#include "libs/archive/decompress.h"
+#include "libs/base/try.h"
+
+namespace crisp::imaged {
+namespace {
+
+constexpr int kMaxDepth = 4;       // of indexes in indexes
+constexpr int kMaxDocuments = 16;  // looked at for one image
+constexpr int kMaxProbes = 3;      // of one layer, when it breaks off
+constexpr std::size_t kPiece = std::size_t{256} << 10U;
+
+class Resolver {
+ public:
+  Resolver(const CallContext& cc, ImageSource& source, const Platform& platform,
+           const ResolveLimits& limits)
+      : cc_(cc), source_(source), platform_(platform), limits_(limits) {}
+
+  Result<ResolvedImage> Resolve(const FetchedManifest& document, int depth);
+
+ private:
+  Result<ResolvedImage> Descend(const Index& index, int depth);
+
+  const CallContext& cc_;
+  ImageSource& source_;
+  const Platform& platform_;
+  const ResolveLimits& limits_;
+  int documents_ = 0;
+};
+
+/// A blob as pieces for the decompressor; hashes and counts what passes.
+class HashedBlob final : public archive::ChunkSource {
+ public:
+  HashedBlob(const CallContext& cc, BlobReader& reader) : cc_(cc), reader_(reader) {}
+  Result<std::string_view> Next() override {
+    std::size_t have = 0;
+    while (have < piece_.size()) {
+      const std::size_t count = CRISP_TRY(reader_.Read(cc_, std::span(piece_).subspan(have)));
+      if (count == 0) break;
+      have += count;
+    }
+    const std::string_view piece(piece_.data(), have);
+    sum_.Update(piece);
+    size_ += have;
+    return piece;
+  }
+  std::uint64_t size() const { return size_; }
+  digest::Digest Finish() { return sum_.Finish(); }
+
+ private:
+  const CallContext& cc_;
+  BlobReader& reader_;
+  std::string piece_ = std::string(kPiece, '\0');
+  std::uint64_t size_ = 0;
+  digest::Sha256 sum_;
+};
+
+struct Probe {
+  std::uint64_t size = 0;
+  digest::Digest diff_id;
+};
+
+Result<Probe> ProbeOnce(const CallContext& cc, ImageSource& source, const digest::Digest& blob,
+                        Bytes max_plain) {
+  const std::unique_ptr<BlobReader> reader = CRISP_TRY(source.OpenBlob(cc, blob, 0));
+  HashedBlob bytes(cc, *reader);
+  archive::PeekSource peek(bytes);
+  const std::string_view head = CRISP_TRY(peek.Peek());
+  const archive::Compression kind = CRISP_TRY(archive::DetectCompression(head));
+  const auto plain = archive::MakeDecompressor(kind, peek);
+  std::string piece(kPiece, '\0');
+  digest::Sha256 sum;
+  std::uint64_t total = 0;
+  while (const std::size_t count = CRISP_TRY(plain->Read(piece))) {
+    sum.Update(std::string_view(piece.data(), count));
+    total += count;
+    if (total > max_plain.count())
+      return ResourceExhausted("the layer unpacks to more than {} bytes", max_plain.count());
+  }
+  while (!CRISP_TRY(peek.Next()).empty()) {
+  }
+  const digest::Digest found = bytes.Finish();
+  if (found != blob) return DataLoss("the blob {} has the digest {}", blob.str(), found.str());
+  return Probe{bytes.size(), sum.Finish()};
+}
+
+Result<Probe> ProbeLayer(const CallContext& cc, ImageSource& source, const digest::Digest& blob,
+                         Bytes max_plain) {
+  for (int tries = 1;; ++tries) {
+    Result<Probe> probe = ProbeOnce(cc, source, blob, max_plain);
+    if (probe.ok() || probe.code() != Code::kUnavailable || tries >= kMaxProbes)
+      return std::move(probe).While("layer {}", blob.str());
+  }
+}
+
+Result<ResolvedImage> Resolver::Descend(const Index& index, int depth) {
+  if (depth >= kMaxDepth)
+    return InvalidArgument("the image's indexes are nested deeper than {}", kMaxDepth);
+  Status last = NotFound("the index is empty");
+  for (const Descriptor& each : CRISP_TRY(Candidates(index, platform_))) {
+    if (++documents_ > kMaxDocuments)
+      return InvalidArgument("the image's indexes lead to more than {} documents", kMaxDocuments);
+    const FetchedManifest next =
+        CRISP_TRY(source_.Manifest(cc_, each.digest.str(), limits_.max_manifest_size));
+    Result<ResolvedImage> found = Resolve(next, depth + 1);
+    // Only an index of other platforms is a reason to look further.
+    if (found.ok() || found.code() != Code::kNotFound || !IsIndex(each.media_type)) return found;
+    last = std::move(found).status();
+  }
+  return last;
+}
+
+Result<ResolvedImage> Resolver::Resolve(const FetchedManifest& document, int depth) {
+  AnyManifest parsed =
+      CRISP_TRY(ParseManifest(document.body, document.media_type, limits_.max_layers));
+  ResolvedImage resolved;
+  if (const Index* index = std::get_if<Index>(&parsed)) {
+    resolved = CRISP_TRY(Descend(*index, depth));
+  } else if (Schema1* old = std::get_if<Schema1>(&parsed)) {
+    resolved.image = std::move(*old);
+  } else {
+    resolved.image = std::get<Manifest>(std::move(parsed));
+  }
+  resolved.documents.insert(resolved.documents.begin(), document.digest);
+  return resolved;
+}
+
+}  // namespace
+
+Result<ResolvedImage> ResolveImage(const CallContext& cc, ImageSource& source,
+                                   const FetchedManifest& first, const Platform& platform,
+                                   const ResolveLimits& limits) {
+  return Resolver(cc, source, platform, limits).Resolve(first, 0);
+}
+
+Result<ConvertedImage> Convert(const CallContext& cc, ImageSource& source, const Schema1& old,
+                               Bytes max_layer_size) {
+  ConvertedImage image;
+  std::vector<digest::Digest> diff_ids;
+  std::map<digest::Digest, Probe> known;
+  for (const digest::Digest& blob : old.layers) {
+    auto probe = known.find(blob);
+    if (probe == known.end()) {
+      Probe found = CRISP_TRY(ProbeLayer(cc, source, blob, max_layer_size));
+      probe = known.emplace(blob, std::move(found)).first;
+    }
+    diff_ids.push_back(probe->second.diff_id);
+    Descriptor layer;
+    layer.digest = blob;
+    layer.size = probe->second.size;
+    image.manifest.layers.push_back(std::move(layer));
+  }
+  image.config = ConfigOf(old, diff_ids);
+  image.manifest.config.digest = digest::Sha256Digest(image.config);
+  image.manifest.config.size = image.config.size();
+  return image;
+}
+
+}  // namespace crisp::imaged

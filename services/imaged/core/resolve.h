@@ -1,0 +1,44 @@
+#pragma once
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "libs/base/call_context.h"
+#include "libs/base/result.h"
+#include "libs/base/units.h"
+#include "services/imaged/core/image_source.h"
+#include "services/imaged/core/manifest.h"
+
+namespace crisp::imaged {
+
+struct ResolveLimits {
+  Bytes max_manifest_size = MiB(4);
+  std::size_t max_layers = 127;
+};
+
+/// The image of an index (or of none) for a platform.
+struct ResolvedImage {
+  /// All documents on the way, the one that the image's name stands for first: what a signature may
+  /// be of.
+  std::vector<digest::Digest> documents;
+  std::variant<Manifest, Schema1> image;
+};
+
+/// From a manifest or an index to the image for `platform`. Indexes in indexes are followed, to a
+/// depth and a number of documents. Errors as ParseManifest, Candidates and the source.
+Result<ResolvedImage> ResolveImage(const CallContext& cc, ImageSource& source,
+                                   const FetchedManifest& first, const Platform& platform,
+                                   const ResolveLimits& limits);
+
+struct ConvertedImage {
+  Manifest manifest;
+  std::string config;
+};
+
+/// An image of Docker's first format as it would be in a later one. Each layer is read once, to
+/// learn its size and diff id.
+Result<ConvertedImage> Convert(const CallContext& cc, ImageSource& source, const Schema1& old,
+                               Bytes max_layer_size);
+
+}  // namespace crisp::imaged

@@ -1,0 +1,145 @@
+#include "services/imaged/registry/source.h"
+
+#include <algorithm>
+#include <charconv>
+#include <ctime>
+#include <random>
+
+#include "libs/base/try.h"
+#include "libs/json/json.h"
+
+namespace crisp::imaged {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr int kMaxTries = 4;
+constexpr milliseconds kFirstPause{250};
+constexpr seconds kLongestPause{30};
+constexpr std::size_t kMaxMessage = 300;
+
+/// Not all nodes of a cluster at the same moment.
+std::chrono::nanoseconds BackOff(int tries) {
+  thread_local std::minstd_rand random(std::random_device{}());
+  const milliseconds full = kFirstPause * (1 << tries);
+  return full / 2 + milliseconds(std::uniform_int_distribution<int>(
+                        0, static_cast<int>(full.count()) / 2)(random));
+}
+
+/// Retry-After, in seconds or as a date, where the server says so.
+std::chrono::nanoseconds PauseAfter(const http::Response& response, int tries) {
+  const std::string header = response.Header("Retry-After");
+  std::int64_t wanted = 0;
+  const auto [end, error] = std::from_chars(header.data(), header.data() + header.size(), wanted);
+  if (error != std::errc() || end != header.data() + header.size()) {
+    wanted = 0;
+    std::tm date{};
+    if (::strptime(header.c_str(), "%a, %d %b %Y %H:%M:%S GMT", &date) != nullptr)
+      wanted = ::timegm(&date) - ::time(nullptr);
+  }
+  if (wanted > 0) return std::min<seconds>(seconds(wanted), kLongestPause);
+  return BackOff(tries);
+}
+
+std::string Printable(std::string text) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+  if (text.size() > kMaxMessage) text.resize(kMaxMessage);
+  return text;
+}
+
+/// The registry's own words about an error.
+std::string WordsOf(const CallContext& cc, http::Response& response) {
+  const auto body = response.ReadAll(cc.Within(seconds(5)), KiB(64));
+  if (!body.ok()) return {};
+  const Result<nlohmann::json> json = json::Parse(*body);
+  if (!json.ok() || !json->is_object() || !json->contains("errors")) return {};
+  const nlohmann::json& errors = (*json)["errors"];
+  if (!errors.is_array() || errors.empty()) return {};
+  const std::string words = json::OptString(errors.front(), "message").value_or("");
+  return words.empty() ? words : " (" + Printable(words) + ")";
+}
+
+/// What an answer that is no success means to the caller.
+Status Refusal(const CallContext& cc, http::Response& response, const std::string& what) {
+  const std::string words = WordsOf(cc, response);
+  switch (response.status()) {
+    case 404: return NotFound("has no {}{}", what, words);
+    case 401: return Unauthenticated("refuses access{}", words);
+    case 403: return PermissionDenied("refuses access{}", words);
+    case 429: return Unavailable("answers with status 429: too many requests{}", words);
+    default: return Unavailable("answers with status {}{}", response.status(), words);
+  }
+}
+
+}  // namespace
+
+std::string RegistryClient::Source::Name() const {
+  std::string credentials = "not looked for";
+  {
+    const std::lock_guard lock(mutex_);
+    if (opened_) credentials = opened_->credential_source;
+  }
+  const std::string place = endpoint_.mirror ? endpoint_.location : endpoint_.root.HostPort();
+  return fmt::format("{} {} (credentials: {})", endpoint_.mirror ? "mirror" : "registry", place,
+                     credentials);
+}
+
+/// Two threads may do it at once at worst; the first one's is kept.
+Result<std::shared_ptr<RegistryClient::Source::Opened>> RegistryClient::Source::Open(
+    const CallContext& cc) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (opened_) return opened_;
+  }
+  Endpoint endpoint = endpoint_;
+  CRISP_TRY(hosts_.Settle(cc, endpoint));
+  FoundCredentials found = CRISP_TRY(hosts_.CredentialsFor(cc, endpoint, given_));
+  const std::lock_guard lock(mutex_);
+  if (!opened_)
+    opened_ = std::make_shared<Opened>(client_, hosts_.tokens(), endpoint, std::move(found));
+  return opened_;
+}
+
+Result<http::Response> RegistryClient::Source::Get(const CallContext& cc, const std::string& path,
+                                                   const http::Headers& headers,
+                                                   const std::string& what) {
+  const std::shared_ptr<Opened> opened = CRISP_TRY(Open(cc));
+  const Endpoint& endpoint = opened->endpoint;
+  http::Request request;
+  request.url = endpoint.root;
+  request.url.target += "/" + endpoint.repository + path;
+  if (!endpoint.name_space.empty())
+    request.url.target += "?ns=" + http::PercentEncode(endpoint.name_space);
+  request.headers = headers;
+  request.origin_headers = endpoint.headers;
+  request.verify_tls = endpoint.verify_tls;
+  request.tls = endpoint.tls;
+  int renewals = 0;
+  for (int tries = 0;; ++tries) {
+    request.authorization = opened->authorizer.Current();
+    Result<http::Response> response = client_.Send(cc, request);
+    if (!response.ok()) {
+      // Nobody there at all is told at once: the caller tries again when it likes.
+      if (response.code() != Code::kUnavailable || tries + 1 >= kMaxTries - 1) return response;
+      CRISP_TRY(Pause(cc, BackOff(tries)));
+      continue;
+    }
+    const int status = response->status();
+    if (status == 401 && renewals < 2) {
+      ++renewals;
+      --tries;
+      const std::vector<std::string> challenges = response->HeaderValues("WWW-Authenticate");
+      static_cast<void>(response->ReadAll(cc.Within(seconds(5)), KiB(64)).ok());
+      CRISP_TRY(opened->authorizer.Renew(cc, challenges, request.authorization, request));
+      continue;
+    }
+    if (status / 100 == 2) return response;
+    const bool again = status == 429 || status == 408 || status / 100 == 5;
+    if (!again || tries + 1 >= kMaxTries) return Refusal(cc, *response, what);
+    CRISP_TRY(Pause(cc, PauseAfter(*response, tries)));
+  }
+}
+
+}  // namespace crisp::imaged
