@@ -327,6 +327,28 @@ RuntimeService::Unary* RuntimeService::ExecSync(Context* context, const Raw* req
                                               /*idempotent=*/false);
 }
 
+RuntimeService::Unary* RuntimeService::Exec(Context* context, const Raw* request, Raw* response) {
+  return PassOn<runtime::v1::ExecRequest>(context, request, response, Kind::kContainer,
+                                          &runtime::v1::ExecRequest::mutable_container_id,
+                                          "/crisp.rund.v1.Streaming/Exec",
+                                          /*idempotent=*/false);
+}
+
+RuntimeService::Unary* RuntimeService::Attach(Context* context, const Raw* request, Raw* response) {
+  return PassOn<runtime::v1::AttachRequest>(context, request, response, Kind::kContainer,
+                                            &runtime::v1::AttachRequest::mutable_container_id,
+                                            "/crisp.rund.v1.Streaming/Attach",
+                                            /*idempotent=*/false);
+}
+
+RuntimeService::Unary* RuntimeService::PortForward(Context* context, const Raw* request,
+                                                   Raw* response) {
+  return PassOn<runtime::v1::PortForwardRequest>(
+      context, request, response, Kind::kPod,
+      &runtime::v1::PortForwardRequest::mutable_pod_sandbox_id,
+      "/crisp.rund.v1.Streaming/PortForward", /*idempotent=*/false);
+}
+
 template <typename Request, typename Filter>
 RuntimeService::Unary* RuntimeService::List(Context* context, const Raw* request, Raw* response,
                                             Kind kind, Filter filter) {
