@@ -20,13 +20,17 @@ grpc::Status Reopen(const Cri& cri, const std::string& id) {
   return cri.Call(&Runtime::ReopenContainerLog, request).status;
 }
 
+/// What was written: a piece that is tagged P goes on in the next line.
 std::string TextsOf(const std::string& log) {
   std::string texts;
   for (std::size_t at = 0; at < log.size();) {
     const std::size_t end = std::min(log.find('\n', at), log.size());
     const std::string line = log.substr(at, end - at);
-    const std::size_t tag = line.find(" F ");
-    if (tag != std::string::npos) texts += line.substr(tag + 3) + "\n";
+    const std::size_t tag = line.find("stdout ") + 7;
+    if (line.size() > tag + 1) {
+      texts += line.substr(tag + 2);
+      if (line[tag] == 'F') texts += "\n";
+    }
     at = end + 1;
   }
   return texts;

@@ -97,7 +97,8 @@ Result<int> Forward(Client& client, const std::string& id, const std::vector<std
   const auto pod = CRISP_TRY(FindPod(client, id));
   std::vector<Listening> all;
   for (const std::string& text : texts) {
-    all.push_back(CRISP_TRY(ListenFor(CRISP_TRY(ParsePorts(text)))));
+    const PortPair ports = CRISP_TRY(ParsePorts(text));
+    all.push_back(CRISP_TRY(ListenFor(ports)));
   }
   std::vector<pollfd> watched;
   for (const Listening& one : all) {

@@ -87,11 +87,13 @@ void ExecTarget::Begin(RemoteStreams streams, std::function<void(const Outcome&)
     });
     // Reset by the client: the command sees the end as well.
     in_pump_->Begin([weak = weak_from_this()] {
-      if (const auto self = weak.lock()) self->in_.reset();
+      if (const auto self = weak.lock()) self->in_->Close();
     });
   }
-  out_pump_ = Pump(Take(std::move(process_->out)), streams_.out);
-  err_pump_ = Pump(Take(std::move(process_->err)), streams_.err);
+  out_ = Take(std::move(process_->out));
+  err_ = Take(std::move(process_->err));
+  out_pump_ = Pump(out_, streams_.out);
+  err_pump_ = Pump(err_, streams_.err);
 }
 
 std::shared_ptr<OutPump> ExecTarget::Pump(const DescriptorPtr& from, const StreamPtr& to) {
@@ -133,10 +135,7 @@ void ExecTarget::OnConsole() {
 
 void ExecTarget::OnStdinEnd() {
   if (over_) return;
-  if (!terminal_) {
-    in_.reset();
-    return;
-  }
+  if (!terminal_) return in_->Close();
   // A terminal has no half to close; what a person would press is understood by whoever reads
   // lines.
   termios settings{};
@@ -203,10 +202,11 @@ void ExecTarget::Close() {
   in_pump_.reset();
   out_pump_.reset();
   err_pump_.reset();
-  in_.reset();
-  console_.reset();
-  terminal_.reset();
-  report_.reset();
+  // Who calls us may be one of the pumps, which hold them too.
+  for (DescriptorPtr* held : {&in_, &out_, &err_, &console_, &terminal_, &report_}) {
+    if (*held) (*held)->Close();
+    held->reset();
+  }
   for (const StreamPtr& stream : {streams_.in, streams_.out, streams_.err}) {
     if (stream) stream->Listen({});
   }

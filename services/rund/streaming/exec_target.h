@@ -49,7 +49,7 @@ class ExecTarget final : public Target, public std::enable_shared_from_this<Exec
   std::shared_ptr<ExecProcess> process_;
   RemoteStreams streams_;
   std::function<void(const Outcome&)> on_end_;
-  DescriptorPtr in_, report_, console_, terminal_;
+  DescriptorPtr in_, out_, err_, report_, console_, terminal_;
   std::shared_ptr<InPump> in_pump_;
   std::shared_ptr<OutPump> out_pump_, err_pump_;
   loop::FdWatch helper_watch_;

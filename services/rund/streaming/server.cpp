@@ -230,7 +230,7 @@ Result<std::string> Server::UrlFor(Request request) {
   {
     auto shown = impl_->shown.lock();
     if (!shown->problem.ok()) {
-      return Unavailable("streaming does not work: {}", shown->problem.message());
+      return Unavailable("no exec, attach or port-forward now: {}", shown->problem.message());
     }
     url = shown->url;
   }
@@ -240,6 +240,7 @@ Result<std::string> Server::UrlFor(Request request) {
 
 void Server::EndAll(const Status& why) {
   Impl& self = *impl_;
+  self.shown.lock()->problem = why;
   self.loop.Post([&self, why] {
     self.ending = true;
     if (self.front) self.front->Close();
