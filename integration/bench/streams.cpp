@@ -153,9 +153,8 @@ class Bench {
     container.mutable_metadata()->set_name("echo");
     container.mutable_image()->set_image(settings_.image);
     for (const std::string& word :
-         {std::string("nc"), std::string("-lk"), std::string("-s"), std::string("127.0.0.1"),
-          std::string("-p"), std::to_string(settings_.echo_port), std::string("-e"),
-          std::string("cat")}) {
+         {std::string("nc"), std::string("-ll"), std::string("-p"),
+          std::to_string(settings_.echo_port), std::string("-e"), std::string("cat")}) {
       container.add_command(word);
     }
     Need(cri_.Pull(settings_.image), "PullImage");

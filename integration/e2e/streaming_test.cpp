@@ -271,7 +271,8 @@ TEST_CASE("rund restarted: open sessions end, containers go on, new sessions wor
   on.node.Signal("rund", "TERM");
   const std::string status = told.Finish();
   CHECK(status.find("rund is stopping") != std::string::npos);
-  on.node.WaitReady();
+  // While the old one is going it says so; then the new one is there.
+  CHECK(Eventually([&] { return on.cri.Call(&Runtime::Exec, ExecOf(id, {"true"})).ok(); }));
   CHECK(ExitCodeIn(StartExec(on, id, {"true"}).Finish()) == "0");
 }
 

@@ -102,16 +102,27 @@ class Forward final : public std::enable_shared_from_this<Forward> {
   }
 
   void Connect(os::UniqueFd fd, const sockaddr* address, socklen_t size) {
+    const int error = connect(fd.get(), address, size) == 0 ? 0 : errno;
+    // Watched only now: a socket that is not connecting looks hung up.
     socket_ = std::make_shared<Descriptor>(env_.loop, std::move(fd));
-    if (connect(socket_->fd(), address, size) == 0) return OnConnected(0);
-    if (errno != EINPROGRESS) return OnConnected(errno);
+    if (error != EINPROGRESS) return OnConnected(error);
+    AwaitConnected();
+  }
+
+  void AwaitConnected() {
     socket_->WhenWritable([weak = weak_from_this()] {
       const auto self = weak.lock();
       if (!self || self->over_) return;
+      const int fd = self->socket_->fd();
       int error = 0;
       socklen_t length = sizeof error;
-      if (getsockopt(self->socket_->fd(), SOL_SOCKET, SO_ERROR, &error, &length) != 0) {
-        error = errno;
+      if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
+      sockaddr_storage peer{};
+      socklen_t size = sizeof peer;
+      // Woken for nothing: a shutdown now would end the attempt.
+      if (error == 0 && getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0 &&
+          errno == ENOTCONN) {
+        return self->AwaitConnected();
       }
       self->OnConnected(error);
     });
@@ -148,6 +159,12 @@ class Forward final : public std::enable_shared_from_this<Forward> {
 
   void OnServerEnd() {
     server_ended_ = true;
+    if (out_pump_->broken()) {
+      // Told as what it is. The error stream stays empty: clients end all their connections for a
+      // word on it.
+      data_->Reset();
+      return EndBoth();
+    }
     data_->End();
     // A socket that takes nothing any more will not see the client's end either.
     if (client_ended_ || !half_close_ || in_pump_->broken()) EndBoth();

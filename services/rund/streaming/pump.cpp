@@ -112,7 +112,10 @@ void OutPump::Read() {
       return Wait();
     }
     // A terminal whose other side is closed says EIO.
-    if (n <= 0) return SetEnded();
+    if (n <= 0) {
+      broken_ = n < 0 && errno != EIO;
+      return SetEnded();
+    }
     total_ += static_cast<std::uint64_t>(n);
     if (wanted) stream_->Send({buffer.data(), static_cast<std::size_t>(n)});
     if (ended_) return;

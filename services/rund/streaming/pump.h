@@ -60,6 +60,8 @@ class OutPump : public std::enable_shared_from_this<OutPump> {
   /// is the rest.
   void ExpectEnd(std::chrono::nanoseconds drain);
   bool ended() const { return ended_; }
+  /// It was no orderly end: the other side of a socket reset the connection.
+  bool broken() const { return broken_; }
 
  private:
   void Read();
@@ -76,6 +78,7 @@ class OutPump : public std::enable_shared_from_this<OutPump> {
   std::uint64_t last_byte_ = UINT64_MAX;  // once drained: where the rest ends
   bool waiting_ = false;
   bool ended_ = false;
+  bool broken_ = false;
 };
 
 }  // namespace crisp::rund::streaming
