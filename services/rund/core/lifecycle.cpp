@@ -14,6 +14,7 @@
 #include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
+#include "services/rund/runtime/volume_mounts.h"
 
 namespace crisp::rund {
 namespace {
@@ -212,6 +213,7 @@ Status Lifecycle::TakeDown(const CallContext& cc, const ContainerRecord& contain
     CRISP_TRY(p_.cgroups.Kill(container.cgroup_path()));
     CRISP_TRY(p_.cgroups.Remove(container.cgroup_path()));
   }
+  CRISP_TRY(UnmountVolumes(layout.MountsOf(id)));
   return UnmountRootfs(layout.Rootfs(id));
 }
 

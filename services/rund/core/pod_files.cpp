@@ -14,6 +14,7 @@
 #include "libs/os/mount.h"
 #include "libs/os/namespaces.h"
 #include "services/rund/core/status.h"
+#include "services/rund/spec/security.h"
 
 namespace crisp::rund {
 namespace {
@@ -125,6 +126,7 @@ Status CheckPodConfig(const cri::PodSandboxConfig& config) {
         "supported yet");
   }
   const auto& context = config.linux().security_context();
+  CRISP_TRY(CheckSandboxSecurity(context));
   if (context.has_run_as_group() && !context.has_run_as_user()) {
     return InvalidArgument("linux.security_context.run_as_group is given without run_as_user");
   }
@@ -170,6 +172,7 @@ PodFiles PodFilesOf(const Layout& layout, const v1::PodRecord& pod) {
   files.hosts = layout.HostsPath(id);
   files.hostname_file = layout.HostnamePath(id);
   files.hostname = pod.hostname();
+  files.selinux_level = pod.selinux_level();
   return files;
 }
 
@@ -198,6 +201,32 @@ Status MakePodFiles(const Layout& layout, const v1::PodRecord& pod) {
       IsHostNetwork(pod.config()) ? HostFile("/etc/hosts") : std::string(kLocalHosts);
   CRISP_TRY(os::WriteFile(layout.HostsPath(id), hosts));
   return os::WriteFile(layout.HostnamePath(id), pod.hostname() + "\n");
+}
+
+Status LabelPodFiles(const Layout& layout, const v1::PodRecord& pod, const SelinuxNode& selinux) {
+  if (!selinux.on()) return Status::Ok();
+  const PodId id(pod.id());
+  const SelinuxLabels labels =
+      CRISP_TRY(LabelsOf(selinux, pod.config().linux().security_context().selinux_options(),
+                         pod.selinux_level(), false));
+  for (const std::string& path :
+       {layout.ResolvConfPath(id), layout.HostsPath(id), layout.HostnamePath(id)}) {
+    CRISP_TRY(Relabel(selinux, path, labels.mount));
+  }
+  if (IsHostIpc(pod.config())) return Status::Ok();
+  return Relabel(selinux, layout.ShmDir(id), labels.mount);
+}
+
+void AddDefaultSysctls(const std::map<std::string, std::string>& defaults,
+                       cri::PodSandboxConfig& config) {
+  for (const auto& [name, value] : defaults) {
+    const SysctlKind kind = KindOf(name);
+    const bool possible = kind == SysctlKind::kIpc     ? !IsHostIpc(config)
+                          : kind == SysctlKind::kOther ? false
+                                                       : !IsHostNetwork(config);
+    auto& sysctls = *config.mutable_linux()->mutable_sysctls();
+    if (possible && !sysctls.contains(name)) sysctls[name] = value;
+  }
 }
 
 Status AddHostsEntry(const Layout& layout, const v1::PodRecord& pod) {

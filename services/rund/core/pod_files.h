@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 
 #include "crisp/rund/v1/record.pb.h"
@@ -26,6 +27,11 @@ PodFiles PodFilesOf(const Layout& layout, const v1::PodRecord& pod);
 /// hosts, hostname. The pod's directory must not exist. On failure what was made stays, for
 /// RemovePodFiles.
 Status MakePodFiles(const Layout& layout, const v1::PodRecord& pod);
+/// With SELinux: gives the pod's files and its /dev/shm the label that its containers may use.
+Status LabelPodFiles(const Layout& layout, const v1::PodRecord& pod, const SelinuxNode& selinux);
+/// Those of the node's sysctls that the pod has the namespaces for and does not set itself.
+void AddDefaultSysctls(const std::map<std::string, std::string>& defaults,
+                       runtime::v1::PodSandboxConfig& config);
 /// Adds the pod's address to its hosts file.
 Status AddHostsEntry(const Layout& layout, const v1::PodRecord& pod);
 /// The sysctls that belong to the network namespace.

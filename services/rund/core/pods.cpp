@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <csignal>
+#include <set>
 #include <utility>
 
 #include "libs/base/try.h"
@@ -53,6 +54,18 @@ Result<v1::ReservePodResponse> Pods::Reserve(const v1::ReservePodRequest& reques
   return response;
 }
 
+Result<std::string> Pods::SelinuxLevelOf(const PodId& id, const cri::PodSandboxConfig& config) {
+  const SelinuxNode& node = p_.spec_defaults.selinux;
+  const auto& options = config.linux().security_context().selinux_options();
+  // Says what is wrong with them before anything is made.
+  CRISP_TRY(LabelsOf(node, options, "", false));
+  if (!node.on()) return std::string();
+  if (!options.level().empty()) return options.level();
+  std::set<std::string> taken;
+  for (const PodRef& other : p_.state.Pods()) taken.insert(other->selinux_level());
+  return PickLevel(taken, id.str());
+}
+
 Status Pods::Prepare(const CallContext& cc, const v1::PreparePodRequest& request) {
   const PodId id(request.pod_id());
   auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
@@ -75,9 +88,12 @@ Status Pods::Prepare(const CallContext& cc, const v1::PreparePodRequest& request
   }
   // What an earlier attempt left.
   CRISP_TRY(RemovePodFiles(p_.config.layout, id));
+  const std::string level = CRISP_TRY(SelinuxLevelOf(id, config));
   CRISP_TRY(p_.state.ChangePod(id, [&](PodRecord& record) {
     *record.mutable_config() = config;
+    AddDefaultSysctls(p_.config.sysctls, *record.mutable_config());
     record.set_hostname(hostname);
+    record.set_selinux_level(level);
     // An earlier attempt may have made it.
     record.set_cgroup_is_ours(ours ||
                               (record.cgroup_is_ours() && record.cgroup_parent() == parent));
@@ -88,6 +104,7 @@ Status Pods::Prepare(const CallContext& cc, const v1::PreparePodRequest& request
   const PodRef intent = p_.state.FindPod(id);
   Status made = p_.cgroups.Create(parent).While("make the cgroup of the pod");
   if (made.ok()) made = MakePodFiles(p_.config.layout, *intent);
+  if (made.ok()) made = LabelPodFiles(p_.config.layout, *intent, p_.spec_defaults.selinux);
   if (!made.ok()) {
     log::IfError("undo the preparation of a pod", TakeDown(*intent));
     p_.metrics.PodStarted(made);

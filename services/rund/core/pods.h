@@ -32,6 +32,8 @@ class Pods {
   void RemoveAbandoned(const CallContext& cc);
 
  private:
+  /// The categories of the pod's own; those asked for, else a pair that no other pod has.
+  Result<std::string> SelinuxLevelOf(const PodId& id, const runtime::v1::PodSandboxConfig& config);
   Result<std::uint64_t> StartLocked(const CallContext& cc, const v1::StartPodRequest& request);
   /// Of the pod's own; its containers are gone or cleaned. The caller holds the pod's lock.
   Status TakeDown(const PodRecord& pod);

@@ -19,8 +19,9 @@ namespace crisp::rund {
 ///       pods/<pod>/                            ipc uts (pinned namespaces), shm/ (tmpfs),
 ///                                              resolv.conf hosts hostname
 ///       execs/                                 files of the commands that are running in
-///       containers containers/<container>/                the bundle: config.json rootfs/
-///       (mounts), and
+///                                              containers
+///       containers/<container>/                the bundle: config.json rootfs/ (mounts),
+///                                              mounts/<n>/ (mounts for the runtime to bind),
 ///                                              conmon's pid conmon.pid attach ctl winsz exit oom
 struct Layout {
   std::string state_dir;
@@ -54,6 +55,7 @@ struct Layout {
   std::string ContainersDir() const { return run_dir + "/containers"; }
   std::string Bundle(const ContainerId& id) const { return ContainersDir() + "/" + id.str(); }
   std::string Rootfs(const ContainerId& id) const { return Bundle(id) + "/rootfs"; }
+  std::string MountsOf(const ContainerId& id) const { return Bundle(id) + "/mounts"; }
   std::string SpecPath(const ContainerId& id) const { return Bundle(id) + "/config.json"; }
 };
 
