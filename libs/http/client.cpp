@@ -4,6 +4,7 @@
 #include <map>
 
 #include "libs/base/guarded.h"
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/http/connection.h"
 

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cstdlib>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/http/client.h"
 
@@ -14,13 +15,6 @@ namespace {
 
 constexpr std::uint16_t kProxyPort = 80;
 constexpr std::uint16_t kSocksPort = 1080;
-
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return lower;
-}
 
 std::optional<std::string> PercentDecode(std::string_view text) {
   std::string out;

@@ -1,3 +1,4 @@
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/http/connection.h"
 

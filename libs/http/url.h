@@ -30,8 +30,5 @@ struct Url {
 
 /// application/x-www-form-urlencoded of one value.
 std::string PercentEncode(std::string_view text);
-std::string Base64(std::string_view bytes);
-/// kInvalidArgument for other characters or a wrong length; missing padding is taken.
-Result<std::string> FromBase64(std::string_view text);
 
 }  // namespace crisp::http

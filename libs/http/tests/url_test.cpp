@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "libs/base/text.h"
+
 namespace crisp::http {
 namespace {
 

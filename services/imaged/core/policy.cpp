@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <initializer_list>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
-#include "libs/http/url.h"
 #include "libs/json/json.h"
 
 namespace crisp::imaged {
@@ -56,7 +56,7 @@ Result<SignedIdentity> ParseIdentity(const Json& object) {
 Result<int> ParseKeys(const Json& object, Requirement& requirement) {
   int given = 0;
   const auto decode = [&requirement](const std::string& text) -> Status {
-    requirement.key_data.push_back(CRISP_TRY(http::FromBase64(text).While("keyData")));
+    requirement.key_data.push_back(CRISP_TRY(FromBase64(text).While("keyData")));
     return Status::Ok();
   };
   if (object.contains("keyPath")) {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
-#include "libs/http/url.h"
 #include "libs/json/json.h"
 
 namespace crisp::imaged {
@@ -17,7 +17,7 @@ constexpr std::array<std::string_view, 7> kLayerOnly = {
 Result<std::string> FromBase64Url(std::string text) {
   std::replace(text.begin(), text.end(), '-', '+');
   std::replace(text.begin(), text.end(), '_', '/');
-  return http::FromBase64(text);
+  return FromBase64(text);
 }
 
 /// One entry of an image config's history, from a layer's.

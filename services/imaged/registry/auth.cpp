@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cri/v1/api.pb.h"
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/digest/digest.h"
 #include "libs/json/json.h"
@@ -16,20 +17,13 @@ constexpr std::chrono::seconds kDefaultLifetime{60};  // of a token whose server
 constexpr std::chrono::seconds kLongestToken{3600};
 constexpr std::chrono::seconds kTokenMargin{10};
 
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return lower;
-}
-
 bool IsTokenChar(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
          std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
 }
 
 std::string BasicHeader(const std::string& username, const std::string& password) {
-  return "Basic " + http::Base64(username + ":" + password);
+  return "Basic " + Base64(username + ":" + password);
 }
 
 }  // namespace
@@ -70,7 +64,7 @@ bool Covers(std::string_view scope, std::string_view location) {
 
 Status DecodeBasic(const std::string& encoded, Credentials& credentials) {
   // Not the helper's own message: it could quote the secret.
-  const Result<std::string> plain = http::FromBase64(encoded);
+  const Result<std::string> plain = FromBase64(encoded);
   const std::size_t colon = plain.ok() ? plain->find(':') : std::string::npos;
   if (colon == std::string::npos || colon == 0)
     return InvalidArgument("the credentials' auth field is not base64 of user:password");

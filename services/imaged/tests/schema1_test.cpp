@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 
+#include "libs/base/text.h"
 #include "libs/http/url.h"
 #include "libs/json/json.h"
 #include "services/imaged/core/image_config.h"
@@ -33,7 +34,7 @@ nlohmann::json Old() {
 /// As Docker's registries sign: the text up to its last brace, then the signatures.
 std::string Signed(const std::string& payload) {
   const auto url = [](std::string text) {
-    text = http::Base64(text);
+    text = Base64(text);
     std::replace(text.begin(), text.end(), '+', '-');
     std::replace(text.begin(), text.end(), '/', '_');
     while (text.ends_with('=')) text.pop_back();

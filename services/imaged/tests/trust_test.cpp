@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "libs/base/cleanup.h"
+#include "libs/base/text.h"
 #include "libs/http/url.h"
 #include "libs/json/json.h"
 #include "libs/os/files.h"
@@ -237,7 +238,7 @@ struct Signer {
                {{{"mediaType", "application/vnd.dev.cosign.simplesigning.v1+json"},
                  {"digest", blob},
                  {"size", claim.size()},
-                 {"annotations", {{"dev.cosignproject.cosign/signature", http::Base64(raw)}}}}}}})
+                 {"annotations", {{"dev.cosignproject.cosign/signature", Base64(raw)}}}}}}})
             .dump();
   }
   void SetPolicy(const std::string& requirement) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/config/schema.h"
 #include "libs/http/url.h"
@@ -165,7 +166,7 @@ Result<std::vector<Signature>> FetchSigstore(const CallContext& cc, const Reposi
     const digest::Digest blob = CRISP_TRY(digest::Digest::Parse(stated));
     const std::string payload = CRISP_TRY(reader.blob(cc, blob));
     const std::string raw =
-        CRISP_TRY(http::FromBase64(encoded->get_ref<const std::string&>()).While("{}", tag));
+        CRISP_TRY(FromBase64(encoded->get_ref<const std::string&>()).While("{}", tag));
     signatures.push_back({Signature::Kind::kSigstore, manifest, payload, raw});
   }
   return signatures;
@@ -174,8 +175,8 @@ Result<std::vector<Signature>> FetchSigstore(const CallContext& cc, const Reposi
 std::string EncodeSignature(const Signature& signature) {
   const Json object = {{"kind", signature.kind == Signature::Kind::kSimple ? "simple" : "sigstore"},
                        {"manifest", signature.manifest.str()},
-                       {"data", http::Base64(signature.data)},
-                       {"raw", http::Base64(signature.raw)}};
+                       {"data", Base64(signature.data)},
+                       {"raw", Base64(signature.raw)}};
   return json::Dump(object);
 }
 
@@ -187,9 +188,9 @@ Result<Signature> DecodeSignature(std::string_view text) {
   const std::string manifest = CRISP_TRY(json::GetString(object, "manifest"));
   signature.manifest = CRISP_TRY(digest::Digest::Parse(manifest));
   const std::string data = CRISP_TRY(json::GetString(object, "data"));
-  signature.data = CRISP_TRY(http::FromBase64(data));
+  signature.data = CRISP_TRY(FromBase64(data));
   const std::string raw = CRISP_TRY(json::GetString(object, "raw"));
-  signature.raw = CRISP_TRY(http::FromBase64(raw));
+  signature.raw = CRISP_TRY(FromBase64(raw));
   return signature;
 }
 

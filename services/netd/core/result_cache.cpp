@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "libs/os/files.h"
@@ -14,25 +14,6 @@
 
 namespace crisp::netd {
 namespace {
-
-/// RFC 4648 with padding: how Go's JSON has bytes.
-std::string Base64(std::string_view bytes) {
-  static constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  constexpr std::size_t kGroup = 3;
-  std::string text;
-  for (std::size_t at = 0; at < bytes.size(); at += kGroup) {
-    const std::string_view group = bytes.substr(at, kGroup);
-    std::uint32_t bits = 0;
-    for (std::size_t i = 0; i < kGroup; ++i) {
-      bits = bits << 8U | (i < group.size() ? static_cast<unsigned char>(group[i]) : 0U);
-    }
-    for (std::size_t i = 0; i <= kGroup; ++i) {
-      text += i <= group.size() ? kDigits[bits >> (18U - 6U * i) & 63U] : '=';
-    }
-  }
-  return text;
-}
 
 /// "K=V;K=V" as a list of pairs.
 nlohmann::json ArgPairs(std::string_view args) {

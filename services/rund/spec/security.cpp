@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "libs/os/files.h"

@@ -18,7 +18,4 @@ int PathDepth(std::string_view path);
 /// True when `path` is `directory` or lies below it. For clean paths.
 bool IsAtOrBelow(std::string_view path, std::string_view directory);
 
-/// RFC 4648 with padding.
-std::string Base64(std::string_view bytes);
-
 }  // namespace crisp::rund

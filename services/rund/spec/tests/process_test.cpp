@@ -5,6 +5,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "libs/base/text.h"
 #include "services/rund/spec/tests/fixture.h"
 #include "services/rund/spec/text.h"
 
