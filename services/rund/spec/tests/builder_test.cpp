@@ -84,7 +84,8 @@ TEST_CASE("Golden: limits, devices, paths, seccomp, a shared PID namespace") {
   (*fixture.sandbox.mutable_linux()->mutable_sysctls())["kernel/shm_rmid_forced"] = "1";
   (*fixture.sandbox.mutable_linux()->mutable_sysctls())["net.core.somaxconn"] = "1024";
   auto& device = *fixture.config.add_devices();
-  device.set_host_path("/dev/null");
+  // Not /dev/null: runtimes give that one to the user of the container whose stdin it is.
+  device.set_host_path("/dev/zero");
   device.set_container_path("/dev/nothing");
   device.set_permissions("rm");
   fixture.defaults.ulimits = {{"nofile", 1024, 4096}};
