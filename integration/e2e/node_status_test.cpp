@@ -67,10 +67,6 @@ TEST_CASE("What is not there yet says so in a sentence") {
   CheckUnimplemented(on.cri, &Runtime::Exec, cri::ExecRequest());
   CheckUnimplemented(on.cri, &Runtime::Attach, cri::AttachRequest());
   CheckUnimplemented(on.cri, &Runtime::PortForward, cri::PortForwardRequest());
-  CheckUnimplemented(on.cri, &Runtime::UpdateContainerResources,
-                     cri::UpdateContainerResourcesRequest());
-  CheckUnimplemented(on.cri, &Runtime::UpdatePodSandboxResources,
-                     cri::UpdatePodSandboxResourcesRequest());
   CheckUnimplemented(on.cri, &Runtime::CheckpointContainer, cri::CheckpointContainerRequest());
   CheckUnimplemented(on.cri, &Runtime::CheckpointPod, cri::CheckpointPodRequest());
   CheckUnimplemented(on.cri, &Runtime::RestorePod, cri::RestorePodRequest());

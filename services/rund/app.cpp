@@ -42,8 +42,8 @@ class App final : public daemon::App {
  public:
   App(daemon::Daemon& daemon, std::unique_ptr<Engine> engine)
       : engine_(std::move(engine)),
-        pods_(daemon.pool(), engine_->pods()),
-        containers_(daemon.pool(), engine_->containers()),
+        pods_(daemon.pool(), engine_->pods(), engine_->resources()),
+        containers_(daemon.pool(), engine_->containers(), engine_->resources()),
         records_(engine_->state()),
         node_(daemon.pool(), engine_->parts()),
         collector_(engine_->state(), engine_->parts().cgroups, engine_->parts().clock,
@@ -64,7 +64,15 @@ class App final : public daemon::App {
       }
       return problems;
     });
-    daemon.OnDrain([this] { records_.Close(); });
+    daemon.OnDrain([this] {
+      records_.Close();
+      engine_->lifecycle().stops().Close();
+    });
+    daemon.OnReload([this, instance = daemon.instance()](const settings::Settings& settings) {
+      auto fresh = Config::From(settings, instance);
+      log::IfError("reload",
+                   fresh.ok() ? engine_->ReloadRuntimes(*std::move(fresh)) : fresh.status());
+    });
     AddGauges(daemon.metrics());
     engine_->Continue();
     sweep_ = daemon.loop().Every(kSweepPeriod, [this] { Sweep(); });
@@ -78,6 +86,13 @@ class App final : public daemon::App {
                      [&state] { return static_cast<double>(state.Pods().size()); });
     metrics.AddGauge("crisp_rund_containers", "Containers on record, whatever their state.", {},
                      [&state] { return static_cast<double>(state.Containers().size()); });
+    const Stops& stops = engine_->lifecycle().stops();
+    metrics.AddGauge("crisp_rund_containers_stopping",
+                     "Containers between the stop signal and their end.", {},
+                     [&stops] { return static_cast<double>(stops.counts().stopping); });
+    metrics.AddGauge("crisp_rund_containers_stuck",
+                     "Containers that outlive SIGKILL (uninterruptible sleep).", {},
+                     [&stops] { return static_cast<double>(stops.counts().stuck); });
   }
 
   void Sweep() {

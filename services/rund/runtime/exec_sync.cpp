@@ -287,9 +287,9 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
   os::Pipe out = CRISP_TRY(MakeReadPipe());
   os::Pipe err = CRISP_TRY(MakeReadPipe());
   process::Command command;
-  std::vector<std::string> words = {
-      "--root", args.runtime_root, "--log",      log_file,     "--log-format", "json",
-      "exec",   "--process",       process_file, "--pid-file", pid_file};
+  std::vector<std::string> words = args.runtime_options;
+  words.insert(words.end(), {"--log", log_file, "--log-format", "json", "exec", "--process",
+                             process_file, "--pid-file", pid_file});
   os::Pipe report = CRISP_TRY(MakeReadPipe());
   if (args.helper.empty()) {
     command.program = args.runtime;

@@ -11,8 +11,8 @@
 namespace crisp::rund {
 
 struct ExecSyncArgs {
-  std::string runtime;       // program path
-  std::string runtime_root;  // its --root
+  std::string runtime;                       // program path
+  std::vector<std::string> runtime_options;  // before its command: --root and more
   std::string container_id;
   std::string process_json;  // BuildExecProcess(...).dump()
   std::string scratch_dir;   // exists; a fresh directory for this call is made (and removed) in it

@@ -94,8 +94,14 @@ struct RealContainer : SpecFixture {
   Result<ExecSyncResult> Exec(const Texts& command, std::chrono::seconds timeout = 0s,
                               const CallContext& cc = CallContext::Background(60s)) {
     const nlohmann::json process = BuildExecProcess(spec, command, false).value();
-    return ExecSync(cc, {runtime.path, root / "state", id, process.dump(), root.path(), timeout,
-                         max_output, CRISP_EXEC});
+    return ExecSync(cc, {runtime.path,
+                         {"--root", root / "state"},
+                         id,
+                         process.dump(),
+                         root.path(),
+                         timeout,
+                         max_output,
+                         CRISP_EXEC});
   }
   std::string Out(const Texts& command) {
     const Result<ExecSyncResult> result = Exec(command);
