@@ -23,7 +23,7 @@ BUILD_PACKAGES=(
   g++ cmake ninja-build ccache pkg-config python3
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libboost1.81-dev libyaml-cpp-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libspdlog-dev
-  prometheus-cpp-dev libsqlite3-dev libssl-dev libisal-dev libzstd-dev libseccomp-dev libcap-dev libcli11-dev
+  prometheus-cpp-dev libsqlite3-dev libssl-dev libisal-dev libzstd-dev zlib1g-dev libseccomp-dev libcap-dev libcli11-dev
   libgpgme-dev
   catch2 libbenchmark-dev
 )

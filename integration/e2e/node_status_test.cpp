@@ -64,9 +64,6 @@ void CheckUnimplemented(const Cri& cri,
 
 TEST_CASE("What is not there yet says so in a sentence") {
   OnNode on;
-  CheckUnimplemented(on.cri, &Runtime::Exec, cri::ExecRequest());
-  CheckUnimplemented(on.cri, &Runtime::Attach, cri::AttachRequest());
-  CheckUnimplemented(on.cri, &Runtime::PortForward, cri::PortForwardRequest());
   CheckUnimplemented(on.cri, &Runtime::UpdateContainerResources,
                      cri::UpdateContainerResourcesRequest());
   CheckUnimplemented(on.cri, &Runtime::UpdatePodSandboxResources,

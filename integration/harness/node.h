@@ -82,6 +82,9 @@ class Node {
   Ran Inside(const std::vector<std::string>& argv,
              std::chrono::seconds timeout = std::chrono::seconds(60)) const;
 
+  /// The network namespace of its daemons: for setns(2).
+  std::string NetnsPath() const { return "/proc/" + std::to_string(holder_) + "/ns/net"; }
+
   // Configurations with unique names.
   cri::PodSandboxConfig PodConfig(const std::string& name, bool host_network = false);
   cri::ContainerConfig ContainerConfig(const std::string& name,

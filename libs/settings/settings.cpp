@@ -244,6 +244,19 @@ void AddRund(Schema& schema, Rund& rund) {
                {.text = "Age from which a pod or container that never came to be is removed."})
       .Seconds("rund.runtime_timeout_seconds", &rund.runtime_timeout, 1, kHour,
                {.text = "Deadline of one call of the OCI runtime."})
+      .Text(
+          "rund.streaming_address", &rund.streaming_address,
+          {.text = "IP:port where exec, attach and port-forward are served, to the kubelet of this "
+                   "node. Port 0: any. With several instances it must be 0."})
+      .Path("rund.streaming_tls_cert", &rund.streaming_tls_cert, true,
+            {.text = "Certificate of that server with its chain (PEM); a file that is replaced is "
+                     "taken within a minute. Empty: plain HTTP."})
+      .Path("rund.streaming_tls_key", &rund.streaming_tls_key, true,
+            {.text = "The key of streaming_tls_cert (PEM)."})
+      .OneOf("rund.streaming_tls_min_version", &rund.streaming_tls_min_version, {"1.2", "1.3"},
+             {.text = "The oldest TLS that is spoken: 1.2 or 1.3."})
+      .Seconds("rund.streaming_idle_timeout_seconds", &rund.streaming_idle_timeout, 0, 24 * kHour,
+               {.text = "A session in which no byte moves for so long is ended. 0: never."})
       .Size(
           "rund.max_log_size", &rund.max_log_size, Bytes(0), GiB(1024),
           {.text = "Size of a container's log at which conmon starts it anew (the kubelet rotates "
@@ -297,6 +310,14 @@ Status CheckAddress(const std::string& key, const std::string& address) {
 
 Status Settings::Validate() const {
   CRISP_TRY(CheckAddress("crid.metrics_address", crid.metrics_address));
+  CRISP_TRY(CheckAddress("rund.streaming_address", rund.streaming_address));
+  if (rund.streaming_address.empty()) {
+    return InvalidArgument("rund.streaming_address: '' is not host:port");
+  }
+  if (rund.streaming_tls_cert.empty() != rund.streaming_tls_key.empty()) {
+    return InvalidArgument(
+        "rund.streaming_tls_cert and rund.streaming_tls_key: one is of no use without the other");
+  }
   if (rund.runtimes.empty()) return InvalidArgument("rund.runtimes: none is left");
   for (const auto& [name, runtime] : rund.runtimes) {
     CRISP_TRY(CheckName(name).While("rund.runtimes"));

@@ -93,6 +93,12 @@ struct Rund {
   std::string seccomp_profile;               // empty = built in
   std::chrono::seconds abandoned_grace{120};
   std::chrono::seconds runtime_timeout{120};
+  // Of exec, attach and port-forward.
+  std::string streaming_address = "127.0.0.1:0";
+  std::string streaming_tls_cert;  // empty (with the key) = plain HTTP
+  std::string streaming_tls_key;
+  std::string streaming_tls_min_version = "1.2";
+  std::chrono::seconds streaming_idle_timeout{4 * 3600};  // 0 = never
   Bytes max_log_size{0};  // of a container's log file before conmon stops writing; 0 = no limit
 };
 

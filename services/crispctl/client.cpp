@@ -303,6 +303,18 @@ Status Client::FollowEvents(
   return rpc::FromGrpc(stream->Finish());
 }
 
+Result<std::string> Client::Exec(const runtime::v1::ExecRequest& request) {
+  return CRISP_TRY(impl_->Call(*impl_->runtime, &RuntimeService::Stub::Exec, request)).url();
+}
+
+Result<std::string> Client::Attach(const runtime::v1::AttachRequest& request) {
+  return CRISP_TRY(impl_->Call(*impl_->runtime, &RuntimeService::Stub::Attach, request)).url();
+}
+
+Result<std::string> Client::PortForward(const runtime::v1::PortForwardRequest& request) {
+  return CRISP_TRY(impl_->Call(*impl_->runtime, &RuntimeService::Stub::PortForward, request)).url();
+}
+
 Result<daemon::v1::InfoResponse> Client::Info(const std::string& socket) {
   CRISP_TRY(Probe(socket));
   const rpc::Peer peer("the daemon", socket, std::chrono::seconds(1));

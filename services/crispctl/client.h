@@ -68,6 +68,10 @@ class Client {
   Result<runtime::v1::ExecSyncResponse> ExecSync(const std::string& id,
                                                  const std::vector<std::string>& command,
                                                  std::chrono::seconds timeout);
+  // The URL of a session.
+  Result<std::string> Exec(const runtime::v1::ExecRequest& request);
+  Result<std::string> Attach(const runtime::v1::AttachRequest& request);
+  Result<std::string> PortForward(const runtime::v1::PortForwardRequest& request);
 
   /// A daemon's own words. kUnavailable: its socket is dead.
   static Result<daemon::v1::InfoResponse> Info(const std::string& socket);

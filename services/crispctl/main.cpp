@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
   crisp::ctl::AddProcessCommands(app, shared);
   crisp::ctl::AddObserveCommands(app, shared);
   crisp::ctl::AddStoreCommands(app, shared);
+  crisp::ctl::AddStreamCommands(app, shared);
   crisp::ctl::AddEndCommands(app, shared);
   try {
     app.parse(argc, argv);

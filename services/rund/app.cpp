@@ -9,11 +9,13 @@
 #include "services/rund/config.h"
 #include "services/rund/core/engine.h"
 #include "services/rund/core/node.h"
+#include "services/rund/core/streams.h"
 #include "services/rund/rpc/containers_service.h"
 #include "services/rund/rpc/node_service.h"
 #include "services/rund/rpc/pods_service.h"
 #include "services/rund/rpc/records_service.h"
 #include "services/rund/rpc/stats_service.h"
+#include "services/rund/rpc/streaming_service.h"
 #include "services/rund/stats/collector.h"
 #include "services/rund/stats/stats.h"
 
@@ -40,8 +42,9 @@ CollectorOptions CollectorOf(const settings::Settings& settings) {
 
 class App final : public daemon::App {
  public:
-  App(daemon::Daemon& daemon, std::unique_ptr<Engine> engine)
+  App(daemon::Daemon& daemon, std::unique_ptr<Engine> engine, std::unique_ptr<Streams> streams)
       : engine_(std::move(engine)),
+        streams_(std::move(streams)),
         pods_(daemon.pool(), engine_->pods()),
         containers_(daemon.pool(), engine_->containers()),
         records_(engine_->state()),
@@ -51,20 +54,29 @@ class App final : public daemon::App {
         stats_(engine_->state(), collector_),
         stats_pool_(StatsThreads()),
         stats_service_(stats_pool_, stats_),
+        streaming_(daemon.pool(), *streams_),
         pool_(daemon.pool()) {
     daemon.AddService(&pods_);
     daemon.AddService(&containers_);
     daemon.AddService(&records_);
     daemon.AddService(&node_);
     daemon.AddService(&stats_service_);
+    daemon.AddService(&streaming_);
     daemon.SetProblems([this] {
       std::vector<daemon::Problem> problems;
       for (NodeProblem& problem : NodeProblems(engine_->parts())) {
         problems.push_back({std::move(problem.what), std::move(problem.hint)});
       }
+      if (const Status problem = streams_->server().problem(); !problem.ok()) {
+        problems.push_back({"exec, attach and port-forward do not work: " + problem.message(),
+                            "free the address, or change rund.streaming_address"});
+      }
       return problems;
     });
-    daemon.OnDrain([this] { records_.Close(); });
+    daemon.OnDrain([this] {
+      records_.Close();
+      streams_->server().EndAll(Unavailable("rund is stopping; try again"));
+    });
     AddGauges(daemon.metrics());
     engine_->Continue();
     sweep_ = daemon.loop().Every(kSweepPeriod, [this] { Sweep(); });
@@ -78,6 +90,9 @@ class App final : public daemon::App {
                      [&state] { return static_cast<double>(state.Pods().size()); });
     metrics.AddGauge("crisp_rund_containers", "Containers on record, whatever their state.", {},
                      [&state] { return static_cast<double>(state.Containers().size()); });
+    streaming::Server& streams = streams_->server();
+    metrics.AddGauge("crisp_rund_streaming_sessions", "Execs, attaches and port-forwards open.", {},
+                     [&streams] { return static_cast<double>(streams.sessions()); });
   }
 
   void Sweep() {
@@ -93,6 +108,7 @@ class App final : public daemon::App {
   }
 
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Streams> streams_;
   PodsService pods_;
   ContainersService containers_;
   RecordsService records_;
@@ -101,6 +117,7 @@ class App final : public daemon::App {
   Stats stats_;
   work::Pool stats_pool_;
   StatsService stats_service_;
+  StreamingService streaming_;
   work::Pool& pool_;
   loop::Timer sweep_;
   loop::Timer stats_tick_;
@@ -112,7 +129,9 @@ Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = CRISP_TRY(Config::From(daemon.settings(), daemon.instance()));
   auto engine =
       CRISP_TRY(Engine::Open(std::move(config), daemon.pool(), Clock::System(), daemon.metrics()));
-  return std::unique_ptr<daemon::App>(std::make_unique<App>(daemon, std::move(engine)));
+  auto streams = CRISP_TRY(Streams::Start(engine->parts()));
+  return std::unique_ptr<daemon::App>(
+      std::make_unique<App>(daemon, std::move(engine), std::move(streams)));
 }
 
 }  // namespace crisp::rund

@@ -70,6 +70,10 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
     config.ulimits.push_back(CRISP_TRY(ParseUlimit(text)));
   }
   config.seccomp_profile = rund.seccomp_profile;
+  config.streaming.address = rund.streaming_address;
+  config.streaming.tls = {rund.streaming_tls_cert, rund.streaming_tls_key,
+                          rund.streaming_tls_min_version};
+  config.streaming.idle_timeout = rund.streaming_idle_timeout;
   return config;
 }
 

@@ -9,6 +9,7 @@
 #include "libs/settings/settings.h"
 #include "services/rund/spec/builder.h"
 #include "services/rund/store/layout.h"
+#include "services/rund/streaming/server.h"
 
 namespace crisp::rund {
 
@@ -32,6 +33,7 @@ struct Config {
   std::vector<std::string> capabilities;
   std::vector<Ulimit> ulimits;
   std::string seccomp_profile;
+  streaming::ServerOptions streaming;
 
   /// kInvalidArgument names the key.
   static Result<Config> From(const settings::Settings& settings, const std::string& instance);

@@ -81,6 +81,10 @@ TEST_CASE("conflicts are named") {
         "c.yaml: rund.runtimes.kata.path: has no value");
   CHECK(ErrorOf("crid: {metrics_address: localhost}") ==
         "c.yaml: crid.metrics_address: 'localhost' is not host:port");
+  CHECK(ErrorOf("rund: {streaming_address: localhost}") ==
+        "c.yaml: rund.streaming_address: 'localhost' is not host:port");
+  CHECK(ErrorOf("rund: {streaming_tls_cert: /c.pem}").find("without the other") !=
+        std::string::npos);
   CHECK(ErrorOf("state_root: /x\nrun_root: /x\n") ==
         "c.yaml: state_root and run_root are the same");
   CHECK(ErrorOf("run_root: /" + std::string(90, 'x')).find("too long") != std::string::npos);

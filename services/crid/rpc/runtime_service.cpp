@@ -327,6 +327,27 @@ RuntimeService::Unary* RuntimeService::ExecSync(Context* context, const Raw* req
                                               /*idempotent=*/false);
 }
 
+// An answer that got lost has given out a URL that nobody will use: asking again does no harm.
+RuntimeService::Unary* RuntimeService::Exec(Context* context, const Raw* request, Raw* response) {
+  return PassOn<runtime::v1::ExecRequest>(context, request, response, Kind::kContainer,
+                                          &runtime::v1::ExecRequest::mutable_container_id,
+                                          "/crisp.rund.v1.Streaming/Exec");
+}
+
+RuntimeService::Unary* RuntimeService::Attach(Context* context, const Raw* request, Raw* response) {
+  return PassOn<runtime::v1::AttachRequest>(context, request, response, Kind::kContainer,
+                                            &runtime::v1::AttachRequest::mutable_container_id,
+                                            "/crisp.rund.v1.Streaming/Attach");
+}
+
+RuntimeService::Unary* RuntimeService::PortForward(Context* context, const Raw* request,
+                                                   Raw* response) {
+  return PassOn<runtime::v1::PortForwardRequest>(
+      context, request, response, Kind::kPod,
+      &runtime::v1::PortForwardRequest::mutable_pod_sandbox_id,
+      "/crisp.rund.v1.Streaming/PortForward");
+}
+
 template <typename Request, typename Filter>
 RuntimeService::Unary* RuntimeService::List(Context* context, const Raw* request, Raw* response,
                                             Kind kind, Filter filter) {

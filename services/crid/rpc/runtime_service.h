@@ -23,7 +23,10 @@ using RuntimeBase = Runtime::WithRawCallbackMethod_Version<
         Runtime::WithRawCallbackMethod_PodSandboxStatus<
             Runtime::WithRawCallbackMethod_ContainerStatus<
                 Runtime::WithRawCallbackMethod_ReopenContainerLog<
-                    Runtime::WithRawCallbackMethod_ExecSync<Runtime::CallbackService>>>>>>>;
+                    Runtime::WithRawCallbackMethod_ExecSync<
+                        Runtime::WithRawCallbackMethod_Exec<Runtime::WithRawCallbackMethod_Attach<
+                            Runtime::WithRawCallbackMethod_PortForward<
+                                Runtime::CallbackService>>>>>>>>>>;
 }  // namespace internal
 
 /// CRI v1 RuntimeService.
@@ -66,17 +69,14 @@ class RuntimeService final : public ObservedMethods<internal::RawObserved<intern
   Unary* ContainerStatus(Context* context, const Raw* request, Raw* response) override;
   Unary* ReopenContainerLog(Context* context, const Raw* request, Raw* response) override;
   Unary* ExecSync(Context* context, const Raw* request, Raw* response) override;
+  Unary* Exec(Context* context, const Raw* request, Raw* response) override;
+  Unary* Attach(Context* context, const Raw* request, Raw* response) override;
+  Unary* PortForward(Context* context, const Raw* request, Raw* response) override;
 
   CRISP_NOT_YET(UpdateContainerResources, UpdateContainerResourcesRequest,
                 UpdateContainerResourcesResponse, "a container keeps the resources it began with")
   CRISP_NOT_YET(UpdatePodSandboxResources, UpdatePodSandboxResourcesRequest,
                 UpdatePodSandboxResourcesResponse, "a pod keeps the resources it began with")
-  CRISP_NOT_YET(Exec, ExecRequest, ExecResponse,
-                "it has no streaming server; ExecSync runs a command and returns its output")
-  CRISP_NOT_YET(Attach, AttachRequest, AttachResponse,
-                "it has no streaming server; the container's log has its output")
-  CRISP_NOT_YET(PortForward, PortForwardRequest, PortForwardResponse,
-                "it has no streaming server; use the pod's address")
   CRISP_NOT_YET(CheckpointContainer, CheckpointContainerRequest, CheckpointContainerResponse,
                 "containers cannot be checkpointed")
   CRISP_NOT_YET(CheckpointPod, CheckpointPodRequest, CheckpointPodResponse,

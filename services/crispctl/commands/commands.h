@@ -47,10 +47,10 @@ void AddArchiveCommands(CLI::App& app, Shared& shared);  // image import, image 
 void AddRunCommand(CLI::App& app, Shared& shared);       // run
 void AddListCommands(CLI::App& app, Shared& shared);     // ps, pods, inspect
 void AddEndCommands(CLI::App& app, Shared& shared);      // stop, rm, rmp
-void AddProcessCommands(CLI::App& app, Shared& shared);  // logs, exec
+void AddProcessCommands(CLI::App& app, Shared& shared);  // logs
+void AddStreamCommands(CLI::App& app, Shared& shared);   // exec, attach, port-forward
 void AddObserveCommands(CLI::App& app, Shared& shared);  // stats, events
-
-void AddStoreCommands(CLI::App& app, Shared& shared);  // store check
+void AddStoreCommands(CLI::App& app, Shared& shared);    // store check
 
 /// Pulls with a progress display; the image's id.
 Result<std::string> PullShown(Client& client, const std::string& image,

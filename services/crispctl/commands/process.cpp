@@ -67,17 +67,6 @@ Result<int> Logs(Client& client, const LogArgs& args) {
   return kDone;
 }
 
-Result<int> Exec(Client& client, const std::string& id, const std::vector<std::string>& command,
-                 std::int64_t timeout) {
-  const auto container = CRISP_TRY(FindContainer(client, id));
-  const auto answer =
-      CRISP_TRY(client.ExecSync(container.id(), command, std::chrono::seconds(timeout)));
-  std::fwrite(answer.stdout().data(), 1, answer.stdout().size(), stdout);
-  std::fflush(stdout);
-  std::fwrite(answer.stderr().data(), 1, answer.stderr().size(), stderr);
-  return answer.exit_code();
-}
-
 }  // namespace
 
 void AddProcessCommands(CLI::App& app, Shared& shared) {
@@ -89,27 +78,6 @@ void AddProcessCommands(CLI::App& app, Shared& shared) {
   logs->add_option("--tail", log_args->tail, "Only the last N lines of what is there");
   logs->callback([&shared, log_args] {
     WithClient(shared, [&](Client& client) { return Logs(client, *log_args); });
-  });
-
-  struct ExecArgs {
-    std::string id;
-    std::vector<std::string> command;
-    std::int64_t timeout = 0;
-  };
-  auto exec_args = std::make_shared<ExecArgs>();
-  CLI::App* exec = app.add_subcommand("exec", "Run a command in a container, show what it wrote");
-  exec->add_option("CONTAINER", exec_args->id, "Its id, or its name")->required();
-  exec->add_option("COMMAND", exec_args->command, "After '--'")->required();
-  exec->add_option("--timeout", exec_args->timeout, "Seconds after which it is killed; 0: never")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{86'400}));
-  exec->footer("Exit code: that of the command; 125 when it could not be run.");
-  exec->callback([&shared, exec_args] {
-    WithClient(
-        shared,
-        [&](Client& client) {
-          return Exec(client, exec_args->id, exec_args->command, exec_args->timeout);
-        },
-        kNotRun);
   });
 }
 

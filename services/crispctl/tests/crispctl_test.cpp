@@ -5,6 +5,7 @@
 #include "services/crispctl/client.h"
 #include "services/crispctl/log_reader.h"
 #include "services/crispctl/output.h"
+#include "services/crispctl/remote.h"
 
 using namespace crisp;
 using namespace crisp::ctl;
@@ -89,4 +90,40 @@ TEST_CASE("Without a daemon the sentence says where it looked and what to do") {
   CHECK(status.message().find("is crisp running?") == 0);
   CHECK(status.message().find(root / "crisp.sock") != std::string::npos);
   CHECK(status.message().find("systemctl start") != std::string::npos);
+}
+
+TEST_CASE("The outcome of a session is an exit code, or why there is none") {
+  CHECK(ParseOutcome(R"({"metadata":{},"status":"Success"})").value() == 0);
+  CHECK(ParseOutcome(R"({"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[)"
+                     R"({"reason":"ExitCode","message":"42"}]}})")
+            .value() == 42);
+  const auto failed = ParseOutcome(R"({"status":"Failure","message":"no such program"})");
+  CHECK(failed.status().message() == "no such program");
+  CHECK(ParseOutcome("").code() == Code::kUnavailable);
+  CHECK(ParseOutcome("in words").status().message() == "in words");
+}
+
+TEST_CASE("Ports of a port-forward") {
+  CHECK(ParsePorts("8080:80")->local == 8080);
+  CHECK(ParsePorts("8080:80")->remote == 80);
+  CHECK(ParsePorts("80")->local == 80);
+  CHECK(ParsePorts(":80")->local == 0);
+  for (const char* text : {"", ":", "0", "80:", "x", "80/udp", "99999", "1:2:3"}) {
+    CHECK_FALSE(ParsePorts(text).ok());
+  }
+}
+
+TEST_CASE("Ctrl-P Ctrl-Q is found over pieces, everything else goes through") {
+  DetachKeys keys;
+  std::string typed = "ab\x10";
+  CHECK_FALSE(keys.Filter(typed));
+  CHECK(typed == "ab");
+  typed = "\x10x";
+  CHECK_FALSE(keys.Filter(typed));
+  CHECK(typed == "\x10\x10x");
+  typed = "y\x10";
+  CHECK_FALSE(keys.Filter(typed));
+  typed = "\x11z";
+  CHECK(keys.Filter(typed));
+  CHECK(typed.empty());
 }

@@ -8,6 +8,7 @@
 #include "libs/json/json.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
+#include "services/rund/core/exec.h"
 #include "services/rund/core/log_path.h"
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/status.h"
@@ -320,7 +321,8 @@ Result<cri::ContainerStatusResponse> Containers::GetStatus(const ContainerId& id
 Status Containers::ReopenLog(const CallContext& cc, const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container || !IsListed(*container)) return NotFound("no container {}", id);
-  if (container->phase() != v1::LIVE || container->state() != cri::CONTAINER_RUNNING) {
+  // Nothing of it waits for whoever else has to do with the container: a stop may take its time.
+  if (!Runs(container.get())) {
     return FailedPrecondition("container {} is not running", id);
   }
   if (container->log_path().empty()) return Status::Ok();
@@ -332,26 +334,11 @@ Status Containers::ReopenLog(const CallContext& cc, const ContainerId& id) {
 Result<cri::ExecSyncResponse> Containers::ExecSync(const CallContext& cc,
                                                    const cri::ExecSyncRequest& request) {
   const ContainerId id(request.container_id());
-  const ContainerRef container = p_.state.FindContainer(id);
-  if (!container || !IsListed(*container)) return NotFound("no container {}", id);
-  if (request.cmd().empty()) return InvalidArgument("cmd is empty");
   if (request.timeout() < 0) return InvalidArgument("timeout: {} is negative", request.timeout());
-  if (container->phase() != v1::LIVE || container->state() != cri::CONTAINER_RUNNING) {
-    return FailedPrecondition("container {} is not running", id);
-  }
-  const OciRuntime* runtime = CRISP_TRY(p_.runtimes.Find(container->runtime()));
-  const Layout& layout = p_.config.layout;
-  const std::string text = CRISP_TRY(os::ReadFile(layout.SpecPath(id)));
-  const nlohmann::json spec = CRISP_TRY(json::Parse(text));
-  const std::vector<std::string> command(request.cmd().begin(), request.cmd().end());
   ExecSyncArgs args;
-  args.runtime = runtime->info().path;
-  args.runtime_root = runtime->root();
-  args.container_id = id.str();
-  args.process_json = json::Dump(CRISP_TRY(BuildExecProcess(spec, command, false)));
-  args.scratch_dir = layout.Bundle(id);
+  static_cast<ExecArgs&>(args) =
+      CRISP_TRY(PlanExec(p_, id, request.cmd(), /*tty=*/false, p_.config.layout.Bundle(id)));
   args.timeout = seconds(request.timeout());
-  args.helper = p_.config.exec_helper;
   const ExecSyncResult result = CRISP_TRY(rund::ExecSync(cc, args));
   cri::ExecSyncResponse response;
   response.set_exit_code(result.exit_code);

@@ -89,6 +89,9 @@ int main(int argc, char** argv) {
       WaitFor(runtime, early.data(), early_statuses.data(), &early_count, early.size());
   if (started != 0) return Report(status_fd, "runtime ", Code(started));
 
+  // From here on only the command, and what it starts, hold its streams: whoever has the other ends
+  // sees when they are closed.
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) close(fd);
   const pid_t command = ReadPid(argv[1]);
   if (command <= 0) return Report(status_fd, "runtime ", 126);
   for (std::size_t i = 0; i < early_count; ++i) {
@@ -96,9 +99,6 @@ int main(int argc, char** argv) {
   }
   std::size_t none = 0;
   const int ended = WaitFor(command, nullptr, nullptr, &none, 0);
-  // Output that only the command held is complete now: these were its last words.
-  close(STDOUT_FILENO);
-  close(STDERR_FILENO);
   if (ended < 0) return Report(status_fd, "runtime ", 125);
   return Report(status_fd, "exit ", Code(ended));
 }

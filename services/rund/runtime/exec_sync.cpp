@@ -9,6 +9,7 @@
 #include <csignal>
 #include <map>
 #include <optional>
+#include <set>
 #include <stop_token>
 
 #include "libs/base/try.h"
@@ -16,7 +17,6 @@
 #include "libs/os/pidfd.h"
 #include "libs/os/pipe.h"
 #include "libs/os/proc_stat.h"
-#include "libs/os/temp_dir.h"
 #include "libs/os/unique_fd.h"
 #include "libs/process/command.h"
 
@@ -32,7 +32,6 @@ constexpr auto kDrain = 100ms;
 constexpr auto kRuntimeGrace = 2s;
 // How long a runtime that we want to stop may take to write the pid that we need for it.
 constexpr auto kPidFileWait = 2s;
-constexpr std::size_t kMaxWords = 4096;
 
 /// A pipe whose read end never blocks us.
 Result<os::Pipe> MakeReadPipe() {
@@ -237,28 +236,6 @@ class Session {
   std::string pid_file_;
 };
 
-/// The runtime's own reason in its log (one JSON object a line), else what it said on stderr.
-std::string RuntimeWords(const std::string& log, std::string_view err) {
-  constexpr std::string_view kMessage = "\"msg\":";
-  const std::size_t line = log.rfind("\"level\":\"error\"");
-  std::string_view words = err;
-  std::string unquoted;
-  if (line != std::string::npos) {
-    const std::size_t at = log.find(kMessage, line);
-    const std::size_t open = at == std::string::npos ? at : log.find('"', at + kMessage.size());
-    if (open != std::string::npos) {
-      for (std::size_t i = open + 1; i < log.size() && log[i] != '"'; ++i) {
-        if (log[i] == '\\' && i + 1 < log.size()) ++i;
-        unquoted += log[i];
-      }
-      words = unquoted;
-    }
-  }
-  while (!words.empty() && (words.back() == '\n' || words.back() == ' ')) words.remove_suffix(1);
-  if (words.size() > kMaxWords) words.remove_prefix(words.size() - kMaxWords);
-  return std::string(words);
-}
-
 }  // namespace
 
 /// What crisp-exec reports: "exit N", the command's exit code; nothing when the runtime failed.
@@ -278,27 +255,19 @@ std::optional<int> ReadReport(int fd) {
 
 Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args) {
   CRISP_TRY(cc.Check());
-  const os::TempDir scratch = CRISP_TRY(os::TempDir::Create(args.scratch_dir + "/exec-"));
-  const std::string process_file = scratch.path() + "/process.json";
-  const std::string pid_file = scratch.path() + "/pid";
-  const std::string log_file = scratch.path() + "/log";
-  CRISP_TRY(os::WriteFile(process_file, args.process_json, 0600));
-
+  const ExecScratch scratch = CRISP_TRY(ExecScratch::Create(args));
   os::Pipe out = CRISP_TRY(MakeReadPipe());
   os::Pipe err = CRISP_TRY(MakeReadPipe());
   process::Command command;
-  std::vector<std::string> words = {
-      "--root", args.runtime_root, "--log",      log_file,     "--log-format", "json",
-      "exec",   "--process",       process_file, "--pid-file", pid_file};
   os::Pipe report = CRISP_TRY(MakeReadPipe());
+  std::vector<std::string> words = ExecWords(args, scratch, !args.helper.empty());
   if (args.helper.empty()) {
     command.program = args.runtime;
-    command.args = std::move(words);
+    command.args.assign(words.begin() + 1, words.end());
   } else {
     command.program = args.helper;
-    command.args = {pid_file, "3", args.runtime};
+    command.args = {scratch.pid_path(), "3"};
     command.args.insert(command.args.end(), words.begin(), words.end());
-    command.args.emplace_back("--detach");
     command.fds = {{3, report.write.get()}};
   }
   command.args.push_back(args.container_id);
@@ -318,7 +287,7 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
   out.write.reset();
   err.write.reset();
   report.write.reset();
-  Session session(std::move(child), std::move(out.read), std::move(err.read), pid_file,
+  Session session(std::move(child), std::move(out.read), std::move(err.read), scratch.pid_path(),
                   args.max_output);
 
   const Result<bool> ended = session.Watch(deadline, cc.stop());
@@ -341,9 +310,7 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
     command_code = exit_code;
   }
   if (!command_code) {
-    const Result<std::string> log = os::ReadFile(log_file, MiB(1));
-    return Internal("exec failed: {}",
-                    RuntimeWords(log.ok() ? *log : std::string(), session.TakeErr()));
+    return Unknown("exec failed: {}", ExecFailure(scratch, session.TakeErr()));
   }
   return ExecSyncResult{*command_code, session.TakeOut(), session.TakeErr()};
 }

@@ -2,25 +2,19 @@
 
 #include <chrono>
 #include <string>
-#include <vector>
 
 #include "libs/base/call_context.h"
 #include "libs/base/result.h"
 #include "libs/base/units.h"
+#include "services/rund/runtime/exec_process.h"
 
 namespace crisp::rund {
 
-struct ExecSyncArgs {
-  std::string runtime;       // program path
-  std::string runtime_root;  // its --root
-  std::string container_id;
-  std::string process_json;  // BuildExecProcess(...).dump()
-  std::string scratch_dir;   // exists; a fresh directory for this call is made (and removed) in it
+/// Without crisp-exec (`helper` empty) the runtime stays beside the command, and runc answers only
+/// when all that hold the command's output have ended.
+struct ExecSyncArgs : ExecArgs {
   std::chrono::seconds timeout{0};  // 0 = none of its own
   Bytes max_output = MiB(16);       // of each stream; what comes after is read and thrown away
-  /// crisp-exec (services/rund/exec). Without it (empty) the runtime stays beside the command, and
-  /// runc answers only when all that hold the command's output have ended.
-  std::string helper;
 };
 
 struct ExecSyncResult {
@@ -33,8 +27,8 @@ struct ExecSyncResult {
 /// /dev/null. Ends with the command's first process; output that background children still hold
 /// open is waited for only shortly. Whether the container runs is for the caller to check.
 /// Errors: kDeadlineExceeded after `timeout` or the call's own deadline, kCancelled: the process
-/// and all its descendants are killed; kInternal with the runtime's own words when the command
-/// cannot be started.
+/// and all its descendants are killed; kUnknown with the runtime's own words when the command
+/// cannot be started: only they tell whether the program is missing or the container is ending.
 Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args);
 
 }  // namespace crisp::rund

@@ -18,7 +18,9 @@ namespace crisp::rund {
 ///       seccomp/                               compiled filters
 ///       pods/<pod>/                            ipc uts (pinned namespaces), shm/ (tmpfs),
 ///                                              resolv.conf hosts hostname
-///       containers/<container>/                the bundle: config.json rootfs/ (mounts), and
+///       execs/                                 files of the commands that are running in
+///       containers containers/<container>/                the bundle: config.json rootfs/
+///       (mounts), and
 ///                                              conmon's pid conmon.pid attach ctl winsz exit oom
 struct Layout {
   std::string state_dir;
@@ -36,6 +38,9 @@ struct Layout {
   std::string ExitPath(const ContainerId& id) const { return ExitsDir() + "/" + id.str(); }
   std::string RuntimesDir() const { return run_dir + "/runtimes"; }
   std::string SeccompDir() const { return run_dir + "/seccomp"; }
+
+  /// Short: it holds sockets.
+  std::string ExecsDir() const { return run_dir + "/execs"; }
 
   std::string PodsDir() const { return run_dir + "/pods"; }
   std::string PodDir(const PodId& id) const { return PodsDir() + "/" + id.str(); }

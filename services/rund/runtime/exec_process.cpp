@@ -1,0 +1,124 @@
+#include "services/rund/runtime/exec_process.h"
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <utility>
+
+#include "libs/base/try.h"
+#include "libs/os/files.h"
+#include "libs/os/pipe.h"
+
+namespace crisp::rund {
+namespace {
+
+constexpr std::size_t kMaxWords = 4096;
+constexpr int kReportFd = 3;
+
+Result<os::UniqueFd> ListenUnix(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) {
+    return InvalidArgument("'{}' is too long for a socket: choose a shorter run_root", path);
+  }
+  path.copy(address.sun_path, path.size());
+  os::UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return Status::Errno(errno, "socket");
+  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+      listen(fd.get(), 1) != 0) {
+    return Status::Errno(errno, "listen on {}", path);
+  }
+  return fd;
+}
+
+}  // namespace
+
+Result<ExecScratch> ExecScratch::Create(const ExecArgs& args) {
+  ExecScratch scratch{CRISP_TRY(os::TempDir::Create(args.scratch_dir + "/e-"))};
+  CRISP_TRY(os::WriteFile(scratch.process_path(), args.process_json, 0600));
+  return scratch;
+}
+
+std::vector<std::string> ExecWords(const ExecArgs& args, const ExecScratch& scratch, bool detach) {
+  std::vector<std::string> words = {args.runtime,
+                                    "--root",
+                                    args.runtime_root,
+                                    "--log",
+                                    scratch.log_path(),
+                                    "--log-format",
+                                    "json",
+                                    "exec",
+                                    "--process",
+                                    scratch.process_path(),
+                                    "--pid-file",
+                                    scratch.pid_path()};
+  if (detach) words.emplace_back("--detach");
+  return words;
+}
+
+std::string ExecFailure(const ExecScratch& scratch, std::string_view err) {
+  const Result<std::string> read = os::ReadFile(scratch.log_path(), MiB(1));
+  const std::string log = read.ok() ? *read : std::string();
+  constexpr std::string_view kMessage = "\"msg\":";
+  const std::size_t line = log.rfind("\"level\":\"error\"");
+  std::string_view words = err;
+  std::string unquoted;
+  if (line != std::string::npos) {
+    const std::size_t at = log.find(kMessage, line);
+    const std::size_t open = at == std::string::npos ? at : log.find('"', at + kMessage.size());
+    if (open != std::string::npos) {
+      for (std::size_t i = open + 1; i < log.size() && log[i] != '"'; ++i) {
+        if (log[i] == '\\' && i + 1 < log.size()) ++i;
+        unquoted += log[i];
+      }
+      words = unquoted;
+    }
+  }
+  while (!words.empty() && (words.back() == '\n' || words.back() == ' ')) words.remove_suffix(1);
+  if (words.size() > kMaxWords) words.remove_prefix(words.size() - kMaxWords);
+  return words.empty() ? "the runtime gave no reason" : std::string(words);
+}
+
+Result<ExecProcess> StartExec(const ExecArgs& args, const ExecStreams& streams) {
+  if (args.helper.empty()) return Unavailable("crisp-exec is not installed beside crisp-rund");
+  ExecScratch scratch = CRISP_TRY(ExecScratch::Create(args));
+  process::Command command;
+  command.program = args.helper;
+  command.args = {scratch.pid_path(), std::to_string(kReportFd)};
+  for (std::string& word : ExecWords(args, scratch, true)) command.args.push_back(std::move(word));
+
+  os::Pipe report = CRISP_TRY(os::MakePipe());
+  command.fds = {{kReportFd, report.write.get()}};
+  os::Pipe in;
+  os::Pipe out;
+  os::Pipe err;
+  os::UniqueFd console;
+  if (streams.tty) {
+    console = CRISP_TRY(ListenUnix(scratch.console_path()));
+    command.args.emplace_back("--console-socket");
+    command.args.push_back(scratch.console_path());
+  } else {
+    if (streams.in) {
+      in = CRISP_TRY(os::MakePipe());
+      command.in_fd = in.read.get();
+    }
+    if (streams.out) {
+      out = CRISP_TRY(os::MakePipe());
+      command.out_fd = out.write.get();
+    }
+    if (streams.err) {
+      err = CRISP_TRY(os::MakePipe());
+      command.err_fd = err.write.get();
+    }
+  }
+  command.args.push_back(args.container_id);
+  command.env = process::PlainEnvironment();
+  command.new_session = true;
+  process::Child helper = CRISP_TRY(process::Spawn(command).While("start {}", command.program));
+  return ExecProcess{std::move(in.write), std::move(out.read),    std::move(err.read),
+                     std::move(console),  std::move(report.read), std::move(helper),
+                     std::move(scratch)};
+}
+
+}  // namespace crisp::rund

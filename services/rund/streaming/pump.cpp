@@ -1,0 +1,164 @@
+#include "services/rund/streaming/pump.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <utility>
+
+namespace crisp::rund::streaming {
+namespace {
+
+constexpr std::size_t kChunk = std::size_t{64} << 10U;
+// Then the others have their turn.
+constexpr int kChunksAtOnce = 8;
+
+}  // namespace
+
+void InPump::Begin(std::function<void()> on_gone, std::function<void()> on_room) {
+  const std::weak_ptr<InPump> weak = weak_from_this();
+  stream_->Listen({.on_data =
+                       [weak](std::string_view bytes) {
+                         if (const auto self = weak.lock()) self->OnData(bytes);
+                       },
+                   .on_end =
+                       [weak] {
+                         const auto self = weak.lock();
+                         if (!self) return;
+                         self->ended_ = true;
+                         self->CheckEnd();
+                       },
+                   .on_room = std::move(on_room),
+                   .on_gone = std::move(on_gone)});
+}
+
+void InPump::OnData(std::string_view bytes) {
+  if (broken_) return stream_->Took(bytes.size());
+  std::size_t written = 0;
+  while (pending_.empty() && written < bytes.size()) {
+    const ssize_t n = write(to_->fd(), bytes.data() + written, bytes.size() - written);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno != EAGAIN) {
+      stream_->Took(bytes.size());
+      return Break();
+    }
+    if (n < 0) break;
+    written += static_cast<std::size_t>(n);
+  }
+  pending_ += bytes.substr(written);
+  if (!pending_.empty() && !std::exchange(waiting_, true)) {
+    to_->WhenWritable([weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->Write();
+    });
+  }
+  if (written > 0) stream_->Took(written);
+}
+
+void InPump::Write() {
+  waiting_ = false;
+  while (pending_at_ < pending_.size()) {
+    const ssize_t n =
+        write(to_->fd(), pending_.data() + pending_at_, pending_.size() - pending_at_);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno != EAGAIN) return Break();
+    if (n < 0) {
+      waiting_ = true;
+      to_->WhenWritable([weak = weak_from_this()] {
+        if (const auto self = weak.lock()) self->Write();
+      });
+      return;
+    }
+    pending_at_ += static_cast<std::size_t>(n);
+    stream_->Took(static_cast<std::size_t>(n));
+    // Took() may have brought more, which is behind what we are writing; or the end of it all.
+    if (broken_) return;
+  }
+  pending_.clear();
+  pending_at_ = 0;
+  CheckEnd();
+}
+
+void InPump::Break() {
+  broken_ = true;
+  const std::size_t lost = pending_.size() - pending_at_;
+  pending_.clear();
+  pending_at_ = 0;
+  if (lost > 0) stream_->Took(lost);
+}
+
+void InPump::CheckEnd() {
+  if (!ended_ || (!pending_.empty() && !broken_)) return;
+  if (const auto done = std::exchange(on_end_, nullptr)) done();
+}
+
+void OutPump::Begin() { Read(); }
+
+void OutPump::Read() {
+  // One thread: nobody else uses it meanwhile.
+  static thread_local std::array<char, kChunk> buffer;
+  if (ended_ || waiting_) return;
+  const auto self = shared_from_this();
+  for (int i = 0; i < kChunksAtOnce; ++i) {
+    if (total_ >= last_byte_) return SetEnded();
+    const bool wanted = stream_ && !stream_->gone();
+    const std::size_t room = wanted ? stream_->Room() : kChunk;
+    if (room == 0) return;  // OnRoom goes on
+    const ssize_t n = read(from_->fd(), buffer.data(), std::min(room, buffer.size()));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) {
+      if (last_byte_ != UINT64_MAX) return SetEnded();
+      return Wait();
+    }
+    // A terminal whose other side is closed says EIO.
+    if (n <= 0) {
+      broken_ = n < 0 && errno != EIO;
+      return SetEnded();
+    }
+    total_ += static_cast<std::uint64_t>(n);
+    if (wanted) stream_->Send({buffer.data(), static_cast<std::size_t>(n)});
+    if (ended_) return;
+  }
+  waiting_ = true;
+  loop_.Post([weak = weak_from_this()] {
+    const auto again = weak.lock();
+    if (!again) return;
+    again->waiting_ = false;
+    again->Read();
+  });
+}
+
+void OutPump::Wait() {
+  waiting_ = true;
+  from_->WhenReadable([weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (!self) return;
+    self->waiting_ = false;
+    self->Read();
+  });
+}
+
+void OutPump::ExpectEnd(std::chrono::nanoseconds drain) {
+  if (ended_) return;
+  drain_ = loop_.After(drain, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->OnDrained();
+  });
+}
+
+void OutPump::OnDrained() {
+  if (ended_) return;
+  int there = 0;
+  if (ioctl(from_->fd(), FIONREAD, &there) != 0) there = 0;
+  last_byte_ = total_ + static_cast<std::uint64_t>(std::max(there, 0));
+  if (total_ >= last_byte_) return SetEnded();
+  Read();
+}
+
+void OutPump::SetEnded() {
+  if (std::exchange(ended_, true)) return;
+  drain_.Cancel();
+  if (const auto done = std::exchange(on_end_, nullptr)) done();
+}
+
+}  // namespace crisp::rund::streaming

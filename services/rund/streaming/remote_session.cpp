@@ -1,0 +1,235 @@
+#include <array>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "libs/log/log.h"
+#include "services/rund/streaming/session.h"
+#include "services/rund/streaming/spdy.h"
+
+namespace crisp::rund::streaming {
+namespace {
+
+// WebSocket channels.
+enum Channel : std::size_t { kStdin, kStdout, kStderr, kError, kResize, kChannels };
+constexpr std::size_t kMaxSizeText = 1024;
+// For the calls that start it.
+constexpr std::chrono::seconds kStartTimeout{60};
+
+struct Wanted {
+  bool in = false;
+  bool out = false;
+  bool err = false;
+  bool tty = false;
+};
+
+Wanted WantedBy(const Request& request) {
+  return std::visit(
+      [](const auto& r) -> Wanted {
+        if constexpr (std::is_same_v<std::decay_t<decltype(r)>, runtime::v1::PortForwardRequest>) {
+          return {};
+        } else {
+          return {r.stdin(), r.stdout(), r.stderr(), r.tty()};
+        }
+      },
+      request);
+}
+
+/// One exec or attach.
+class RemoteSession final : public Session, public std::enable_shared_from_this<RemoteSession> {
+ public:
+  RemoteSession(Env& env, Request request, const Agreed& agreed, std::shared_ptr<Wire> wire)
+      : env_(env),
+        request_(std::move(request)),
+        wanted_(WantedBy(request_)),
+        protocol_(ParseChannelProtocol(agreed.name).value_or(ChannelProtocol{})) {
+    if (agreed.websocket) {
+      channels_ = std::make_shared<ChannelConnection>(std::move(wire), protocol_);
+    } else {
+      spdy_ = std::make_shared<spdy::SpdyConnection>(std::move(wire));
+    }
+  }
+
+  void Begin(std::function<void()> on_over) override {
+    on_over_ = std::move(on_over);
+    const std::weak_ptr<RemoteSession> weak = weak_from_this();
+    auto on_closed = [weak](const Status& why) {
+      if (const auto self = weak.lock()) self->OnClosed(why);
+    };
+    if (channels_) return BeginChannels(channels_->Begin(kChannels, std::move(on_closed)));
+    timer_ = env_.loop.After(env_.creation_timeout, [weak] {
+      if (const auto self = weak.lock()) self->OnTimeout();
+    });
+    spdy_->Begin({.on_stream =
+                      [weak](const StreamPtr& stream, const spdy::Headers& headers) {
+                        if (const auto self = weak.lock()) self->OnStream(stream, headers);
+                      },
+                  .on_closed = std::move(on_closed)});
+  }
+
+  void Stop(const Status& why) override { OnEnd({why, 0}); }
+  Connection& connection() override {
+    return channels_ ? static_cast<Connection&>(*channels_) : *spdy_;
+  }
+
+ private:
+  void BeginChannels(const std::vector<StreamPtr>& streams) {
+    error_ = streams[kError];
+    streams_.in = wanted_.in ? streams[kStdin] : nullptr;
+    streams_.out = wanted_.out ? streams[kStdout] : nullptr;
+    streams_.err = wanted_.err ? streams[kStderr] : nullptr;
+    ListenForSizes(streams[kResize]);
+    for (const StreamPtr& stream : streams) {
+      if (stream != streams_.in && stream != streams[kResize]) Ignore(stream);
+    }
+    // Tells the client that it is connected.
+    (wanted_.out ? streams[kStdout] : wanted_.err ? streams[kStderr] : error_)->Send("");
+    Start();
+  }
+
+  void OnStream(const StreamPtr& stream, const spdy::Headers& headers) {
+    const std::string type = spdy::Find(headers, "streamtype");
+    const std::map<std::string_view, std::pair<bool, StreamPtr*>> known = {
+        {"error", {true, &error_}},
+        {"stdin", {wanted_.in, &streams_.in}},
+        {"stdout", {wanted_.out, &streams_.out}},
+        {"stderr", {wanted_.err && !wanted_.tty, &streams_.err}},
+        {"resize", {wanted_.tty && protocol_.version >= 3, &resize_}}};
+    const auto found = known.find(type);
+    if (found == known.end() || !found->second.first || *found->second.second != nullptr) {
+      return stream->Reset();
+    }
+    *found->second.second = stream;
+    if (type == "resize") ListenForSizes(stream);
+    if (type == "error") Ignore(stream);
+    for (const auto& [name, slot] : known) {
+      if (slot.first && *slot.second == nullptr) return;
+    }
+    timer_ = {};
+    Start();
+  }
+
+  static void Ignore(const StreamPtr& stream) {
+    stream->Listen({.on_data = [to = stream.get()](std::string_view b) { to->Took(b.size()); },
+                    .on_end = nullptr,
+                    .on_room = nullptr,
+                    .on_gone = nullptr});
+  }
+
+  void ListenForSizes(const StreamPtr& stream) {
+    stream->Listen({.on_data =
+                        [weak = weak_from_this(), to = stream.get()](std::string_view bytes) {
+                          to->Took(bytes.size());
+                          if (const auto self = weak.lock()) self->OnSizes(bytes);
+                        },
+                    .on_end = nullptr,
+                    .on_room = nullptr,
+                    .on_gone = nullptr});
+  }
+
+  // JSON objects one after the other; only the last one counts.
+  void OnSizes(std::string_view bytes) {
+    sizes_ += bytes;
+    while (true) {
+      const std::size_t end = sizes_.find('}');
+      if (end == std::string::npos) break;
+      const std::string_view one = std::string_view(sizes_).substr(0, end + 1);
+      const std::size_t begin = one.find('{');
+      if (begin != one.npos) {
+        if (const auto size = ParseSize(one.substr(begin))) size_ = size;
+      }
+      sizes_.erase(0, end + 1);
+    }
+    if (sizes_.size() > kMaxSizeText) sizes_.clear();
+    if (target_ && size_) target_->Resize(*size_);
+  }
+
+  void OnTimeout() {
+    timer_ = {};
+    OnEnd({DeadlineExceeded("the client did not open its streams in time"), 0});
+  }
+
+  void Start() {
+    const auto cc = CallContext::Background(kStartTimeout, "streaming");
+    Status submitted = env_.pool.Submit(
+        work::Lane::kMutate, cc,
+        [self = shared_from_this(), cc] {
+          auto made = std::make_shared<Made>(self->Make(cc));
+          self->env_.loop.Post([self, made] { self->OnMade(std::move(*made)); });
+        },
+        [self = shared_from_this()](const Status& why) {
+          self->env_.loop.Post([self, why] { self->OnEnd({why, 0}); });
+        });
+    if (!submitted.ok()) OnEnd({submitted, 0});
+  }
+
+  using Made = std::variant<Status, ExecProcess, AttachedContainer>;
+  Made Make(const CallContext& cc) {
+    if (const auto* exec = std::get_if<runtime::v1::ExecRequest>(&request_)) {
+      auto process = env_.backend.exec(cc, *exec);
+      return process.ok() ? Made(*std::move(process)) : Made(process.status());
+    }
+    auto container = env_.backend.attach(cc, std::get<runtime::v1::AttachRequest>(request_));
+    return container.ok() ? Made(*std::move(container)) : Made(container.status());
+  }
+
+  void OnMade(Made made) {
+    if (const auto* why = std::get_if<Status>(&made)) return OnEnd({*why, 0});
+    if (auto* process = std::get_if<ExecProcess>(&made)) {
+      target_ = ExecTarget::Make(env_.loop, env_.pool, env_.leaving, std::move(*process));
+    } else {
+      target_ =
+          std::make_shared<AttachTarget>(env_.loop, std::get<AttachedContainer>(std::move(made)));
+    }
+    // The client has gone meanwhile.
+    if (over_) return target_->Close();
+    if (size_) target_->Resize(*size_);
+    target_->Begin(streams_, [weak = weak_from_this()](const Outcome& outcome) {
+      if (const auto self = weak.lock()) self->OnEnd(outcome);
+    });
+  }
+
+  void OnEnd(const Outcome& outcome) {
+    if (std::exchange(over_, true)) return;
+    if (target_) target_->Close();
+    if (error_) error_->Send(ErrorStreamText(outcome, protocol_.version));
+    for (const StreamPtr& stream : {streams_.out, streams_.err, streams_.in, resize_, error_}) {
+      if (!stream) continue;
+      stream->Listen({});
+      stream->End();
+    }
+    connection().Finish();
+  }
+
+  void OnClosed(const Status& why) {
+    if (!std::exchange(over_, true) && target_) target_->Close();
+    if (!why.ok()) log::Debug("a streaming client has gone", {{"why", why}});
+    timer_ = {};
+    if (const auto done = std::exchange(on_over_, nullptr)) done();
+  }
+
+  Env& env_;
+  const Request request_;
+  const Wanted wanted_;
+  const ChannelProtocol protocol_;
+  std::function<void()> on_over_;
+  std::shared_ptr<ChannelConnection> channels_;
+  std::shared_ptr<spdy::SpdyConnection> spdy_;
+  StreamPtr error_, resize_;
+  RemoteStreams streams_;
+  std::shared_ptr<Target> target_;
+  loop::Timer timer_;
+  std::string sizes_;
+  std::optional<TerminalSize> size_;
+  bool over_ = false;
+};
+
+}  // namespace
+
+SessionPtr MakeRemoteSession(Env& env, const Request& request, const Agreed& agreed,
+                             std::shared_ptr<Wire> wire) {
+  return std::make_shared<RemoteSession>(env, request, agreed, std::move(wire));
+}
+
+}  // namespace crisp::rund::streaming

@@ -1,0 +1,262 @@
+#include "services/rund/streaming/server.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <string_view>
+#include <utility>
+
+#include "libs/base/guarded.h"
+#include "libs/base/try.h"
+#include "libs/log/log.h"
+#include "libs/loop/loop.h"
+#include "services/rund/streaming/tokens.h"
+
+namespace crisp::rund::streaming {
+namespace {
+
+constexpr std::chrono::seconds kRetryListen{5};
+constexpr std::chrono::seconds kCheck{5};
+constexpr std::chrono::seconds kTlsCheck{30};
+constexpr std::size_t kMaxSessions = 1000;
+// For clients to hear that we are going.
+constexpr std::chrono::milliseconds kFarewell{1000};
+
+/// Size, time and number of a file, to see that it was replaced.
+std::string StampOf(const std::string& path) {
+  struct stat file {};
+  if (stat(path.c_str(), &file) != 0) return "";
+  return fmt::format("{}.{}.{}.{}", file.st_ino, file.st_size, file.st_mtim.tv_sec,
+                     file.st_mtim.tv_nsec);
+}
+std::string StampOf(const TlsFiles& files) {
+  return StampOf(files.certificate) + StampOf(files.key);
+}
+
+std::string_view KindOf(const Request& request) {
+  constexpr std::string_view kKinds[] = {"exec", "attach", "portforward"};
+  return kKinds[request.index()];
+}
+
+}  // namespace
+
+struct Server::Impl {
+  Impl(ServerOptions opts, Backend back, work::Pool& work, Clock& time)
+      : options(std::move(opts)),
+        backend(std::move(back)),
+        pool(work),
+        clock(time),
+        tokens(time),
+        env{.loop = loop, .pool = work, .backend = backend, .leaving = {}} {}
+
+  struct Running {
+    std::uint64_t traffic = 0;
+    SteadyTime moved;
+  };
+  /// What other threads ask for.
+  struct Shown {
+    std::string url;
+    Status problem;
+  };
+
+  void TryListen();
+  UpgradeAnswer OnRequest(const UpgradeRequest& request);
+  void OnWire(const Request& request, const Agreed& agreed, std::shared_ptr<Wire> wire);
+  void OnOver(const SessionPtr& session);
+  void Check();
+  void CheckTls();
+
+  const ServerOptions options;
+  const Backend backend;
+  work::Pool& pool;
+  Clock& clock;
+  Tokens tokens;
+  loop::Loop loop;
+  Env env;
+
+  // On the loop.
+  std::unique_ptr<Front> front;
+  std::shared_ptr<internal::Tls> tls;
+  std::string tls_stamp;
+  std::map<SessionPtr, Running> running;
+  loop::Timer retry, check, tls_check;
+  bool ending = false;
+
+  Guarded<Shown> shown;
+  std::mutex mutex;  // of `count`
+  std::condition_variable changed;
+  std::size_t count = 0;
+};
+
+void Server::Impl::TryListen() {
+  if (ending) return;
+  auto made = Front::Listen(loop, options.address, tls,
+                            [this](const UpgradeRequest& request) { return OnRequest(request); });
+  auto now = shown.lock();
+  if (!made.ok()) {
+    if (now->problem.ok()) log::Error("streaming does not listen", {{"error", made.status()}});
+    now->problem = made.status();
+    retry = loop.After(kRetryListen, [this] { TryListen(); });
+    return;
+  }
+  front = *std::move(made);
+  now->url = front->url();
+  now->problem = Status::Ok();
+  log::Info("streaming listens", {{"url", front->url()}});
+}
+
+UpgradeAnswer Server::Impl::OnRequest(const UpgradeRequest& request) {
+  const auto refuse = [](int status, std::string text) {
+    return UpgradeAnswer{.status = status, .text = std::move(text), .protocol = "", .on_wire = {}};
+  };
+  const std::size_t slash = request.path.rfind('/');
+  if (slash == 0 || slash == std::string::npos) return refuse(404, "there is nothing here");
+  const std::string token = request.path.substr(slash + 1);
+  const auto found = tokens.Peek(token);
+  if (!found.ok() || request.path.substr(1, slash - 1) != KindOf(*found)) {
+    return refuse(404, "the URL is unknown, was used already, or is too old");
+  }
+  if (!request.websocket && !request.spdy) {
+    return refuse(400, "an upgrade to SPDY/3.1 or websocket is needed here");
+  }
+  const auto agreed = Agree(*found, request.websocket, request.protocols);
+  if (!agreed.ok()) return refuse(403, agreed.status().message());
+  if (ending || running.size() >= kMaxSessions) return refuse(503, "too many sessions");
+  tokens.Use(token);
+  return {.status = 101,
+          .text = "",
+          .protocol = agreed->name,
+          .on_wire = [this, wanted = *found, chosen = *agreed](std::shared_ptr<Wire> wire) {
+            OnWire(wanted, chosen, std::move(wire));
+          }};
+}
+
+void Server::Impl::OnWire(const Request& request, const Agreed& agreed,
+                          std::shared_ptr<Wire> wire) {
+  const SessionPtr session = MakeSession(env, request, agreed, std::move(wire));
+  running[session] = {0, clock.Now()};
+  {
+    const std::lock_guard lock(mutex);
+    count = running.size();
+  }
+  log::Debug("streaming session", {{"kind", KindOf(request)}, {"protocol", agreed.name}});
+  session->Begin([this, weak = std::weak_ptr(session)] {
+    if (const auto self = weak.lock()) OnOver(self);
+  });
+  if (ending) session->Stop(Unavailable("rund is stopping"));
+}
+
+void Server::Impl::OnOver(const SessionPtr& session) {
+  running.erase(session);
+  const std::lock_guard lock(mutex);
+  count = running.size();
+  changed.notify_all();
+}
+
+void Server::Impl::Check() {
+  const SteadyTime now = clock.Now();
+  std::vector<SessionPtr> all;
+  for (const auto& [session, state] : running) all.push_back(session);
+  for (const SessionPtr& session : all) {
+    const auto found = running.find(session);
+    if (found == running.end()) continue;
+    Running& state = found->second;
+    const std::uint64_t traffic = session->connection().traffic();
+    if (std::exchange(state.traffic, traffic) != traffic) state.moved = now;
+    if (options.idle_timeout.count() > 0 && now - state.moved >= options.idle_timeout) {
+      session->Stop(DeadlineExceeded("no byte has moved for {} s", options.idle_timeout.count()));
+    } else {
+      session->connection().CheckPeer();
+    }
+  }
+}
+
+void Server::Impl::CheckTls() {
+  const auto cc = CallContext::Background(kTlsCheck, "streaming certificate");
+  log::IfError("look at the streaming certificate",
+               pool.Submit(work::Lane::kBulk, cc, [this, before = tls_stamp] {
+                 const std::string stamp = StampOf(options.tls);
+                 if (stamp == before) return;
+                 auto loaded = LoadTls(options.tls);
+                 if (!loaded.ok()) {
+                   log::Warn(
+                       "the streaming certificate was replaced and is not good; the old one "
+                       "stays in use",
+                       {{"error", loaded.status()}});
+                 }
+                 loop.Post([this, stamp, loaded = std::move(loaded)] {
+                   tls_stamp = stamp;
+                   if (!loaded.ok()) return;
+                   tls = *loaded;
+                   if (front) front->SetTls(tls);
+                   log::Info("streaming certificate renewed");
+                 });
+               }));
+}
+
+Result<std::unique_ptr<Server>> Server::Start(ServerOptions options, Backend backend,
+                                              work::Pool& pool, Clock& clock) {
+  auto impl = std::make_unique<Impl>(std::move(options), std::move(backend), pool, clock);
+  Impl& self = *impl;
+  if (!self.options.tls.certificate.empty()) {
+    self.tls_stamp = StampOf(self.options.tls);
+    self.tls = CRISP_TRY(LoadTls(self.options.tls));
+    self.tls_check = self.loop.Every(kTlsCheck, [&self] { self.CheckTls(); });
+  }
+  self.TryListen();  // nothing runs on the loop yet
+  if (const Status problem = self.shown.lock()->problem; problem.code() == Code::kInvalidArgument) {
+    return problem;
+  }
+  self.check = self.loop.Every(kCheck, [&self] { self.Check(); });
+  self.loop.Start();
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Server::~Server() {
+  EndAll(Unavailable("rund is stopping"));
+  impl_->loop.Stop();
+  impl_->env.leaving.clear();
+  impl_->running.clear();
+}
+
+Result<std::string> Server::UrlFor(Request request) {
+  std::string url;
+  {
+    auto shown = impl_->shown.lock();
+    if (!shown->problem.ok()) {
+      return Unavailable("no exec, attach or port-forward now: {}", shown->problem.message());
+    }
+    url = shown->url;
+  }
+  const std::string kind(KindOf(request));
+  return url + "/" + kind + "/" + CRISP_TRY(impl_->tokens.Put(std::move(request)));
+}
+
+void Server::EndAll(const Status& why) {
+  Impl& self = *impl_;
+  self.shown.lock()->problem = why;
+  self.loop.Post([&self, why] {
+    self.ending = true;
+    if (self.front) self.front->Close();
+    std::vector<SessionPtr> all;
+    for (const auto& [session, state] : self.running) all.push_back(session);
+    for (const SessionPtr& session : all) session->Stop(why);
+  });
+  std::unique_lock lock(self.mutex);
+  self.changed.wait_for(lock, kFarewell, [&self] { return self.count == 0; });
+}
+
+std::size_t Server::sessions() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->count;
+}
+
+Status Server::problem() const { return impl_->shown.lock()->problem; }
+
+}  // namespace crisp::rund::streaming

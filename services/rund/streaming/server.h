@@ -1,0 +1,52 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "libs/base/clock.h"
+#include "libs/base/result.h"
+#include "libs/work/pool.h"
+#include "services/rund/streaming/backend.h"
+#include "services/rund/streaming/front.h"
+#include "services/rund/streaming/session.h"
+
+namespace crisp::rund::streaming {
+
+struct ServerOptions {
+  std::string address = "127.0.0.1:0";
+  TlsFiles tls;
+  /// A session in which no byte of a stream moves for so long is ended. 0 = never.
+  std::chrono::seconds idle_timeout{4 * 3600};
+};
+
+/// The streaming server: gives out URLs and serves what comes for them, on a thread of its own.
+class Server {
+ public:
+  /// kInvalidArgument: the address or the TLS files are no good. An address that is taken is no
+  /// failure: it is tried again, and until then problem() says so.
+  static Result<std::unique_ptr<Server>> Start(ServerOptions options, Backend backend,
+                                               work::Pool& pool, Clock& clock);
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+  ~Server();
+
+  /// Where a client finds this request, once and soon. Any thread; memory work only.
+  /// kResourceExhausted: too many URLs that nobody has used; kUnavailable: it does not listen.
+  Result<std::string> UrlFor(Request request);
+  /// Takes no new connections and ends the sessions, telling their clients why; waits a moment for
+  /// them to hear it. Any thread but its own.
+  void EndAll(const Status& why);
+
+  std::size_t sessions() const;
+  /// Not Ok: it does not listen, and why.
+  Status problem() const;
+
+ private:
+  struct Impl;
+  explicit Server(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace crisp::rund::streaming
