@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
-#include "libs/http/url.h"
 
 namespace crisp::rund::streaming {
 namespace {
@@ -58,7 +58,7 @@ Status ChannelReader::FeedBase64(std::string_view piece, bool message_end) {
   carry_ += piece;
   // Padding comes in the last four only, so all before it decodes on its own.
   const std::size_t whole = message_end ? carry_.size() : carry_.size() / 4 * 4;
-  const std::string bytes = CRISP_TRY(http::FromBase64(std::string_view(carry_).substr(0, whole)));
+  const std::string bytes = CRISP_TRY(FromBase64(std::string_view(carry_).substr(0, whole)));
   carry_.erase(0, whole);
   if (!bytes.empty()) handlers_.on_data(channel_, bytes);
   return Status::Ok();
@@ -68,7 +68,7 @@ std::string ChannelMessage(ChannelProtocol protocol, std::size_t channel, std::s
   std::string message;
   if (protocol.base64) {
     message += static_cast<char>('0' + static_cast<char>(channel));
-    return message + http::Base64(bytes);
+    return message + Base64(bytes);
   }
   message.reserve(1 + bytes.size());
   message += static_cast<char>(channel);

@@ -94,8 +94,16 @@ struct RealContainer : SpecFixture {
   Result<ExecSyncResult> Exec(const Texts& command, std::chrono::seconds timeout = 0s,
                               const CallContext& cc = CallContext::Background(60s)) {
     const nlohmann::json process = BuildExecProcess(spec, command, false).value();
-    return ExecSync(cc, {runtime.path, root / "state", id, process.dump(), root.path(), timeout,
-                         max_output, CRISP_EXEC});
+    ExecSyncArgs args;
+    static_cast<ExecArgs&>(args) = {.runtime = runtime.path,
+                                    .runtime_root = root / "state",
+                                    .container_id = id,
+                                    .process_json = process.dump(),
+                                    .scratch_dir = root.path(),
+                                    .helper = CRISP_EXEC};
+    args.timeout = timeout;
+    args.max_output = max_output;
+    return ExecSync(cc, args);
   }
   std::string Out(const Texts& command) {
     const Result<ExecSyncResult> result = Exec(command);
