@@ -64,10 +64,6 @@ void CheckUnimplemented(const Cri& cri,
 
 TEST_CASE("What is not there yet says so in a sentence") {
   OnNode on;
-  CheckUnimplemented(on.cri, &Runtime::UpdateContainerResources,
-                     cri::UpdateContainerResourcesRequest());
-  CheckUnimplemented(on.cri, &Runtime::UpdatePodSandboxResources,
-                     cri::UpdatePodSandboxResourcesRequest());
   CheckUnimplemented(on.cri, &Runtime::CheckpointContainer, cri::CheckpointContainerRequest());
   CheckUnimplemented(on.cri, &Runtime::CheckpointPod, cri::CheckpointPodRequest());
   CheckUnimplemented(on.cri, &Runtime::RestorePod, cri::RestorePodRequest());

@@ -13,6 +13,7 @@
 #include <chrono>
 #include <ctime>
 #include <filesystem>
+#include <optional>
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
@@ -116,6 +117,19 @@ std::vector<std::string> TreeOf(const std::string& top) {
   std::sort(all.begin(), all.end(),
             [](const std::string& a, const std::string& b) { return a.size() > b.size(); });
   return all;
+}
+
+/// The number after `key` in a file of "key number" lines.
+std::optional<std::uint64_t> FlatValue(std::string_view text, std::string_view key) {
+  for (const std::string& line : Split(text, "\n")) {
+    const std::vector<std::string> words = Split(line, " ");
+    if (words.size() != 2 || words[0] != key) continue;
+    std::uint64_t value = 0;
+    const std::string& number = words[1];
+    std::from_chars(number.data(), number.data() + number.size(), value);
+    return value;
+  }
+  return std::nullopt;
 }
 
 Status ReadPids(const std::string& directory, std::set<pid_t>& pids) {
@@ -302,6 +316,43 @@ Result<bool> Cgroups::Exists(const std::string& path) const {
     if (IsDirectory(CRISP_TRY(Join(hierarchy.mount_point, path)))) return true;
   }
   return false;
+}
+
+Result<std::uint64_t> Cgroups::OomKills(const std::string& path) const {
+  const Result<std::string> directory = DirFor("memory", path);
+  if (!directory.ok()) return std::uint64_t{0};
+  // On v1 the count is a line of the file that switches the killing off.
+  const char* file = mode_ == CgroupMode::kV2 ? "/memory.events" : "/memory.oom_control";
+  const Result<std::string> text = ReadFile(*directory + file);
+  if (!text.ok()) {
+    if (text.code() == Code::kNotFound) return std::uint64_t{0};
+    return text.status();
+  }
+  return FlatValue(*text, "oom_kill").value_or(0);
+}
+
+Result<std::uint64_t> Cgroups::MemoryInUse(const std::string& path) const {
+  const std::string directory = CRISP_TRY(DirFor("memory", path));
+  const bool v2 = mode_ == CgroupMode::kV2;
+  const std::string text =
+      CRISP_TRY(ReadFile(directory + (v2 ? "/memory.current" : "/memory.usage_in_bytes")));
+  std::uint64_t used = 0;
+  std::from_chars(text.data(), text.data() + text.size(), used);
+  const std::string stat = CRISP_TRY(ReadFile(directory + "/memory.stat"));
+  const std::string prefix = v2 ? "" : "total_";
+  const std::uint64_t files = FlatValue(stat, prefix + "active_file").value_or(0) +
+                              FlatValue(stat, prefix + "inactive_file").value_or(0);
+  return used > files ? used - files : 0;
+}
+
+Status Cgroups::Thaw(const std::string& path) const {
+  Status status;
+  if (mode_ == CgroupMode::kV2) {
+    status = WriteExisting(CRISP_TRY(UnifiedDir(path)) + "/cgroup.freeze", "0");
+  } else if (const Result<std::string> freezer = DirFor("freezer", path); freezer.ok()) {
+    status = WriteExisting(*freezer + "/freezer.state", "THAWED");
+  }
+  return status.code() == Code::kNotFound ? Status::Ok() : status;
 }
 
 Result<std::string> CgroupOf(pid_t pid, std::string_view controller, const std::string& proc_root) {

@@ -54,6 +54,16 @@ class Cgroups {
   /// There in at least one hierarchy.
   Result<bool> Exists(const std::string& path) const;
 
+  /// How many of its processes (and of those below, on v2) the kernel killed for want of memory,
+  /// be it the cgroup's own, a parent's or the machine's. 0 without a memory controller or without
+  /// the cgroup.
+  Result<std::uint64_t> OomKills(const std::string& path) const;
+  /// Memory of the cgroup that cannot just be dropped: what is used less the page cache of files.
+  /// kNotFound without a memory controller or without the cgroup.
+  Result<std::uint64_t> MemoryInUse(const std::string& path) const;
+  /// Lets a frozen cgroup run (nothing dies while it is frozen). Not frozen, or absent, is Ok.
+  Status Thaw(const std::string& path) const;
+
  private:
   struct Hierarchy {
     std::string mount_point;

@@ -248,6 +248,29 @@ Status BindMount(const std::string& source, const std::string& target, const Bin
   return Status::Ok();
 }
 
+Status IdmappedBindMount(const std::string& source, const std::string& target, int userns,
+                         const BindOptions& options) {
+  const unsigned recursive = options.recursive ? AT_RECURSIVE : 0;
+  const UniqueFd tree(
+      ::open_tree(AT_FDCWD, source.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive));
+  if (!tree.valid()) return Status::Errno(errno, "open {} for an ID-mapped mount", source);
+  struct mount_attr attributes {};
+  attributes.attr_set = MOUNT_ATTR_IDMAP;
+  attributes.userns_fd = static_cast<std::uint64_t>(userns);
+  if (options.readonly) attributes.attr_set |= MOUNT_ATTR_RDONLY;
+  if ((options.extra_flags & MS_NOSUID) != 0) attributes.attr_set |= MOUNT_ATTR_NOSUID;
+  if ((options.extra_flags & MS_NODEV) != 0) attributes.attr_set |= MOUNT_ATTR_NODEV;
+  if ((options.extra_flags & MS_NOEXEC) != 0) attributes.attr_set |= MOUNT_ATTR_NOEXEC;
+  if (::mount_setattr(tree.get(), "", AT_EMPTY_PATH | recursive, &attributes, sizeof attributes) !=
+      0) {
+    return Status::Errno(errno, "{}: its file system cannot be ID-mapped", source);
+  }
+  if (::move_mount(tree.get(), "", AT_FDCWD, target.c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0) {
+    return Status::Errno(errno, "mount {} at {}", source, target);
+  }
+  return Status::Ok();
+}
+
 Status MountOverlay(const Overlay& overlay, const std::string& target) {
   if (overlay.lower_dirs.empty()) return InvalidArgument("overlay: no lower layer");
   const auto& options = overlay.options;

@@ -29,6 +29,12 @@ struct BindOptions {
 Status BindMount(const std::string& source, const std::string& target,
                  const BindOptions& options = {});
 
+/// A bind mount whose files show the owners that the user namespace at `userns` (a descriptor of
+/// its nsfs file) gives them: id 0 on disk is id 0 of that namespace. Otherwise as BindMount.
+/// kInvalidArgument (EINVAL): the file system cannot be ID-mapped, or is already.
+Status IdmappedBindMount(const std::string& source, const std::string& target, int userns,
+                         const BindOptions& options = {});
+
 struct Overlay {
   std::vector<std::string> lower_dirs;  // the topmost layer first
   std::string upper_dir;                // empty = read-only

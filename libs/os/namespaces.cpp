@@ -28,15 +28,17 @@ int CloneFlag(NamespaceKind kind) {
     case NamespaceKind::kNet: return CLONE_NEWNET;
     case NamespaceKind::kIpc: return CLONE_NEWIPC;
     case NamespaceKind::kUts: return CLONE_NEWUTS;
+    case NamespaceKind::kUser: return CLONE_NEWUSER;
   }
   return 0;
 }
 
-const char* ProcPath(NamespaceKind kind) {
+const char* ProcName(NamespaceKind kind) {
   switch (kind) {
-    case NamespaceKind::kNet: return "/proc/thread-self/ns/net";
-    case NamespaceKind::kIpc: return "/proc/thread-self/ns/ipc";
-    case NamespaceKind::kUts: return "/proc/thread-self/ns/uts";
+    case NamespaceKind::kNet: return "net";
+    case NamespaceKind::kIpc: return "ipc";
+    case NamespaceKind::kUts: return "uts";
+    case NamespaceKind::kUser: return "user";
   }
   return "";
 }
@@ -107,23 +109,32 @@ Result<UniqueFd> NewNetnsIn(int userns) {
 
 }  // namespace
 
+Result<std::vector<NamespacePin>> NamespacePin::PinAll(
+    const std::string& proc_dir, const std::vector<NamespaceTarget>& targets) {
+  std::vector<NamespacePin> pins;
+  pins.reserve(targets.size());
+  for (const NamespaceTarget& target : targets) {
+    CRISP_TRY(MakePinFile(target.path));
+    pins.push_back(NamespacePin(target.path));
+    const std::string source = fmt::format("{}/ns/{}", proc_dir, ProcName(target.kind));
+    if (::mount(source.c_str(), target.path.c_str(), nullptr, MS_BIND, nullptr) != 0) {
+      return Status::Errno(errno, "pin a namespace at {}", target.path);
+    }
+  }
+  return pins;
+}
+
 Result<std::vector<NamespacePin>> NamespacePin::Create(const std::vector<NamespaceTarget>& targets,
                                                        const std::function<Status()>& setup) {
   int flags = 0;
   for (const NamespaceTarget& target : targets) flags |= CloneFlag(target.kind);
   if (flags == 0) return std::vector<NamespacePin>();
+  if ((flags & CLONE_NEWUSER) != 0) return InvalidArgument("a thread gets no user namespace");
   std::vector<NamespacePin> pins;
-  pins.reserve(targets.size());
   const Status made = OnOwnThread([&targets, &setup, &pins, flags]() -> Status {
     if (::unshare(flags) != 0) return Status::Errno(errno, "make new namespaces");
     if (setup) CRISP_TRY(setup());
-    for (const NamespaceTarget& target : targets) {
-      CRISP_TRY(MakePinFile(target.path));
-      pins.push_back(NamespacePin(target.path));
-      if (::mount(ProcPath(target.kind), target.path.c_str(), nullptr, MS_BIND, nullptr) != 0) {
-        return Status::Errno(errno, "pin a namespace at {}", target.path);
-      }
-    }
+    pins = CRISP_TRY(PinAll("/proc/thread-self", targets));
     return Status::Ok();
   });
   if (!made.ok()) return made;
@@ -144,13 +155,18 @@ Result<NamespacePin> NamespacePin::CreateNetIn(const std::string& userns_path,
     if (setup) CRISP_TRY(setup());
     CRISP_TRY(MakePinFile(path));
     pin = NamespacePin(path);
-    if (::mount(ProcPath(NamespaceKind::kNet), path.c_str(), nullptr, MS_BIND, nullptr) != 0) {
+    if (::mount("/proc/thread-self/ns/net", path.c_str(), nullptr, MS_BIND, nullptr) != 0) {
       return Status::Errno(errno, "pin a namespace at {}", path);
     }
     return Status::Ok();
   });
   if (!made.ok()) return made;
   return pin;
+}
+
+Result<std::vector<NamespacePin>> NamespacePin::OfProcess(
+    pid_t pid, const std::vector<NamespaceTarget>& targets) {
+  return PinAll(fmt::format("/proc/{}", pid), targets);
 }
 
 NamespacePin& NamespacePin::operator=(NamespacePin&& other) noexcept {
@@ -203,6 +219,16 @@ Status RunInNamespaces(const std::vector<std::string>& paths, const std::functio
 
 Status RunInNamespace(const std::string& path, const std::function<Status()>& fn) {
   return RunInNamespaces({path}, fn);
+}
+
+Status WriteIdMaps(pid_t pid, const IdRange& uids, const IdRange& gids) {
+  const auto write = [pid](std::string_view file, const IdRange& ids) {
+    return WriteExisting(fmt::format("/proc/{}/{}", pid, file),
+                         fmt::format("{} {} {}\n", ids.inside, ids.outside, ids.count))
+        .While("map ids {} to {}", ids.inside, ids.outside);
+  };
+  CRISP_TRY(write("uid_map", uids));
+  return write("gid_map", gids);
 }
 
 Status WriteSysctl(const std::string& name, const std::string& value) {

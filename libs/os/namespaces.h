@@ -1,6 +1,10 @@
 #pragma once
 
+#include <sys/types.h>
+
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,7 +14,7 @@
 
 namespace crisp::os {
 
-enum class NamespaceKind { kNet, kIpc, kUts };
+enum class NamespaceKind { kNet, kIpc, kUts, kUser };
 
 struct NamespaceTarget {
   NamespaceKind kind = NamespaceKind::kNet;
@@ -24,6 +28,7 @@ class NamespacePin {
   /// New namespaces of all the kinds named, made at once by a thread of their own that then ends.
   /// `setup` runs on that thread, inside all of them, before they are pinned: sethostname, sysctls,
   /// loopback up. A file that is pinned already is kAlreadyExists. On failure nothing stays.
+  /// kUser is refused: only a process with a single thread gets a new one (see OfProcess).
   static Result<std::vector<NamespacePin>> Create(const std::vector<NamespaceTarget>& targets,
                                                   const std::function<Status()>& setup = nullptr);
 
@@ -31,6 +36,9 @@ class NamespacePin {
   /// one may configure it. Otherwise as Create. kNotFound: no such user namespace.
   static Result<NamespacePin> CreateNetIn(const std::string& userns_path, const std::string& path,
                                           const std::function<Status()>& setup = nullptr);
+  /// Pins namespaces that process `pid` is in.
+  static Result<std::vector<NamespacePin>> OfProcess(pid_t pid,
+                                                     const std::vector<NamespaceTarget>& targets);
 
   NamespacePin(NamespacePin&& other) noexcept : path_(std::exchange(other.path_, {})) {}
   NamespacePin& operator=(NamespacePin&& other) noexcept;
@@ -42,6 +50,8 @@ class NamespacePin {
 
  private:
   explicit NamespacePin(std::string path) : path_(std::move(path)) {}
+  static Result<std::vector<NamespacePin>> PinAll(const std::string& proc_dir,
+                                                  const std::vector<NamespaceTarget>& targets);
   std::string path_;
 };
 
@@ -56,6 +66,22 @@ Result<bool> IsPinnedNamespace(const std::string& path);
 /// entry. Only for what blocks shortly: the caller waits for the thread.
 Status RunInNamespaces(const std::vector<std::string>& paths, const std::function<Status()>& fn);
 Status RunInNamespace(const std::string& path, const std::function<Status()>& fn);
+
+/// A run of ids in a user namespace: `count` ids from `inside` on are those from `outside` on.
+struct IdRange {
+  std::uint32_t inside = 0;
+  std::uint32_t outside = 0;
+  std::uint32_t count = 0;
+
+  bool operator==(const IdRange&) const = default;
+  /// Nothing for an id that is not in the run.
+  std::optional<std::uint32_t> ToOutside(std::uint64_t id) const {
+    if (id < inside || id - inside >= count) return std::nullopt;
+    return outside + static_cast<std::uint32_t>(id - inside);
+  }
+};
+/// Gives the user namespace of a process, which is new and has none yet, its ids.
+Status WriteIdMaps(pid_t pid, const IdRange& uids, const IdRange& gids);
 
 /// Writes the current thread's sysctl: "net.ipv4.ip_forward" or with slashes → /proc/sys/….
 /// kInvalidArgument for names that would leave /proc/sys. For use in `setup` and `fn`. Dots inside

@@ -94,6 +94,36 @@ grpc::ServerUnaryReactor* RunUnary(work::Pool& pool, work::Lane lane,
   return reactor;
 }
 
+void LateReactor::Reply(const Status& status, const std::function<void()>& fill) {
+  if (finished_.exchange(true)) return;
+  if (status.ok() && fill) fill();
+  Finish(ToGrpc(status));
+}
+
+void LateReactor::OnCancel() { Reply(Cancelled("the caller went away; the work goes on")); }
+
+void LateReactor::OnDone() {
+  // The last reference may be this one.
+  const auto keep = std::move(self_);
+}
+
+void RunLater(work::Pool& pool, work::Lane lane, const std::shared_ptr<LateReactor>& call,
+              std::function<void()> body) {
+  Status submitted = pool.Submit(
+      lane, call->context(),
+      [call, body = std::move(body)] {
+        Status status = RunBody(
+            [&body](const CallContext&) {
+              body();
+              return Status::Ok();
+            },
+            call->context());
+        if (!status.ok()) call->Reply(status);
+      },
+      [call](const Status& why) { call->Reply(why); });
+  if (!submitted.ok()) call->Reply(submitted);
+}
+
 }  // namespace internal
 
 grpc::ServerUnaryReactor* Finish(grpc::CallbackServerContext* context, const Status& status) {

@@ -203,6 +203,12 @@ void AddNetd(Schema& schema, Netd& netd) {
       .Path("netd.nft", &netd.nft, false, {.text = "The nft program, for hostports: builtin."});
 }
 
+Status CheckEnv(const std::string& text) {
+  const auto equals = text.find('=');
+  if (equals == 0 || equals == text.npos) return InvalidArgument("'{}' is not NAME=value", text);
+  return Status::Ok();
+}
+
 void AddRund(Schema& schema, Rund& rund) {
   schema.Section("rund", "Pods and containers.")
       .Path("rund.conmon", &rund.conmon, false,
@@ -214,21 +220,38 @@ void AddRund(Schema& schema, Rund& rund) {
            .cost = Cost::kNewPods})
       .Text("rund.default_runtime", &rund.default_runtime,
             {.text = "The runtime handler of pods that name none: one of runtimes.",
-             .cost = Cost::kNewPods})
+             .cost = Cost::kLive})
       .Map<Runtime>(
           "rund.runtimes", &rund.runtimes,
           {.text = "OCI runtimes by handler name. A drop-in adds to them; a name without a value "
                    "(crun: null) is taken away."},
           [](Schema& keys, Runtime& runtime) {
             keys.Path("path", &runtime.path, false,
-                      {.text = "The program.", .cost = Cost::kNewPods})
+                      {.text = "The program.", .cost = Cost::kLive})
                 .Path("root", &runtime.root, true,
                       {.text = "Its state. Empty: <run_root>/rund/<instance>/runtimes/<name>.",
-                       .cost = Cost::kNewPods});
+                       .cost = Cost::kNewPods})
+                .List("args", &runtime.args,
+                      {.text = "Options that go before each of its commands.",
+                       .cost = Cost::kLive},
+                      NotEmpty)
+                .List("monitor_env", &runtime.monitor_env,
+                      {.text = "Environment of the monitor of its containers, as NAME=value.",
+                       .cost = Cost::kLive},
+                      CheckEnv)
+                .List("allowed_annotations", &runtime.allowed_annotations,
+                      {.text = "Annotations of pods and containers that it gets to see: whole "
+                               "names or beginnings of names.",
+                       .cost = Cost::kLive},
+                      NotEmpty)
+                .Bool("privileged_without_host_devices", &runtime.privileged_without_host_devices,
+                      {.text = "Privileged containers do not get all devices of the host.",
+                       .cost = Cost::kLive});
           })
-      .OneOf("rund.cgroup_driver", &rund.cgroup_driver, {"cgroupfs", "systemd"},
-             {.text = "cgroupfs or systemd; the kubelet's must be the same (it asks).",
-              .cost = Cost::kNewPods})
+      .OneOf(
+          "rund.cgroup_driver", &rund.cgroup_driver, {"cgroupfs", "systemd"},
+          {.text = "cgroupfs (systemd is not there yet); the kubelet's must be the same (it asks).",
+           .cost = Cost::kNewPods})
       .List("rund.default_capabilities", &rund.default_capabilities,
             {.text = "What a container may do unless its spec adds or drops, without CAP_.",
              .cost = Cost::kNewPods},

@@ -76,6 +76,10 @@ struct Runtime {
   std::string path;
   std::string
       root;  // empty = <run_root>/rund/<instance>/runtimes/<name>: see Settings::RuntimeRoot
+  std::vector<std::string> args = {};                 // before each of its commands
+  std::vector<std::string> monitor_env = {};          // "NAME=value", of its monitors
+  std::vector<std::string> allowed_annotations = {};  // prefixes; handed on to it
+  bool privileged_without_host_devices = false;
 };
 
 struct Rund {

@@ -45,8 +45,8 @@ class App final : public daemon::App {
   App(daemon::Daemon& daemon, std::unique_ptr<Engine> engine, std::unique_ptr<Streams> streams)
       : engine_(std::move(engine)),
         streams_(std::move(streams)),
-        pods_(daemon.pool(), engine_->pods()),
-        containers_(daemon.pool(), engine_->containers()),
+        pods_(daemon.pool(), engine_->pods(), engine_->resources()),
+        containers_(daemon.pool(), engine_->containers(), engine_->resources()),
         records_(engine_->state()),
         node_(daemon.pool(), engine_->parts()),
         collector_(engine_->state(), engine_->parts().cgroups, engine_->parts().clock,
@@ -76,6 +76,12 @@ class App final : public daemon::App {
     daemon.OnDrain([this] {
       records_.Close();
       streams_->server().EndAll(Unavailable("rund is stopping; try again"));
+      engine_->lifecycle().stops().Close();
+    });
+    daemon.OnReload([this, instance = daemon.instance()](const settings::Settings& settings) {
+      auto fresh = Config::From(settings, instance);
+      log::IfError("reload",
+                   fresh.ok() ? engine_->ReloadRuntimes(*std::move(fresh)) : fresh.status());
     });
     AddGauges(daemon.metrics());
     engine_->Continue();
@@ -93,6 +99,13 @@ class App final : public daemon::App {
     streaming::Server& streams = streams_->server();
     metrics.AddGauge("crisp_rund_streaming_sessions", "Execs, attaches and port-forwards open.", {},
                      [&streams] { return static_cast<double>(streams.sessions()); });
+    const Stops& stops = engine_->lifecycle().stops();
+    metrics.AddGauge("crisp_rund_containers_stopping",
+                     "Containers between the stop signal and their end.", {},
+                     [&stops] { return static_cast<double>(stops.counts().stopping); });
+    metrics.AddGauge("crisp_rund_containers_stuck",
+                     "Containers that outlive SIGKILL (uninterruptible sleep).", {},
+                     [&stops] { return static_cast<double>(stops.counts().stuck); });
   }
 
   void Sweep() {

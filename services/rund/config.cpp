@@ -56,13 +56,22 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   if (!os::Exists(config.exec_helper)) config.exec_helper.clear();
   config.default_runtime = rund.default_runtime;
   for (const auto& [name, runtime] : rund.runtimes) {
-    config.runtimes[name] = {runtime.path, CRISP_TRY(settings.RuntimeRoot(name, instance))};
+    config.runtimes[name] = {runtime.path,
+                             CRISP_TRY(settings.RuntimeRoot(name, instance)),
+                             runtime.args,
+                             runtime.monitor_env,
+                             runtime.allowed_annotations,
+                             runtime.privileged_without_host_devices};
   }
   if (!config.runtimes.contains(config.default_runtime)) {
     return InvalidArgument("rund.default_runtime: '{}' is none of rund.runtimes",
                            config.default_runtime);
   }
-  config.systemd_cgroups = rund.cgroup_driver == "systemd";
+  if (rund.cgroup_driver == "systemd") {
+    return InvalidArgument(
+        "rund.cgroup_driver: 'systemd' is not there yet; use cgroupfs (the kubelet asks which one "
+        "it is)");
+  }
   config.abandoned_grace = rund.abandoned_grace;
   config.runtime_timeout = rund.runtime_timeout;
   config.capabilities = rund.default_capabilities;

@@ -16,6 +16,10 @@ namespace crisp::rund {
 struct RuntimeConfig {
   std::string path;
   std::string root;
+  std::vector<std::string> args = {};
+  std::vector<std::string> monitor_env = {};
+  std::vector<std::string> allowed_annotations = {};
+  bool privileged_without_host_devices = false;
 };
 
 /// What one instance of rund needs to know, from the settings of the node.
@@ -26,7 +30,6 @@ struct Config {
   std::string exec_helper;  // crisp-exec; empty = none
   std::string default_runtime;
   std::map<std::string, RuntimeConfig> runtimes;
-  bool systemd_cgroups = false;
   std::chrono::seconds abandoned_grace{120};
   /// For one call of a runtime, or the whole of a create.
   std::chrono::seconds runtime_timeout{120};

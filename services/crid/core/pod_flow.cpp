@@ -15,6 +15,12 @@ bool HostNetwork(const runtime::v1::PodSandboxConfig& config) {
          runtime::v1::NamespaceMode::NODE;
 }
 
+bool HasUserns(const runtime::v1::PodSandboxConfig& config) {
+  const auto& options = config.linux().security_context().namespace_options();
+  return options.has_userns_options() &&
+         options.userns_options().mode() != runtime::v1::NamespaceMode::NODE;
+}
+
 std::string Named(const runtime::v1::PodSandboxMetadata& metadata) {
   return fmt::format("{}/{}", metadata.namespace_(), metadata.name());
 }
@@ -100,17 +106,24 @@ Result<std::string> PodFlow::RunNow(const CallContext& cc,
 
 Status PodFlow::Build(const CallContext& cc, Rund& rund, const std::string& id,
                       const runtime::v1::RunPodSandboxRequest& request) {
-  Pending<netd::v1::AttachResponse> attaching;
-  if (!HostNetwork(request.config())) {
-    netd::v1::AttachRequest attach;
-    attach.set_pod_id(id);
-    *attach.mutable_config() = request.config();
-    attaching = backends_.netd().StartAttach(cc, std::move(attach));
-  }
   rund::v1::PreparePodRequest prepare;
   prepare.set_pod_id(id);
   *prepare.mutable_config() = request.config();
-  auto prepared = rund.PreparePod(cc, prepare);
+  netd::v1::AttachRequest attach;
+  attach.set_pod_id(id);
+  *attach.mutable_config() = request.config();
+  const bool network = !HostNetwork(request.config());
+  Pending<netd::v1::AttachResponse> attaching;
+  Result<rund::v1::PreparePodResponse> prepared = rund::v1::PreparePodResponse();
+  if (HasUserns(request.config())) {
+    // The network namespace is made inside of the user namespace: one after the other.
+    prepared = CRISP_TRY(rund.PreparePod(cc, prepare));
+    attach.set_userns_path(prepared->userns_path());
+    if (network) attaching = backends_.netd().StartAttach(cc, std::move(attach));
+  } else {
+    if (network) attaching = backends_.netd().StartAttach(cc, std::move(attach));
+    prepared = rund.PreparePod(cc, prepare);
+  }
 
   rund::v1::StartPodRequest start;
   start.set_pod_id(id);

@@ -47,10 +47,6 @@ Status CheckHostname(const std::string& hostname) {
 }
 
 Status CheckNamespaces(std::string_view field, const runtime::v1::NamespaceOption& options) {
-  if (options.has_userns_options() &&
-      options.userns_options().mode() != runtime::v1::NamespaceMode::NODE) {
-    return Unimplemented("crisp does not offer user namespaces yet ({}.userns_options)", field);
-  }
   for (const auto& [name, mode] :
        {std::pair{"network", options.network()}, std::pair{"ipc", options.ipc()}}) {
     if (mode != NamespaceMode::POD && mode != NamespaceMode::NODE) {

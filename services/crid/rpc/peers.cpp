@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/impl/client_unary_call.h>
+#include <poll.h>
 
 #include <algorithm>
 #include <optional>
@@ -22,6 +23,7 @@ namespace {
 
 // What StopContainer may take beyond its grace: the kill, the exit, the records.
 constexpr std::chrono::seconds kStopMargin{90};
+constexpr int kAgainMillis = 20;
 
 std::chrono::system_clock::time_point SystemDeadline(const CallContext& cc) {
   if (cc.deadline() == SteadyTime::max()) return std::chrono::system_clock::time_point::max();
@@ -344,6 +346,63 @@ class Peers::ImagedClient final : public Imaged {
   const PeersOptions& options_;
 };
 
+/// A StopContainer under way. It holds no thread but while it waits for a rund that is away, which
+/// ends with its return or after `peer_wait`: all stops of a node come through here.
+class Peers::StopAttempts final : public std::enable_shared_from_this<StopAttempts> {
+ public:
+  using Done = std::function<void(Result<rund::v1::StopContainerResponse>)>;
+  StopAttempts(work::Pool& pool, CallContext cc, std::shared_ptr<RundClient> rund,
+               rund::v1::StopContainerRequest request, Done done)
+      : pool_(pool),
+        cc_(std::move(cc)),
+        rund_(std::move(rund)),
+        request_(std::move(request)),
+        done_(std::move(done)) {}
+
+  void Next(bool again = false) {
+    if (!again && rund_->Ready()) return Ask();
+    auto self = shared_from_this();
+    Status submitted = pool_.Submit(
+        work::Lane::kWait, cc_,
+        [self, again] {
+          // One that drains refuses for a moment before it goes.
+          if (again) poll(nullptr, 0, kAgainMillis);
+          const Status back = self->rund_->peer().WaitReady(self->cc_);
+          if (!back.ok()) return self->done_(back);
+          self->Ask();
+        },
+        [self](const Status& why) { self->done_(why); });
+    if (!submitted.ok()) done_(submitted);
+  }
+
+ private:
+  void Ask() {
+    struct Attempt {
+      grpc::ClientContext context;
+      rund::v1::StopContainerResponse response;
+    };
+    auto attempt = std::make_shared<Attempt>();
+    attempt->context.set_deadline(SystemDeadline(cc_));
+    attempt->context.AddMetadata(rpc::kRequestIdKey, cc_.request_id());
+    rund_->containers().async()->StopContainer(
+        &attempt->context, &request_, &attempt->response,
+        [self = shared_from_this(), attempt](const grpc::Status& status) {
+          // Its connection broke, or it said that it goes: asked again, since a stop is idempotent.
+          if (status.error_code() == grpc::StatusCode::UNAVAILABLE && self->cc_.Check().ok()) {
+            return self->Next(/*again=*/true);
+          }
+          if (!status.ok()) return self->done_(rpc::FromGrpc(status));
+          self->done_(std::move(attempt->response));
+        });
+  }
+
+  work::Pool& pool_;
+  const CallContext cc_;
+  const std::shared_ptr<RundClient> rund_;
+  const rund::v1::StopContainerRequest request_;
+  const Done done_;
+};
+
 Peers::Peers(PeersOptions options, View& view, loop::Loop& loop, std::function<void()> on_change)
     : options_(std::move(options)),
       view_(view),
@@ -460,34 +519,13 @@ void Peers::StopContainer(work::Pool& pool, const CallContext& cc, const std::st
     if (auto found = runds_.find(instance); found != runds_.end()) rund = found->second;
   }
   if (rund == nullptr) return done(Unavailable("rund/{} is away", instance));
-  struct State {
-    grpc::ClientContext context;
-    rund::v1::StopContainerRequest request;
-    rund::v1::StopContainerResponse response;
-  };
-  auto state = std::make_shared<State>();
-  state->request.set_container_id(id);
-  state->request.set_grace_seconds(grace_seconds);
+  rund::v1::StopContainerRequest request;
+  request.set_container_id(id);
+  request.set_grace_seconds(grace_seconds);
   const auto grace = std::chrono::seconds(std::clamp<std::int64_t>(grace_seconds, 0, 86'400 * 365));
-  const CallContext own = cc.Detached(grace + kStopMargin);
-  auto blocking = [&pool, rund, state, own, done] {
-    Status submitted = pool.Submit(
-        work::Lane::kWait, own,
-        [rund, state, own, done] { done(rund->StopContainer(own, state->request)); },
-        [done](const Status& why) { done(why); });
-    if (!submitted.ok()) done(submitted);
-  };
-  if (!rund->Ready()) return blocking();
-  state->context.set_deadline(SystemDeadline(own));
-  state->context.AddMetadata(rpc::kRequestIdKey, cc.request_id());
-  rund->containers().async()->StopContainer(
-      &state->context, &state->request, &state->response,
-      [state, rund, done, blocking](const grpc::Status& status) {
-        // Its connection broke: asked again on a thread, which waits for its return.
-        if (status.error_code() == grpc::StatusCode::UNAVAILABLE) return blocking();
-        if (!status.ok()) return done(rpc::FromGrpc(status));
-        done(std::move(state->response));
-      });
+  std::make_shared<StopAttempts>(pool, cc.Detached(grace + kStopMargin), std::move(rund),
+                                 std::move(request), std::move(done))
+      ->Next();
 }
 
 Result<grpc::ByteBuffer> Peers::CallRaw(const CallContext& cc, const std::string& instance,

@@ -80,6 +80,7 @@ class Peers final : public Backends {
  private:
   class Group;
   class RundClient;
+  class StopAttempts;
   class NetdClient;
   class ImagedClient;
 

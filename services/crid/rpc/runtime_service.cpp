@@ -311,6 +311,23 @@ RuntimeService::Unary* RuntimeService::ContainerStatus(Context* context, const R
       "/crisp.rund.v1.Containers/ContainerStatus");
 }
 
+RuntimeService::Unary* RuntimeService::UpdateContainerResources(Context* context,
+                                                                const Raw* request, Raw* response) {
+  return PassOn<runtime::v1::UpdateContainerResourcesRequest>(
+      context, request, response, Kind::kContainer,
+      &runtime::v1::UpdateContainerResourcesRequest::mutable_container_id,
+      "/crisp.rund.v1.Containers/UpdateContainerResources");
+}
+
+RuntimeService::Unary* RuntimeService::UpdatePodSandboxResources(Context* context,
+                                                                 const Raw* request,
+                                                                 Raw* response) {
+  return PassOn<runtime::v1::UpdatePodSandboxResourcesRequest>(
+      context, request, response, Kind::kPod,
+      &runtime::v1::UpdatePodSandboxResourcesRequest::mutable_pod_sandbox_id,
+      "/crisp.rund.v1.Pods/UpdatePodResources");
+}
+
 RuntimeService::Unary* RuntimeService::ReopenContainerLog(Context* context, const Raw* request,
                                                           Raw* response) {
   return PassOn<runtime::v1::ReopenContainerLogRequest>(

@@ -23,10 +23,13 @@ using RuntimeBase = Runtime::WithRawCallbackMethod_Version<
         Runtime::WithRawCallbackMethod_PodSandboxStatus<
             Runtime::WithRawCallbackMethod_ContainerStatus<
                 Runtime::WithRawCallbackMethod_ReopenContainerLog<
-                    Runtime::WithRawCallbackMethod_ExecSync<
-                        Runtime::WithRawCallbackMethod_Exec<Runtime::WithRawCallbackMethod_Attach<
-                            Runtime::WithRawCallbackMethod_PortForward<
-                                Runtime::CallbackService>>>>>>>>>>;
+                    Runtime::WithRawCallbackMethod_UpdateContainerResources<
+                        Runtime::WithRawCallbackMethod_UpdatePodSandboxResources<
+                            Runtime::WithRawCallbackMethod_ExecSync<
+                                Runtime::WithRawCallbackMethod_Exec<
+                                    Runtime::WithRawCallbackMethod_Attach<
+                                        Runtime::WithRawCallbackMethod_PortForward<
+                                            Runtime::CallbackService>>>>>>>>>>>>;
 }  // namespace internal
 
 /// CRI v1 RuntimeService.
@@ -67,16 +70,14 @@ class RuntimeService final : public ObservedMethods<internal::RawObserved<intern
                          runtime::v1::RemoveContainerResponse* response) override;
   Unary* ListContainers(Context* context, const Raw* request, Raw* response) override;
   Unary* ContainerStatus(Context* context, const Raw* request, Raw* response) override;
+  Unary* UpdateContainerResources(Context* context, const Raw* request, Raw* response) override;
+  Unary* UpdatePodSandboxResources(Context* context, const Raw* request, Raw* response) override;
   Unary* ReopenContainerLog(Context* context, const Raw* request, Raw* response) override;
   Unary* ExecSync(Context* context, const Raw* request, Raw* response) override;
   Unary* Exec(Context* context, const Raw* request, Raw* response) override;
   Unary* Attach(Context* context, const Raw* request, Raw* response) override;
   Unary* PortForward(Context* context, const Raw* request, Raw* response) override;
 
-  CRISP_NOT_YET(UpdateContainerResources, UpdateContainerResourcesRequest,
-                UpdateContainerResourcesResponse, "a container keeps the resources it began with")
-  CRISP_NOT_YET(UpdatePodSandboxResources, UpdatePodSandboxResourcesRequest,
-                UpdatePodSandboxResourcesResponse, "a pod keeps the resources it began with")
   CRISP_NOT_YET(CheckpointContainer, CheckpointContainerRequest, CheckpointContainerResponse,
                 "containers cannot be checkpointed")
   CRISP_NOT_YET(CheckpointPod, CheckpointPodRequest, CheckpointPodResponse,

@@ -209,8 +209,10 @@ class Rund {
       out->set_seq(o_.PutPod(std::move(entry)));
       return grpc::Status::OK;
     }
-    grpc::Status PreparePod(grpc::ServerContext* c, const rund::v1::PreparePodRequest*,
-                            rund::v1::PreparePodResponse*) override {
+    grpc::Status PreparePod(grpc::ServerContext* c, const rund::v1::PreparePodRequest* r,
+                            rund::v1::PreparePodResponse* out) override {
+      const auto& options = r->config().linux().security_context().namespace_options();
+      if (options.userns_options().uids_size() > 0) out->set_userns_path("/run/userns");
       return o_.script_.Enter("PreparePod", *c);
     }
     grpc::Status StartPod(grpc::ServerContext* c, const rund::v1::StartPodRequest* r,
@@ -308,6 +310,11 @@ class Rund {
       const auto answer = State(r->container_id(), runtime::v1::CONTAINER_EXITED, *out);
       o_.script_.Enter("stopped", *c);
       return answer;
+    }
+    grpc::Status UpdateContainerResources(grpc::ServerContext* c,
+                                          const runtime::v1::UpdateContainerResourcesRequest* r,
+                                          runtime::v1::UpdateContainerResourcesResponse*) override {
+      return o_.script_.Enter("update " + r->container_id(), *c);
     }
     grpc::Status RemoveContainer(grpc::ServerContext* c, const rund::v1::RemoveContainerRequest* r,
                                  rund::v1::RemoveContainerResponse* out) override {
@@ -476,6 +483,7 @@ class Netd final : public netd::v1::Network::Service {
                       netd::v1::AttachResponse* out) override {
     out->set_netns_path("/run/netns/" + r->pod_id());
     out->add_ips("10.0.0.2");
+    if (!r->userns_path().empty()) script_.Enter("in " + r->userns_path(), *c);
     return script_.Enter("Attach", *c);
   }
   grpc::Status Detach(grpc::ServerContext* c, const netd::v1::DetachRequest*,

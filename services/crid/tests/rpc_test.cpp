@@ -267,6 +267,63 @@ TEST_CASE("A network that fails undoes the pod in reverse and is the cause that 
   CHECK(node.PodIds().empty());
 }
 
+TEST_CASE("A user namespace is made before the network, which is made inside of it") {
+  Node node;
+  auto request = Node::PodRequest("users");
+  auto* users = request.mutable_config()
+                    ->mutable_linux()
+                    ->mutable_security_context()
+                    ->mutable_namespace_options()
+                    ->mutable_userns_options();
+  for (auto* ids : {users->add_uids(), users->add_gids()}) ids->set_length(65536);
+  runtime::v1::RunPodSandboxResponse response;
+  REQUIRE(node.Call(&RuntimeStub::RunPodSandbox, request, response).ok());
+  CHECK(Before(node.script.Calls(), "PreparePod", "in /run/userns"));
+  CHECK(Before(node.script.Calls(), "in /run/userns", "Attach"));
+  // What rund refuses ends it: netd is not asked.
+  node.script.Fail("PreparePod", grpc::StatusCode::INVALID_ARGUMENT, "userns_options: no");
+  request.mutable_config()->mutable_metadata()->set_attempt(1);
+  CHECK(node.Call(&RuntimeStub::RunPodSandbox, request, response).error_message() ==
+        "pod default/users: userns_options: no");
+  CHECK(node.script.Count("Attach") == 1);
+}
+
+TEST_CASE("An update of resources goes to the rund that has the container, by its whole id") {
+  Node node;
+  std::string pod;
+  std::string container;
+  REQUIRE(node.RunPod("one", pod).ok());
+  REQUIRE(node.Create(pod, "c", container).ok());
+  runtime::v1::UpdateContainerResourcesRequest update;
+  update.set_container_id(container.substr(0, 13));
+  runtime::v1::UpdateContainerResourcesResponse updated;
+  REQUIRE(node.Call(&RuntimeStub::UpdateContainerResources, update, updated).ok());
+  CHECK(node.script.Count("update " + container) == 1);
+  update.set_container_id(std::string(64, 'e'));
+  CHECK(node.Call(&RuntimeStub::UpdateContainerResources, update, updated).error_code() ==
+        grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_CASE("A stop goes on over a restart of rund, and says nothing of it") {
+  Node node;
+  std::string pod;
+  std::string container;
+  REQUIRE(node.RunPod("one", pod).ok());
+  REQUIRE(node.Create(pod, "c", container).ok());
+  node.script.Fail("StopContainer", grpc::StatusCode::UNAVAILABLE, "rund is ending");
+  runtime::v1::StopContainerRequest stop;
+  stop.set_container_id(container);
+  runtime::v1::StopContainerResponse stopped;
+  auto call = std::async(std::launch::async,
+                         [&] { return node.Call(&RuntimeStub::StopContainer, stop, stopped); });
+  REQUIRE(node.script.WaitFor("StopContainer", 2));
+  node.rund.Stop();
+  node.script.On("StopContainer", nullptr);
+  node.rund.Start(node.root / "rund/1.sock");
+  CHECK(call.get().ok());
+  CHECK(node.Containers()[0].state() == runtime::v1::CONTAINER_EXITED);
+}
+
 TEST_CASE("The network is made while the pod is prepared, and a failed preparation waits for it") {
   Node node;
   fake::Gate gate;

@@ -64,19 +64,6 @@ TEST_CASE("What is wrong with a pod is told with the field's name") {
   Refused(Validate(pod), "cgroup_parent");
 }
 
-TEST_CASE("User namespaces are not offered yet, and the host's may be named") {
-  auto pod = GoodPod();
-  auto* users = pod.mutable_config()
-                    ->mutable_linux()
-                    ->mutable_security_context()
-                    ->mutable_namespace_options()
-                    ->mutable_userns_options();
-  users->set_mode(runtime::v1::POD);
-  Refused(Validate(pod), "userns_options", Code::kUnimplemented);
-  users->set_mode(runtime::v1::NODE);
-  CHECK(Validate(pod).ok());
-}
-
 TEST_CASE("What is wrong with a container is told with the field's name") {
   CHECK(Validate(GoodContainer()).ok());
   Refused(Validate(runtime::v1::CreateContainerRequest()), "config");

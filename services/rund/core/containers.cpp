@@ -149,7 +149,13 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   const ContainerId id(request.container_id());
   const Layout& layout = p_.config.layout;
   CRISP_TRY(os::MakeDirs(layout.Bundle(id), 0711));
-  CRISP_TRY(MountRootfs(request.image().mounts(), layout.Rootfs(id)));
+  const PodFiles pod_files = PodFilesOf(layout, *plan.pod);
+  std::optional<IdmappedRootfs> idmapped;
+  if (const auto& userns = pod_files.userns) {
+    idmapped = IdmappedRootfs{userns->path, userns->uids.outside, userns->gids.outside,
+                              layout.LowersDir(id)};
+  }
+  CRISP_TRY(MountRootfs(request.image().mounts(), layout.Rootfs(id), idmapped));
   if (!plan.log_path.empty()) {
     CRISP_TRY(PrepareLog(request.sandbox_config().log_directory(), request.config().log_path()));
   }
@@ -158,7 +164,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
                     .config = request.config(),
                     .sandbox = request.sandbox_config(),
                     .image = request.image(),
-                    .pod_files = PodFilesOf(layout, *plan.pod),
+                    .pod_files = pod_files,
                     .rootfs = layout.Rootfs(id),
                     .cgroup_path = plan.cgroup_path,
                     .runtime = plan.runtime->info(),
@@ -190,6 +196,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
     record.set_state(cri::CONTAINER_CREATED);
     record.set_created_at(p_.state.NextTimestamp());
     record.set_stop_signal(built.stop_signal);
+    if (config.linux().has_resources()) *record.mutable_resources() = config.linux().resources();
     *record.mutable_user() = built.user;
     record.set_own_pid_namespace(HasOwnPidNamespace(built.spec));
     *record.mutable_init() = RecordOf(monitored.init);
@@ -253,11 +260,10 @@ Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const Contain
                                             const Status& failure) {
   log::Warn("container could not be started", {{"container", id}, {"error", failure}});
   const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
-    const std::int64_t now = p_.state.NextTimestamp();
     record.set_starting_at(0);
     record.set_state(cri::CONTAINER_EXITED);
-    record.set_started_at(now);
-    record.set_finished_at(now);
+    record.set_started_at(p_.state.NextTimestamp());
+    record.set_finished_at(p_.state.NextTimestamp());
     record.set_exit_code(kStartErrorCode);
     record.set_reason("StartError");
     record.set_message(failure.message());
@@ -269,10 +275,11 @@ Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const Contain
   return failure;
 }
 
-Result<std::uint64_t> Containers::Stop(const CallContext& cc, const ContainerId& id,
-                                       seconds grace) {
-  CRISP_TRY(lifecycle_.Stop(cc, id, grace));
-  return p_.state.seq();
+void Containers::Stop(const ContainerId& id, seconds grace,
+                      std::function<void(Result<std::uint64_t>)> done) {
+  lifecycle_.Stop(id, grace, [this, done = std::move(done)](const Status& status) {
+    done(status.ok() ? Result<std::uint64_t>(p_.state.seq()) : status);
+  });
 }
 
 Result<std::uint64_t> Containers::Remove(const CallContext& cc, const ContainerId& id) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "crisp/rund/v1/rund.pb.h"
@@ -21,8 +22,9 @@ class Containers {
   Result<v1::ReserveContainerResponse> Reserve(const v1::ReserveContainerRequest& request);
   Result<std::uint64_t> Create(const CallContext& cc, const v1::CreateContainerRequest& request);
   Result<std::uint64_t> Start(const CallContext& cc, const ContainerId& id);
-  Result<std::uint64_t> Stop(const CallContext& cc, const ContainerId& id,
-                             std::chrono::seconds grace);
+  /// Lifecycle::Stop; the number is that of the last change.
+  void Stop(const ContainerId& id, std::chrono::seconds grace,
+            std::function<void(Result<std::uint64_t>)> done);
   Result<std::uint64_t> Remove(const CallContext& cc, const ContainerId& id);
   Result<runtime::v1::ContainerStatusResponse> GetStatus(const ContainerId& id, bool verbose);
   Status ReopenLog(const CallContext& cc, const ContainerId& id);

@@ -1,9 +1,13 @@
 #include "services/rund/core/engine.h"
 
+#include <fmt/ranges.h>
+
 #include <utility>
 
 #include "libs/base/try.h"
+#include "libs/log/log.h"
 #include "libs/os/files.h"
+#include "services/rund/runtime/userns.h"
 
 namespace crisp::rund {
 namespace {
@@ -39,10 +43,14 @@ Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Cl
   defaults.ulimits = config.ulimits;
   defaults.seccomp_profile = config.seccomp_profile;
   defaults.seccomp_cache_dir = config.layout.SeccompDir();
+  Status userns =
+      ProbeUserNamespaces(CallContext::Background(std::chrono::seconds(10)), config.pause,
+                          config.layout.state_dir, config.layout.run_dir + "/probe");
+  if (!userns.ok()) log::Info("pods have no user namespaces", {{"reason", userns}});
   const std::string boot_id = CRISP_TRY(os::BootId());
-  std::unique_ptr<Engine> engine(new Engine(std::move(config), pool, clock, metrics,
-                                            std::move(cgroups), std::move(lock), std::move(state),
-                                            std::move(runtimes), std::move(defaults)));
+  std::unique_ptr<Engine> engine(
+      new Engine(std::move(config), pool, clock, metrics, std::move(cgroups), std::move(lock),
+                 std::move(state), std::move(runtimes), std::move(defaults), std::move(userns)));
   CRISP_TRY(engine->recovery_.Begin(boot_id));
   Lifecycle& lifecycle = engine->lifecycle_;
   Pods& pods = engine->pods_;
@@ -57,13 +65,14 @@ Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Cl
 
 Engine::Engine(Config config, work::Pool& pool, Clock& clock, metrics::Registry& metrics,
                os::Cgroups cgroups, os::FileLock lock, std::unique_ptr<State> state,
-               Runtimes runtimes, SpecDefaults spec_defaults)
+               Runtimes runtimes, SpecDefaults spec_defaults, Status userns_support)
     : config_(std::move(config)),
       cgroups_(std::move(cgroups)),
       lock_(std::move(lock)),
       state_(std::move(state)),
       runtimes_(std::move(runtimes)),
       spec_defaults_(std::move(spec_defaults)),
+      userns_support_(std::move(userns_support)),
       metrics_(metrics),
       parts_{.config = config_,
              .state = *state_,
@@ -71,15 +80,32 @@ Engine::Engine(Config config, work::Pool& pool, Clock& clock, metrics::Registry&
              .cgroups = cgroups_,
              .runtimes = runtimes_,
              .spec_defaults = spec_defaults_,
+             .userns_support = userns_support_,
              .locks = locks_,
              .pool = pool,
              .metrics = metrics_},
       lifecycle_(parts_),
       containers_(parts_, lifecycle_),
       pods_(parts_, containers_, lifecycle_),
+      resources_(parts_),
       recovery_(parts_, pods_, containers_, lifecycle_) {}
 
 Engine::~Engine() = default;
+
+Status Engine::ReloadRuntimes(Config fresh) {
+  // What runs is found in the old place only.
+  for (const auto& [name, runtime] : config_.runtimes) {
+    if (const auto found = fresh.runtimes.find(name); found != fresh.runtimes.end()) {
+      found->second.root = runtime.root;
+    }
+  }
+  for (const auto& [name, runtime] : fresh.runtimes) CRISP_TRY(os::MakeDirs(runtime.root, 0700));
+  runtimes_.Reload(CallContext::Background(std::chrono::seconds(20)), fresh, cgroups_);
+  log::Info("runtime handlers are as the settings have them now",
+            {{"handlers", fmt::format("{}", fmt::join(runtimes_.Names(), ", "))},
+             {"default", runtimes_.default_name()}});
+  return Status::Ok();
+}
 
 void Engine::Continue() {
   recovery_.Continue(CallContext::Background(std::chrono::hours(24), "recovery"));

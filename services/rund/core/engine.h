@@ -14,6 +14,7 @@
 #include "services/rund/core/parts.h"
 #include "services/rund/core/pods.h"
 #include "services/rund/core/recovery.h"
+#include "services/rund/core/resources.h"
 
 namespace crisp::rund {
 
@@ -28,9 +29,15 @@ class Engine {
   /// Goes on with the recovery: after this exits are seen. Call once, when calls may come.
   void Continue();
 
+  /// Takes the runtime handlers (and which is the default) from new settings, but for the roots of
+  /// those that there were at the start. Blocks on the
+  /// programs. kInternal …: a directory that cannot be made; nothing has changed then.
+  Status ReloadRuntimes(Config fresh);
+
   State& state() { return *state_; }
   Pods& pods() { return pods_; }
   Containers& containers() { return containers_; }
+  Resources& resources() { return resources_; }
   Lifecycle& lifecycle() { return lifecycle_; }
   const Parts& parts() const { return parts_; }
   ~Engine();
@@ -38,7 +45,7 @@ class Engine {
  private:
   Engine(Config config, work::Pool& pool, Clock& clock, metrics::Registry& metrics,
          os::Cgroups cgroups, os::FileLock lock, std::unique_ptr<State> state, Runtimes runtimes,
-         SpecDefaults spec_defaults);
+         SpecDefaults spec_defaults, Status userns_support);
 
   Config config_;
   os::Cgroups cgroups_;
@@ -46,12 +53,14 @@ class Engine {
   std::unique_ptr<State> state_;
   Runtimes runtimes_;
   SpecDefaults spec_defaults_;
+  Status userns_support_;
   work::LockTable locks_;
   Metrics metrics_;
   Parts parts_;
   Lifecycle lifecycle_;
   Containers containers_;
   Pods pods_;
+  Resources resources_;
   Recovery recovery_;
   std::unique_ptr<Supervisor> supervisor_;
 };

@@ -29,7 +29,7 @@ Result<ExecArgs> PlanExec(const Parts& parts, const ContainerId& id,
   const nlohmann::json spec = CRISP_TRY(json::Parse(text));
   const std::vector<std::string> words(command.begin(), command.end());
   return ExecArgs{.runtime = runtime->info().path,
-                  .runtime_root = runtime->root(),
+                  .runtime_options = runtime->options(),
                   .container_id = id.str(),
                   .process_json = json::Dump(CRISP_TRY(BuildExecProcess(spec, words, tty))),
                   .scratch_dir = std::move(scratch_dir),

@@ -10,6 +10,7 @@
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
+#include "libs/os/mount.h"
 #include "libs/os/pidfd.h"
 #include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
@@ -28,11 +29,6 @@ constexpr seconds kCleanTimeout{60};
 constexpr seconds kKillPatience{10};
 constexpr seconds kMonitorPatience{5};
 
-std::string ReasonFor(const ExitRecord& exit) {
-  if (exit.oom && exit.code == 128 + SIGKILL) return "OOMKilled";
-  return exit.code == 0 ? "Completed" : "Error";
-}
-
 // Waits for the end of a process that is not our child.
 void AwaitEnd(const os::ProcessId& process, nanoseconds patience) {
   const auto pidfd = os::PidFd::Open(process);
@@ -44,6 +40,43 @@ void AwaitEnd(const os::ProcessId& process, nanoseconds patience) {
 
 }  // namespace
 
+Lifecycle::Lifecycle(Parts& parts)
+    : p_(parts),
+      stops_(parts.state, parts.clock,
+             {.kill =
+                  [this](const ContainerId& id) {
+                    return Later(id, [this, id] {
+                      const ContainerRef container = p_.state.FindContainer(id);
+                      if (Runs(container.get())) Kill(*container);
+                    });
+                  },
+              .kill_monitor =
+                  [this](const ContainerId& id) {
+                    return Later(id, [this, id] { KillMonitors(p_.config.layout.Bundle(id)); });
+                  }}) {}
+
+bool Lifecycle::Later(const ContainerId& id, std::function<void()> task) {
+  const CallContext cc = CallContext::Background(std::chrono::minutes(1), "stop");
+  const Status submitted = p_.pool.Submit(work::Lane::kWait, cc, std::move(task));
+  if (!submitted.ok()) log::Warn("not now", {{"container", id}, {"error", submitted}});
+  return submitted.ok();
+}
+
+// Looks at the cgroup while that is still there: what is known of an OOM kill goes with it.
+std::string Lifecycle::ReasonFor(const ContainerRecord& container, const ExitRecord& exit) {
+  const bool killed_by_us =
+      killed_.lock()->contains(container.id()) ||
+      (container.stop_asked_at() != 0 && exit.finished_at >= container.stop_kill_at());
+  if (exit.code == 128 + SIGKILL && !killed_by_us) {
+    if (exit.oom) return "OOMKilled";
+    // The monitor may have seen the end before it saw why.
+    if (p_.cgroups.OomKills(container.cgroup_path()).value_or(0) > 0) return "OOMKilled";
+  }
+  // A filter's verdict is SIGSYS, which nothing else sends.
+  if (exit.code == 128 + SIGSYS) return "seccomp killed";
+  return exit.code == 0 ? "Completed" : "Error";
+}
+
 void Lifecycle::OnExitFile(const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
   // A start under way, or a create, looks for itself when it is done.
@@ -53,7 +86,7 @@ void Lifecycle::OnExitFile(const ContainerId& id) {
     log::Error("exit code cannot be read", {{"container", id}, {"error", exit.status()}});
     return MarkLost(id, "Error", exit.status().message());
   }
-  if (exit->has_value()) SetExited(id, **exit, ReasonFor(**exit), "");
+  if (exit->has_value()) SetExited(id, **exit, ReasonFor(*container, **exit), "");
 }
 
 void Lifecycle::OnMonitorGone(const ContainerId& id) {
@@ -64,6 +97,13 @@ void Lifecycle::OnMonitorGone(const ContainerId& id) {
   log::Error("container monitor ended without an exit code; killing the container",
              {{"container", id}, {"monitor", container->monitor().pid()}});
   p_.metrics.MonitorLost();
+  // Not here: the next exit must not wait for this one.
+  if (!Later(id, [this, id] { KillLost(id); })) KillLost(id);
+}
+
+void Lifecycle::KillLost(const ContainerId& id) {
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!Runs(container.get())) return;
   Kill(*container);
   AwaitEnd(ProcessOf(container->init()), kMonitorPatience);
   MarkLost(id, "Error",
@@ -96,8 +136,9 @@ void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const s
     record.set_exit_code(exit.code);
     record.set_reason(reason);
     record.set_message(message);
-    // File times come from a coarser clock, and one that can be set back.
-    record.set_finished_at(std::max({exit.finished_at, record.started_at(), record.created_at()}));
+    // File times come from a coarser clock.
+    record.set_finished_at(p_.state.TimestampAfter(
+        std::max(record.started_at(), record.created_at()), exit.finished_at));
     return Status::Ok();
   });
   if (!changed.ok()) {
@@ -109,16 +150,24 @@ void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const s
   }
   p_.metrics.ContainerExited(reason == "OOMKilled");
   log::Info("container exited", {{"container", id}, {"code", exit.code}, {"reason", reason}});
+  killed_.lock()->erase(id.str());
   p_.supervisor->Forget(id);
   CleanLater(id);
 }
 
 void Lifecycle::Kill(const ContainerRecord& container) {
+  if (os::Alive(ProcessOf(container.init()))) {
+    killed_.lock()->insert(container.id());
+  }
   if (const auto init = os::PidFd::Open(ProcessOf(container.init())); init.ok()) {
     log::IfError("kill container", init->Signal(SIGKILL));
   }
-  // With a PID namespace of its own the kernel kills the rest along with its first process.
-  if (!container.own_pid_namespace() && !container.cgroup_path().empty()) {
+  if (container.cgroup_path().empty()) return;
+  // With a PID namespace of its own the kernel kills the rest along with its first process, once
+  // that may run.
+  if (container.own_pid_namespace()) {
+    log::IfError("thaw the container's cgroup", p_.cgroups.Thaw(container.cgroup_path()));
+  } else {
     log::IfError("kill the container's cgroup", p_.cgroups.Kill(container.cgroup_path()));
   }
 }
@@ -145,9 +194,7 @@ Status Lifecycle::KillAndWait(const CallContext& cc, const ContainerId& id) {
   return WaitExited(cc, id);
 }
 
-Status Lifecycle::Stop(const CallContext& cc, const ContainerId& id, seconds grace) {
-  ContainerRef container = p_.state.FindContainer(id);
-  if (!Runs(container.get())) return Status::Ok();
+Status Lifecycle::BeginStop(const ContainerId& id, seconds grace) {
   const std::int64_t now = p_.clock.Wall().time_since_epoch().count();
   // Bounded, so that no sum overflows; nobody waits longer than ten years.
   grace = std::clamp(grace, seconds(0), seconds(315'360'000));
@@ -164,39 +211,27 @@ Status Lifecycle::Stop(const CallContext& cc, const ContainerId& id, seconds gra
     return Status::Ok();
   });
   if (!changed.ok()) {
-    if (changed.code() == Code::kNotFound) return Status::Ok();
-    if (changed.code() != Code::kAborted) return changed.status();
+    const bool nothing_to_do =
+        changed.code() == Code::kNotFound || changed.code() == Code::kAborted;
+    return nothing_to_do ? Status::Ok() : changed.status();
   }
-  if (signal) {
-    container = p_.state.FindContainer(id);
-    if (!container) return Status::Ok();
-    const int number = container->stop_signal() == 0 ? SIGTERM : container->stop_signal();
-    const auto init = os::PidFd::Open(ProcessOf(container->init()));
-    if (init.ok()) log::IfError("send the stop signal", init->Signal(number));
-  }
-  return WaitGrace(cc, id);
+  if (!signal) return Status::Ok();
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container) return Status::Ok();
+  const int number = container->stop_signal() == 0 ? SIGTERM : container->stop_signal();
+  const auto init = os::PidFd::Open(ProcessOf(container->init()));
+  if (init.ok()) log::IfError("send the stop signal", init->Signal(number));
+  return Status::Ok();
 }
 
-void Lifecycle::ResumeStop(const CallContext& cc, const ContainerId& id) {
-  log::IfError("go on with the stop of a container", WaitGrace(cc, id));
+void Lifecycle::Stop(const ContainerId& id, seconds grace, Stops::Done done) {
+  if (!Runs(p_.state.FindContainer(id).get())) return done(Status::Ok());
+  if (Status begun = BeginStop(id, grace); !begun.ok()) return done(begun);
+  stops_.Await(id, std::move(done));
 }
 
-Status Lifecycle::WaitGrace(const CallContext& cc, const ContainerId& id) {
-  for (;;) {
-    const ContainerRef container = p_.state.FindContainer(id);
-    if (!Runs(container.get())) return Status::Ok();
-    const std::int64_t kill_at = container->stop_kill_at();
-    const nanoseconds left(kill_at - p_.clock.Wall().time_since_epoch().count());
-    // The caller may have left or run out of time: the stop that it asked for goes on.
-    if (left.count() <= 0) return KillAndWait(cc.Detached(kKillPatience + kMonitorPatience), id);
-    // A timeout is the end of the grace: the loop looks at the clock again.
-    p_.state
-        .WaitContainer(id, p_.clock.Now() + left,
-                       [kill_at](const ContainerRecord* record) {
-                         return !Runs(record) || record->stop_kill_at() < kill_at;
-                       })
-        .ok();
-  }
+seconds Lifecycle::CleanTimeout() const {
+  return std::min(kCleanTimeout, p_.config.runtime_timeout);
 }
 
 Status Lifecycle::TakeDown(const CallContext& cc, const ContainerRecord& container) {
@@ -212,13 +247,15 @@ Status Lifecycle::TakeDown(const CallContext& cc, const ContainerRecord& contain
     CRISP_TRY(p_.cgroups.Kill(container.cgroup_path()));
     CRISP_TRY(p_.cgroups.Remove(container.cgroup_path()));
   }
+  // Of a create that was cut short.
+  if (os::Exists(layout.LowersDir(id))) CRISP_TRY(os::UnmountBelow(layout.LowersDir(id)));
   return UnmountRootfs(layout.Rootfs(id));
 }
 
 Status Lifecycle::Clean(const CallContext& cc, const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container || container->cleaned() || Runs(container.get())) return Status::Ok();
-  Status done = TakeDown(cc.Detached(kCleanTimeout), *container);
+  Status done = TakeDown(cc.Detached(CleanTimeout()), *container);
   if (!done.ok()) {
     p_.metrics.CleanupFailed();
     return std::move(done).While("take down container {}", id);
@@ -236,7 +273,7 @@ Status Lifecycle::UndoCreate(const CallContext& cc, const ContainerId& id) {
   const Layout& layout = p_.config.layout;
   KillMonitors(layout.Bundle(id));
   Status done = [&]() -> Status {
-    CRISP_TRY(TakeDown(cc.Detached(kCleanTimeout), *container));
+    CRISP_TRY(TakeDown(cc.Detached(CleanTimeout()), *container));
     CRISP_TRY(os::RemoveTree(layout.Bundle(id)));
     CRISP_TRY(os::RemoveFile(layout.ExitPath(id)));
     return os::RemoveTree(layout.VolumesOf(id));

@@ -1,12 +1,16 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
+#include <set>
 #include <string>
 
 #include "libs/base/call_context.h"
+#include "libs/base/guarded.h"
 #include "libs/base/ids.h"
 #include "libs/base/status.h"
 #include "services/rund/core/parts.h"
+#include "services/rund/core/stops.h"
 #include "services/rund/runtime/exit_files.h"
 
 namespace crisp::rund {
@@ -16,7 +20,7 @@ namespace crisp::rund {
 /// then is anybody told.
 class Lifecycle {
  public:
-  explicit Lifecycle(Parts& parts) : p_(parts) {}
+  explicit Lifecycle(Parts& parts);
 
   /// The supervisor's handlers; on its thread. Idempotent, in any order.
   void OnExitFile(const ContainerId& id);
@@ -26,12 +30,14 @@ class Lifecycle {
   void CheckExit(const ContainerId& id);
 
   /// CRI v1 StopContainer: the stop signal, once; SIGKILL to all of it after `grace` (0: at once).
-  /// A later call may shorten the time, not lengthen it. The caller's leaving changes nothing.
-  /// Idempotent; gone or not running is Ok. Lane::kWait; holds no lock while it waits.
+  /// A later call may shorten the time, not lengthen it. Blocks only to store and signal; `done`
+  /// (see Stops::Await) is called when it is over, however long that takes, and no thread or lock
+  /// waits for it. Idempotent; gone or not running is Ok.
   /// kDeadlineExceeded: it outlives SIGKILL (uninterruptible sleep); the record stays RUNNING.
-  Status Stop(const CallContext& cc, const ContainerId& id, std::chrono::seconds grace);
+  void Stop(const ContainerId& id, std::chrono::seconds grace, Stops::Done done);
   /// Goes on with a stop that a restart interrupted.
-  void ResumeStop(const CallContext& cc, const ContainerId& id);
+  void ResumeStop(const ContainerId& id) { stops_.Await(id, nullptr); }
+  Stops& stops() { return stops_; }
   /// SIGKILL now, without waiting.
   void Kill(const ContainerRecord& container);
   /// SIGKILL, then waits until it is EXITED. Gone or not running is Ok.
@@ -53,10 +59,17 @@ class Lifecycle {
   void SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
                  const std::string& message);
   Status WaitExited(const CallContext& cc, const ContainerId& id);
-  Status WaitGrace(const CallContext& cc, const ContainerId& id);
+  Status BeginStop(const ContainerId& id, std::chrono::seconds grace);
+  std::string ReasonFor(const ContainerRecord& container, const ExitRecord& exit);
+  void KillLost(const ContainerId& id);
+  bool Later(const ContainerId& id, std::function<void()> task);
+  std::chrono::seconds CleanTimeout() const;
   Status TakeDown(const CallContext& cc, const ContainerRecord& container);
 
   Parts& p_;
+  /// Those that we sent SIGKILL while they lived: their 137 is no sign of an OOM kill.
+  Guarded<std::set<std::string>> killed_;
+  Stops stops_;  // last: its thread uses the others
 };
 
 }  // namespace crisp::rund

@@ -10,6 +10,16 @@ namespace {
 
 namespace cri = runtime::v1;
 
+// Only what is really there: the kubelet sends pods that need it.
+cri::RuntimeHandlerFeatures FeaturesOf(const Parts& parts, const RuntimeInfo& info) {
+  cri::RuntimeHandlerFeatures features;
+  features.set_recursive_read_only_mounts(info.recursive_read_only);
+  // Pods with user namespaces have volumes, whose owners have to be mapped too.
+  features.set_user_namespaces(parts.userns_support.ok() && info.user_namespaces &&
+                               info.idmapped_mounts);
+  return features;
+}
+
 }  // namespace
 
 std::vector<NodeProblem> NodeProblems(const Parts& parts) {
@@ -37,15 +47,16 @@ v1::NodeStatusResponse NodeStatusOf(const Parts& parts) {
     ready->set_message(problems.front().what);
   }
   // The empty name is the default handler; it sorts first.
-  const bool has_default = parts.runtimes.Find("").ok();
-  if (has_default) response.add_handlers()->mutable_features();
+  if (const auto standard = parts.runtimes.Find(""); standard.ok()) {
+    *response.add_handlers()->mutable_features() = FeaturesOf(parts, (*standard)->info());
+  }
   for (const std::string& name : parts.runtimes.Names()) {
     cri::RuntimeHandler* handler = response.add_handlers();
     handler->set_name(name);
-    handler->mutable_features();
+    *handler->mutable_features() = FeaturesOf(parts, parts.runtimes.Recorded(name)->info());
   }
-  response.mutable_features();
-  response.set_cgroup_driver(parts.config.systemd_cgroups ? cri::SYSTEMD : cri::CGROUPFS);
+  response.mutable_features()->set_supplemental_groups_policy(true);
+  response.set_cgroup_driver(cri::CGROUPFS);
 
   nlohmann::json info;
   info["defaultRuntime"] = parts.runtimes.default_name();
@@ -56,6 +67,8 @@ v1::NodeStatusResponse NodeStatusOf(const Parts& parts) {
                               {"version", runtime->info().version},
                               {"root", runtime->root()}};
   }
+  info["userNamespaces"] =
+      parts.userns_support.ok() ? std::string("available") : parts.userns_support.message();
   for (const Runtimes::Missing& missing : parts.runtimes.missing()) {
     info["unavailableRuntimes"][missing.name] = missing.why.message();
   }

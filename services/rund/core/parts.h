@@ -24,6 +24,8 @@ struct Parts {
   const os::Cgroups& cgroups;
   const Runtimes& runtimes;
   const SpecDefaults& spec_defaults;
+  /// Whether the kernel has all that pods with user namespaces need; else what is missing.
+  const Status& userns_support;
   work::LockTable& locks;
   work::Pool& pool;
   Metrics& metrics;

@@ -14,6 +14,8 @@
 #include "libs/os/mount.h"
 #include "libs/os/namespaces.h"
 #include "services/rund/core/status.h"
+#include "services/rund/runtime/userns.h"
+#include "services/rund/spec/namespaces.h"
 
 namespace crisp::rund {
 namespace {
@@ -70,6 +72,8 @@ Status SetUp(const v1::PodRecord& pod, bool own_uts) {
   if (own_uts && sethostname(pod.hostname().data(), pod.hostname().size()) != 0) {
     return Status::FromErrno(errno, "sethostname");
   }
+  // In a user namespace only its own root may set them: the runtime does, from inside.
+  if (HasUserns(pod.config())) return Status::Ok();
   for (const auto& [name, value] : pod.config().linux().sysctls()) {
     const SysctlKind kind = KindOf(name);
     if (kind == SysctlKind::kIpc || kind == SysctlKind::kUts) {
@@ -79,15 +83,40 @@ Status SetUp(const v1::PodRecord& pod, bool own_uts) {
   return Status::Ok();
 }
 
-Status MakeNamespaces(const Layout& layout, const v1::PodRecord& pod) {
+// As CheckPodConfig has found them good.
+std::optional<UsernsIds> IdsOf(const cri::PodSandboxConfig& config) {
+  auto ids = UsernsIdsOf(Namespaces(config));
+  return ids.ok() ? *ids : std::nullopt;
+}
+
+Status MakeNamespaces(const CallContext& cc, const Layout& layout, const std::string& pause,
+                      const v1::PodRecord& pod) {
   const PodId id(pod.id());
   const bool own_uts = !IsHostNetwork(pod.config());
   std::vector<os::NamespaceTarget> targets;
   if (!IsHostIpc(pod.config())) targets.push_back({os::NamespaceKind::kIpc, layout.IpcPath(id)});
   if (own_uts) targets.push_back({os::NamespaceKind::kUts, layout.UtsPath(id)});
-  if (targets.empty()) return Status::Ok();
-  auto pins = CRISP_TRY(os::NamespacePin::Create(targets, [&] { return SetUp(pod, own_uts); }));
+  std::vector<os::NamespacePin> pins;
+  if (const auto ids = IdsOf(pod.config())) {
+    pins =
+        CRISP_TRY(PinUserNamespace(cc, pause, layout.UserPath(id), ids->uids, ids->gids, targets));
+    std::vector<std::string> paths;
+    for (const os::NamespaceTarget& target : targets) paths.push_back(target.path);
+    CRISP_TRY(os::RunInNamespaces(paths, [&] { return SetUp(pod, own_uts); }));
+  } else {
+    pins = CRISP_TRY(os::NamespacePin::Create(targets, [&] { return SetUp(pod, own_uts); }));
+  }
   for (os::NamespacePin& pin : pins) pin.Commit();  // the pod's record is there already
+  return Status::Ok();
+}
+
+// Files that a container may write are its root's.
+Status GiveToPod(const v1::PodRecord& pod, const std::string& path) {
+  const auto ids = IdsOf(pod.config());
+  if (!ids) return Status::Ok();
+  if (lchown(path.c_str(), ids->uids.outside, ids->gids.outside) != 0) {
+    return Status::Errno(errno, "chown {}", path);
+  }
   return Status::Ok();
 }
 
@@ -108,6 +137,11 @@ bool IsHostIpc(const cri::PodSandboxConfig& config) {
   return Namespaces(config).ipc() == cri::NODE;
 }
 
+bool HasUserns(const cri::PodSandboxConfig& config) {
+  return Namespaces(config).has_userns_options() &&
+         Namespaces(config).userns_options().mode() != cri::NODE;
+}
+
 bool SharesPids(const cri::PodSandboxConfig& config) {
   // POD is the enum's zero: only who names namespaces at all means it.
   return config.linux().security_context().has_namespace_options() &&
@@ -119,11 +153,7 @@ Status CheckPodConfig(const cri::PodSandboxConfig& config) {
   CRISP_TRY(CheckMode(namespaces.network(), {cri::POD, cri::NODE}, "network"));
   CRISP_TRY(CheckMode(namespaces.ipc(), {cri::POD, cri::NODE}, "ipc"));
   CRISP_TRY(CheckMode(namespaces.pid(), {cri::POD, cri::CONTAINER, cri::NODE}, "pid"));
-  if (namespaces.has_userns_options() && namespaces.userns_options().mode() != cri::NODE) {
-    return InvalidArgument(
-        "linux.security_context.namespace_options.userns_options: user namespaces are not "
-        "supported yet");
-  }
+  CRISP_TRY(UsernsIdsOf(namespaces));
   const auto& context = config.linux().security_context();
   if (context.has_run_as_group() && !context.has_run_as_user()) {
     return InvalidArgument("linux.security_context.run_as_group is given without run_as_user");
@@ -170,6 +200,9 @@ PodFiles PodFilesOf(const Layout& layout, const v1::PodRecord& pod) {
   files.hosts = layout.HostsPath(id);
   files.hostname_file = layout.HostnamePath(id);
   files.hostname = pod.hostname();
+  if (const auto ids = IdsOf(pod.config())) {
+    files.userns = UserNamespace{layout.UserPath(id), ids->uids, ids->gids};
+  }
   return files;
 }
 
@@ -181,7 +214,8 @@ std::string ResolvConfOf(const cri::DNSConfig& dns) {
   return text;
 }
 
-Status MakePodFiles(const Layout& layout, const v1::PodRecord& pod) {
+Status MakePodFiles(const CallContext& cc, const Layout& layout, const std::string& pause,
+                    const v1::PodRecord& pod) {
   const PodId id(pod.id());
   CRISP_TRY(os::MakeDirs(layout.PodDir(id), 0711));
   if (!IsHostIpc(pod.config())) {
@@ -189,15 +223,20 @@ Status MakePodFiles(const Layout& layout, const v1::PodRecord& pod) {
     CRISP_TRY(os::Mount({"shm", layout.ShmDir(id), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
                          "mode=1777,size=65536k"})
                   .While("mount /dev/shm of the pod"));
+    CRISP_TRY(GiveToPod(pod, layout.ShmDir(id)));
   }
-  CRISP_TRY(MakeNamespaces(layout, pod).While("make the namespaces of the pod"));
+  CRISP_TRY(MakeNamespaces(cc, layout, pause, pod).While("make the namespaces of the pod"));
   std::string resolv_conf = ResolvConfOf(pod.config().dns_config());
   if (resolv_conf.empty()) resolv_conf = HostFile("/etc/resolv.conf");
-  CRISP_TRY(os::WriteFile(layout.ResolvConfPath(id), resolv_conf));
   const std::string hosts =
       IsHostNetwork(pod.config()) ? HostFile("/etc/hosts") : std::string(kLocalHosts);
-  CRISP_TRY(os::WriteFile(layout.HostsPath(id), hosts));
-  return os::WriteFile(layout.HostnamePath(id), pod.hostname() + "\n");
+  for (const auto& [path, text] :
+       {std::pair{layout.ResolvConfPath(id), resolv_conf}, std::pair{layout.HostsPath(id), hosts},
+        std::pair{layout.HostnamePath(id), pod.hostname() + "\n"}}) {
+    CRISP_TRY(os::WriteFile(path, text));
+    CRISP_TRY(GiveToPod(pod, path));
+  }
+  return Status::Ok();
 }
 
 Status AddHostsEntry(const Layout& layout, const v1::PodRecord& pod) {
@@ -223,6 +262,7 @@ Status SetNetSysctls(const v1::PodRecord& pod) {
 
 Status RemovePodFiles(const Layout& layout, const PodId& id) {
   if (!os::Exists(layout.PodDir(id))) return Status::Ok();
+  CRISP_TRY(os::UnpinNamespace(layout.UserPath(id)));
   CRISP_TRY(os::UnpinNamespace(layout.IpcPath(id)));
   CRISP_TRY(os::UnpinNamespace(layout.UtsPath(id)));
   if (!os::Unmount(layout.ShmDir(id)).ok()) {

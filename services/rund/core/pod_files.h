@@ -3,6 +3,7 @@
 #include <string>
 
 #include "crisp/rund/v1/record.pb.h"
+#include "libs/base/call_context.h"
 #include "libs/base/ids.h"
 #include "libs/base/status.h"
 #include "services/rund/spec/builder.h"
@@ -14,6 +15,8 @@ namespace crisp::rund {
 Status CheckPodConfig(const runtime::v1::PodSandboxConfig& config);
 
 bool IsHostIpc(const runtime::v1::PodSandboxConfig& config);
+/// The pod has a user namespace of its own.
+bool HasUserns(const runtime::v1::PodSandboxConfig& config);
 /// The pod has one PID namespace for all its containers (and so a pause process).
 bool SharesPids(const runtime::v1::PodSandboxConfig& config);
 /// The name that the pod's containers see.
@@ -22,10 +25,11 @@ Result<std::string> HostnameOf(const PodId& id, const runtime::v1::PodSandboxCon
 /// The pod's namespaces and files as its containers get them.
 PodFiles PodFilesOf(const Layout& layout, const v1::PodRecord& pod);
 
-/// Pinned ipc and uts namespaces (with the pod's hostname and sysctls), /dev/shm, resolv.conf,
-/// hosts, hostname. The pod's directory must not exist. On failure what was made stays, for
-/// RemovePodFiles.
-Status MakePodFiles(const Layout& layout, const v1::PodRecord& pod);
+/// Pinned user, ipc and uts namespaces (with the pod's hostname and sysctls), /dev/shm,
+/// resolv.conf, hosts, hostname. The pod's directory must not exist. On failure what was made
+/// stays, for RemovePodFiles. `pause` is the crisp-pause program.
+Status MakePodFiles(const CallContext& cc, const Layout& layout, const std::string& pause,
+                    const v1::PodRecord& pod);
 /// Adds the pod's address to its hosts file.
 Status AddHostsEntry(const Layout& layout, const v1::PodRecord& pod);
 /// The sysctls that belong to the network namespace.

@@ -13,6 +13,7 @@
 #include "libs/os/pidfd.h"
 #include "libs/process/command.h"
 #include "services/rund/core/pod_files.h"
+#include "services/rund/core/resources.h"
 #include "services/rund/core/status.h"
 
 namespace crisp::rund {
@@ -23,6 +24,8 @@ using std::chrono::seconds;
 
 // A prepared pod waits for its network, for as long as CNI plugins may take.
 constexpr seconds kNetworkPatience{300};
+// For SIGKILL to end all containers of a pod.
+constexpr seconds kEndPatience{15};
 
 std::string PauseCgroup(const PodRecord& pod) {
   return pod.cgroup_parent() + "/crisp-pause-" + pod.id();
@@ -53,16 +56,21 @@ Result<v1::ReservePodResponse> Pods::Reserve(const v1::ReservePodRequest& reques
   return response;
 }
 
-Status Pods::Prepare(const CallContext& cc, const v1::PreparePodRequest& request) {
+Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
+                                             const v1::PreparePodRequest& request) {
   const PodId id(request.pod_id());
   auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
   const PodRef pod = p_.state.FindPod(id);
   if (!pod) return NotFound("pod {} is not reserved", id);
   if (pod->stopping()) return FailedPrecondition("pod {} was stopped", id);
-  if (pod->phase() == v1::PREPARED || pod->phase() == v1::LIVE) return Status::Ok();
+  v1::PreparePodResponse response;
+  if (HasUserns(request.config())) response.set_userns_path(p_.config.layout.UserPath(id));
+  if (pod->phase() == v1::PREPARED || pod->phase() == v1::LIVE) return response;
   if (pod->phase() != v1::RESERVED) return FailedPrecondition("pod {} was stopped", id);
   const cri::PodSandboxConfig& config = request.config();
   CRISP_TRY(CheckPodConfig(config));
+  const CallContext own = cc.Detached(p_.config.runtime_timeout);
+  if (HasUserns(config)) CRISP_TRY(CheckUserns(*pod));
   const std::string hostname = CRISP_TRY(HostnameOf(id, config));
   std::string parent = config.linux().cgroup_parent();
   while (parent.size() > 1 && parent.ends_with('/')) parent.pop_back();
@@ -87,7 +95,11 @@ Status Pods::Prepare(const CallContext& cc, const v1::PreparePodRequest& request
   }));
   const PodRef intent = p_.state.FindPod(id);
   Status made = p_.cgroups.Create(parent).While("make the cgroup of the pod");
-  if (made.ok()) made = MakePodFiles(p_.config.layout, *intent);
+  if (made.ok() && intent->cgroup_is_ours()) {
+    const auto limited = LimitPod(p_, parent, config.linux());
+    if (!limited.ok()) made = limited.status().While("limit the pod");
+  }
+  if (made.ok()) made = MakePodFiles(own, p_.config.layout, p_.config.pause, *intent);
   if (!made.ok()) {
     log::IfError("undo the preparation of a pod", TakeDown(*intent));
     p_.metrics.PodStarted(made);
@@ -97,7 +109,23 @@ Status Pods::Prepare(const CallContext& cc, const v1::PreparePodRequest& request
     record.set_phase(v1::PREPARED);
     return Status::Ok();
   });
-  return prepared.ok() ? Status::Ok() : prepared.status();
+  if (!prepared.ok()) return prepared.status();
+  return response;
+}
+
+Status Pods::CheckUserns(const PodRecord& pod) const {
+  if (!p_.userns_support.ok()) {
+    return InvalidArgument(
+        "linux.security_context.namespace_options.userns_options: this node has no user "
+        "namespaces for pods: {}",
+        p_.userns_support.message());
+  }
+  const OciRuntime* runtime = CRISP_TRY(p_.runtimes.Find(pod.runtime_handler()));
+  if (runtime->info().user_namespaces) return Status::Ok();
+  return InvalidArgument(
+      "linux.security_context.namespace_options.userns_options: runtime handler '{}' has no user "
+      "namespaces",
+      runtime->info().name);
 }
 
 Result<std::uint64_t> Pods::Start(const CallContext& cc, const v1::StartPodRequest& request) {
@@ -148,7 +176,9 @@ Result<os::ProcessId> Pods::StartPause(const CallContext& cc, const PodRecord& p
   CRISP_TRY(p_.cgroups.Kill(cgroup));
   process::Command command;
   command.program = p_.config.pause;
-  for (const std::string& path : {files.ipcns_path, files.utsns_path, files.netns_path}) {
+  // The user namespace first: it owns the others.
+  const std::string userns = files.userns ? files.userns->path : "";
+  for (const std::string& path : {userns, files.ipcns_path, files.utsns_path, files.netns_path}) {
     if (!path.empty()) command.args.push_back(path);
   }
   const process::Output out =
@@ -184,11 +214,13 @@ Status Pods::EndContainers(const CallContext& cc, const PodId& id) {
     }
   }
   Status first;
+  // One patience for all of them: they are dying side by side.
+  const CallContext soon = cc.Within(kEndPatience);
   for (const ContainerRef& container : containers) {
     const ContainerId container_id(container->id());
     // Also waits for a create or a start that is under way.
     auto held = p_.locks.Lock(cc, LockKey(container_id));
-    Status ended = held.ok() ? lifecycle_.KillAndWait(cc, container_id) : held.status();
+    Status ended = held.ok() ? lifecycle_.KillAndWait(soon, container_id) : held.status();
     if (ended.ok()) ended = lifecycle_.UndoCreate(cc, container_id);
     if (ended.ok()) ended = lifecycle_.Clean(cc, container_id);
     if (first.ok()) first = std::move(ended);

@@ -20,7 +20,8 @@ class Pods {
       : p_(parts), containers_(containers), lifecycle_(lifecycle) {}
 
   Result<v1::ReservePodResponse> Reserve(const v1::ReservePodRequest& request);
-  Status Prepare(const CallContext& cc, const v1::PreparePodRequest& request);
+  Result<v1::PreparePodResponse> Prepare(const CallContext& cc,
+                                         const v1::PreparePodRequest& request);
   Result<std::uint64_t> Start(const CallContext& cc, const v1::StartPodRequest& request);
   Result<std::uint64_t> Stop(const CallContext& cc, const PodId& id);
   Result<v1::RemovePodResponse> Remove(const CallContext& cc, const PodId& id);
@@ -33,6 +34,8 @@ class Pods {
 
  private:
   Result<std::uint64_t> StartLocked(const CallContext& cc, const v1::StartPodRequest& request);
+  /// Whether a pod may have a user namespace under its runtime.
+  Status CheckUserns(const PodRecord& pod) const;
   /// Of the pod's own; its containers are gone or cleaned. The caller holds the pod's lock.
   Status TakeDown(const PodRecord& pod);
   /// Kills and cleans all its containers; the pod is marked as stopping.

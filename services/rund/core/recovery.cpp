@@ -9,6 +9,7 @@
 #include "libs/json/json.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
+#include "libs/os/mount.h"
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
@@ -142,9 +143,7 @@ void Recovery::TakeUpContainer(const CallContext& cc, const ContainerRef& contai
   // The supervisor finds those whose monitor has ended, with or without an exit file.
   p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
   if (os::Exists(p_.config.layout.ExitPath(id))) lifecycle_.OnExitFile(id);
-  if (container->stop_asked_at() != 0) {
-    Later(work::Lane::kWait, cc, [this, cc, id] { lifecycle_.ResumeStop(cc, id); });
-  }
+  if (container->stop_asked_at() != 0) lifecycle_.ResumeStop(id);
 }
 
 void Recovery::ResolveStart(const CallContext& cc, const ContainerId& id) {
@@ -229,6 +228,7 @@ Status Recovery::RemoveUnknownContainer(const CallContext& cc, const ContainerId
       CRISP_TRY(p_.cgroups.Remove(cgroup));
     }
   }
+  if (os::Exists(layout.LowersDir(id))) CRISP_TRY(os::UnmountBelow(layout.LowersDir(id)));
   CRISP_TRY(UnmountRootfs(layout.Rootfs(id)));
   return os::RemoveTree(bundle);
 }

@@ -17,7 +17,8 @@ Result<std::unique_ptr<State>> State::Open(Records records, Clock& clock) {
     state->pods_.emplace(id, std::make_shared<const PodRecord>(std::move(pod)));
   }
   for (ContainerRecord& container : all.containers) {
-    state->last_timestamp_ = std::max(state->last_timestamp_, container.created_at());
+    state->last_timestamp_ = std::max({state->last_timestamp_, container.created_at(),
+                                       container.started_at(), container.finished_at()});
     state->container_keys_.emplace(KeyOf(container), container.id());
     const std::string id = container.id();
     state->containers_.emplace(id, std::make_shared<const ContainerRecord>(std::move(container)));
@@ -161,7 +162,9 @@ Result<std::uint64_t> State::EraseContainer(const ContainerId& id) {
   container_keys_.erase(KeyOf(*container));
   v1::WatchEvent event;
   event.add_removed_container_ids(id.str());
-  return Publish(std::move(event), [&] { containers_.erase(id.str()); });
+  const std::uint64_t gone = Publish(std::move(event), [&] { containers_.erase(id.str()); });
+  if (on_container_) on_container_(id.str());
+  return gone;
 }
 
 std::uint64_t State::ShowPod(const PodRef& pod) {
@@ -173,7 +176,10 @@ std::uint64_t State::ShowPod(const PodRef& pod) {
 std::uint64_t State::ShowContainer(const ContainerRef& container) {
   v1::WatchEvent event;
   *event.add_containers() = EntryOf(*container);
-  return Publish(std::move(event), [&] { containers_[container->id()] = container; });
+  const std::uint64_t shown =
+      Publish(std::move(event), [&] { containers_[container->id()] = container; });
+  if (on_container_) on_container_(container->id());
+  return shown;
 }
 
 std::uint64_t State::Publish(v1::WatchEvent event, const std::function<void()>& apply) {
@@ -211,6 +217,18 @@ std::int64_t State::NextTimestamp() {
   const std::lock_guard lock(view_);
   last_timestamp_ = std::max(wall, last_timestamp_ + 1);
   return last_timestamp_;
+}
+
+std::int64_t State::TimestampAfter(std::int64_t earlier, std::int64_t wanted) {
+  const std::lock_guard lock(view_);
+  const std::int64_t timestamp = std::max(wanted, earlier + 1);
+  last_timestamp_ = std::max(last_timestamp_, timestamp);
+  return timestamp;
+}
+
+void State::OnContainerChange(std::function<void(const std::string&)> told) {
+  const std::lock_guard writing(write_);
+  on_container_ = std::move(told);
 }
 
 void State::SetListener(Tell tell) {

@@ -70,8 +70,15 @@ class State {
   /// Wakes all waits, so that they look at what else they wait for.
   void Wake();
 
-  /// Wall time in nanoseconds, never the same twice.
+  /// Wall time in nanoseconds, never the same twice, and after all that a record has.
   std::int64_t NextTimestamp();
+  /// `wanted` (a time that somebody else took down), or the nanosecond after `earlier` when it is
+  /// not later than that: clocks differ in grain, and can be set back.
+  std::int64_t TimestampAfter(std::int64_t earlier, std::int64_t wanted);
+
+  /// `told` gets the id of each container that changed or went, after that can be seen. It may do
+  /// memory work only, and call nothing here. One; null = none.
+  void OnContainerChange(std::function<void(const std::string&)> told);
 
   /// `tell` gets each change from now on, in order. Called under a lock: it may only put the event
   /// somewhere. One listener; null = none.
@@ -99,6 +106,7 @@ class State {
   std::unordered_map<std::string, PodRef> pods_;
   std::unordered_map<std::string, ContainerRef> containers_;
   Tell listener_;
+  std::function<void(const std::string&)> on_container_;  // under write_
   std::uint64_t seq_ = 0;
   std::int64_t last_timestamp_ = 0;
 };

@@ -15,6 +15,11 @@ bool Runs(const v1::ContainerRecord* container) {
          container->state() != cri::CONTAINER_EXITED;
 }
 
+const cri::LinuxContainerResources& ResourcesOf(const v1::ContainerRecord& container) {
+  // Records of older versions have no field of their own for it.
+  return container.has_resources() ? container.resources() : container.config().linux().resources();
+}
+
 cri::NamespaceOption NamespacesOf(const cri::PodSandboxConfig& config) {
   return config.linux().security_context().namespace_options();
 }
@@ -144,8 +149,8 @@ cri::ContainerStatus StatusOf(const v1::ContainerRecord& container) {
   *status.mutable_annotations() = config.annotations();
   *status.mutable_mounts() = config.mounts();
   status.set_log_path(container.log_path());
-  if (config.linux().has_resources()) {
-    *status.mutable_resources()->mutable_linux() = config.linux().resources();
+  if (container.has_resources() || config.linux().has_resources()) {
+    *status.mutable_resources()->mutable_linux() = ResourcesOf(container);
   }
   if (container.has_user()) *status.mutable_user()->mutable_linux() = container.user();
   status.set_stop_signal(SignalOf(container.stop_signal()));

@@ -14,6 +14,9 @@ bool IsListed(const v1::ContainerRecord& container);
 /// container.
 bool Runs(const v1::ContainerRecord* container);
 
+/// What a container may use now.
+const runtime::v1::LinuxContainerResources& ResourcesOf(const v1::ContainerRecord& container);
+
 runtime::v1::PodSandbox ListItemOf(const v1::PodRecord& pod);
 runtime::v1::Container ListItemOf(const v1::ContainerRecord& container);
 v1::PodEntry EntryOf(const v1::PodRecord& pod);

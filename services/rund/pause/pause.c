@@ -1,9 +1,14 @@
 /* crisp-pause [NAMESPACE_FILE...]
+ * crisp-pause --hold KIND...
  *
  * PID 1 of a pod whose containers share one PID namespace. Enters the namespaces given, makes a new PID and a new
  * mount namespace, and starts the one process that stays: it has an empty read-only root, no capabilities and no
  * descriptors but /dev/null, reaps what the pod's containers orphan, and ends at SIGTERM (or SIGKILL), which ends
- * everything in its PID namespace. Prints its pid once it stands, then returns 0; else says why on stderr, 1. */
+ * everything in its PID namespace. Prints its pid once it stands, then returns 0; else says why on stderr, 1.
+ *
+ * With --hold it makes new namespaces (user, ipc, uts, net; a user namespace owns the others), prints a line, and keeps
+ * them until its stdin ends. Whoever started it pins them meanwhile. A daemon with threads cannot: only a process with
+ * a single thread gets a user namespace. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -65,12 +70,37 @@ static int Stay(int ready) {
   }
 }
 
+static int Hold(int count, char** kinds) {
+  static const struct {
+    const char* name;
+    int flag;
+  } known[] = {{"user", CLONE_NEWUSER}, {"ipc", CLONE_NEWIPC}, {"uts", CLONE_NEWUTS}, {"net", CLONE_NEWNET}};
+  int flags = 0;
+  int i;
+  size_t k;
+  char byte;
+  for (i = 0; i < count; ++i) {
+    for (k = 0; k < sizeof known / sizeof known[0]; ++k) {
+      if (strcmp(kinds[i], known[k].name) == 0) flags |= known[k].flag;
+    }
+  }
+  if (unshare(flags) != 0) {
+    Say("unshare");
+    return 1;
+  }
+  if (write(1, "1\n", 2) != 2) return 1;
+  while (read(0, &byte, 1) > 0) {
+  }
+  return 0;
+}
+
 int main(int argc, char** argv) {
   int pipe_fds[2];
   int i;
   int null_fd;
   char byte;
   pid_t pid;
+  if (argc > 1 && strcmp(argv[1], "--hold") == 0) return Hold(argc - 2, argv + 2);
   for (i = 1; i < argc; ++i) {
     int fd = open(argv[i], O_RDONLY | O_CLOEXEC);
     if (fd < 0 || setns(fd, 0) != 0) {

@@ -43,12 +43,18 @@ ServerUnaryReactor* ContainersService::StartContainer(CallbackServerContext* con
 ServerUnaryReactor* ContainersService::StopContainer(CallbackServerContext* context,
                                                      const v1::StopContainerRequest* request,
                                                      v1::StopContainerResponse* response) {
-  return rpc::Unary(
+  using Reply = std::function<void(Result<v1::StopContainerResponse>)>;
+  // It begins at once however many creates hang.
+  return rpc::UnaryLater(
       pool_, Lane::kWait, context, request, response,
-      [this](const CallContext& cc, const auto& req, auto& resp) {
-        resp.set_seq(CRISP_TRY(containers_.Stop(cc, ContainerId(req.container_id()),
-                                                std::chrono::seconds(req.grace_seconds()))));
-        return Status::Ok();
+      [this](const CallContext&, const v1::StopContainerRequest& req, const Reply& reply) {
+        containers_.Stop(ContainerId(req.container_id()), std::chrono::seconds(req.grace_seconds()),
+                         [reply](Result<std::uint64_t> seq) {
+                           if (!seq.ok()) return reply(seq.status());
+                           v1::StopContainerResponse answer;
+                           answer.set_seq(*seq);
+                           reply(std::move(answer));
+                         });
       });
 }
 
@@ -74,6 +80,15 @@ ServerUnaryReactor* ContainersService::ContainerStatus(
         resp = CRISP_TRY(containers_.GetStatus(ContainerId(req.container_id()), req.verbose()));
         return Status::Ok();
       });
+}
+
+ServerUnaryReactor* ContainersService::UpdateContainerResources(
+    CallbackServerContext* context, const runtime::v1::UpdateContainerResourcesRequest* request,
+    runtime::v1::UpdateContainerResourcesResponse* response) {
+  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
+                    [this](const CallContext& cc, const auto& req, auto&) {
+                      return resources_.UpdateContainer(cc, req);
+                    });
 }
 
 ServerUnaryReactor* ContainersService::ReopenContainerLog(

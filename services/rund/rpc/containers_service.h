@@ -3,14 +3,15 @@
 #include "crisp/rund/v1/rund.grpc.pb.h"
 #include "libs/work/pool.h"
 #include "services/rund/core/containers.h"
+#include "services/rund/core/resources.h"
 
 namespace crisp::rund {
 
 /// crisp.rund.v1.Containers: translates, nothing else.
 class ContainersService final : public v1::Containers::CallbackService {
  public:
-  ContainersService(work::Pool& pool, Containers& containers)
-      : pool_(pool), containers_(containers) {}
+  ContainersService(work::Pool& pool, Containers& containers, Resources& resources)
+      : pool_(pool), containers_(containers), resources_(resources) {}
 
   grpc::ServerUnaryReactor* ReserveContainer(grpc::CallbackServerContext* context,
                                              const v1::ReserveContainerRequest* request,
@@ -30,6 +31,10 @@ class ContainersService final : public v1::Containers::CallbackService {
   grpc::ServerUnaryReactor* ContainerStatus(
       grpc::CallbackServerContext* context, const runtime::v1::ContainerStatusRequest* request,
       runtime::v1::ContainerStatusResponse* response) override;
+  grpc::ServerUnaryReactor* UpdateContainerResources(
+      grpc::CallbackServerContext* context,
+      const runtime::v1::UpdateContainerResourcesRequest* request,
+      runtime::v1::UpdateContainerResourcesResponse* response) override;
   grpc::ServerUnaryReactor* ReopenContainerLog(
       grpc::CallbackServerContext* context, const runtime::v1::ReopenContainerLogRequest* request,
       runtime::v1::ReopenContainerLogResponse* response) override;
@@ -40,6 +45,7 @@ class ContainersService final : public v1::Containers::CallbackService {
  private:
   work::Pool& pool_;
   Containers& containers_;
+  Resources& resources_;
 };
 
 }  // namespace crisp::rund

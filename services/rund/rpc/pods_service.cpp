@@ -22,9 +22,11 @@ ServerUnaryReactor* PodsService::ReservePod(CallbackServerContext* context,
 ServerUnaryReactor* PodsService::PreparePod(CallbackServerContext* context,
                                             const v1::PreparePodRequest* request,
                                             v1::PreparePodResponse* response) {
-  return rpc::Unary(
-      pool_, Lane::kMutate, context, request, response,
-      [this](const CallContext& cc, const auto& req, auto&) { return pods_.Prepare(cc, req); });
+  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
+                    [this](const CallContext& cc, const auto& req, auto& resp) {
+                      resp = CRISP_TRY(pods_.Prepare(cc, req));
+                      return Status::Ok();
+                    });
 }
 
 ServerUnaryReactor* PodsService::StartPod(CallbackServerContext* context,
@@ -65,6 +67,15 @@ ServerUnaryReactor* PodsService::PodStatus(CallbackServerContext* context,
                     [this](const CallContext&, const auto& req, auto& resp) {
                       resp = CRISP_TRY(pods_.GetStatus(PodId(req.pod_sandbox_id()), req.verbose()));
                       return Status::Ok();
+                    });
+}
+
+ServerUnaryReactor* PodsService::UpdatePodResources(
+    CallbackServerContext* context, const runtime::v1::UpdatePodSandboxResourcesRequest* request,
+    runtime::v1::UpdatePodSandboxResourcesResponse* response) {
+  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
+                    [this](const CallContext& cc, const auto& req, auto&) {
+                      return resources_.UpdatePod(cc, req);
                     });
 }
 

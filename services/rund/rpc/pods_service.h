@@ -3,13 +3,15 @@
 #include "crisp/rund/v1/rund.grpc.pb.h"
 #include "libs/work/pool.h"
 #include "services/rund/core/pods.h"
+#include "services/rund/core/resources.h"
 
 namespace crisp::rund {
 
 /// crisp.rund.v1.Pods: translates, nothing else.
 class PodsService final : public v1::Pods::CallbackService {
  public:
-  PodsService(work::Pool& pool, Pods& pods) : pool_(pool), pods_(pods) {}
+  PodsService(work::Pool& pool, Pods& pods, Resources& resources)
+      : pool_(pool), pods_(pods), resources_(resources) {}
 
   grpc::ServerUnaryReactor* ReservePod(grpc::CallbackServerContext* context,
                                        const v1::ReservePodRequest* request,
@@ -29,10 +31,15 @@ class PodsService final : public v1::Pods::CallbackService {
   grpc::ServerUnaryReactor* PodStatus(grpc::CallbackServerContext* context,
                                       const runtime::v1::PodSandboxStatusRequest* request,
                                       runtime::v1::PodSandboxStatusResponse* response) override;
+  grpc::ServerUnaryReactor* UpdatePodResources(
+      grpc::CallbackServerContext* context,
+      const runtime::v1::UpdatePodSandboxResourcesRequest* request,
+      runtime::v1::UpdatePodSandboxResourcesResponse* response) override;
 
  private:
   work::Pool& pool_;
   Pods& pods_;
+  Resources& resources_;
 };
 
 }  // namespace crisp::rund

@@ -74,8 +74,10 @@ process::Command CommandOf(const OciRuntime& runtime, const MonitorArgs& args) {
       // Where everything goes.
       "-p", args.bundle + "/pid", "-P", args.bundle + "/conmon.pid", "-l",
       args.log_path.empty() ? "null" : "k8s-file:" + args.log_path, "--exit-dir", args.exit_dir,
-      "--persist-dir", args.bundle, "--full-attach", "--no-sync-log", "--log-level", "warning",
-      "--runtime-arg", "--root=" + runtime.root()};
+      "--persist-dir", args.bundle, "--full-attach", "--no-sync-log", "--log-level", "warning"};
+  for (const std::string& option : runtime.options()) {
+    command.args.insert(command.args.end(), {"--runtime-arg", option});
+  }
   if (args.tty) command.args.emplace_back("-t");
   if (args.stdin_open) {
     command.args.emplace_back("-i");
@@ -84,6 +86,7 @@ process::Command CommandOf(const OciRuntime& runtime, const MonitorArgs& args) {
   // It tells of an OOM kill by a file in its working directory too.
   command.cwd = args.bundle;
   command.env = process::PlainEnvironment();
+  command.env.insert(command.env.end(), runtime.monitor_env().begin(), runtime.monitor_env().end());
   command.env.push_back(fmt::format("_OCI_SYNCPIPE={}", kSyncFd));
   command.env.push_back(fmt::format("_OCI_STARTPIPE={}", kStartFd));
   return command;

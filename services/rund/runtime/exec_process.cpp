@@ -41,18 +41,11 @@ Result<ExecScratch> ExecScratch::Create(const ExecArgs& args) {
 }
 
 std::vector<std::string> ExecWords(const ExecArgs& args, const ExecScratch& scratch, bool detach) {
-  std::vector<std::string> words = {args.runtime,
-                                    "--root",
-                                    args.runtime_root,
-                                    "--log",
-                                    scratch.log_path(),
-                                    "--log-format",
-                                    "json",
-                                    "exec",
-                                    "--process",
-                                    scratch.process_path(),
-                                    "--pid-file",
-                                    scratch.pid_path()};
+  std::vector<std::string> words = {args.runtime};
+  words.insert(words.end(), args.runtime_options.begin(), args.runtime_options.end());
+  words.insert(words.end(),
+               {"--log", scratch.log_path(), "--log-format", "json", "exec", "--process",
+                scratch.process_path(), "--pid-file", scratch.pid_path()});
   if (detach) words.emplace_back("--detach");
   return words;
 }

@@ -15,7 +15,7 @@ namespace crisp::rund {
 /// One `exec` of an OCI runtime: what both ways of running a command in a container share.
 struct ExecArgs {
   std::string runtime;       // program path
-  std::string runtime_root;  // its --root
+  std::vector<std::string> runtime_options;  // before its command: --root and more
   std::string container_id;
   std::string process_json;  // BuildExecProcess(...).dump()
   std::string scratch_dir;   // exists; a fresh directory for this call is made (and removed) in it

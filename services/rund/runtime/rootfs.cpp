@@ -1,20 +1,60 @@
 #include "services/rund/runtime/rootfs.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <utility>
+
 #include "libs/base/cleanup.h"
 #include "libs/base/try.h"
+#include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/os/mount.h"
 
 namespace crisp::rund {
 namespace {
 
-Status MountOne(const crisp::imaged::v1::MountInstruction& instruction, const std::string& target) {
+/// An overlay cannot be ID-mapped, its lower layers can: each by a mount of its own, which the
+/// overlay keeps when the place where it was is gone. What is written above belongs to the ids of
+/// the user namespace as it is.
+Status MountIdmappedOverlay(os::Overlay overlay, const std::string& target,
+                            const IdmappedRootfs& idmapped) {
+  const os::UniqueFd userns = CRISP_TRY(os::Open(idmapped.userns_path, O_RDONLY));
+  CRISP_TRY(os::MakeDirs(idmapped.scratch_dir, 0700));
+  Cleanup remove([&idmapped] {
+    log::IfError("ID-mapped layers", os::UnmountBelow(idmapped.scratch_dir));
+    log::IfError("ID-mapped layers", os::RemoveTree(idmapped.scratch_dir));
+  });
+  int number = 0;
+  for (std::string& lower : overlay.lower_dirs) {
+    const std::string mapped = fmt::format("{}/{}", idmapped.scratch_dir, number++);
+    CRISP_TRY(os::MakeDirs(mapped, 0700));
+    CRISP_TRY(os::IdmappedBindMount(lower, mapped, userns.get()));
+    lower = mapped;
+  }
+  if (!overlay.upper_dir.empty() &&
+      lchown(overlay.upper_dir.c_str(), idmapped.root_uid, idmapped.root_gid) != 0) {
+    return Status::Errno(errno, "chown {}", overlay.upper_dir);
+  }
+  return os::MountOverlay(overlay, target);
+}
+
+Status Bind(const std::string& source, const std::string& target, const os::BindOptions& options,
+            const std::optional<IdmappedRootfs>& idmapped) {
+  if (!idmapped) return os::BindMount(source, target, options);
+  const os::UniqueFd userns = CRISP_TRY(os::Open(idmapped->userns_path, O_RDONLY));
+  return os::IdmappedBindMount(source, target, userns.get(), options);
+}
+
+Status MountOne(const crisp::imaged::v1::MountInstruction& instruction, const std::string& target,
+                const std::optional<IdmappedRootfs>& idmapped) {
   if (instruction.kind() == "overlay") {
     os::Overlay overlay;
     overlay.lower_dirs = {instruction.lower_dirs().begin(), instruction.lower_dirs().end()};
     overlay.upper_dir = instruction.upper_dir();
     overlay.work_dir = instruction.work_dir();
     overlay.options = {instruction.options().begin(), instruction.options().end()};
+    if (idmapped) return MountIdmappedOverlay(std::move(overlay), target, *idmapped);
     return os::MountOverlay(overlay, target);
   }
   if (instruction.kind() == "bind") {
@@ -25,19 +65,20 @@ Status MountOne(const crisp::imaged::v1::MountInstruction& instruction, const st
       if (option == "nosuid") options.extra_flags |= MS_NOSUID;
       if (option == "nodev") options.extra_flags |= MS_NODEV;
     }
-    return os::BindMount(instruction.source(), target, options);
+    return Bind(instruction.source(), target, options, idmapped);
   }
   return InvalidArgument("a rootfs mount of kind '{}' is not known", instruction.kind());
 }
 
 }  // namespace
 
-Status MountRootfs(const MountInstructions& instructions, const std::string& target) {
+Status MountRootfs(const MountInstructions& instructions, const std::string& target,
+                   const std::optional<IdmappedRootfs>& idmapped) {
   if (instructions.empty()) return InvalidArgument("the image came without rootfs mounts");
   CRISP_TRY(os::MakeDirs(target));
   Cleanup undo([&target] { UnmountRootfs(target).ok(); });
   for (const auto& instruction : instructions) {
-    CRISP_TRY(MountOne(instruction, target).While("mount the rootfs"));
+    CRISP_TRY(MountOne(instruction, target, idmapped).While("mount the rootfs"));
   }
   undo.Dismiss();
   return Status::Ok();

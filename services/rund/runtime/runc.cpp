@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "libs/base/try.h"
+#include "libs/json/json.h"
 #include "libs/os/files.h"
 #include "libs/os/mount.h"
 #include "libs/process/command.h"
@@ -19,7 +20,7 @@ Result<process::Output> RunRuntime(const CallContext& cc, const OciRuntime& runt
                                    std::vector<std::string> args) {
   process::Command command;
   command.program = runtime.info().path;
-  command.args = {"--root", runtime.root()};
+  command.args = runtime.options();
   std::move(args.begin(), args.end(), std::back_inserter(command.args));
   command.env = process::PlainEnvironment();
   process::RunOptions options;
@@ -57,6 +58,20 @@ std::string UnifiedControllers() {
   return "";
 }
 
+RuntimeAbilities AbilitiesOf(const CallContext& cc, const RuntimeInfo& info) {
+  process::Command command;
+  command.program = info.path;
+  command.args = {"features"};
+  command.env = process::PlainEnvironment();
+  const auto out = process::Run(cc, command);
+  if (out.ok() && out->exit_code == 0) {
+    if (const auto abilities = ParseFeatures(out->out)) return *abilities;
+  }
+  // crun knew all of it before it had the command.
+  if (info.is_crun) return {true, true, true};
+  return {};
+}
+
 }  // namespace
 
 std::string RuntimeWords(std::string_view text) {
@@ -92,6 +107,24 @@ bool OciRuntime::AwaitsStart(const ContainerId& id) const {
   return os::Exists(root_ + "/" + id.str() + "/exec.fifo");
 }
 
+std::optional<RuntimeAbilities> ParseFeatures(std::string_view text) {
+  const auto parsed = json::Parse(text);
+  if (!parsed.ok()) return std::nullopt;
+  const auto holds = [&](const char* path, std::string_view word) {
+    const nlohmann::json* list = json::Find(*parsed, path);
+    return list != nullptr && list->is_array() &&
+           std::any_of(list->begin(), list->end(),
+                       [word](const nlohmann::json& item) { return item == word; });
+  };
+  if (!holds("linux.namespaces", "mount")) return std::nullopt;
+  RuntimeAbilities abilities;
+  abilities.recursive_read_only = holds("mountOptions", "rro");
+  abilities.user_namespaces = holds("linux.namespaces", "user");
+  const nlohmann::json* idmap = json::Find(*parsed, "linux.mountExtensions.idmap.enabled");
+  abilities.idmapped_mounts = idmap != nullptr && idmap->is_boolean() && idmap->get<bool>();
+  return abilities;
+}
+
 Result<RuntimeInfo> ProbeRuntime(const CallContext& cc, const std::string& name,
                                  const std::string& path, const os::Cgroups& cgroups) {
   if (!os::Exists(path)) return NotFound("runtime {}: there is no program {}", name, path);
@@ -114,7 +147,10 @@ Result<RuntimeInfo> ProbeRuntime(const CallContext& cc, const std::string& name,
     info.version = std::string(rest.substr(0, rest.find_first_of(" +-~")));
   }
   info.is_crun = first.starts_with("crun");
-  info.recursive_read_only = false;
+  const RuntimeAbilities abilities = AbilitiesOf(cc, info);
+  info.recursive_read_only = abilities.recursive_read_only;
+  info.user_namespaces = abilities.user_namespaces;
+  info.idmapped_mounts = abilities.idmapped_mounts;
   if (info.is_crun && cgroups.mode() == os::CgroupMode::kHybrid) {
     const std::string controllers = UnifiedControllers();
     if (!controllers.empty()) {

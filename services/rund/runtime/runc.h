@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "libs/base/ids.h"
 #include "libs/base/result.h"
 #include "libs/os/cgroup.h"
+#include "services/rund/config.h"
 #include "services/rund/spec/builder.h"
 
 namespace crisp::rund {
@@ -16,10 +18,18 @@ namespace crisp::rund {
 /// Stateless; any thread; each call blocks on the program.
 class OciRuntime {
  public:
-  OciRuntime(RuntimeInfo info, std::string root) : info_(std::move(info)), root_(std::move(root)) {}
+  OciRuntime(RuntimeInfo info, const RuntimeConfig& config)
+      : info_(std::move(info)), root_(config.root), monitor_env_(config.monitor_env) {
+    options_ = {"--root", root_};
+    options_.insert(options_.end(), config.args.begin(), config.args.end());
+  }
 
   const RuntimeInfo& info() const { return info_; }
   const std::string& root() const { return root_; }
+  /// What goes before each command: --root, then the settings' own.
+  const std::vector<std::string>& options() const { return options_; }
+  /// For the monitors of its containers, beside what they have anyway.
+  const std::vector<std::string>& monitor_env() const { return monitor_env_; }
 
   /// Lets a created container run. kInternal with the runtime's own words.
   Status Start(const CallContext& cc, const ContainerId& id) const;
@@ -34,7 +44,18 @@ class OciRuntime {
  private:
   RuntimeInfo info_;
   std::string root_;
+  std::vector<std::string> options_;
+  std::vector<std::string> monitor_env_;
 };
+
+/// What a runtime can do, from the JSON that its `features` command prints; nothing when that is
+/// not what the OCI specifies (older runtimes do not know the command).
+struct RuntimeAbilities {
+  bool recursive_read_only = false;
+  bool user_namespaces = false;
+  bool idmapped_mounts = false;
+};
+std::optional<RuntimeAbilities> ParseFeatures(std::string_view text);
 
 /// Asks the program who it is. Errors: kNotFound, kUnavailable with one sentence on why it cannot
 /// work on this machine and what helps.

@@ -6,13 +6,16 @@
 
 namespace crisp::rund {
 
-Runtimes Runtimes::Probe(const CallContext& cc, const Config& config, const os::Cgroups& cgroups) {
-  Runtimes runtimes;
-  runtimes.default_name_ = config.default_runtime;
+Runtimes::Table Runtimes::Ask(const CallContext& cc, const Config& config,
+                              const os::Cgroups& cgroups) {
+  Table table;
+  table.default_name = config.default_runtime;
   for (const auto& [name, runtime] : config.runtimes) {
     auto info = ProbeRuntime(cc.Within(std::chrono::seconds(10)), name, runtime.path, cgroups);
     if (info.ok()) {
-      runtimes.working_.emplace(name, OciRuntime(*std::move(info), runtime.root));
+      info->allowed_annotations = runtime.allowed_annotations;
+      info->privileged_without_host_devices = runtime.privileged_without_host_devices;
+      table.working.emplace(name, OciRuntime(*std::move(info), runtime));
       continue;
     }
     // The other handlers' absence is usual; whoever wants it finds the reason in the status.
@@ -20,17 +23,37 @@ Runtimes Runtimes::Probe(const CallContext& cc, const Config& config, const os::
     RuntimeInfo known;
     known.name = name;
     known.path = runtime.path;
-    runtimes.broken_.emplace(name, OciRuntime(std::move(known), runtime.root));
-    runtimes.missing_.push_back({name, std::move(info).status()});
+    table.broken.emplace(name, OciRuntime(std::move(known), runtime));
+    table.missing.push_back({name, std::move(info).status()});
   }
+  return table;
+}
+
+Runtimes Runtimes::Probe(const CallContext& cc, const Config& config, const os::Cgroups& cgroups) {
+  Runtimes runtimes;
+  runtimes.tables_->lock()->push_back(Ask(cc, config, cgroups));
   return runtimes;
 }
 
+void Runtimes::Reload(const CallContext& cc, const Config& config, const os::Cgroups& cgroups) {
+  Table next = Ask(cc, config, cgroups);
+  auto tables = tables_->lock();
+  for (const auto* known : {&tables->back().working, &tables->back().broken}) {
+    for (const auto& [name, runtime] : *known) {
+      if (!next.working.contains(name)) next.broken.emplace(name, runtime);
+    }
+  }
+  tables->push_back(std::move(next));
+}
+
+const Runtimes::Table& Runtimes::Now() const { return tables_->lock()->back(); }
+
 Result<const OciRuntime*> Runtimes::Find(const std::string& handler) const {
-  const std::string& name = handler.empty() ? default_name_ : handler;
-  const auto found = working_.find(name);
-  if (found != working_.end()) return &found->second;
-  for (const Missing& missing : missing_) {
+  const Table& now = Now();
+  const std::string& name = handler.empty() ? now.default_name : handler;
+  const auto found = now.working.find(name);
+  if (found != now.working.end()) return &found->second;
+  for (const Missing& missing : now.missing) {
     if (missing.name == name) {
       return InvalidArgument("runtime handler '{}' is not available: {}", name,
                              missing.why.message());
@@ -41,14 +64,15 @@ Result<const OciRuntime*> Runtimes::Find(const std::string& handler) const {
 }
 
 const OciRuntime* Runtimes::Recorded(const std::string& name) const {
-  if (const auto found = working_.find(name); found != working_.end()) return &found->second;
-  if (const auto found = broken_.find(name); found != broken_.end()) return &found->second;
+  const Table& now = Now();
+  if (const auto found = now.working.find(name); found != now.working.end()) return &found->second;
+  if (const auto found = now.broken.find(name); found != now.broken.end()) return &found->second;
   return nullptr;
 }
 
 std::vector<std::string> Runtimes::Names() const {
   std::vector<std::string> names;
-  for (const auto& [name, runtime] : working_) names.push_back(name);
+  for (const auto& [name, runtime] : Now().working) names.push_back(name);
   return names;
 }
 

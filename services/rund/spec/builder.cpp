@@ -20,6 +20,24 @@ using nlohmann::json;
 // Debian 12's crun refuses a version that it does not know; both runtimes know this one.
 constexpr const char* kOciVersion = "1.0.2";
 
+json MappingOf(const os::IdRange& ids) {
+  return json::array({{{"containerID", ids.inside}, {"hostID", ids.outside}, {"size", ids.count}}});
+}
+
+/// Who owns on the host what belongs to this user inside.
+Result<ResolvedUser> OwnerOnHost(ResolvedUser user, const std::optional<UserNamespace>& userns) {
+  if (!userns) return user;
+  const auto uid = userns->uids.ToOutside(user.uid);
+  const auto gid = userns->gids.ToOutside(user.gid);
+  if (!uid || !gid) {
+    return InvalidArgument("user {}:{} has no place in the pod's user namespace of {} ids",
+                           user.uid, user.gid, userns->uids.count);
+  }
+  user.uid = *uid;
+  user.gid = *gid;
+  return user;
+}
+
 Result<bool> Privileged(const SpecInputs& inputs) {
   if (!inputs.config.linux().security_context().privileged()) return false;
   if (!inputs.sandbox.linux().security_context().privileged()) {
@@ -37,13 +55,26 @@ void Append(std::vector<std::string>& notes, std::vector<std::string> more) {
 
 json Annotations(const SpecInputs& inputs) {
   const auto& pod = inputs.sandbox.metadata();
-  return {{"io.crisp.container.id", inputs.id.str()},
-          {"io.crisp.container.name", inputs.config.metadata().name()},
-          {"io.crisp.image", inputs.image.image_id()},
-          {"io.crisp.pod.id", inputs.pod.str()},
-          {"io.crisp.pod.name", pod.name()},
-          {"io.crisp.pod.namespace", pod.namespace_()},
-          {"io.crisp.pod.uid", pod.uid()}};
+  json annotations = json::object();
+  // The container's win over the pod's, ours over both.
+  for (const auto* given : {&inputs.sandbox.annotations(), &inputs.config.annotations()}) {
+    for (const auto& [name, value] : *given) {
+      const auto& allowed = inputs.runtime.allowed_annotations;
+      if (std::any_of(allowed.begin(), allowed.end(), [&name = name](const std::string& prefix) {
+            return name.starts_with(prefix);
+          })) {
+        annotations[name] = value;
+      }
+    }
+  }
+  annotations.update({{"io.crisp.container.id", inputs.id.str()},
+                      {"io.crisp.container.name", inputs.config.metadata().name()},
+                      {"io.crisp.image", inputs.image.image_id()},
+                      {"io.crisp.pod.id", inputs.pod.str()},
+                      {"io.crisp.pod.name", pod.name()},
+                      {"io.crisp.pod.namespace", pod.namespace_()},
+                      {"io.crisp.pod.uid", pod.uid()}});
+  return annotations;
 }
 
 Result<json> Process(const SpecInputs& inputs, const SpecDefaults& defaults,
@@ -92,6 +123,7 @@ Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaul
   CapabilitySets capabilities =
       CRISP_TRY(BuildCapabilities(defaults.capabilities, security.capabilities(), privileged,
                                   user.uid == 0, defaults.host.bounding_capabilities));
+  const ResolvedUser owner = CRISP_TRY(OwnerOnHost(user, pod_files.userns));
   Append(built.notes, std::move(capabilities.notes));
   built.stop_signal = CRISP_TRY(StopSignal(inputs.config, image, built.notes));
 
@@ -107,13 +139,18 @@ Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaul
   json& linux_spec = spec["linux"];
   linux_spec["cgroupsPath"] = inputs.cgroup_path;
   linux_spec["namespaces"] = CRISP_TRY(BuildNamespaces(inputs, privileged, defaults.host));
+  if (pod_files.userns) {
+    linux_spec["uidMappings"] = MappingOf(pod_files.userns->uids);
+    linux_spec["gidMappings"] = MappingOf(pod_files.userns->gids);
+  }
   const auto sysctls =
       CRISP_TRY(BuildSysctls(inputs.sandbox.linux().sysctls(), pod_files.netns_path.empty(),
                              pod_files.ipcns_path.empty(), pod_files.utsns_path.empty()));
   if (!sysctls.empty()) linux_spec["sysctl"] = sysctls;
   linux_spec["resources"] = CRISP_TRY(BuildResources(linux_config.resources(), defaults.host));
-  BuiltDevices devices =
-      CRISP_TRY(BuildDevices(inputs.config.devices(), privileged, defaults.host.dev_root));
+  BuiltDevices devices = CRISP_TRY(BuildDevices(
+      inputs.config.devices(), privileged && !inputs.runtime.privileged_without_host_devices,
+      defaults.host.dev_root));
   linux_spec["resources"]["devices"] = std::move(devices.rules);
   if (!devices.nodes.empty()) linux_spec["devices"] = std::move(devices.nodes);
   if (!privileged) {
@@ -140,7 +177,7 @@ Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaul
       });
   spec["mounts"] = std::move(mounts.mounts);
   // Below a mount the runtime makes what is missing, after it has mounted.
-  if (!on_mount) CRISP_TRY(MakeWorkingDir(rootfs, cwd, user));
+  if (!on_mount) CRISP_TRY(MakeWorkingDir(rootfs, cwd, owner));
 
   built.user.set_uid(user.uid);
   built.user.set_gid(user.gid);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -12,6 +13,7 @@
 #include "crisp/imaged/v1/imaged.pb.h"
 #include "libs/base/ids.h"
 #include "libs/base/result.h"
+#include "libs/os/namespaces.h"
 
 namespace crisp::rund {
 
@@ -63,6 +65,18 @@ struct RuntimeInfo {
   std::string version;  // "1.1.5"
   bool is_crun = false;
   bool recursive_read_only = false;  // knows the "rro" mount option
+  bool user_namespaces = false;
+  bool idmapped_mounts = false;  // of single mounts; it must not just pass them over
+  /// Annotations of the pod and of the container that the runtime gets: beginnings of names.
+  std::vector<std::string> allowed_annotations = {};
+  bool privileged_without_host_devices = false;
+};
+
+/// A pod's own user namespace.
+struct UserNamespace {
+  std::string path;  // pinned
+  os::IdRange uids;
+  os::IdRange gids;
 };
 
 /// The pod's things that its containers share. An empty path means the host's own, except where
@@ -77,6 +91,7 @@ struct PodFiles {
   std::string hostname_file;  // file to bind; empty = none
   std::string shm_path;       // directory to bind on /dev/shm; empty = a tmpfs of its own
   std::string hostname;       // for $HOSTNAME
+  std::optional<UserNamespace> userns;  // none = the host's
 };
 
 struct SpecInputs {

@@ -1,5 +1,9 @@
 #include "services/rund/spec/namespaces.h"
 
+#include <algorithm>
+#include <array>
+#include <limits>
+
 #include "libs/base/try.h"
 
 namespace crisp::rund {
@@ -29,6 +33,46 @@ Result<json> PidNamespace(const SpecInputs& inputs) {
   }
 }
 
+constexpr std::string_view kUserns = "linux.security_context.namespace_options.userns_options";
+
+Result<os::IdRange> OneRange(
+    const google::protobuf::RepeatedPtrField<runtime::v1::IDMapping>& mappings,
+    std::string_view name) {
+  if (mappings.size() != 1) {
+    return InvalidArgument("{}.{}: exactly one mapping is needed, there are {}", kUserns, name,
+                           mappings.size());
+  }
+  const runtime::v1::IDMapping& mapping = mappings[0];
+  if (mapping.container_id() != 0) {
+    return InvalidArgument("{}.{}: id 0 of the container is not mapped", kUserns, name);
+  }
+  const std::uint64_t end = std::uint64_t{mapping.host_id()} + mapping.length();
+  if (mapping.length() == 0 || end > std::numeric_limits<std::uint32_t>::max()) {
+    return InvalidArgument("{}.{}: {} ids from {} on are no range", kUserns, name, mapping.length(),
+                           mapping.host_id());
+  }
+  return os::IdRange{0, mapping.host_id(), mapping.length()};
+}
+
+/// What a container says of user namespaces must be what its pod has.
+Status CheckUserns(const SpecInputs& inputs) {
+  const auto& options = inputs.config.linux().security_context().namespace_options();
+  const auto& userns = options.userns_options();
+  // POD is the enum's zero: without mappings it says no more than nothing does.
+  if (userns.mode() == runtime::v1::POD && userns.uids_size() + userns.gids_size() == 0) {
+    return Status::Ok();
+  }
+  // The network is the pod's, whatever a container says of it.
+  runtime::v1::NamespaceOption own = options;
+  own.set_network(runtime::v1::POD);
+  const auto ids = CRISP_TRY(UsernsIdsOf(own));
+  const auto& pod = inputs.pod_files.userns;
+  const bool same = ids.has_value() == pod.has_value() &&
+                    (!ids || (ids->uids == pod->uids && ids->gids == pod->gids));
+  if (same) return Status::Ok();
+  return InvalidArgument("{}: it is not that of the pod sandbox", kUserns);
+}
+
 /// "kernel/shm_rmid_forced" means the same as "kernel.shm_rmid_forced": whichever separator comes
 /// first is the separator, the other one stands for itself.
 std::string WithDots(std::string name) {
@@ -54,28 +98,36 @@ bool IsIpcSysctl(std::string_view name) {
 
 }  // namespace
 
-Result<json> BuildNamespaces(const SpecInputs& inputs, bool privileged, const HostFacts& host) {
-  const auto& options = inputs.config.linux().security_context().namespace_options();
-  for (const auto* userns :
-       {&options.userns_options(),
-        &inputs.sandbox.linux().security_context().namespace_options().userns_options()}) {
-    if (userns->mode() != runtime::v1::NODE && userns->mode() != runtime::v1::POD) {
-      return InvalidArgument(
-          "linux.security_context.namespace_options.userns_options.mode: only POD and NODE exist "
-          "for user namespaces");
-    }
-    // A message that was never set says POD, the enum's zero; with a real POD come mappings.
-    if (userns->mode() == runtime::v1::POD &&
-        (userns->uids_size() > 0 || userns->gids_size() > 0)) {
-      return Unimplemented(
-          "linux.security_context.namespace_options.userns_options: user namespaces are not "
-          "supported yet");
-    }
+Result<std::optional<UsernsIds>> UsernsIdsOf(const runtime::v1::NamespaceOption& options) {
+  if (!options.has_userns_options()) return std::optional<UsernsIds>();
+  const auto& userns = options.userns_options();
+  if (userns.mode() == runtime::v1::NODE) {
+    if (userns.uids_size() + userns.gids_size() == 0) return std::optional<UsernsIds>();
+    return InvalidArgument("{}: mappings are given, but the mode is NODE", kUserns);
   }
+  if (userns.mode() != runtime::v1::POD) {
+    return InvalidArgument("{}.mode: only POD and NODE exist for user namespaces", kUserns);
+  }
+  UsernsIds ids;
+  ids.uids = CRISP_TRY(OneRange(userns.uids(), "uids"));
+  ids.gids = CRISP_TRY(OneRange(userns.gids(), "gids"));
+  if (ids.uids.count != ids.gids.count) {
+    return InvalidArgument("{}: {} uids and {} gids; the mappings must have the same length",
+                           kUserns, ids.uids.count, ids.gids.count);
+  }
+  if (options.network() == runtime::v1::NODE) {
+    return InvalidArgument("{}: a pod with host network has the host's user namespace", kUserns);
+  }
+  return std::optional<UsernsIds>(ids);
+}
+
+Result<json> BuildNamespaces(const SpecInputs& inputs, bool privileged, const HostFacts& host) {
+  CRISP_TRY(CheckUserns(inputs));
   json namespaces = json::array();
   const auto pin = [&namespaces](const char* type, const std::string& path) {
     if (!path.empty()) namespaces.push_back({{"type", type}, {"path", path}});
   };
+  if (inputs.pod_files.userns) pin("user", inputs.pod_files.userns->path);
   if (json pid = CRISP_TRY(PidNamespace(inputs)); !pid.is_null()) {
     namespaces.push_back(std::move(pid));
   }

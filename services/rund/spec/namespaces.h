@@ -2,6 +2,7 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "libs/base/result.h"
@@ -9,9 +10,21 @@
 
 namespace crisp::rund {
 
+/// The ids of a pod's user namespace; nothing where it is the host's. kInvalidArgument: a mode
+/// other than POD and NODE, other than one mapping of uids and one of gids, unlike lengths, a
+/// mapping that does not begin with id 0, or host network (which a user namespace cannot
+/// own).
+struct UsernsIds {
+  os::IdRange uids;
+  os::IdRange gids;
+};
+Result<std::optional<UsernsIds>> UsernsIdsOf(const runtime::v1::NamespaceOption& options);
+
 /// The OCI "namespaces" list: the pod's network, ipc and uts by path (none: the host's), the PID
 /// namespace by mode, a mount namespace, and a cgroup namespace on cgroup v2 unless privileged.
-/// kInvalidArgument: an unknown mode, TARGET without a target. kUnimplemented: user namespaces.
+/// The pod's user namespace comes first, since it owns the others.
+/// kInvalidArgument: an unknown mode, TARGET without a target, another user namespace than the
+/// pod's.
 Result<nlohmann::json> BuildNamespaces(const SpecInputs& inputs, bool privileged,
                                        const HostFacts& host);
 

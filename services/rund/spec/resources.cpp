@@ -1,7 +1,46 @@
+#include "services/rund/spec/resources.h"
+
+#include <algorithm>
+
 #include "libs/base/try.h"
 #include "services/rund/spec/builder.h"
 
 namespace crisp::rund {
+
+runtime::v1::LinuxContainerResources MergeResources(
+    const runtime::v1::LinuxContainerResources& now,
+    const runtime::v1::LinuxContainerResources& change) {
+  runtime::v1::LinuxContainerResources merged = now;
+  if (change.cpu_period() != 0) merged.set_cpu_period(change.cpu_period());
+  if (change.cpu_quota() != 0) merged.set_cpu_quota(change.cpu_quota());
+  if (change.cpu_shares() != 0) merged.set_cpu_shares(change.cpu_shares());
+  if (change.oom_score_adj() != 0) merged.set_oom_score_adj(change.oom_score_adj());
+  if (!change.cpuset_cpus().empty()) merged.set_cpuset_cpus(change.cpuset_cpus());
+  if (!change.cpuset_mems().empty()) merged.set_cpuset_mems(change.cpuset_mems());
+  const std::int64_t limit = change.memory_limit_in_bytes();
+  if (limit != 0) {
+    const std::int64_t swap = now.memory_swap_limit_in_bytes() - now.memory_limit_in_bytes();
+    if (limit < 0) {
+      if (now.memory_swap_limit_in_bytes() != 0) merged.set_memory_swap_limit_in_bytes(-1);
+    } else if (now.memory_swap_limit_in_bytes() > 0 && now.memory_limit_in_bytes() > 0) {
+      merged.set_memory_swap_limit_in_bytes(limit + swap);
+    }
+    merged.set_memory_limit_in_bytes(limit);
+  }
+  if (change.memory_swap_limit_in_bytes() != 0) {
+    merged.set_memory_swap_limit_in_bytes(change.memory_swap_limit_in_bytes());
+  }
+  for (const auto& hugepage : change.hugepage_limits()) {
+    if (hugepage.limit() == 0) continue;
+    auto* known = merged.mutable_hugepage_limits();
+    const auto same = std::find_if(known->begin(), known->end(), [&hugepage](const auto& other) {
+      return other.page_size() == hugepage.page_size();
+    });
+    *(same != known->end() ? &*same : known->Add()) = hugepage;
+  }
+  for (const auto& [file, value] : change.unified()) (*merged.mutable_unified())[file] = value;
+  return merged;
+}
 
 Result<nlohmann::json> BuildResources(const runtime::v1::LinuxContainerResources& resources,
                                       const HostFacts& host) {
@@ -41,11 +80,16 @@ Result<nlohmann::json> BuildResources(const runtime::v1::LinuxContainerResources
   if (!memory.empty()) built["memory"] = std::move(memory);
 
   json hugepages = json::array();
-  if (host.controllers.contains("hugetlb")) {
-    for (const auto& hugepage : resources.hugepage_limits()) {
-      if (hugepage.limit() == 0) continue;
-      hugepages.push_back({{"pageSize", hugepage.page_size()}, {"limit", hugepage.limit()}});
+  for (const auto& hugepage : resources.hugepage_limits()) {
+    // The kubelet always sends zeros for all sizes.
+    if (hugepage.limit() == 0) continue;
+    if (!host.controllers.contains("hugetlb")) {
+      return InvalidArgument(
+          "linux.resources.hugepage_limits: this node cannot limit huge pages ({}): it has no "
+          "hugetlb cgroup controller",
+          hugepage.page_size());
     }
+    hugepages.push_back({{"pageSize", hugepage.page_size()}, {"limit", hugepage.limit()}});
   }
   if (!hugepages.empty()) built["hugepageLimits"] = std::move(hugepages);
 

@@ -16,12 +16,13 @@ namespace crisp::rund {
 ///       exits/<container>                      exit code, by conmon's rename
 ///       runtimes/<name>/                       the OCI runtime's own state
 ///       seccomp/                               compiled filters
-///       pods/<pod>/                            ipc uts (pinned namespaces), shm/ (tmpfs),
+///       pods/<pod>/                            user ipc uts (pinned namespaces), shm/ (tmpfs),
 ///                                              resolv.conf hosts hostname
-///       execs/                                 files of the commands that are running in
-///       containers containers/<container>/                the bundle: config.json rootfs/
-///       (mounts), and
-///                                              conmon's pid conmon.pid attach ctl winsz exit oom
+///       execs/                                 files of the commands that run in containers
+///       containers/<container>/                the bundle: config.json rootfs/ (mounts), and
+///                                              conmon's pid conmon.pid attach ctl winsz exit oom;
+///                                              lower/ while the rootfs of a pod with a user
+///                                              namespace is being mounted
 struct Layout {
   std::string state_dir;
   std::string run_dir;
@@ -44,6 +45,7 @@ struct Layout {
 
   std::string PodsDir() const { return run_dir + "/pods"; }
   std::string PodDir(const PodId& id) const { return PodsDir() + "/" + id.str(); }
+  std::string UserPath(const PodId& id) const { return PodDir(id) + "/user"; }
   std::string IpcPath(const PodId& id) const { return PodDir(id) + "/ipc"; }
   std::string UtsPath(const PodId& id) const { return PodDir(id) + "/uts"; }
   std::string ShmDir(const PodId& id) const { return PodDir(id) + "/shm"; }
@@ -54,6 +56,7 @@ struct Layout {
   std::string ContainersDir() const { return run_dir + "/containers"; }
   std::string Bundle(const ContainerId& id) const { return ContainersDir() + "/" + id.str(); }
   std::string Rootfs(const ContainerId& id) const { return Bundle(id) + "/rootfs"; }
+  std::string LowersDir(const ContainerId& id) const { return Bundle(id) + "/lower"; }
   std::string SpecPath(const ContainerId& id) const { return Bundle(id) + "/config.json"; }
 };
 

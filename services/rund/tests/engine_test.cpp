@@ -1,6 +1,5 @@
 #include <catch2/catch.hpp>
 #include <csignal>
-#include <thread>
 
 #include "libs/json/json.h"
 #include "libs/os/files.h"
@@ -70,33 +69,26 @@ TEST_CASE("Stop sends the stop signal, and SIGKILL when the grace is over") {
   const ContainerId polite = node.Run(
       pod, {.command = {"sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done"}});
   TestNode::Await([&] { return node.Log().find("up") != std::string::npos; });
-  REQUIRE(node.containers().Stop(TestNode::Call(), polite, seconds(10)).ok());
+  REQUIRE(node.End(polite, seconds(10)).ok());
   CHECK(node.StatusOf(polite).exit_code() == 7);
   const ContainerId deaf =
       node.Run(pod, {.command = {"sh", "-c", "trap '' TERM; while :; do sleep 1; done"},
                      .name = "deaf",
                      .log_path = "deaf.log"});
-  REQUIRE(node.containers().Stop(TestNode::Call(), deaf, seconds(1)).ok());
+  REQUIRE(node.End(deaf, seconds(1)).ok());
   CHECK(node.StatusOf(deaf).exit_code() == 137);
-  REQUIRE(node.containers().Stop(TestNode::Call(), deaf, seconds(1)).ok());
-  REQUIRE(node.containers().Stop(TestNode::Call(), ContainerId("gone"), seconds(1)).ok());
+  REQUIRE(node.End(deaf, seconds(1)).ok());
+  REQUIRE(node.End(ContainerId("gone"), seconds(1)).ok());
 }
 
 TEST_CASE("A later stop shortens the grace of one that waits") {
   TestNode node;
   const ContainerId id =
       node.Run(node.Pod(), {.command = {"sh", "-c", "trap '' TERM; while :; do sleep 1; done"}});
-  Status first;
-  std::thread waiting([&] {
-    first = [&] {
-      auto r = node.containers().Stop(TestNode::Call(), id, seconds(1000));
-      return r.ok() ? Status::Ok() : r.status();
-    }();
-  });
-  TestNode::Await([&] { return node.state().FindContainer(id)->stop_asked_at() != 0; });
-  CHECK(node.containers().Stop(TestNode::Call(), id, seconds(0)).ok());
-  waiting.join();
-  CHECK(first.ok());
+  auto first = node.BeginEnd(id, seconds(1000));
+  REQUIRE(node.state().FindContainer(id)->stop_asked_at() != 0);
+  CHECK(node.End(id, seconds(0)).ok());
+  CHECK(first.get().ok());
   CHECK(node.StatusOf(id).exit_code() == 137);
 }
 
@@ -233,7 +225,7 @@ TEST_CASE("A log is reopened at its path, and only while its container runs") {
   REQUIRE(reopened.ok());
   CHECK(os::Exists(path));
   TestNode::Await([&] { return node.Log().find("tick") != std::string::npos; });
-  REQUIRE(node.containers().Stop(TestNode::Call(), id, seconds(0)).ok());
+  REQUIRE(node.End(id, seconds(0)).ok());
   REQUIRE(os::Rename(path, path + ".older").ok());
   CHECK(node.containers().ReopenLog(TestNode::Call(), id).code() == Code::kFailedPrecondition);
   CHECK_FALSE(os::Exists(path));
@@ -297,9 +289,9 @@ TEST_CASE("What cannot be honoured is refused by name, and leaves nothing") {
   v1::PreparePodRequest prepare;
   prepare.set_pod_id(reserve.pod_id());
   (*prepare.mutable_config()->mutable_linux()->mutable_sysctls())["vm.swappiness"] = "1";
-  const Status refused = node.pods().Prepare(TestNode::Call(), prepare);
+  const auto refused = node.pods().Prepare(TestNode::Call(), prepare);
   CHECK(refused.code() == Code::kInvalidArgument);
-  CHECK(refused.message().find("vm.swappiness") != std::string::npos);
+  CHECK(refused.status().message().find("vm.swappiness") != std::string::npos);
   CHECK(node.pods().Remove(TestNode::Call(), PodId(reserve.pod_id())).ok());
   CHECK(IsEmpty(node.Leftovers()));
 }

@@ -41,7 +41,7 @@ TEST_CASE("Containers run on while rund is away, and their exits are found") {
   CHECK(node.Exited(ends).exit_code() == 9);
   CHECK(node.StatusOf(runs).state() == cri::CONTAINER_RUNNING);
   CHECK(node.state().FindContainer(runs)->init().pid() == pid);
-  REQUIRE(Ok(node.containers().Stop(TestNode::Call(), runs, seconds(0))));
+  REQUIRE(node.End(runs, seconds(0)).ok());
   CHECK(node.StatusOf(runs).exit_code() == 137);
   CheckRemovable(node, pod);
 }
@@ -130,7 +130,7 @@ TEST_CASE("A stop that was waiting is taken up again") {
   const ContainerId id =
       node.Run(pod, {.command = {"sh", "-c", "trap '' TERM; while :; do sleep 1; done"}});
   node.RunAndDie([&](TestNode& daemon) {
-    std::thread([&] { daemon.containers().Stop(TestNode::Call(), id, seconds(1)).ok(); }).detach();
+    daemon.BeginEnd(id, seconds(1));
     TestNode::Await([&] { return daemon.state().FindContainer(id)->stop_asked_at() != 0; });
   });
   CHECK(node.Exited(id).exit_code() == 137);

@@ -65,8 +65,25 @@ void TestNode::StartEngine() {
 }
 
 void TestNode::Stop() {
-  pool_.reset();
+  if (pool_) {
+    // The engine's threads may still submit: refused, not lost in a pool that is gone.
+    pool_->Stop();
+    CHECK(pool_->WaitEnded(std::chrono::seconds(60)));
+  }
   engine_.reset();
+  pool_.reset();
+}
+
+std::future<Status> TestNode::BeginEnd(const ContainerId& id, std::chrono::seconds grace) {
+  auto promise = std::make_shared<std::promise<Status>>();
+  containers().Stop(id, grace, [promise](Result<std::uint64_t> seq) {
+    promise->set_value(seq.ok() ? Status::Ok() : seq.status());
+  });
+  return promise->get_future();
+}
+
+Status TestNode::End(const ContainerId& id, std::chrono::seconds grace) {
+  return BeginEnd(id, grace).get();
 }
 
 void TestNode::Restart() {
@@ -114,8 +131,12 @@ void TestNode::KillAt(const std::string& command, bool after) {
 }
 
 void TestNode::FailAt(const std::string& command, const std::string& words) {
-  const std::string body = "case \" $* \" in *\" " + command + " \"*) echo '" + words +
-                           "' >&2; exit 1 ;; *) exec " + kRunc + " \"$@\" ;; esac\n";
+  Instead(command, "echo '" + words + "' >&2; exit 1");
+}
+
+void TestNode::Instead(const std::string& command, const std::string& script) {
+  const std::string body = "case \" $* \" in *\" " + command + " \"*) " + script + " ;; *) exec " +
+                           kRunc + " \"$@\" ;; esac\n";
   config_.runtimes["runc"].path = root_.Script("runc", body);
 }
 
@@ -146,8 +167,8 @@ PodId TestNode::Pod(const std::string& name,
   v1::PreparePodRequest prepare;
   prepare.set_pod_id(id.str());
   *prepare.mutable_config() = config;
-  const Status prepared = pods().Prepare(Call(), prepare);
-  if (!prepared.ok()) FAIL(prepared.ToString());
+  const auto prepared = pods().Prepare(Call(), prepare);
+  if (!prepared.ok()) FAIL(prepared.status().ToString());
   v1::StartPodRequest start;
   start.set_pod_id(id.str());
   const auto started = pods().Start(Call(), start);

@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <functional>
+#include <future>
 #include <memory>
 #include <string>
 #include <vector>
@@ -46,6 +47,12 @@ class TestNode {
 
   /// A wrapper that fails at `command` with these words on stderr. Restart() to use it.
   void FailAt(const std::string& command, const std::string& words);
+  /// A wrapper that does `script` in place of `command`, and all else as runc does.
+  void Instead(const std::string& command, const std::string& script);
+  /// Of one call of the runtime, or of a create. Restart() to use it.
+  void SetRuntimeTimeout(std::chrono::seconds timeout) { config_.runtime_timeout = timeout; }
+  Config& config() { return config_; }
+  const testing::TestRoot& root() const { return root_; }
   /// Without a grace for reservations that nobody comes back for. Restart() to use it.
   void AbandonAtOnce() { config_.abandoned_grace = std::chrono::seconds(0); }
 
@@ -63,6 +70,10 @@ class TestNode {
                                            const ContainerOptions& options);
   ContainerId Create(const PodId& pod, const ContainerOptions& options);
   ContainerId Run(const PodId& pod, const ContainerOptions& options);
+
+  /// Containers::Stop, and its end.
+  std::future<Status> BeginEnd(const ContainerId& id, std::chrono::seconds grace);
+  Status End(const ContainerId& id, std::chrono::seconds grace);
 
   runtime::v1::ContainerStatus StatusOf(const ContainerId& id);
   /// Waits for it; the status then.

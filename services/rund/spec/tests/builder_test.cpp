@@ -11,6 +11,7 @@
 
 #include "services/rund/spec/devices.h"
 #include "services/rund/spec/namespaces.h"
+#include "services/rund/spec/resources.h"
 #include "services/rund/spec/tests/fixture.h"
 
 using namespace crisp;
@@ -135,7 +136,117 @@ TEST_CASE("PID modes make, join or share the namespace that they name") {
   CHECK(fixture.Build().code() == Code::kInvalidArgument);
   userns.set_mode(runtime::v1::POD);
   userns.add_uids()->set_length(65536);
-  CHECK(fixture.Build().code() == Code::kUnimplemented);
+  CHECK(fixture.Build().code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("A pod's user namespace has one mapping of uids and one of gids, from id 0 on") {
+  runtime::v1::NamespaceOption options;
+  CHECK_FALSE(UsernsIdsOf(options)->has_value());
+  auto& userns = *options.mutable_userns_options();
+  userns.set_mode(runtime::v1::NODE);
+  CHECK_FALSE(UsernsIdsOf(options)->has_value());
+  userns.set_mode(runtime::v1::POD);
+  CHECK(UsernsIdsOf(options).code() == Code::kInvalidArgument);
+  for (auto* ids : {userns.add_uids(), userns.add_gids()}) {
+    ids->set_host_id(100000);
+    ids->set_length(65536);
+  }
+  REQUIRE(UsernsIdsOf(options)->has_value());
+  CHECK((*UsernsIdsOf(options))->uids == os::IdRange{0, 100000, 65536});
+  const auto refused =
+      [&options](const std::function<void(runtime::v1::NamespaceOption&)>& change) {
+        runtime::v1::NamespaceOption changed = options;
+        change(changed);
+        return UsernsIdsOf(changed).code() == Code::kInvalidArgument;
+      };
+  using Options = runtime::v1::NamespaceOption;
+  CHECK(refused([](Options& o) { o.mutable_userns_options()->add_uids()->set_length(1); }));
+  CHECK(refused([](Options& o) { o.mutable_userns_options()->clear_gids(); }));
+  CHECK(
+      refused([](Options& o) { o.mutable_userns_options()->mutable_gids(0)->set_length(65535); }));
+  CHECK(refused(
+      [](Options& o) { o.mutable_userns_options()->mutable_uids(0)->set_container_id(1); }));
+  CHECK(refused(
+      [](Options& o) { o.mutable_userns_options()->mutable_uids(0)->set_host_id(4294967295U); }));
+  CHECK(refused([](Options& o) { o.mutable_userns_options()->mutable_uids(0)->set_length(0); }));
+  CHECK(refused([](Options& o) { o.mutable_userns_options()->set_mode(runtime::v1::CONTAINER); }));
+  CHECK(refused([](Options& o) { o.mutable_userns_options()->set_mode(runtime::v1::TARGET); }));
+  CHECK(refused([](Options& o) { o.mutable_userns_options()->set_mode(runtime::v1::NODE); }));
+  CHECK(refused([](Options& o) { o.set_network(runtime::v1::NODE); }));
+}
+
+TEST_CASE("A container is in its pod's user namespace, and in no other") {
+  SpecFixture fixture;
+  fixture.pod_files.userns =
+      UserNamespace{"/run/pod/user", os::IdRange{0, 100000, 65536}, os::IdRange{0, 200000, 65536}};
+  // MakeWorkingDir finds it there.
+  fixture.config.set_working_dir("/");
+  const json spec = fixture.Build().value().spec;
+  CHECK(spec["linux"]["namespaces"][0] == json{{"type", "user"}, {"path", "/run/pod/user"}});
+  CHECK(spec["linux"]["uidMappings"] ==
+        json::array({{{"containerID", 0}, {"hostID", 100000}, {"size", 65536}}}));
+  CHECK(spec["linux"]["gidMappings"][0]["hostID"] == 200000);
+  auto& userns = *fixture.security().mutable_namespace_options()->mutable_userns_options();
+  userns.set_mode(runtime::v1::NODE);
+  CHECK(fixture.Build().code() == Code::kInvalidArgument);
+  userns.set_mode(runtime::v1::POD);
+  CHECK(fixture.Build().ok());
+  for (auto* ids : {userns.add_uids(), userns.add_gids()}) ids->set_length(65536);
+  userns.mutable_uids(0)->set_host_id(100000);
+  userns.mutable_gids(0)->set_host_id(200000);
+  CHECK(fixture.Build().ok());
+  userns.mutable_gids(0)->set_host_id(100000);
+  CHECK(fixture.Build().code() == Code::kInvalidArgument);
+  userns.Clear();
+  fixture.security().mutable_run_as_user()->set_value(70000);
+  const auto outside = fixture.Build();
+  CHECK(outside.code() == Code::kInvalidArgument);
+  CHECK(outside.status().message().find("70000") != std::string::npos);
+}
+
+TEST_CASE("A runtime gets the annotations that it is allowed, and ours") {
+  SpecFixture fixture;
+  (*fixture.sandbox.mutable_annotations())["run.oci.a"] = "pod";
+  (*fixture.sandbox.mutable_annotations())["run.oci.b"] = "pod";
+  (*fixture.config.mutable_annotations())["run.oci.b"] = "container";
+  (*fixture.config.mutable_annotations())["other"] = "x";
+  CHECK_FALSE(fixture.Build().value().spec["annotations"].contains("run.oci.a"));
+  fixture.runtime.allowed_annotations = {"run.oci.", "io.crisp."};
+  (*fixture.config.mutable_annotations())["io.crisp.pod.id"] = "forged";
+  const json annotations = fixture.Build().value().spec["annotations"];
+  CHECK(annotations["run.oci.a"] == "pod");
+  CHECK(annotations["run.oci.b"] == "container");
+  CHECK_FALSE(annotations.contains("other"));
+  CHECK(annotations["io.crisp.pod.id"] == std::string(64, 'b'));
+}
+
+TEST_CASE("An update changes what it names, and keeps the amount of swap") {
+  runtime::v1::LinuxContainerResources now;
+  now.set_cpu_shares(512);
+  now.set_memory_limit_in_bytes(100);
+  now.set_memory_swap_limit_in_bytes(130);
+  now.set_cpuset_cpus("0");
+  runtime::v1::LinuxContainerResources change;
+  CHECK(MergeResources(now, change).SerializeAsString() == now.SerializeAsString());
+  change.set_memory_limit_in_bytes(200);
+  change.set_cpu_quota(-1);
+  auto merged = MergeResources(now, change);
+  CHECK(merged.cpu_shares() == 512);
+  CHECK(merged.cpu_quota() == -1);
+  CHECK(merged.cpuset_cpus() == "0");
+  CHECK(merged.memory_limit_in_bytes() == 200);
+  CHECK(merged.memory_swap_limit_in_bytes() == 230);
+  change.set_memory_swap_limit_in_bytes(200);
+  CHECK(MergeResources(now, change).memory_swap_limit_in_bytes() == 200);
+  change.Clear();
+  auto& hugepage = *change.add_hugepage_limits();
+  hugepage.set_page_size("2MB");
+  hugepage.set_limit(1);
+  merged = MergeResources(now, change);
+  hugepage.set_limit(2);
+  merged = MergeResources(merged, change);
+  REQUIRE(merged.hugepage_limits_size() == 1);
+  CHECK(merged.hugepage_limits(0).limit() == 2);
 }
 
 TEST_CASE("A cgroup namespace is for cgroup v2 and the unprivileged") {
@@ -180,8 +291,10 @@ TEST_CASE("Resources that this node cannot limit are dropped when that changes n
   resources.set_memory_swap_limit_in_bytes(1000);
   auto& hugepages = *resources.add_hugepage_limits();
   hugepages.set_page_size("2MB");
-  hugepages.set_limit(1);
   CHECK(BuildResources(resources, host).value() == json{{"memory", {{"limit", 1000}}}});
+  hugepages.set_limit(1);
+  CHECK(BuildResources(resources, host).code() == Code::kInvalidArgument);
+  resources.clear_hugepage_limits();
   resources.set_memory_swap_limit_in_bytes(2000);
   CHECK(BuildResources(resources, host).code() == Code::kInvalidArgument);
   resources.set_memory_swap_limit_in_bytes(999);

@@ -96,7 +96,7 @@ struct RealContainer : SpecFixture {
     const nlohmann::json process = BuildExecProcess(spec, command, false).value();
     ExecSyncArgs args;
     static_cast<ExecArgs&>(args) = {.runtime = runtime.path,
-                                    .runtime_root = root / "state",
+                                    .runtime_options = {"--root", root / "state"},
                                     .container_id = id,
                                     .process_json = process.dump(),
                                     .scratch_dir = root.path(),

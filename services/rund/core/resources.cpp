@@ -1,0 +1,157 @@
+#include "services/rund/core/resources.h"
+
+#include <charconv>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "libs/base/try.h"
+#include "libs/log/log.h"
+#include "libs/os/files.h"
+#include "services/rund/core/status.h"
+#include "services/rund/spec/process.h"
+#include "services/rund/spec/resources.h"
+
+namespace crisp::rund {
+namespace {
+
+namespace cri = runtime::v1;
+
+std::string OomPath(pid_t pid) { return fmt::format("/proc/{}/oom_score_adj", pid); }
+
+/// Of those processes that have the old value: one that chose another keeps it. Who ends meanwhile
+/// does not matter.
+Status SetOomScores(const std::vector<pid_t>& pids, int from, int to) {
+  for (const pid_t pid : pids) {
+    const auto text = os::ReadFile(OomPath(pid), KiB(1));
+    if (!text.ok()) continue;
+    int now = 0;
+    std::from_chars(text->data(), text->data() + text->size(), now);
+    if (now != from) continue;
+    Status written = os::WriteExisting(OomPath(pid), std::to_string(to));
+    if (!written.ok() && written.code() != Code::kNotFound && written.error() != ESRCH) {
+      return std::move(written).While("linux.oom_score_adj {}", to);
+    }
+  }
+  return Status::Ok();
+}
+
+void TakeBack(const std::vector<CgroupSetting>& undo) {
+  const auto taken = ApplyCgroupSettings(undo);
+  log::IfError("take back an update", taken.ok() ? Status::Ok() : taken.status());
+}
+
+}  // namespace
+
+cri::LinuxContainerResources ResourcesOf(const cri::LinuxPodSandboxConfig& pod) {
+  cri::LinuxContainerResources sum = pod.resources();
+  const cri::LinuxContainerResources& overhead = pod.overhead();
+  // No limit of the containers is no limit of the pod.
+  const auto add = [](std::int64_t containers, std::int64_t more) {
+    return containers > 0 && more > 0 ? containers + more : containers;
+  };
+  sum.set_cpu_shares(add(sum.cpu_shares(), overhead.cpu_shares()));
+  sum.set_cpu_quota(add(sum.cpu_quota(), overhead.cpu_quota()));
+  sum.set_memory_limit_in_bytes(add(sum.memory_limit_in_bytes(), overhead.memory_limit_in_bytes()));
+  // Of single processes.
+  sum.clear_oom_score_adj();
+  // As much swap as the containers may have: theirs to limit.
+  sum.clear_memory_swap_limit_in_bytes();
+  return sum;
+}
+
+Result<std::vector<CgroupSetting>> LimitPod(const Parts& parts, const std::string& cgroup,
+                                            const cri::LinuxPodSandboxConfig& pod) {
+  const cri::LinuxContainerResources limits = ResourcesOf(pod);
+  CRISP_TRY(BuildResources(limits, parts.spec_defaults.host));
+  return ApplyCgroupSettings(CRISP_TRY(CgroupSettings(parts.cgroups, cgroup, limits)));
+}
+
+Status Resources::CheckMemory(const std::string& cgroup, std::int64_t limit_bytes) const {
+  if (limit_bytes <= 0) return Status::Ok();
+  const auto used = p_.cgroups.MemoryInUse(cgroup);
+  if (!used.ok()) return used.code() == Code::kNotFound ? Status::Ok() : used.status();
+  if (*used <= static_cast<std::uint64_t>(limit_bytes)) return Status::Ok();
+  return FailedPrecondition(
+      "memory_limit_in_bytes: {} is less than the {} bytes that are in use now", limit_bytes,
+      *used);
+}
+
+Status Resources::UpdateContainer(const CallContext& cc,
+                                  const cri::UpdateContainerResourcesRequest& request) {
+  const ContainerId id(request.container_id());
+  if (request.has_windows()) return InvalidArgument("windows: this is a Linux node");
+  if (!request.has_linux()) return InvalidArgument("linux is required");
+  // Also waits for a create or a start that is under way.
+  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container || !IsListed(*container)) return NotFound("no container {}", id);
+  if (!Runs(container.get())) {
+    return FailedPrecondition("container {} is neither created nor running", id);
+  }
+  const cri::LinuxContainerResources& now = ResourcesOf(*container);
+  const cri::LinuxContainerResources next = MergeResources(now, request.linux());
+  const HostFacts& host = p_.spec_defaults.host;
+  CRISP_TRY(BuildResources(next, host));
+  const std::string& cgroup = container->cgroup_path();
+  if (next.memory_limit_in_bytes() != now.memory_limit_in_bytes()) {
+    CRISP_TRY(CheckMemory(cgroup, next.memory_limit_in_bytes()));
+  }
+  const auto settings = CRISP_TRY(CgroupSettings(p_.cgroups, cgroup, next));
+  const auto undo = CRISP_TRY(ApplyCgroupSettings(settings).While("update container {}", id));
+  Status done = [&]() -> Status {
+    std::vector<std::string> notes;
+    const int from = OomScoreAdj(now.oom_score_adj(), host, notes);
+    const int to = OomScoreAdj(next.oom_score_adj(), host, notes);
+    const std::vector<pid_t> pids =
+        from == to ? std::vector<pid_t>() : CRISP_TRY(p_.cgroups.Pids(cgroup));
+    Status set = SetOomScores(pids, from, to);
+    if (set.ok()) {
+      const auto changed = p_.state.ChangeContainer(id, [&next](ContainerRecord& record) {
+        *record.mutable_resources() = next;
+        return Status::Ok();
+      });
+      if (!changed.ok()) set = changed.status();
+    }
+    if (!set.ok()) log::IfError("take back an oom_score_adj", SetOomScores(pids, to, from));
+    return set;
+  }();
+  if (!done.ok()) {
+    TakeBack(undo);
+    return done;
+  }
+  log::Info("container resources changed", {{"container", id},
+                                            {"memory_limit_bytes", next.memory_limit_in_bytes()},
+                                            {"cpu_quota_us", next.cpu_quota()},
+                                            {"cpu_shares", next.cpu_shares()}});
+  return Status::Ok();
+}
+
+Status Resources::UpdatePod(const CallContext& cc,
+                            const cri::UpdatePodSandboxResourcesRequest& request) {
+  const PodId id(request.pod_sandbox_id());
+  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  const PodRef pod = p_.state.FindPod(id);
+  if (!pod || !IsListed(*pod)) return NotFound("no pod sandbox {}", id);
+  if (pod->phase() != v1::LIVE || pod->stopping()) {
+    return FailedPrecondition("pod sandbox {} is not ready", id);
+  }
+  cri::LinuxPodSandboxConfig next = pod->config().linux();
+  *next.mutable_resources() = MergeResources(next.resources(), request.resources());
+  *next.mutable_overhead() = MergeResources(next.overhead(), request.overhead());
+  CRISP_TRY(BuildResources(ResourcesOf(next), p_.spec_defaults.host));
+  std::vector<CgroupSetting> undo;
+  if (pod->cgroup_is_ours()) {
+    CRISP_TRY(CheckMemory(pod->cgroup_parent(), ResourcesOf(next).memory_limit_in_bytes()));
+    undo = CRISP_TRY(LimitPod(p_, pod->cgroup_parent(), next).While("update pod {}", id));
+  }
+  const auto changed = p_.state.ChangePod(id, [&next](PodRecord& record) {
+    *record.mutable_config()->mutable_linux() = next;
+    return Status::Ok();
+  });
+  if (changed.ok()) return Status::Ok();
+  TakeBack(undo);
+  return changed.status();
+}
+
+}  // namespace crisp::rund

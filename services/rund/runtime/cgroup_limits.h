@@ -1,0 +1,31 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cri/v1/api.pb.h"
+#include "libs/base/result.h"
+#include "libs/os/cgroup.h"
+
+namespace crisp::rund {
+
+/// What one file of a cgroup is to hold.
+struct CgroupSetting {
+  std::string path;
+  std::string value;
+};
+
+/// The files of cgroup `path` that these resources mean, v1 or v2, in an order in which the kernel
+/// takes them from what they hold now (a limit of memory is never above that of memory and swap, a
+/// quota never above the parent's). Fields that are zero or empty leave no trace; the
+/// oom_score_adj is no matter of cgroups. kNotFound: a limit whose controller is missing.
+Result<std::vector<CgroupSetting>> CgroupSettings(
+    const os::Cgroups& cgroups, const std::string& path,
+    const runtime::v1::LinuxContainerResources& resources);
+
+/// Writes all of them, or, when one is refused, none: what was written before gets its old value
+/// back. The error names the file and the value. Answers what undoes it all: the old values, the
+/// last one first.
+Result<std::vector<CgroupSetting>> ApplyCgroupSettings(const std::vector<CgroupSetting>& settings);
+
+}  // namespace crisp::rund

@@ -1,0 +1,164 @@
+// Runtimes that hang, print garbage or crash: an error within the deadline, and nothing left.
+#include <catch2/catch.hpp>
+
+#include "libs/os/files.h"
+#include "services/rund/tests/test_node.h"
+
+using namespace crisp;        // NOLINT
+using namespace crisp::rund;  // NOLINT
+namespace cri = runtime::v1;
+using std::chrono::seconds;
+
+namespace {
+
+bool IsEmpty(const std::vector<std::string>& leftovers) {
+  for (const std::string& what : leftovers) UNSCOPED_INFO(what);
+  return leftovers.empty();
+}
+
+Status CreateIn(TestNode& node, const PodId& pod) {
+  const ContainerId id = node.Reserve(pod, "c");
+  const auto created = node.containers().Create(TestNode::Call(), node.CreateRequest(pod, id, {}));
+  return created.ok() ? Status::Ok() : created.status();
+}
+
+}  // namespace
+
+TEST_CASE("A runtime that hangs in create is an error at the deadline, and all of it goes") {
+  TestNode node;
+  node.Instead("create", "sleep 1000 & sleep 1000");
+  node.SetRuntimeTimeout(seconds(2));
+  node.Restart();
+  const PodId pod = node.Pod();
+  const auto start = std::chrono::steady_clock::now();
+  const Status created = CreateIn(node, pod);
+  INFO(created.ToString());
+  CHECK(created.code() == Code::kDeadlineExceeded);
+  CHECK(created.message().find("runc create") != std::string::npos);
+  CHECK(std::chrono::steady_clock::now() - start < seconds(8));
+  REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("A runtime that prints garbage or crashes in create is told in its own words") {
+  const auto [script, words] = GENERATE(
+      std::pair{"head -c 100000 /dev/urandom | base64 -w 0 >&2; exit 1", "create container c"},
+      std::pair{"echo '{\"data\": 77}'; echo 'not what you think' >&2; exit 3",
+                "not what you think"},
+      std::pair{"echo half way >&2; kill -SEGV $$", "half way"}, std::pair{"exit 0", "c"});
+  TestNode node;
+  node.Instead("create", script);
+  node.SetRuntimeTimeout(seconds(5));
+  node.Restart();
+  const PodId pod = node.Pod();
+  const Status created = CreateIn(node, pod);
+  INFO(created.ToString());
+  REQUIRE_FALSE(created.ok());
+  CHECK(created.message().find(words) != std::string::npos);
+  CHECK(created.message().size() < 8192);
+  REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("A runtime that hangs in start is an error at the deadline") {
+  TestNode node;
+  node.Instead("start", "sleep 1000");
+  node.SetRuntimeTimeout(seconds(2));
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Create(pod, {});
+  const auto started = node.containers().Start(TestNode::Call(), id);
+  CHECK(started.code() == Code::kDeadlineExceeded);
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_EXITED);
+  CHECK(node.StatusOf(id).reason() == "StartError");
+  REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("A runtime that hangs in delete is an error, and a later remove finishes") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  node.Instead("delete", "sleep 1000");
+  node.SetRuntimeTimeout(seconds(2));
+  node.Restart();
+  CHECK_FALSE(node.containers().Remove(TestNode::Call(), id).ok());
+  node.KillAt("", false);
+  node.Restart();
+  TestNode::Await([&] { return node.state().FindContainer(id) == nullptr; });
+  REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("A program that is no runtime is not offered, and the status says why") {
+  TestNode node;
+  const std::string hangs = node.root().Script("hangs", "sleep 1000\n");
+  const std::string crashes = node.root().Script("crashes", "kill -SEGV $$\n");
+  for (const auto& [name, path] : {std::pair{"absent", std::string("/no/such/runtime")},
+                                   std::pair{"crashes", crashes}, std::pair{"hangs", hangs}}) {
+    node.config().runtimes[name] = {path, node.layout().RuntimesDir() + "/" + name};
+  }
+  const auto start = std::chrono::steady_clock::now();
+  node.Restart();
+  CHECK(std::chrono::steady_clock::now() - start < seconds(15));
+  const Runtimes& runtimes = node.engine().parts().runtimes;
+  CHECK(runtimes.Names() == std::vector<std::string>{"runc"});
+  CHECK(runtimes.missing().size() == 3);
+  for (const char* name : {"absent", "crashes", "hangs", "unheard-of"}) {
+    const auto found = runtimes.Find(name);
+    CHECK(found.code() == Code::kInvalidArgument);
+    CHECK(found.status().message().find(name) != std::string::npos);
+  }
+}
+
+TEST_CASE("A handler's options, monitor environment and annotations reach its program") {
+  TestNode node;
+  const std::string seen = node.root() / "seen";
+  const std::string real = node.config().runtimes["runc"].path;
+  node.config().runtimes["runc"].path =
+      node.root().Script("runc", "echo \"$ASKED $*\" >> " + seen + "; exec " + real + " \"$@\"\n");
+  node.config().runtimes["runc"].args = {"--log-format", "text"};
+  node.config().runtimes["runc"].monitor_env = {"ASKED=monitor"};
+  node.config().runtimes["runc"].allowed_annotations = {"for.runc/"};
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {.change = [](cri::ContainerConfig& config) {
+                                    (*config.mutable_annotations())["for.runc/x"] = "y";
+                                  }});
+  cri::ExecSyncRequest exec;
+  exec.set_container_id(id.str());
+  exec.add_cmd("true");
+  REQUIRE(node.containers().ExecSync(TestNode::Call(), exec).ok());
+  REQUIRE(node.End(id, seconds(0)).ok());
+  const std::string text = os::ReadFile(seen).value_or("");
+  INFO(text);
+  const std::string options = "--root " + node.layout().RuntimesDir() + "/runc --log-format text ";
+  CHECK(text.find("monitor " + options + "create") != std::string::npos);
+  CHECK(text.find(" " + options + "start") != std::string::npos);
+  CHECK(text.find(" " + options + "--log") != std::string::npos);  // exec
+  const std::string spec = os::ReadFile(node.layout().SpecPath(id)).value_or("");
+  CHECK(spec.find(R"("for.runc/x":"y")") != std::string::npos);
+}
+
+TEST_CASE("Handlers come and go with a reload; what runs under one stays and is taken down") {
+  TestNode node;
+  Config config = node.config();
+  const RuntimeConfig runc = config.runtimes["runc"];
+  config.runtimes["second"] = {runc.path, runc.root + "2"};
+  config.default_runtime = "second";
+  REQUIRE(node.engine().ReloadRuntimes(config).ok());
+  const Runtimes& runtimes = node.engine().parts().runtimes;
+  CHECK(runtimes.Names() == std::vector<std::string>{"runc", "second"});
+  CHECK(runtimes.default_name() == "second");
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  CHECK(node.state().FindContainer(id)->runtime() == "second");
+
+  REQUIRE(node.engine().ReloadRuntimes(node.config()).ok());
+  CHECK(runtimes.Find("second").code() == Code::kInvalidArgument);
+  REQUIRE(runtimes.Recorded("second") != nullptr);
+  REQUIRE(node.End(id, seconds(0)).ok());
+  REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
+  CHECK(IsEmpty(node.Leftovers()));
+  CHECK(os::ListDir(runc.root + "2").value().empty());
+}
