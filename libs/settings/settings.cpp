@@ -226,14 +226,12 @@ void AddRund(Schema& schema, Rund& rund) {
           {.text = "OCI runtimes by handler name. A drop-in adds to them; a name without a value "
                    "(crun: null) is taken away."},
           [](Schema& keys, Runtime& runtime) {
-            keys.Path("path", &runtime.path, false,
-                      {.text = "The program.", .cost = Cost::kLive})
+            keys.Path("path", &runtime.path, false, {.text = "The program.", .cost = Cost::kLive})
                 .Path("root", &runtime.root, true,
                       {.text = "Its state. Empty: <run_root>/rund/<instance>/runtimes/<name>.",
                        .cost = Cost::kNewPods})
                 .List("args", &runtime.args,
-                      {.text = "Options that go before each of its commands.",
-                       .cost = Cost::kLive},
+                      {.text = "Options that go before each of its commands.", .cost = Cost::kLive},
                       NotEmpty)
                 .List("monitor_env", &runtime.monitor_env,
                       {.text = "Environment of the monitor of its containers, as NAME=value.",
