@@ -1,5 +1,7 @@
 #include "libs/settings/settings.h"
 
+#include <algorithm>
+
 #include "libs/base/try.h"
 #include "libs/config/schema.h"
 
@@ -203,10 +205,23 @@ void AddNetd(Schema& schema, Netd& netd) {
       .Path("netd.nft", &netd.nft, false, {.text = "The nft program, for hostports: builtin."});
 }
 
-Status CheckEnv(const std::string& text) {
+Status CheckAssignment(const std::string& text) {
   const auto equals = text.find('=');
-  if (equals == 0 || equals == text.npos) return InvalidArgument("'{}' is not NAME=value", text);
+  if (equals == 0 || equals == text.npos) return InvalidArgument("'{}' is not name=value", text);
   return Status::Ok();
+}
+
+Status CheckUmask(const std::string& text) {
+  if (text.size() <= 4 && text.find_first_not_of("01234567") == text.npos &&
+      (text.size() < 4 || text.front() == '0')) {
+    return Status::Ok();
+  }
+  return InvalidArgument("'{}' is not an octal mask up to 0777", text);
+}
+
+Status CheckDevice(const std::string& text) {
+  if (text.starts_with('/') && std::count(text.begin(), text.end(), ':') <= 2) return Status::Ok();
+  return InvalidArgument("'{}' is not host[:container[:permissions]]", text);
 }
 
 void AddRund(Schema& schema, Rund& rund) {
@@ -236,7 +251,7 @@ void AddRund(Schema& schema, Rund& rund) {
                 .List("monitor_env", &runtime.monitor_env,
                       {.text = "Environment of the monitor of its containers, as NAME=value.",
                        .cost = Cost::kLive},
-                      CheckEnv)
+                      CheckAssignment)
                 .List("allowed_annotations", &runtime.allowed_annotations,
                       {.text = "Annotations of pods and containers that it gets to see: whole "
                                "names or beginnings of names.",
@@ -244,7 +259,11 @@ void AddRund(Schema& schema, Rund& rund) {
                       NotEmpty)
                 .Bool("privileged_without_host_devices", &runtime.privileged_without_host_devices,
                       {.text = "Privileged containers do not get all devices of the host.",
-                       .cost = Cost::kLive});
+                       .cost = Cost::kLive})
+                .Path("base_spec", &runtime.base_spec, true,
+                      {.text = "What its containers get beside what pods ask for: a file with a "
+                               "part of an OCI runtime spec (JSON). Empty: nothing.",
+                       .cost = Cost::kNewPods});
           })
       .OneOf(
           "rund.cgroup_driver", &rund.cgroup_driver, {"cgroupfs", "systemd"},
@@ -258,9 +277,55 @@ void AddRund(Schema& schema, Rund& rund) {
             {.text = "Limits of a container's processes, as name=soft:hard (nofile=1024:4096).",
              .cost = Cost::kNewPods},
             CheckUlimit)
+      .List("rund.default_env", &rund.default_env,
+            {.text = "Environment of all containers, as NAME=value; images and pods override it.",
+             .cost = Cost::kNewPods},
+            CheckAssignment)
+      .List("rund.default_sysctls", &rund.default_sysctls,
+            {.text = "Sysctls of all pods that have the namespaces for them, as name=value; pods "
+                     "override them.",
+             .cost = Cost::kNewPods},
+            CheckAssignment)
+      .Text("rund.default_umask", &rund.default_umask,
+            {.text = "File mode creation mask of containers, octal. Empty: the runtime's, 0022.",
+             .cost = Cost::kNewPods},
+            CheckUmask)
       .Path("rund.seccomp_profile", &rund.seccomp_profile, true,
             {.text = "The profile that RuntimeDefault means (JSON). Empty: the built-in one.",
              .cost = Cost::kNewPods})
+      .Text("rund.apparmor_profile", &rund.apparmor_profile,
+            {.text = "The AppArmor profile that RuntimeDefault means, where the kernel has "
+                     "AppArmor. One of the file's name in /etc/apparmor.d is loaded at start.",
+             .cost = Cost::kNewPods},
+            NotEmpty)
+      .Bool("rund.selinux", &rund.selinux,
+            {.text = "Labels for containers and volumes, where the kernel has SELinux.",
+             .cost = Cost::kNewPods})
+      .List("rund.absent_mount_sources_to_reject", &rund.absent_mount_sources_to_reject,
+            {.text = "Host paths that fail a mount when they are not there; others are made, as "
+                     "directories.",
+             .cost = Cost::kNewPods},
+            config::CheckPath)
+      .List("rund.additional_devices", &rund.additional_devices,
+            {.text = "Devices of all containers, as host[:container[:permissions]]: /dev/fuse, "
+                     "/dev/sda:/dev/disk:r.",
+             .cost = Cost::kNewPods},
+            CheckDevice)
+      .Bool("rund.device_ownership_from_security_context",
+            &rund.device_ownership_from_security_context,
+            {.text = "Devices belong to the container's user and group rather than to those of "
+                     "the node.",
+             .cost = Cost::kNewPods})
+      .List("rund.cdi_spec_dirs", &rund.cdi_spec_dirs,
+            {.text = "Where CDI devices are described (*.json, *.yaml); later directories win. "
+                     "Changes count at once.",
+             .cost = Cost::kNewPods},
+            config::CheckPath)
+      .List("rund.hooks_dirs", &rund.hooks_dirs,
+            {.text = "Where OCI hooks with their conditions are (*.json); later directories win. "
+                     "Changes count at once.",
+             .cost = Cost::kNewPods},
+            config::CheckPath)
       .Seconds("rund.abandoned_grace_seconds", &rund.abandoned_grace, 1, kHour,
                {.text = "Age from which a pod or container that never came to be is removed."})
       .Seconds("rund.runtime_timeout_seconds", &rund.runtime_timeout, 1, kHour,

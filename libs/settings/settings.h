@@ -80,6 +80,7 @@ struct Runtime {
   std::vector<std::string> monitor_env = {};          // "NAME=value", of its monitors
   std::vector<std::string> allowed_annotations = {};  // prefixes; handed on to it
   bool privileged_without_host_devices = false;
+  std::string base_spec = {};  // a file; empty = none
 };
 
 struct Rund {
@@ -94,7 +95,18 @@ struct Rund {
                                                    "FOWNER",  "SETGID",           "SETUID",
                                                    "SETPCAP", "NET_BIND_SERVICE", "KILL"};
   std::vector<std::string> default_ulimits;  // "nofile=1024:2048"
+  std::vector<std::string> default_env;      // "NAME=value"
+  std::vector<std::string> default_sysctls;  // "net.core.somaxconn=1024"
+  std::string default_umask;                 // octal; empty = the runtime's 0022
   std::string seccomp_profile;               // empty = built in
+  std::string apparmor_profile = "crisp-default";
+  bool selinux = true;  // where the kernel has it
+  std::vector<std::string> absent_mount_sources_to_reject = {"/etc/hostname"};
+  std::vector<std::string> additional_devices;  // "/dev/fuse", "/dev/x:/dev/y:rw"
+  bool device_ownership_from_security_context = false;
+  std::vector<std::string> cdi_spec_dirs = {"/etc/cdi", "/var/run/cdi"};
+  std::vector<std::string> hooks_dirs = {"/usr/share/containers/oci/hooks.d",
+                                         "/etc/containers/oci/hooks.d"};
   std::chrono::seconds abandoned_grace{120};
   std::chrono::seconds runtime_timeout{120};
   // Of exec, attach and port-forward.

@@ -34,6 +34,18 @@ Result<Ulimit> ParseUlimit(const std::string& text) {
   return limit;
 }
 
+// "/dev/a:/dev/b:rw"; what is left out is that of the host, and rwm.
+runtime::v1::Device ParseDevice(const std::string& text) {
+  runtime::v1::Device device;
+  const auto first = text.find(':');
+  device.set_host_path(text.substr(0, first));
+  if (first == text.npos) return device;
+  const auto second = text.find(':', first + 1);
+  device.set_container_path(text.substr(first + 1, second - first - 1));
+  if (second != text.npos) device.set_permissions(text.substr(second + 1));
+  return device;
+}
+
 // Beside our own program (a build tree, a bundle), else where packages put it.
 std::string FindHelper(const std::string& name) {
   const auto self = os::ReadLink("/proc/self/exe");
@@ -61,7 +73,8 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
                              runtime.args,
                              runtime.monitor_env,
                              runtime.allowed_annotations,
-                             runtime.privileged_without_host_devices};
+                             runtime.privileged_without_host_devices,
+                             runtime.base_spec};
   }
   if (!config.runtimes.contains(config.default_runtime)) {
     return InvalidArgument("rund.default_runtime: '{}' is none of rund.runtimes",
@@ -83,6 +96,25 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   config.streaming.tls = {rund.streaming_tls_cert, rund.streaming_tls_key,
                           rund.streaming_tls_min_version};
   config.streaming.idle_timeout = rund.streaming_idle_timeout;
+  config.env = rund.default_env;
+  for (const std::string& text : rund.default_sysctls) {
+    config.sysctls[text.substr(0, text.find('='))] = text.substr(text.find('=') + 1);
+  }
+  if (!rund.default_umask.empty()) {
+    std::uint32_t umask = 0;
+    std::from_chars(rund.default_umask.data(),
+                    rund.default_umask.data() + rund.default_umask.size(), umask, 8);
+    config.umask = umask;
+  }
+  config.apparmor_profile = rund.apparmor_profile;
+  config.selinux = rund.selinux;
+  config.never_created_host_paths = rund.absent_mount_sources_to_reject;
+  for (const std::string& text : rund.additional_devices) {
+    config.devices.push_back(ParseDevice(text));
+  }
+  config.device_ownership = rund.device_ownership_from_security_context;
+  config.cdi_dirs = rund.cdi_spec_dirs;
+  config.hooks_dirs = rund.hooks_dirs;
   return config;
 }
 

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +22,7 @@ struct RuntimeConfig {
   std::vector<std::string> monitor_env = {};
   std::vector<std::string> allowed_annotations = {};
   bool privileged_without_host_devices = false;
+  std::string base_spec = {};
 };
 
 /// What one instance of rund needs to know, from the settings of the node.
@@ -37,6 +40,16 @@ struct Config {
   std::vector<Ulimit> ulimits;
   std::string seccomp_profile;
   streaming::ServerOptions streaming;
+  std::vector<std::string> env;
+  std::map<std::string, std::string> sysctls;
+  std::optional<std::uint32_t> umask;
+  std::string apparmor_profile;
+  bool selinux = true;
+  std::vector<std::string> never_created_host_paths;
+  std::vector<runtime::v1::Device> devices;
+  bool device_ownership = false;
+  std::vector<std::string> cdi_dirs;
+  std::vector<std::string> hooks_dirs;
 
   /// kInvalidArgument names the key.
   static Result<Config> From(const settings::Settings& settings, const std::string& instance);

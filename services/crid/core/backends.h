@@ -71,6 +71,8 @@ class Imaged {
   virtual bool Ready() const = 0;
   virtual Result<imaged::v1::PrepareResponse> Prepare(const CallContext& cc,
                                                       const imaged::v1::PrepareRequest& r) = 0;
+  virtual Result<imaged::v1::PrepareVolumeResponse> PrepareVolume(
+      const CallContext& cc, const imaged::v1::PrepareVolumeRequest& r) = 0;
   virtual Result<imaged::v1::ReleaseResponse> Release(const CallContext& cc,
                                                       const imaged::v1::ReleaseRequest& r) = 0;
   virtual Result<imaged::v1::ReconcileResponse> Reconcile(

@@ -80,6 +80,7 @@ Status Validate(const runtime::v1::RunPodSandboxRequest& request) {
   if (!request.has_config()) return InvalidArgument("config is required");
   const auto& config = request.config();
   if (!config.has_metadata()) return InvalidArgument("config.metadata is required");
+  if (config.has_windows()) return InvalidArgument("config.windows: this node is not Windows");
   CRISP_TRY(CheckName("config.metadata.name", config.metadata().name()));
   CRISP_TRY(CheckName("config.metadata.namespace", config.metadata().namespace_()));
   CRISP_TRY(CheckName("config.metadata.uid", config.metadata().uid()));
@@ -103,6 +104,7 @@ Status Validate(const runtime::v1::CreateContainerRequest& request) {
   if (!request.has_config()) return InvalidArgument("config is required");
   const auto& config = request.config();
   if (!config.has_metadata()) return InvalidArgument("config.metadata is required");
+  if (config.has_windows()) return InvalidArgument("config.windows: this node is not Windows");
   CRISP_TRY(CheckName("config.metadata.name", config.metadata().name()));
   if (config.image().image().empty()) return InvalidArgument("config.image.image is required");
   const std::string& log = config.log_path();
@@ -115,9 +117,6 @@ Status Validate(const runtime::v1::CreateContainerRequest& request) {
     const auto& mount = config.mounts(i);
     if (mount.container_path().empty()) {
       return InvalidArgument("config.mounts[{}].container_path is required", i);
-    }
-    if (mount.uidmappings_size() + mount.gidmappings_size() > 0) {
-      return Unimplemented("crisp does not offer ID-mapped mounts yet (config.mounts[{}])", i);
     }
   }
   return CheckNamespaces("config.linux.security_context.namespace_options",

@@ -314,6 +314,10 @@ class Peers::ImagedClient final : public Imaged {
                                               const imaged::v1::PrepareRequest& r) override {
     return CallOne(cc, &Stub::Prepare, r);
   }
+  Result<imaged::v1::PrepareVolumeResponse> PrepareVolume(
+      const CallContext& cc, const imaged::v1::PrepareVolumeRequest& r) override {
+    return CallOne(cc, &Stub::PrepareVolume, r);
+  }
   Result<imaged::v1::ReleaseResponse> Release(const CallContext& cc,
                                               const imaged::v1::ReleaseRequest& r) override {
     return CallOne(cc, &Stub::Release, r);

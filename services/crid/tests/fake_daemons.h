@@ -547,6 +547,11 @@ class Imaged final : public imaged::v1::Snapshots::Service {
     out->set_image_id("sha256:1");
     return script_.Enter("Prepare", *c);
   }
+  grpc::Status PrepareVolume(grpc::ServerContext* c, const imaged::v1::PrepareVolumeRequest* r,
+                             imaged::v1::PrepareVolumeResponse* out) override {
+    out->set_image_id("id of " + r->image());
+    return script_.Enter("PrepareVolume " + r->image(), *c);
+  }
   grpc::Status Release(grpc::ServerContext* c, const imaged::v1::ReleaseRequest*,
                        imaged::v1::ReleaseResponse*) override {
     return script_.Enter("Release", *c);

@@ -94,6 +94,13 @@ class Node {
     id = response.container_id();
     return status;
   }
+  grpc::Status CreateWith(const std::string& pod, const runtime::v1::ContainerConfig& config) {
+    runtime::v1::CreateContainerRequest request;
+    request.set_pod_sandbox_id(pod);
+    *request.mutable_config() = config;
+    runtime::v1::CreateContainerResponse response;
+    return Call(&RuntimeStub::CreateContainer, request, response);
+  }
   std::vector<std::string> PodIds() {
     runtime::v1::ListPodSandboxResponse list;
     const auto status = Call(&RuntimeStub::ListPodSandbox, {}, list);
@@ -253,6 +260,28 @@ TEST_CASE("A pod and a container live and go, and each caller sees its own chang
   CHECK(node.Call(&RuntimeStub::StopContainer, stop, stopped).ok());
   CHECK(node.Call(&RuntimeStub::ContainerStatus, status, answer).error_code() ==
         grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_CASE("Images among the mounts are prepared for the container; what fails says it is one") {
+  Node node;
+  std::string pod;
+  REQUIRE(node.RunPod("p", pod).ok());
+  runtime::v1::ContainerConfig config;
+  config.mutable_metadata()->set_name("c");
+  config.mutable_image()->set_image("busybox");
+  config.add_mounts()->set_container_path("/plain");
+  runtime::v1::Mount& mount = *config.add_mounts();
+  mount.set_container_path("/models");
+  mount.mutable_image()->set_image("sha256:2");
+  CHECK(node.CreateWith(pod, config).ok());
+  CHECK(node.script.Count("PrepareVolume sha256:2") == 1);
+
+  config.mutable_metadata()->set_name("d");
+  node.script.Fail("PrepareVolume sha256:2", grpc::StatusCode::NOT_FOUND, "no image");
+  const grpc::Status status = node.CreateWith(pod, config);
+  CHECK(status.error_code() == grpc::StatusCode::UNKNOWN);
+  CHECK(status.error_message() == "ImageVolumeMountFailed: mounts[1].image: no image");
+  CHECK(node.script.Count("Release") == 1);
 }
 
 TEST_CASE("A network that fails undoes the pod in reverse and is the cause that is told") {

@@ -60,6 +60,9 @@ TEST_CASE("What is wrong with a pod is told with the field's name") {
   pod.mutable_config()->add_port_mappings()->set_host_port(70'000);
   Refused(Validate(pod), "port_mappings[0].host_port");
   pod = GoodPod();
+  pod.mutable_config()->mutable_windows();
+  Refused(Validate(pod), "config.windows");
+  pod = GoodPod();
   pod.mutable_config()->mutable_linux()->set_cgroup_parent("/kubepods/../../x");
   Refused(Validate(pod), "cgroup_parent");
 }
@@ -78,6 +81,9 @@ TEST_CASE("What is wrong with a container is told with the field's name") {
   Refused(Validate(container), "config.log_path");
   container.mutable_config()->set_log_path("a/../../b");
   Refused(Validate(container), "config.log_path");
+  container = GoodContainer();
+  container.mutable_config()->mutable_windows();
+  Refused(Validate(container), "config.windows");
   container = GoodContainer();
   container.mutable_config()->add_mounts();
   Refused(Validate(container), "config.mounts[0].container_path");

@@ -24,6 +24,9 @@ Status CheckOwner(const OwnerId& owner) {
   return Status::Ok();
 }
 
+// Behind the owner's name in the row of a view.
+constexpr std::string_view kVolume = ".volume-";
+
 }  // namespace
 
 Status Snapshots::CheckTrust(const std::string& id, std::string_view image,
@@ -53,21 +56,7 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
                                             std::string_view user_specified) {
   CRISP_TRY(CheckOwner(owner));
   const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
-  const std::optional<SnapshotRecord> existing = CRISP_TRY(catalogue_.FindSnapshot(owner));
-  const std::optional<std::string> resolved = CRISP_TRY(catalogue_.Resolve(image));
-  std::string id;
-  if (existing) {
-    // The image may have lost the name, or be condemned: the owner's snapshot holds.
-    id = existing->image_id;
-    const bool same = resolved ? *resolved == id : image == id;
-    if (!same) return FailedPrecondition("{} has a snapshot of {}, not of {}", owner, id, image);
-  } else {
-    if (!resolved) return NotFound("no image {}", image);
-    id = *resolved;
-    CRISP_TRY(CheckTrust(id, image, user_specified));
-    CRISP_TRY(catalogue_.AddSnapshot({owner, id, clock_.Wall()}));
-    metrics_.SnapshotMade();
-  }
+  const std::string id = CRISP_TRY(Hold(owner, image, user_specified));
 
   const Layout& layout = store_.layout();
   PreparedSnapshot snapshot;
@@ -101,6 +90,48 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
   return snapshot;
 }
 
+Result<std::string> Snapshots::Hold(const OwnerId& row, std::string_view image,
+                                    std::string_view user_specified) {
+  const std::optional<SnapshotRecord> existing = CRISP_TRY(catalogue_.FindSnapshot(row));
+  const std::optional<std::string> resolved = CRISP_TRY(catalogue_.Resolve(image));
+  if (existing) {
+    // The image may have lost the name, or be condemned: what the owner has holds.
+    const std::string& id = existing->image_id;
+    const bool same = resolved ? *resolved == id : image == id;
+    if (!same) return FailedPrecondition("{} has a snapshot of {}, not of {}", row, id, image);
+    return id;
+  }
+  if (!resolved) return NotFound("no image {}", image);
+  CRISP_TRY(CheckTrust(*resolved, image, user_specified));
+  CRISP_TRY(catalogue_.AddSnapshot({row, *resolved, clock_.Wall()}));
+  metrics_.SnapshotMade();
+  return *resolved;
+}
+
+Result<PreparedVolume> Snapshots::PrepareVolume(const CallContext& cc, const OwnerId& owner,
+                                                std::uint32_t index, std::string_view image,
+                                                std::string_view user_specified) {
+  CRISP_TRY(CheckOwner(owner));
+  const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
+  PreparedVolume volume;
+  const OwnerId row(fmt::format("{}{}{}", owner, kVolume, index));
+  volume.image_id = CRISP_TRY(Hold(row, image, user_specified));
+  const Layout& layout = store_.layout();
+  for (const digest::Digest& chain : CRISP_TRY(catalogue_.Layers(volume.image_id)))
+    volume.layers.insert(volume.layers.begin(), layout.Diff(chain.hex()));
+  if (driver_ == Driver::kVfs) {
+    if (volume.layers.size() > 1)
+      return Unimplemented("an image of {} layers as a volume needs overlayfs",
+                           volume.layers.size());
+    if (volume.layers.empty()) volume.layers.push_back(layout.Empty());
+    return volume;
+  }
+  // The kernel wants two layers at least where nothing is written; also a single one may have marks
+  // of deletion that only an overlay takes away.
+  while (volume.layers.size() < 2) volume.layers.push_back(layout.Empty());
+  return volume;
+}
+
 Status Snapshots::ReleaseLocked(const OwnerId& owner) {
   CRISP_TRY(store_.Discard(store_.layout().Snapshot(owner.str())));
   return catalogue_.RemoveSnapshot(owner);
@@ -109,6 +140,11 @@ Status Snapshots::ReleaseLocked(const OwnerId& owner) {
 Status Snapshots::Release(const CallContext& cc, const OwnerId& owner) {
   CRISP_TRY(CheckOwner(owner));
   const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
+  for (const SnapshotRecord& volume :
+       CRISP_TRY(catalogue_.SnapshotsFrom(owner.str() + std::string(kVolume)))) {
+    CRISP_TRY(catalogue_.RemoveSnapshot(volume.owner));
+    metrics_.SnapshotReleased();
+  }
   if (!CRISP_TRY(catalogue_.FindSnapshot(owner))) return Status::Ok();
   CRISP_TRY(ReleaseLocked(owner));
   metrics_.SnapshotReleased();
@@ -122,7 +158,9 @@ Result<std::vector<OwnerId>> Snapshots::Reconcile(const CallContext& cc,
   const WallTime before = clock_.Wall() - grace;
   std::vector<OwnerId> freed;
   for (const SnapshotRecord& snapshot : CRISP_TRY(catalogue_.ListSnapshots())) {
-    if (living.contains(snapshot.owner) || snapshot.created > before) continue;
+    const std::string& row = snapshot.owner.str();
+    if (living.contains(OwnerId(row.substr(0, row.find(kVolume)))) || snapshot.created > before)
+      continue;
     const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, snapshot.owner.str()));
     CRISP_TRY(ReleaseLocked(snapshot.owner));
     freed.push_back(snapshot.owner);

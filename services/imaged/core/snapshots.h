@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,12 @@ struct OverlayMount {
   std::string work_dir;
 };
 
+/// What rund mounts to see an image's files: layers one above the other, nothing to write to.
+struct PreparedVolume {
+  std::string image_id;
+  std::vector<std::string> layers;  // topmost first; just one: to be bind-mounted
+};
+
 struct PreparedSnapshot {
   std::string image_id;
   std::string image_ref;   // repo@digest, or the id
@@ -34,7 +41,8 @@ struct PreparedSnapshot {
   std::string copied_root;  // vfs: the whole tree, to be bind-mounted instead
 };
 
-/// Writable snapshots of images, each held for an owner (a container's id). Any thread.
+/// Writable snapshots of images, each held for an owner (a container's id), and views that their
+/// owners only read, which are rows without directories. Any thread.
 ///
 /// A SIGKILL in Prepare leaves a row without (all of) its directories: the next Prepare makes them.
 /// One in Release leaves a row: the next Release, or Reconcile, goes on; a directory without a row
@@ -61,7 +69,12 @@ class Snapshots {
   /// that is no name for a directory.
   Result<PreparedSnapshot> Prepare(const CallContext& cc, const OwnerId& owner,
                                    std::string_view image, std::string_view user_specified = {});
-  /// Idempotent: an unknown owner is Ok. The caller has unmounted it.
+  /// A read-only view, held for the owner as its snapshot is; idempotent by owner and index. Errors
+  /// as Prepare.
+  Result<PreparedVolume> PrepareVolume(const CallContext& cc, const OwnerId& owner,
+                                       std::uint32_t index, std::string_view image,
+                                       std::string_view user_specified = {});
+  /// Snapshot and views. Idempotent: an unknown owner is Ok. The caller has unmounted it.
   Status Release(const CallContext& cc, const OwnerId& owner);
   /// Releases what belongs to no owner in the list and is older than `grace`; says which.
   Result<std::vector<OwnerId>> Reconcile(const CallContext& cc, const std::vector<OwnerId>& live,
@@ -69,6 +82,9 @@ class Snapshots {
 
  private:
   Status CheckTrust(const std::string& id, std::string_view image, std::string_view user_specified);
+  /// The image that this row holds, made when it is new.
+  Result<std::string> Hold(const OwnerId& row, std::string_view image,
+                           std::string_view user_specified);
   Status ReleaseLocked(const OwnerId& owner);
 
   Catalogue& catalogue_;

@@ -25,6 +25,22 @@ void Fill(const PreparedSnapshot& snapshot, v1::PrepareResponse& response) {
   mount.set_work_dir(snapshot.mount.work_dir);
 }
 
+void Fill(const PreparedVolume& volume, v1::PrepareVolumeResponse& response) {
+  response.set_image_id(volume.image_id);
+  v1::MountInstruction& mount = *response.add_mounts();
+  if (volume.layers.size() == 1) {
+    mount.set_kind("bind");
+    mount.set_source(volume.layers.front());
+    mount.add_options("ro");
+    return;
+  }
+  mount.set_kind("overlay");
+  mount.set_source("overlay");
+  mount.add_options("userxattr");
+  mount.add_options("ro");
+  for (const std::string& layer : volume.layers) mount.add_lower_dirs(layer);
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* SnapshotsService::Prepare(grpc::CallbackServerContext* context,
@@ -34,6 +50,19 @@ grpc::ServerUnaryReactor* SnapshotsService::Prepare(grpc::CallbackServerContext*
                     [this](const CallContext& cc, const auto& req, auto& resp) -> Status {
                       Fill(CRISP_TRY(snapshots_.Prepare(cc, OwnerId(req.owner_id()), req.image(),
                                                         req.user_specified_image())),
+                           resp);
+                      return Status::Ok();
+                    });
+}
+
+grpc::ServerUnaryReactor* SnapshotsService::PrepareVolume(grpc::CallbackServerContext* context,
+                                                          const v1::PrepareVolumeRequest* request,
+                                                          v1::PrepareVolumeResponse* response) {
+  return rpc::Unary(pool_, work::Lane::kMutate, context, request, response,
+                    [this](const CallContext& cc, const auto& req, auto& resp) -> Status {
+                      Fill(CRISP_TRY(snapshots_.PrepareVolume(cc, OwnerId(req.owner_id()),
+                                                              req.index(), req.image(),
+                                                              req.user_specified_image())),
                            resp);
                       return Status::Ok();
                     });

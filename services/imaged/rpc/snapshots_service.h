@@ -23,6 +23,9 @@ class SnapshotsService final : public v1::Snapshots::CallbackService {
   grpc::ServerUnaryReactor* Prepare(grpc::CallbackServerContext* context,
                                     const v1::PrepareRequest* request,
                                     v1::PrepareResponse* response) override;
+  grpc::ServerUnaryReactor* PrepareVolume(grpc::CallbackServerContext* context,
+                                          const v1::PrepareVolumeRequest* request,
+                                          v1::PrepareVolumeResponse* response) override;
   grpc::ServerUnaryReactor* Release(grpc::CallbackServerContext* context,
                                     const v1::ReleaseRequest* request,
                                     v1::ReleaseResponse* response) override;

@@ -287,6 +287,19 @@ Result<std::vector<SnapshotRecord>> Catalogue::ListSnapshots() {
   return snapshots;
 }
 
+Result<std::vector<SnapshotRecord>> Catalogue::SnapshotsFrom(const std::string& prefix) {
+  const std::lock_guard lock(mutex_);
+  std::string after = prefix;  // the least text that is behind all that begin with it
+  ++after.back();
+  sqlite::Statement rows = CRISP_TRY(
+      db_.Prepare("SELECT owner, image, created FROM snapshots WHERE owner >= ?1 AND owner < ?2"));
+  rows.Bind(1, prefix).Bind(2, after);
+  std::vector<SnapshotRecord> snapshots;
+  while (CRISP_TRY(rows.Step()))
+    snapshots.push_back({OwnerId(rows.Text(0)), rows.Text(1), FromStamp(rows.Int(2))});
+  return snapshots;
+}
+
 Status Catalogue::AddSnapshot(const SnapshotRecord& snapshot) {
   const std::lock_guard lock(mutex_);
   sqlite::Statement add =

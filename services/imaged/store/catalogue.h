@@ -105,6 +105,8 @@ class Catalogue {
 
   Result<std::optional<SnapshotRecord>> FindSnapshot(const OwnerId& owner);
   Result<std::vector<SnapshotRecord>> ListSnapshots();
+  /// The rows whose owner begins with this.
+  Result<std::vector<SnapshotRecord>> SnapshotsFrom(const std::string& prefix);
   /// kAlreadyExists when the owner has one; kNotFound when the image is gone meanwhile.
   Status AddSnapshot(const SnapshotRecord& snapshot);
   /// Unknown is Ok. A condemned image goes with its last snapshot.

@@ -217,6 +217,40 @@ TEST_CASE("Snapshots are idempotent by owner, hold their layers and are freed wh
   CHECK(os::ListDir(node.layout.Trash())->empty());
 }
 
+TEST_CASE("Read-only views hold their image for the owner until it releases all at once") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  const std::string id = *node.Pull(registry.Name());
+  const OwnerId owner("c1");
+  const auto view = node.snapshots.PrepareVolume(Node::Call(), owner, 0, registry.Name());
+  REQUIRE(view.ok());
+  CHECK(view->image_id == id);
+  CHECK(view->layers.size() == 2);
+  CHECK(node.snapshots.PrepareVolume(Node::Call(), owner, 0, id)->layers == view->layers);
+  CHECK(node.snapshots.PrepareVolume(Node::Call(), owner, 7, id).ok());
+  CHECK(node.snapshots.PrepareVolume(Node::Call(), owner, 1, "nope").code() == Code::kNotFound);
+  CHECK(node.snapshots.PrepareVolume(Node::Call(), owner, 0, "nope").code() ==
+        Code::kFailedPrecondition);
+  CHECK(os::ListDir(node.layout.Snapshots())->empty());
+
+  CHECK(node.images.Remove(registry.Name()).ok());
+  REQUIRE(node.gc.Collect().ok());
+  CHECK(os::ListDir(node.layout.Layers())->size() == 2);
+  // Another owner, whose name begins the same way, lets nothing of it go.
+  CHECK(node.snapshots.Release(Node::Call(), OwnerId("c")).ok());
+  CHECK(node.snapshots.Reconcile(Node::Call(), {owner}, seconds(-1))->empty());
+  CHECK(node.snapshots.PrepareVolume(Node::Call(), owner, 7, id).ok());
+  CHECK(node.snapshots.Release(Node::Call(), owner).ok());
+  CHECK(node.snapshots.Release(Node::Call(), owner).ok());
+  CHECK(node.snapshots.PrepareVolume(Node::Call(), owner, 0, id).code() == Code::kNotFound);
+  REQUIRE(node.gc.Collect().ok());
+  CHECK(os::ListDir(node.layout.Layers())->empty());
+
+  REQUIRE(node.Pull(registry.Name()).ok());
+  REQUIRE(node.snapshots.PrepareVolume(Node::Call(), owner, 0, registry.Name()).ok());
+  CHECK(node.snapshots.Reconcile(Node::Call(), {OwnerId("c9")}, seconds(-1))->size() == 1);
+}
+
 TEST_CASE("The kernel's overlay of a snapshot shows the image, deletions and all") {
   LyingRegistry registry(TestImage::Make({{TarWriter()
                                                .Dir("./", {.mode = 0751})

@@ -15,6 +15,7 @@
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/exec_sync.h"
 #include "services/rund/runtime/rootfs.h"
+#include "services/rund/runtime/volume_mounts.h"
 
 namespace crisp::rund {
 namespace {
@@ -31,6 +32,15 @@ bool HasOwnPidNamespace(const nlohmann::json& spec) {
   return std::any_of(namespaces->begin(), namespaces->end(), [](const nlohmann::json& ns) {
     return ns.value("type", "") == "pid" && ns.value("path", "").empty();
   });
+}
+
+/// Says which container it is about, but where the kubelet looks for a word at the beginning.
+template <typename T>
+Result<T> Named(Result<T> failed, const std::string& name) {
+  for (const char* word : {"RROUnsupported", "ImageVolumeMountFailed"}) {
+    if (failed.status().message().starts_with(word)) return failed;
+  }
+  return std::move(failed).While("create container {}", name);
 }
 
 Status CheckMetadata(const v1::ReserveContainerRequest& request) {
@@ -135,7 +145,7 @@ Result<std::uint64_t> Containers::Create(const CallContext& cc,
   auto created = DoCreate(own, request, plan);
   if (!created.ok()) {
     log::IfError("undo a create", lifecycle_.UndoCreate(own, id));
-    created = std::move(created).While("create container {}", request.config().metadata().name());
+    created = Named(std::move(created), request.config().metadata().name());
   }
   p_.metrics.ContainerCreated(created.ok() ? Status::Ok() : created.status(),
                               p_.clock.Now() - begin);
@@ -150,12 +160,16 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   const Layout& layout = p_.config.layout;
   CRISP_TRY(os::MakeDirs(layout.Bundle(id), 0711));
   const PodFiles pod_files = PodFilesOf(layout, *plan.pod);
+  const SelinuxLabels labels =
+      CRISP_TRY(ContainerLabels(p_.spec_defaults.selinux, request.config(),
+                                request.sandbox_config(), pod_files.selinux_level));
   std::optional<IdmappedRootfs> idmapped;
   if (const auto& userns = pod_files.userns) {
     idmapped = IdmappedRootfs{userns->path, userns->uids.outside, userns->gids.outside,
                               layout.LowersDir(id)};
   }
-  CRISP_TRY(MountRootfs(request.image().mounts(), layout.Rootfs(id), idmapped));
+  CRISP_TRY(
+      MountRootfs(WithLabel(request.image().mounts(), labels.mount), layout.Rootfs(id), idmapped));
   if (!plan.log_path.empty()) {
     CRISP_TRY(PrepareLog(request.sandbox_config().log_directory(), request.config().log_path()));
   }
@@ -169,8 +183,12 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
                     .cgroup_path = plan.cgroup_path,
                     .runtime = plan.runtime->info(),
                     .volumes_dir = layout.VolumesOf(id),
-                    .target_pid_ns_path = plan.target_pid_ns};
+                    .target_pid_ns_path = plan.target_pid_ns,
+                    .mounts_dir = layout.MountsOf(id)};
   const BuiltSpec built = CRISP_TRY(BuildSpec(inputs, p_.spec_defaults));
+  for (const HostMount& mount : built.host_mounts) {
+    CRISP_TRY(MountImageVolume(mount, request.image_volumes(), labels.mount));
+  }
   for (const std::string& note : built.notes) {
     log::Warn("container gets less than it asked for", {{"container", id}, {"what", note}});
   }

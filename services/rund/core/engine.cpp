@@ -7,7 +7,10 @@
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
+#include "services/rund/runtime/apparmor_load.h"
 #include "services/rund/runtime/userns.h"
+#include "services/rund/spec/cdi.h"
+#include "services/rund/spec/hooks.h"
 
 namespace crisp::rund {
 namespace {
@@ -25,6 +28,37 @@ Status MakeDirectories(const Config& config) {
   return Status::Ok();
 }
 
+Result<SpecDefaults> MakeSpecDefaults(const Config& config) {
+  SpecDefaults defaults;
+  defaults.host = CRISP_TRY(DetectHost());
+  defaults.capabilities = config.capabilities;
+  defaults.ulimits = config.ulimits;
+  defaults.seccomp_profile = config.seccomp_profile;
+  defaults.seccomp_cache_dir = config.layout.SeccompDir();
+  defaults.never_created_host_paths = config.never_created_host_paths;
+  defaults.storage_roots = {config.layout.state_dir, config.layout.run_dir};
+  defaults.env = config.env;
+  defaults.umask = config.umask;
+  defaults.devices = config.devices;
+  defaults.device_ownership = config.device_ownership;
+  defaults.apparmor_profile = config.apparmor_profile;
+  if (config.selinux) {
+    defaults.selinux = CRISP_TRY(DetectSelinux("/sys/fs/selinux", "/etc/selinux"));
+  }
+  defaults.cdi = std::make_shared<CdiDirs>(config.cdi_dirs);
+  defaults.hooks = std::make_shared<HookDirs>(config.hooks_dirs);
+  if (defaults.host.apparmor) {
+    const Status loaded =
+        LoadAppArmorProfile(CallContext::Background(std::chrono::seconds(20), "apparmor"),
+                            defaults.host.apparmor_profiles, config.apparmor_profile);
+    if (!loaded.ok()) {
+      log::Error("the default AppArmor profile is not there; pods that ask for it will fail",
+                 {{"profile", config.apparmor_profile}, {"error", loaded}});
+    }
+  }
+  return defaults;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Clock& clock,
@@ -37,12 +71,7 @@ Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Cl
   os::Cgroups cgroups = CRISP_TRY(os::Cgroups::Detect());
   Runtimes runtimes =
       Runtimes::Probe(CallContext::Background(std::chrono::seconds(20)), config, cgroups);
-  SpecDefaults defaults;
-  defaults.host = CRISP_TRY(DetectHost());
-  defaults.capabilities = config.capabilities;
-  defaults.ulimits = config.ulimits;
-  defaults.seccomp_profile = config.seccomp_profile;
-  defaults.seccomp_cache_dir = config.layout.SeccompDir();
+  SpecDefaults defaults = CRISP_TRY(MakeSpecDefaults(config));
   Status userns =
       ProbeUserNamespaces(CallContext::Background(std::chrono::seconds(10)), config.pause,
                           config.layout.state_dir, config.layout.run_dir + "/probe");

@@ -15,6 +15,7 @@
 #include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
+#include "services/rund/runtime/volume_mounts.h"
 
 namespace crisp::rund {
 namespace {
@@ -249,6 +250,7 @@ Status Lifecycle::TakeDown(const CallContext& cc, const ContainerRecord& contain
   }
   // Of a create that was cut short.
   if (os::Exists(layout.LowersDir(id))) CRISP_TRY(os::UnmountBelow(layout.LowersDir(id)));
+  CRISP_TRY(UnmountVolumes(layout.MountsOf(id)));
   return UnmountRootfs(layout.Rootfs(id));
 }
 

@@ -16,6 +16,7 @@
 #include "services/rund/core/status.h"
 #include "services/rund/runtime/userns.h"
 #include "services/rund/spec/namespaces.h"
+#include "services/rund/spec/security.h"
 
 namespace crisp::rund {
 namespace {
@@ -155,6 +156,7 @@ Status CheckPodConfig(const cri::PodSandboxConfig& config) {
   CRISP_TRY(CheckMode(namespaces.pid(), {cri::POD, cri::CONTAINER, cri::NODE}, "pid"));
   CRISP_TRY(UsernsIdsOf(namespaces));
   const auto& context = config.linux().security_context();
+  CRISP_TRY(CheckSandboxSecurity(context));
   if (context.has_run_as_group() && !context.has_run_as_user()) {
     return InvalidArgument("linux.security_context.run_as_group is given without run_as_user");
   }
@@ -203,6 +205,7 @@ PodFiles PodFilesOf(const Layout& layout, const v1::PodRecord& pod) {
   if (const auto ids = IdsOf(pod.config())) {
     files.userns = UserNamespace{layout.UserPath(id), ids->uids, ids->gids};
   }
+  files.selinux_level = pod.selinux_level();
   return files;
 }
 
@@ -237,6 +240,32 @@ Status MakePodFiles(const CallContext& cc, const Layout& layout, const std::stri
     CRISP_TRY(GiveToPod(pod, path));
   }
   return Status::Ok();
+}
+
+Status LabelPodFiles(const Layout& layout, const v1::PodRecord& pod, const SelinuxNode& selinux) {
+  if (!selinux.on()) return Status::Ok();
+  const PodId id(pod.id());
+  const SelinuxLabels labels =
+      CRISP_TRY(LabelsOf(selinux, pod.config().linux().security_context().selinux_options(),
+                         pod.selinux_level(), false));
+  for (const std::string& path :
+       {layout.ResolvConfPath(id), layout.HostsPath(id), layout.HostnamePath(id)}) {
+    CRISP_TRY(Relabel(selinux, path, labels.mount));
+  }
+  if (IsHostIpc(pod.config())) return Status::Ok();
+  return Relabel(selinux, layout.ShmDir(id), labels.mount);
+}
+
+void AddDefaultSysctls(const std::map<std::string, std::string>& defaults,
+                       cri::PodSandboxConfig& config) {
+  for (const auto& [name, value] : defaults) {
+    const SysctlKind kind = KindOf(name);
+    const bool possible = kind == SysctlKind::kIpc     ? !IsHostIpc(config)
+                          : kind == SysctlKind::kOther ? false
+                                                       : !IsHostNetwork(config);
+    auto& sysctls = *config.mutable_linux()->mutable_sysctls();
+    if (possible && !sysctls.contains(name)) sysctls[name] = value;
+  }
 }
 
 Status AddHostsEntry(const Layout& layout, const v1::PodRecord& pod) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 
 #include "crisp/rund/v1/record.pb.h"
@@ -30,6 +31,11 @@ PodFiles PodFilesOf(const Layout& layout, const v1::PodRecord& pod);
 /// stays, for RemovePodFiles. `pause` is the crisp-pause program.
 Status MakePodFiles(const CallContext& cc, const Layout& layout, const std::string& pause,
                     const v1::PodRecord& pod);
+/// With SELinux: gives the pod's files and its /dev/shm the label that its containers may use.
+Status LabelPodFiles(const Layout& layout, const v1::PodRecord& pod, const SelinuxNode& selinux);
+/// Those of the node's sysctls that the pod has the namespaces for and does not set itself.
+void AddDefaultSysctls(const std::map<std::string, std::string>& defaults,
+                       runtime::v1::PodSandboxConfig& config);
 /// Adds the pod's address to its hosts file.
 Status AddHostsEntry(const Layout& layout, const v1::PodRecord& pod);
 /// The sysctls that belong to the network namespace.

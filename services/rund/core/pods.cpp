@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <csignal>
+#include <set>
 #include <utility>
 
 #include "libs/base/try.h"
@@ -56,6 +57,18 @@ Result<v1::ReservePodResponse> Pods::Reserve(const v1::ReservePodRequest& reques
   return response;
 }
 
+Result<std::string> Pods::SelinuxLevelOf(const PodId& id, const cri::PodSandboxConfig& config) {
+  const SelinuxNode& node = p_.spec_defaults.selinux;
+  const auto& options = config.linux().security_context().selinux_options();
+  // Says what is wrong with them before anything is made.
+  CRISP_TRY(LabelsOf(node, options, "", false));
+  if (!node.on()) return std::string();
+  if (!options.level().empty()) return options.level();
+  std::set<std::string> taken;
+  for (const PodRef& other : p_.state.Pods()) taken.insert(other->selinux_level());
+  return PickLevel(taken, id.str());
+}
+
 Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
                                              const v1::PreparePodRequest& request) {
   const PodId id(request.pod_id());
@@ -83,9 +96,12 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
   }
   // What an earlier attempt left.
   CRISP_TRY(RemovePodFiles(p_.config.layout, id));
+  const std::string level = CRISP_TRY(SelinuxLevelOf(id, config));
   CRISP_TRY(p_.state.ChangePod(id, [&](PodRecord& record) {
     *record.mutable_config() = config;
+    AddDefaultSysctls(p_.config.sysctls, *record.mutable_config());
     record.set_hostname(hostname);
+    record.set_selinux_level(level);
     // An earlier attempt may have made it.
     record.set_cgroup_is_ours(ours ||
                               (record.cgroup_is_ours() && record.cgroup_parent() == parent));
@@ -100,6 +116,7 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
     if (!limited.ok()) made = limited.status().While("limit the pod");
   }
   if (made.ok()) made = MakePodFiles(own, p_.config.layout, p_.config.pause, *intent);
+  if (made.ok()) made = LabelPodFiles(p_.config.layout, *intent, p_.spec_defaults.selinux);
   if (!made.ok()) {
     log::IfError("undo the preparation of a pod", TakeDown(*intent));
     p_.metrics.PodStarted(made);

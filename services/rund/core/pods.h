@@ -33,6 +33,8 @@ class Pods {
   void RemoveAbandoned(const CallContext& cc);
 
  private:
+  /// The categories of the pod's own; those asked for, else a pair that no other pod has.
+  Result<std::string> SelinuxLevelOf(const PodId& id, const runtime::v1::PodSandboxConfig& config);
   Result<std::uint64_t> StartLocked(const CallContext& cc, const v1::StartPodRequest& request);
   /// Whether a pod may have a user namespace under its runtime.
   Status CheckUserns(const PodRecord& pod) const;

@@ -14,6 +14,7 @@
 #include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
+#include "services/rund/runtime/volume_mounts.h"
 
 // Where SIGKILL may fall, and what the next start finds and does.
 //
@@ -229,6 +230,7 @@ Status Recovery::RemoveUnknownContainer(const CallContext& cc, const ContainerId
     }
   }
   if (os::Exists(layout.LowersDir(id))) CRISP_TRY(os::UnmountBelow(layout.LowersDir(id)));
+  CRISP_TRY(UnmountVolumes(layout.MountsOf(id)));
   CRISP_TRY(UnmountRootfs(layout.Rootfs(id)));
   return os::RemoveTree(bundle);
 }

@@ -2,9 +2,19 @@
 
 #include <fmt/ranges.h>
 
+#include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "services/rund/spec/base_spec.h"
 
 namespace crisp::rund {
+namespace {
+
+Result<RuntimeInfo> WithBaseSpec(RuntimeInfo info, const std::string& path) {
+  info.base_spec = CRISP_TRY(LoadBaseSpec(path).While("rund.runtimes.{}", info.name));
+  return info;
+}
+
+}  // namespace
 
 Runtimes::Table Runtimes::Ask(const CallContext& cc, const Config& config,
                               const os::Cgroups& cgroups) {
@@ -12,6 +22,7 @@ Runtimes::Table Runtimes::Ask(const CallContext& cc, const Config& config,
   table.default_name = config.default_runtime;
   for (const auto& [name, runtime] : config.runtimes) {
     auto info = ProbeRuntime(cc.Within(std::chrono::seconds(10)), name, runtime.path, cgroups);
+    if (info.ok() && !runtime.base_spec.empty()) info = WithBaseSpec(*info, runtime.base_spec);
     if (info.ok()) {
       info->allowed_annotations = runtime.allowed_annotations;
       info->privileged_without_host_devices = runtime.privileged_without_host_devices;

@@ -2,8 +2,12 @@
 
 #include "libs/base/try.h"
 #include "libs/os/beneath.h"
+#include "services/rund/spec/apparmor.h"
+#include "services/rund/spec/base_spec.h"
 #include "services/rund/spec/capabilities.h"
+#include "services/rund/spec/cdi.h"
 #include "services/rund/spec/devices.h"
+#include "services/rund/spec/hooks.h"
 #include "services/rund/spec/image_config.h"
 #include "services/rund/spec/mounts.h"
 #include "services/rund/spec/namespaces.h"
@@ -87,19 +91,70 @@ Result<json> Process(const SpecInputs& inputs, const SpecDefaults& defaults,
       {"terminal", inputs.config.tty()},
       {"user", {{"uid", user.uid}, {"gid", user.gid}, {"additionalGids", user.groups}}},
       {"args", CRISP_TRY(BuildArgs(inputs.config, image))},
-      {"env", CRISP_TRY(BuildEnv(inputs.config, image, inputs.pod_files.hostname, user.home))},
+      {"env", CRISP_TRY(BuildEnv(inputs.config, image, inputs.pod_files.hostname, user.home,
+                                 defaults.env))},
       {"cwd", cwd},
       {"capabilities", capabilities.ToJson()},
       {"noNewPrivileges", security.no_new_privs()},
       {"oomScoreAdj", OomScoreAdj(linux_config.resources().oom_score_adj(), defaults.host, notes)}};
+  if (defaults.umask) process["user"]["umask"] = *defaults.umask;
   if (json rlimits = CRISP_TRY(BuildRlimits(defaults, notes)); !rlimits.empty()) {
     process["rlimits"] = std::move(rlimits);
   }
-  if (std::string profile = CRISP_TRY(AppArmorProfile(security, privileged, defaults.host));
+  if (std::string profile = CRISP_TRY(AppArmorProfile(security, privileged, defaults));
       !profile.empty()) {
     process["apparmorProfile"] = std::move(profile);
   }
   return process;
+}
+
+/// The CRI's devices, the node's, and with privileged the host's.
+Status AddDevices(const SpecInputs& inputs, const SpecDefaults& defaults, bool privileged,
+                  json& linux_spec) {
+  google::protobuf::RepeatedPtrField<runtime::v1::Device> asked(defaults.devices.begin(),
+                                                                defaults.devices.end());
+  asked.MergeFrom(inputs.config.devices());
+  const auto& security = inputs.config.linux().security_context();
+  DeviceOwner owner;
+  if (defaults.device_ownership && !privileged) {
+    if (security.has_run_as_user()) {
+      owner.uid = static_cast<std::uint32_t>(security.run_as_user().value());
+    }
+    if (security.has_run_as_group()) {
+      owner.gid = static_cast<std::uint32_t>(security.run_as_group().value());
+    }
+  }
+  BuiltDevices devices =
+      CRISP_TRY(BuildDevices(asked, privileged && !inputs.runtime.privileged_without_host_devices,
+                             defaults.host.dev_root, owner));
+  linux_spec["resources"]["devices"] = std::move(devices.rules);
+  if (!devices.nodes.empty()) linux_spec["devices"] = std::move(devices.nodes);
+  return Status::Ok();
+}
+
+void AddLabels(const SelinuxLabels& labels, json& spec) {
+  if (!labels.process.empty()) spec["process"]["selinuxLabel"] = labels.process;
+  if (!labels.mount.empty()) spec["linux"]["mountLabel"] = labels.mount;
+}
+
+/// What the node adds to a spec that is complete: CDI devices, the handler's base, hooks.
+Status AddNodesOwn(const SpecInputs& inputs, const SpecDefaults& defaults, const ResolvedUser& user,
+                   bool privileged, json& spec) {
+  const std::vector<std::string> cdi_devices = CRISP_TRY(CdiDevicesOf(inputs.config));
+  if (!cdi_devices.empty()) {
+    static const CdiDirs kNone({});
+    const CdiDirs& dirs = defaults.cdi != nullptr ? *defaults.cdi : kNone;
+    CRISP_TRY(dirs.Apply(cdi_devices, user, privileged, spec));
+  }
+  ApplyBaseSpec(inputs.runtime.base_spec, privileged, spec);
+  if (defaults.hooks == nullptr) return Status::Ok();
+  std::map<std::string, std::string> annotations(inputs.sandbox.annotations().begin(),
+                                                 inputs.sandbox.annotations().end());
+  for (const auto& [key, value] : inputs.config.annotations()) annotations[key] = value;
+  const HookSubject subject{.annotations = annotations,
+                            .command = spec["process"]["args"][0].get<std::string>(),
+                            .bind_mounts = inputs.config.mounts_size() > 0};
+  return defaults.hooks->Apply(subject, spec);
 }
 
 }  // namespace
@@ -111,11 +166,8 @@ Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaul
   BuiltSpec built;
 
   const bool privileged = CRISP_TRY(Privileged(inputs));
-  if (inputs.config.cdi_devices_size() > 0) {
-    return Unimplemented("CDI_devices: \"{}\": CDI devices are not supported yet",
-                         inputs.config.cdi_devices(0).name());
-  }
-  CRISP_TRY(CheckSelinux(security.selinux_options(), defaults.host));
+  const SelinuxLabels labels = CRISP_TRY(
+      ContainerLabels(defaults.selinux, inputs.config, inputs.sandbox, pod_files.selinux_level));
   const ImageConfig image = CRISP_TRY(ParseImageConfig(inputs.image.config_json()));
   const os::Beneath rootfs =
       CRISP_TRY(os::Beneath::Open(inputs.rootfs, os::Scope::kInRoot).While("the rootfs"));
@@ -148,11 +200,7 @@ Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaul
                              pod_files.ipcns_path.empty(), pod_files.utsns_path.empty()));
   if (!sysctls.empty()) linux_spec["sysctl"] = sysctls;
   linux_spec["resources"] = CRISP_TRY(BuildResources(linux_config.resources(), defaults.host));
-  BuiltDevices devices = CRISP_TRY(BuildDevices(
-      inputs.config.devices(), privileged && !inputs.runtime.privileged_without_host_devices,
-      defaults.host.dev_root));
-  linux_spec["resources"]["devices"] = std::move(devices.rules);
-  if (!devices.nodes.empty()) linux_spec["devices"] = std::move(devices.nodes);
+  CRISP_TRY(AddDevices(inputs, defaults, privileged, linux_spec));
   if (!privileged) {
     if (security.masked_paths_size() > 0) {
       linux_spec["maskedPaths"] =
@@ -167,7 +215,8 @@ Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaul
   CRISP_TRY(PlaceSeccomp(std::move(seccomp), inputs.runtime, defaults, spec));
 
   // Last, since these two leave traces on disk.
-  BuiltMounts mounts = CRISP_TRY(BuildMounts(inputs, image, rootfs, defaults, privileged));
+  BuiltMounts mounts =
+      CRISP_TRY(BuildMounts(inputs, image, rootfs, defaults, privileged, labels.mount));
   if (!mounts.rootfs_propagation.empty()) {
     linux_spec["rootfsPropagation"] = std::move(mounts.rootfs_propagation);
   }
@@ -176,8 +225,12 @@ Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaul
         return IsAtOrBelow(cwd, mount["destination"].get_ref<const std::string&>());
       });
   spec["mounts"] = std::move(mounts.mounts);
+  built.host_mounts = std::move(mounts.host_mounts);
   // Below a mount the runtime makes what is missing, after it has mounted.
   if (!on_mount) CRISP_TRY(MakeWorkingDir(rootfs, cwd, owner));
+
+  AddLabels(labels, spec);
+  CRISP_TRY(AddNodesOwn(inputs, defaults, user, privileged, spec));
 
   built.user.set_uid(user.uid);
   built.user.set_gid(user.gid);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -14,8 +15,12 @@
 #include "libs/base/ids.h"
 #include "libs/base/result.h"
 #include "libs/os/namespaces.h"
+#include "services/rund/spec/selinux.h"
 
 namespace crisp::rund {
+
+class CdiDirs;
+class HookDirs;
 
 /// What the machine and this daemon's own limits allow. Read once at start (DetectHost); a plain
 /// value in tests.
@@ -31,7 +36,7 @@ struct HostFacts {
   std::set<std::string> controllers;  // "cpu", "memory", "hugetlb", ...
   bool swap_accounting = false;       // swap limits can be set
   bool apparmor = false;
-  bool selinux = false;
+  std::string apparmor_profiles = "/sys/kernel/security/apparmor/profiles";
   std::string dev_root = "/dev";
   std::string mountinfo = "/proc/self/mountinfo";
 };
@@ -56,6 +61,18 @@ struct SpecDefaults {
   std::string seccomp_cache_dir;
   /// Host paths that are never made when a mount asks for one that is missing.
   std::vector<std::string> never_created_host_paths = {"/etc/hostname"};
+  /// Our own directories: who mounts something above them must not keep our mounts busy.
+  std::vector<std::string> storage_roots;
+  std::vector<std::string> env;              // "NAME=value"
+  std::optional<std::uint32_t> umask;        // absent = the runtime's
+  std::vector<runtime::v1::Device> devices;  // of every container
+  /// Devices belong to the container's user and group.
+  bool device_ownership = false;
+  std::string apparmor_profile;  // what RuntimeDefault means
+  SelinuxNode selinux;
+  /// Null = none at all.
+  std::shared_ptr<const CdiDirs> cdi;
+  std::shared_ptr<const HookDirs> hooks;
 };
 
 /// One configured OCI runtime, as found at start.
@@ -70,6 +87,7 @@ struct RuntimeInfo {
   /// Annotations of the pod and of the container that the runtime gets: beginnings of names.
   std::vector<std::string> allowed_annotations = {};
   bool privileged_without_host_devices = false;
+  nlohmann::json base_spec = {};  // LoadBaseSpec; null = none
 };
 
 /// A pod's own user namespace.
@@ -92,6 +110,7 @@ struct PodFiles {
   std::string shm_path;       // directory to bind on /dev/shm; empty = a tmpfs of its own
   std::string hostname;       // for $HOSTNAME
   std::optional<UserNamespace> userns;  // none = the host's
+  std::string selinux_level;  // of the pod, "s0:c1,c2"; empty = none
 };
 
 struct SpecInputs {
@@ -109,6 +128,16 @@ struct SpecInputs {
   std::string volumes_dir;
   /// With pid mode TARGET: "/proc/<pid>/ns/pid" of the target container.
   std::string target_pid_ns_path;
+  /// The container's own directory for what is mounted on the host's side first (HostMount).
+  std::string mounts_dir = {};
+};
+
+/// Something that is mounted on the host's side before the runtime binds it into the container.
+struct HostMount {
+  int index = 0;       // of the CRI's mount
+  std::string target;  // below SpecInputs::mounts_dir
+  /// An image's files: this directory of them ("" = all).
+  std::string image_sub_path;
 };
 
 struct BuiltSpec {
@@ -116,6 +145,7 @@ struct BuiltSpec {
   int stop_signal = 15;
   runtime::v1::LinuxContainerUser user;           // for ContainerStatus.user
   std::vector<runtime::v1::Mount> status_mounts;  // the CRI's mounts, unchanged
+  std::vector<HostMount> host_mounts;             // to be made by the caller, in this order
   std::vector<std::string> notes;  // what had to be degraded, one sentence each: log each once
 };
 

@@ -70,7 +70,7 @@ Status Collect(const fs::path& directory, const std::string& target, const std::
 
 Result<BuiltDevices> BuildDevices(
     const google::protobuf::RepeatedPtrField<runtime::v1::Device>& asked, bool privileged,
-    const std::string& host_dev) {
+    const std::string& host_dev, const DeviceOwner& owner) {
   Nodes nodes;
   if (privileged) CRISP_TRY(Collect(host_dev, "/dev", "rwm", true, 0, nodes));
   for (const runtime::v1::Device& device : asked) {
@@ -111,8 +111,8 @@ Result<BuiltDevices> BuildDevices(
                            {"major", node.major},
                            {"minor", node.minor},
                            {"fileMode", node.mode},
-                           {"uid", node.uid},
-                           {"gid", node.gid}});
+                           {"uid", owner.uid.value_or(node.uid)},
+                           {"gid", owner.gid.value_or(node.gid)}});
     if (privileged) continue;
     built.rules.push_back({{"allow", true},
                            {"type", type},

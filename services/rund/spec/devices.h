@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "cri/v1/api.pb.h"
@@ -13,6 +15,12 @@ struct BuiltDevices {
   nlohmann::json rules = nlohmann::json::array();  // linux.resources.devices, deny-all first
 };
 
+/// Whose device nodes are where it is not to be as on the host.
+struct DeviceOwner {
+  std::optional<std::uint32_t> uid;
+  std::optional<std::uint32_t> gid;
+};
+
 /// The CRI's devices (a directory stands for all device nodes below it); with `privileged` also
 /// every device node of the host, and access to all. The usual ones (null, zero, tty ...) are the
 /// runtime's own work.
@@ -20,6 +28,6 @@ struct BuiltDevices {
 /// kNotFound: one that is not there.
 Result<BuiltDevices> BuildDevices(
     const google::protobuf::RepeatedPtrField<runtime::v1::Device>& asked, bool privileged,
-    const std::string& host_dev);
+    const std::string& host_dev, const DeviceOwner& owner = {});
 
 }  // namespace crisp::rund

@@ -82,7 +82,6 @@ Result<HostFacts> DetectHost() {
   }
   const Result<std::string> apparmor = os::ReadFile("/sys/module/apparmor/parameters/enabled");
   facts.apparmor = apparmor.ok() && apparmor->starts_with('Y');
-  facts.selinux = os::Exists("/sys/fs/selinux/enforce");
   return facts;
 }
 

@@ -65,11 +65,16 @@ Result<std::vector<std::string>> BuildArgs(const runtime::v1::ContainerConfig& c
 
 Result<std::vector<std::string>> BuildEnv(const runtime::v1::ContainerConfig& config,
                                           const ImageConfig& image, const std::string& hostname,
-                                          const std::string& home) {
+                                          const std::string& home,
+                                          std::span<const std::string> node) {
   Environment env;
   env.Set("PATH", kDefaultPath);
   if (!hostname.empty()) env.Set("HOSTNAME", hostname);
   if (config.tty()) env.Set("TERM", "xterm");
+  for (const std::string& line : node) {
+    const std::size_t equals = line.find('=');
+    env.Set(line.substr(0, equals), std::string_view(line).substr(equals + 1));
+  }
   for (const std::string& line : image.env) {
     const std::size_t equals = line.find('=');
     if (equals == 0 || line.find('\0') != std::string::npos) {

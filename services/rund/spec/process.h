@@ -1,6 +1,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,13 +18,14 @@ namespace crisp::rund {
 Result<std::vector<std::string>> BuildArgs(const runtime::v1::ContainerConfig& config,
                                            const ImageConfig& image);
 
-/// PATH, HOSTNAME, TERM (tty) < the image's < the CRI's, then HOME of the user if nobody set it. A
-/// later value replaces the earlier one in its place.
+/// PATH, HOSTNAME, TERM (tty) < the node's < the image's < the CRI's, then HOME of the user if
+/// nobody set it. A later value replaces the earlier one in its place.
 /// kInvalidArgument: a name or value that an environment, or the JSON of a runtime spec, cannot
 /// carry.
 Result<std::vector<std::string>> BuildEnv(const runtime::v1::ContainerConfig& config,
                                           const ImageConfig& image, const std::string& hostname,
-                                          const std::string& home);
+                                          const std::string& home,
+                                          std::span<const std::string> node = {});
 
 /// Absolute and without dots: the CRI's, else the image's, else "/".
 std::string WorkingDir(const runtime::v1::ContainerConfig& config, const ImageConfig& image);

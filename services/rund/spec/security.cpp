@@ -228,54 +228,37 @@ Status PlaceSeccomp(json seccomp, const RuntimeInfo& runtime, const SpecDefaults
   return Status::Ok();
 }
 
-Result<std::string> AppArmorProfile(const runtime::v1::LinuxContainerSecurityContext& security,
-                                    bool privileged, const HostFacts& host) {
+Status CheckSandboxSecurity(const runtime::v1::LinuxSandboxSecurityContext& security) {
   using runtime::v1::SecurityProfile;
-  std::string name;
-  if (security.has_apparmor()) {
-    switch (security.apparmor().profile_type()) {
-      case SecurityProfile::RuntimeDefault:
-      case SecurityProfile::Unconfined: return std::string();
-      case SecurityProfile::Localhost: name = security.apparmor().localhost_ref(); break;
-      default:
-        return InvalidArgument("linux.security_context.apparmor.profile_type: unknown type {}",
-                               static_cast<int>(security.apparmor().profile_type()));
+  constexpr std::int64_t kMaxId = 0xFFFFFFFE;
+  const auto bad_id = [](std::int64_t id) { return id < 0 || id > kMaxId; };
+  if (security.has_run_as_user() && bad_id(security.run_as_user().value())) {
+    return InvalidArgument("linux.security_context.run_as_user: {} is not a valid id",
+                           security.run_as_user().value());
+  }
+  if (security.has_run_as_group() && bad_id(security.run_as_group().value())) {
+    return InvalidArgument("linux.security_context.run_as_group: {} is not a valid id",
+                           security.run_as_group().value());
+  }
+  for (const std::int64_t gid : security.supplemental_groups()) {
+    if (bad_id(gid)) {
+      return InvalidArgument("linux.security_context.supplemental_groups: {} is not a valid id",
+                             gid);
     }
-  } else {
-    name = security.apparmor_profile();
-    if (name.empty() || name == "unconfined" || name == "runtime/default") return std::string();
   }
-  if (name.starts_with("localhost/")) name.erase(0, 10);
-  if (name.empty()) {
-    return InvalidArgument("linux.security_context.apparmor: the Localhost profile has no name");
+  if (!runtime::v1::SupplementalGroupsPolicy_IsValid(security.supplemental_groups_policy())) {
+    return InvalidArgument("linux.security_context.supplemental_groups_policy: unknown policy {}",
+                           static_cast<int>(security.supplemental_groups_policy()));
   }
-  if (!host.apparmor) {
-    return FailedPrecondition(
-        "linux.security_context.apparmor: the profile \"{}\" is asked for, but AppArmor is not "
-        "enabled on this node",
-        name);
+  if (!SecurityProfile::ProfileType_IsValid(security.seccomp().profile_type())) {
+    return InvalidArgument("linux.security_context.seccomp.profile_type: unknown type {}",
+                           static_cast<int>(security.seccomp().profile_type()));
   }
-  if (privileged) return std::string();
-  const std::string loaded = CRISP_TRY(
-      os::ReadFile("/sys/kernel/security/apparmor/profiles").While("loaded AppArmor profiles"));
-  // Lines of "name (mode)".
-  if (("\n" + loaded).find("\n" + name + " (") == std::string::npos) {
-    return FailedPrecondition("linux.security_context.apparmor: the profile \"{}\" is not loaded",
-                              name);
+  if (!SecurityProfile::ProfileType_IsValid(security.apparmor().profile_type())) {
+    return InvalidArgument("linux.security_context.apparmor.profile_type: unknown type {}",
+                           static_cast<int>(security.apparmor().profile_type()));
   }
-  return name;
-}
-
-Status CheckSelinux(const runtime::v1::SELinuxOption& options, const HostFacts& host) {
-  if (options.user().empty() && options.role().empty() && options.type().empty() &&
-      options.level().empty()) {
-    return Status::Ok();
-  }
-  if (!host.selinux) {
-    return FailedPrecondition(
-        "linux.security_context.selinux_options are set, but SELinux is not enabled on this node");
-  }
-  return Unimplemented("linux.security_context.selinux_options are not supported yet");
+  return Status::Ok();
 }
 
 }  // namespace crisp::rund

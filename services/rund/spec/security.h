@@ -36,12 +36,8 @@ Result<nlohmann::json> BuildSeccomp(const runtime::v1::LinuxContainerSecurityCon
 Status PlaceSeccomp(nlohmann::json seccomp, const RuntimeInfo& runtime,
                     const SpecDefaults& defaults, nlohmann::json& spec);
 
-/// The AppArmor profile for the process; "" = none. kFailedPrecondition: a profile is named, but
-/// the node has no AppArmor, or has not loaded it.
-Result<std::string> AppArmorProfile(const runtime::v1::LinuxContainerSecurityContext& security,
-                                    bool privileged, const HostFacts& host);
-
-/// kFailedPrecondition: SELinux options on a node without SELinux; kUnimplemented: with it.
-Status CheckSelinux(const runtime::v1::SELinuxOption& options, const HostFacts& host);
+/// What a pod says of its own process, crisp-pause, which has no rights, no root file system and no
+/// system calls to speak of: only what cannot be meant is refused. kInvalidArgument names it.
+Status CheckSandboxSecurity(const runtime::v1::LinuxSandboxSecurityContext& security);
 
 }  // namespace crisp::rund

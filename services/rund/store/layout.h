@@ -19,7 +19,8 @@ namespace crisp::rund {
 ///       pods/<pod>/                            user ipc uts (pinned namespaces), shm/ (tmpfs),
 ///                                              resolv.conf hosts hostname
 ///       execs/                                 files of the commands that run in containers
-///       containers/<container>/                the bundle: config.json rootfs/ (mounts), and
+///       containers/<container>/                the bundle: config.json rootfs/ (mounts),
+///                                              mounts/<n>/ (mounts for the runtime to bind),
 ///                                              conmon's pid conmon.pid attach ctl winsz exit oom;
 ///                                              lower/ while the rootfs of a pod with a user
 ///                                              namespace is being mounted
@@ -57,6 +58,7 @@ struct Layout {
   std::string Bundle(const ContainerId& id) const { return ContainersDir() + "/" + id.str(); }
   std::string Rootfs(const ContainerId& id) const { return Bundle(id) + "/rootfs"; }
   std::string LowersDir(const ContainerId& id) const { return Bundle(id) + "/lower"; }
+  std::string MountsOf(const ContainerId& id) const { return Bundle(id) + "/mounts"; }
   std::string SpecPath(const ContainerId& id) const { return Bundle(id) + "/config.json"; }
 };
 

@@ -346,23 +346,34 @@ TEST_CASE("A privileged container sees the host's devices") {
   CHECK_FALSE(has("/dev/ptmx/0"));
 }
 
-TEST_CASE("CDI devices and SELinux or AppArmor without the LSM are refused by name") {
+TEST_CASE("The node's own devices are in every container, and may belong to its user") {
   SpecFixture fixture;
-  fixture.security().mutable_selinux_options()->set_level("s0:c1,c2");
-  CHECK(fixture.Build().code() == Code::kFailedPrecondition);
-  fixture.security().clear_selinux_options();
-  auto& apparmor = *fixture.security().mutable_apparmor();
-  CHECK(fixture.Build().ok());
-  apparmor.set_profile_type(runtime::v1::SecurityProfile::Localhost);
-  apparmor.set_localhost_ref("mine");
-  CHECK(fixture.Build().code() == Code::kFailedPrecondition);
-  fixture.security().clear_apparmor();
-  fixture.security().set_apparmor_profile("localhost/mine");
-  CHECK(fixture.Build().code() == Code::kFailedPrecondition);
-  fixture.security().set_apparmor_profile("runtime/default");
-  CHECK(fixture.Build().ok());
-  fixture.config.add_cdi_devices()->set_name("vendor.com/gpu=0");
-  CHECK(fixture.Build().code() == Code::kUnimplemented);
+  fixture.defaults.devices.emplace_back().set_host_path("/dev/zero");
+  auto& own = *fixture.config.add_devices();
+  own.set_host_path("/dev/null");
+  own.set_permissions("r");
+  const auto nodes = [&fixture] { return fixture.Build().value().spec["linux"]["devices"]; };
+  REQUIRE(nodes().size() == 2);
+  CHECK(nodes()[0]["path"] == "/dev/null");
+  CHECK(nodes()[1]["path"] == "/dev/zero");
+  CHECK(nodes()[1]["uid"] == 0);
+  fixture.security().mutable_run_as_user()->set_value(1000);
+  fixture.security().mutable_run_as_group()->set_value(50);
+  CHECK(nodes()[1]["uid"] == 0);
+  fixture.defaults.device_ownership = true;
+  CHECK(nodes()[0]["uid"] == 1000);
+  CHECK(nodes()[1]["gid"] == 50);
+}
+
+TEST_CASE("A default umask and default variables are the node's") {
+  SpecFixture fixture;
+  CHECK_FALSE(fixture.Build().value().spec["process"]["user"].contains("umask"));
+  fixture.defaults.umask = 027;
+  fixture.defaults.env = {"A=node", "B=node", "PATH=/node"};
+  fixture.image.set_config_json(R"({"config":{"Env":["B=image"]}})");
+  const json process = fixture.Build().value().spec["process"];
+  CHECK(process["user"]["umask"] == 027);
+  CHECK(process["env"] == json{"PATH=/node", "HOSTNAME=web-0", "A=node", "B=image", "HOME=/root"});
 }
 
 TEST_CASE("A sandbox and a container without any linux part work") {

@@ -47,7 +47,8 @@ struct SpecFixture {
             "/kubepods/pod5f0c/crisp-aaa",
             runtime,
             root / "volumes",
-            target_pid_ns};
+            target_pid_ns,
+            root / "mounts"};
   }
   Result<BuiltSpec> Build() const { return BuildSpec(Inputs(), defaults); }
 

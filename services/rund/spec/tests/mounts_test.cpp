@@ -5,6 +5,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "services/rund/spec/cri_mount.h"
 #include "services/rund/spec/tests/fixture.h"
 
 using namespace crisp;
@@ -138,19 +139,28 @@ TEST_CASE("Recursive read-only needs readonly, PRIVATE and a runtime that can") 
   CHECK(status.message().starts_with("RROUnsupported"));
 }
 
-TEST_CASE("What is not supported yet is refused by name") {
+TEST_CASE("A mount that cannot be is refused by the name of its field") {
   SpecFixture fixture;
   fixture.root.Write("h/file", "");
   runtime::v1::Mount& mount = fixture.AddMount("/a", fixture.root / "h");
   const runtime::v1::Mount plain = mount;
   const auto message = [&fixture] { return fixture.Build().status().message(); };
-  mount.mutable_image()->set_image("x");
-  CHECK(message().starts_with("ImageVolumeMountFailed: mounts[0].image"));
-  mount = plain;
   mount.add_uidmappings()->set_length(1);
   CHECK(message().starts_with("mounts[0].uidMappings"));
   mount = plain;
-  mount.add_mount_options("noexec");
+  mount.set_image_sub_path("x");
+  CHECK(message().starts_with("mounts[0].image_sub_path"));
+  mount = plain;
+  mount.mutable_image()->set_image("x");
+  CHECK(message().starts_with("mounts[0].host_path"));
+  mount.clear_host_path();
+  mount.set_image_sub_path("/x");
+  CHECK(message().starts_with("mounts[0].image_sub_path"));
+  mount.clear_image_sub_path();
+  mount.set_propagation(runtime::v1::PROPAGATION_BIDIRECTIONAL);
+  CHECK(message().starts_with("mounts[0].propagation"));
+  mount.clear_propagation();
+  mount.add_mount_options("exec");
   CHECK(message().starts_with("mounts[0].mount_options"));
   mount = plain;
   mount.set_host_path("relative");
@@ -161,8 +171,58 @@ TEST_CASE("What is not supported yet is refused by name") {
   mount = plain;
   mount.set_selinux_relabel(true);
   CHECK(fixture.Build().ok());  // no labels here: nothing to do
-  fixture.defaults.host.selinux = true;
-  CHECK(message().starts_with("mounts[0].selinux_relabel"));
+}
+
+TEST_CASE("Of mount options the last word on a flag counts; what is no flag is refused") {
+  SpecFixture fixture;
+  fixture.root.Write("h/file", "");
+  runtime::v1::Mount& mount = fixture.AddMount("/a", fixture.root / "h");
+  for (const char* option : {"noexec", "nodev", "suid", "nosuid", "exec", "noatime"}) {
+    mount.add_mount_options(option);
+  }
+  CHECK(MountAt(fixture.Build().value(), "/a")["options"] ==
+        Texts{"rbind", "rprivate", "rw", "nodev", "nosuid", "exec", "noatime"});
+  for (const char* bad : {"ro", "rshared", "bind", "size=1m", ""}) {
+    mount.set_mount_options(0, bad);
+    CHECK(fixture.Build().status().message().starts_with("mounts[0].mount_options"));
+  }
+}
+
+TEST_CASE("An image is mounted by the host and bound read-only, without what could run") {
+  SpecFixture fixture;
+  runtime::v1::Mount& mount = fixture.AddMount("/data", "");
+  mount.mutable_image()->set_image("sha256:1");
+  mount.set_image_sub_path("models/a");
+  mount.set_readonly(true);
+  mount.add_mount_options("noatime");
+  const BuiltSpec built = fixture.Build().value();
+  REQUIRE(built.host_mounts.size() == 1);
+  CHECK(built.host_mounts[0].index == 0);
+  CHECK(built.host_mounts[0].target == fixture.root / "mounts/0");
+  CHECK(built.host_mounts[0].image_sub_path == "models/a");
+  const auto entry = MountAt(built, "/data");
+  CHECK(entry["source"] == fixture.root / "mounts/0");
+  CHECK(entry["options"] ==
+        Texts{"rbind", "rprivate", "ro", "noexec", "nosuid", "nodev", "noatime"});
+  CHECK(built.status_mounts[0].image().image() == "sha256:1");
+  // Another mount in its place: nothing to mount before.
+  fixture.root.Write("h/file", "");
+  fixture.AddMount("/data/", fixture.root / "h");
+  CHECK(fixture.Build().value().host_mounts.empty());
+}
+
+TEST_CASE("Who mounts what holds our own directories follows what is unmounted there") {
+  SpecFixture fixture;
+  fixture.root.Write("h/state/x", "");
+  fixture.defaults.storage_roots = {fixture.root / "h/state"};
+  fixture.AddMount("/host", fixture.root / "h");
+  fixture.AddMount("/x", fixture.root / "h/state/x");
+  CHECK(MountAt(fixture.Build().value(), "/host")["options"] == Texts{"rbind", "rprivate", "rw"});
+  fixture.root.Write("mountinfo", "20 1 8:1 / / rw shared:1 - ext4 /dev/vda rw\n");
+  const BuiltSpec built = fixture.Build().value();
+  CHECK(MountAt(built, "/host")["options"] == Texts{"rbind", "rslave", "rw"});
+  CHECK(MountAt(built, "/x")["options"] == Texts{"rbind", "rprivate", "rw"});
+  CHECK(built.spec["linux"]["rootfsPropagation"] == "rslave");
 }
 
 TEST_CASE("A VOLUME of the image is a copy of what the image has there") {
