@@ -128,7 +128,7 @@ Result<PreparedVolume> Snapshots::PrepareVolume(const CallContext& cc, const Own
   }
   // The kernel wants two layers at least where nothing is written; also a single one may have marks
   // of deletion that only an overlay takes away.
-  while (volume.layers.size() < 2) volume.layers.push_back(layout.Empty());
+  if (volume.layers.size() < 2) volume.layers.push_back(layout.Empty());
   return volume;
 }
 

@@ -58,14 +58,14 @@ grpc::ServerUnaryReactor* SnapshotsService::Prepare(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* SnapshotsService::PrepareVolume(grpc::CallbackServerContext* context,
                                                           const v1::PrepareVolumeRequest* request,
                                                           v1::PrepareVolumeResponse* response) {
-  return rpc::Unary(pool_, work::Lane::kMutate, context, request, response,
-                    [this](const CallContext& cc, const auto& req, auto& resp) -> Status {
-                      Fill(CRISP_TRY(snapshots_.PrepareVolume(cc, OwnerId(req.owner_id()),
-                                                              req.index(), req.image(),
-                                                              req.user_specified_image())),
-                           resp);
-                      return Status::Ok();
-                    });
+  return rpc::Unary(
+      pool_, work::Lane::kMutate, context, request, response,
+      [this](const CallContext& cc, const auto& req, auto& resp) -> Status {
+        Fill(CRISP_TRY(snapshots_.PrepareVolume(cc, OwnerId(req.owner_id()), req.index(),
+                                                req.image(), req.user_specified_image())),
+             resp);
+        return Status::Ok();
+      });
 }
 
 grpc::ServerUnaryReactor* SnapshotsService::Release(grpc::CallbackServerContext* context,
