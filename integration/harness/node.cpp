@@ -155,6 +155,8 @@ Node::Node(NodeOptions options) : options_(std::move(options)), registry_("127.0
   SweepAfterKilled();
   std::string name = "/tmp/crisp-t.XXXXXX";
   if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp " + name);
+  // As /run and /var are: containers with a user namespace of their own go through it.
+  fs::permissions(name, fs::perms{0711});
   dir_ = name;
   cgroup_ = "/" + fs::path(dir_).filename().string();
   Must(os::WriteFile(dir_ + kOwner, std::to_string(::getpid())));
