@@ -204,9 +204,10 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options,
 
   const std::string socket = impl->settings.Socket(options.service, options.instance);
   const std::string directory = std::filesystem::path(socket).parent_path();
-  // Others may pass through to the CRI socket; the daemons' own sockets are root's.
+  // Others may pass through: to the CRI socket, and containers with a user namespace to their root
+  // file systems. The daemons' own sockets are root's.
   CRISP_TRY(os::MakeDirs(impl->settings.run_root, 0711));
-  CRISP_TRY(os::MakeDirs(directory, 0750));
+  CRISP_TRY(os::MakeDirs(directory, 0711));
   impl->lock =
       CRISP_TRY(os::FileLock::TryLock(fmt::format("{}/{}.lock", directory, options.instance))
                     .While("instance {} of {} runs already", options.instance, options.service));
