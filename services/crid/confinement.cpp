@@ -14,7 +14,7 @@ Result<std::optional<os::ConfinePlan>> PlanConfinement(const settings::Settings&
   os::ConfinePlan plan = daemon::BasePlan(settings, options);
   // Watched for the others' sockets; who comes first makes them.
   for (const char* service : {"imaged", "netd", "rund"})
-    CRISP_TRY(os::MakeDirs(settings.run_root + "/" + service, 0750));
+    CRISP_TRY(os::MakeDirs(settings.run_root + "/" + service, 0711));
   // Ours is made there.
   plan.sockets.push_back(settings.run_root);
   const std::string directory = std::filesystem::path(settings.crid.socket).parent_path();

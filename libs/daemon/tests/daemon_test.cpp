@@ -85,7 +85,7 @@ TEST_CASE("a daemon serves Info and metrics until SIGTERM, then leaves nothing b
   CHECK(os::Exists(test.root / "r/extra.sock"));
   struct stat found {};
   REQUIRE(stat((test.root / "r/rund").c_str(), &found) == 0);
-  CHECK((found.st_mode & 0777U) == 0750U);
+  CHECK((found.st_mode & 0777U) == 0711U);
 
   std::promise<Result<http::ServerResponse>> scraped;
   http::GetUnix(
