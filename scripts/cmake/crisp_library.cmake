@@ -1,5 +1,6 @@
-# Precompiled headers, made once each and shared: `std` by everything that does not speak gRPC, `rpc` by what does,
-# `test` by the tests. What is in them is in scripts/cmake/pch/.
+# Precompiled headers, made once each and shared: `std` by everything that does not speak gRPC, `rpc` by what does, `cri`
+# and `cri_rpc` where the CRI is there too (its generated headers take seconds to read), `test…` by the tests. What is in
+# them is in scripts/cmake/pch/.
 function(crisp_pch name)
   cmake_parse_arguments(arg "" "" "DEPS" ${ARGN})
   set(stub ${CMAKE_BINARY_DIR}/pch/${name}.cpp)
@@ -11,16 +12,20 @@ endfunction()
 
 crisp_pch(std DEPS fmt::fmt nlohmann_json::nlohmann_json)
 crisp_pch(rpc DEPS fmt::fmt nlohmann_json::nlohmann_json gRPC::grpc++_unsecure)
+crisp_pch(cri DEPS fmt::fmt nlohmann_json::nlohmann_json crisp::cri_pb)
+crisp_pch(cri_rpc DEPS fmt::fmt nlohmann_json::nlohmann_json crisp::cri_grpc)
 if(CRISP_TESTS)
   crisp_pch(test DEPS fmt::fmt nlohmann_json::nlohmann_json Catch2::Catch2)
   crisp_pch(test_rpc DEPS fmt::fmt nlohmann_json::nlohmann_json Catch2::Catch2 gRPC::grpc++_unsecure)
+  crisp_pch(test_cri DEPS fmt::fmt nlohmann_json::nlohmann_json Catch2::Catch2 crisp::cri_pb)
+  crisp_pch(test_cri_rpc DEPS fmt::fmt nlohmann_json::nlohmann_json Catch2::Catch2 crisp::cri_grpc)
   file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/pch/catch_main.cpp
        CONTENT "#define CATCH_CONFIG_MAIN\n#include <catch2/catch.hpp>\n")
   add_library(crisp_catch_main OBJECT ${CMAKE_BINARY_DIR}/pch/catch_main.cpp)
   target_link_libraries(crisp_catch_main PUBLIC Catch2::Catch2)
 endif()
 
-# crisp_tests(NAME SRCS ... [DEPS ...] [LABELS root] [ENVIRONMENT K=V ...] [TIMEOUT seconds] [PCH test|test_rpc])
+# crisp_tests(NAME SRCS ... [DEPS ...] [LABELS root] [ENVIRONMENT K=V ...] [TIMEOUT seconds] [PCH test|test_rpc|test_cri|test_cri_rpc])
 # One Catch2 program, one ctest. PCH test_rpc for what links gRPC (whose flags the plain one does not have). The label `root` marks tests that need root or the real runtime parts.
 function(crisp_tests name)
   if(NOT CRISP_TESTS)
@@ -42,7 +47,7 @@ function(crisp_tests name)
 endfunction()
 
 # crisp_library(NAME SRCS ... HDRS ... [DEPS ...] [PRIVATE_DEPS ...] [TESTS ...] [TEST_DEPS ...] [TEST_LABELS ...]
-#               [PCH std|rpc|none])
+#               [PCH std|rpc|cri|cri_rpc|none])
 # A static library crisp_NAME, alias crisp::NAME, with its tests as crisp_NAME_test.
 function(crisp_library name)
   cmake_parse_arguments(arg "" "PCH;TEST_TIMEOUT" "SRCS;HDRS;DEPS;PRIVATE_DEPS;TESTS;TEST_DEPS;TEST_LABELS" ${ARGN})
@@ -65,8 +70,8 @@ function(crisp_library name)
   add_library(crisp::${name} ALIAS ${target})
   if(arg_TESTS)
     set(test_pch test)
-    if(arg_PCH STREQUAL "rpc")
-      set(test_pch test_rpc)
+    if(arg_PCH MATCHES "^(rpc|cri|cri_rpc)$")
+      set(test_pch test_${arg_PCH})
     endif()
     crisp_tests(${target}_test SRCS ${arg_TESTS} DEPS ${target} ${arg_TEST_DEPS} LABELS ${arg_TEST_LABELS}
                 TIMEOUT ${arg_TEST_TIMEOUT} PCH ${test_pch})
