@@ -31,7 +31,7 @@ RUN_PACKAGES=(
   runc crun conmon containernetworking-plugins docker-registry busybox-static
   iproute2 iptables nftables util-linux procps zstd python3 gpg gpg-agent openssl skopeo umoci
 )
-CHECK_PACKAGES=(clang-format shellcheck mandoc man-db zsh fish dpkg-dev fakeroot lintian rpm)
+CHECK_PACKAGES=(clang-format shellcheck mandoc man-db zsh fish dpkg-dev fakeroot lintian rpm prometheus)
 FUZZ_PACKAGES=(clang libclang-rt-14-dev)
 
 # install_packages NAME...: asks apt only when something is missing.
