@@ -315,7 +315,7 @@ Schema& Schema::Text(const std::string& path, std::string* field, Doc doc, Check
 
 Schema& Schema::OneOf(const std::string& path, std::string* field, std::vector<std::string> choices,
                       Doc doc) {
-  doc.allowed = fmt::format("{}", fmt::join(choices, " or "));
+  doc.allowed = fmt::format("{}", fmt::join(choices, ", "));
   return Text(path, field, std::move(doc),
               [choices = std::move(choices)](const std::string& text) -> Status {
                 for (const std::string& choice : choices) {

@@ -27,7 +27,7 @@ struct Doc {
   std::string text;
   std::string unit;  // "seconds", "bytes"; empty when the value says it all
   Cost cost = Cost::kRestart;
-  std::string allowed;  // "1 to 64", "text or json"; the Schema fills it in where it knows
+  std::string allowed;  // "1 to 64", "text, json"; the Schema fills it in where it knows
 };
 
 /// What a reference says of one key.

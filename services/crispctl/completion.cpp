@@ -89,7 +89,7 @@ std::string Bash(const std::vector<Verb>& table) {
       "# bash completion of crispctl, written by 'crispctl completion bash'.\n"
       "_crispctl() {\n"
       "  local current=${COMP_WORDS[COMP_CWORD]} previous='' path='' word index\n"
-      "  local words=''\n"
+      "  local words='' files=''\n"
       "  for ((index = 1; index < COMP_CWORD; ++index)); do\n"
       "    word=${COMP_WORDS[index]}\n"
       "    [[ $word != -- ]] || return 0\n"
@@ -115,8 +115,7 @@ std::string Bash(const std::vector<Verb>& table) {
     out += fmt::format("      {}) words='{}' ;;\n", fmt::join(AllQuoted(places), "|"),
                        fmt::join(choices, " "));
   });
-  out += fmt::format("      {}) mapfile -t COMPREPLY < <(compgen -f -- \"$current\") ;;\n",
-                     fmt::join(NamesWithValue(table, true), "|"));
+  out += fmt::format("      {}) files=yes ;;\n", fmt::join(NamesWithValue(table, true), "|"));
   out +=
       "    esac\n"
       "  elif [[ $current == -* ]]; then\n"
@@ -137,16 +136,19 @@ std::string Bash(const std::vector<Verb>& table) {
       out +=
           fmt::format("      {}) words='{}' ;;\n", Quoted(verb.path), fmt::join(verb.verbs, " "));
     } else if (WantsFile(verb)) {
-      out += fmt::format("      {}) mapfile -t COMPREPLY < <(compgen -f -- \"$current\") ;;\n",
-                         Quoted(verb.path));
+      out += fmt::format("      {}) files=yes ;;\n", Quoted(verb.path));
     }
   }
   out +=
       "    esac\n"
       "  fi\n"
+      "  if [[ -n $files ]]; then\n"
+      "    compopt -o filenames 2>/dev/null\n"
+      "    mapfile -t COMPREPLY < <(compgen -f -- \"$current\")\n"
+      "  fi\n"
       "  [[ -z $words ]] || mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$current\")\n"
       "}\n"
-      "complete -o filenames -F _crispctl crispctl\n";
+      "complete -F _crispctl crispctl\n";
   return out;
 }
 
