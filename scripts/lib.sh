@@ -25,13 +25,13 @@ BUILD_PACKAGES=(
   libboost1.81-dev libyaml-cpp-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libspdlog-dev
   prometheus-cpp-dev libsqlite3-dev libssl-dev libisal-dev libzstd-dev zlib1g-dev libseccomp-dev libcap-dev libcli11-dev
   libgpgme-dev
-  catch2 libbenchmark-dev
+  catch2 libbenchmark-dev lowdown
 )
 RUN_PACKAGES=(
   runc crun conmon containernetworking-plugins docker-registry busybox-static
   iproute2 iptables nftables util-linux procps zstd python3 gpg gpg-agent openssl skopeo umoci
 )
-CHECK_PACKAGES=(clang-format shellcheck)
+CHECK_PACKAGES=(clang-format shellcheck mandoc man-db apparmor zsh fish dpkg-dev fakeroot lintian rpm prometheus)
 FUZZ_PACKAGES=(clang libclang-rt-14-dev)
 
 # install_packages NAME...: asks apt only when something is missing.
@@ -43,10 +43,17 @@ install_packages() {
   [[ ${#missing[@]} -gt 0 ]] || return 0
   [[ $EUID -eq 0 ]] || die "missing packages, and only root can install them: ${missing[*]}"
   say "installing ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null ||
-    { apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null; } ||
-    die "apt-get could not install: ${missing[*]}"
+  (
+    # Programs are all we want of them: no package starts a service here.
+    if [[ ! -e /usr/sbin/policy-rc.d ]]; then
+      trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+      printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+      chmod +x /usr/sbin/policy-rc.d
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null ||
+      { apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null; }
+  ) || die "apt-get could not install: ${missing[*]}"
 }
 
 # build TARGET...: configures the dev preset if need be and builds these targets ("all": everything).

@@ -127,15 +127,6 @@ std::string ListText(const std::vector<std::string>& list) {
   return fmt::format("[{}]", fmt::join(quoted, ", "));
 }
 
-std::string_view CostText(Cost cost) {
-  switch (cost) {
-    case Cost::kLive: return "reload (SIGHUP)";
-    case Cost::kNewPods: return "restart; existing pods keep the old value";
-    case Cost::kRestart: return "restart";
-  }
-  return "";
-}
-
 struct Loader {
   const std::string& file;
 
@@ -217,6 +208,15 @@ void AppendComment(std::string& out, const std::string& indent, std::string_view
 
 }  // namespace
 
+std::string_view CostText(Cost cost) {
+  switch (cost) {
+    case Cost::kLive: return "reload (SIGHUP)";
+    case Cost::kNewPods: return "restart; existing pods keep the old value";
+    case Cost::kRestart: return "restart";
+  }
+  return "";
+}
+
 Schema::Schema() : root_(std::make_unique<Node>()) {}
 Schema::Schema(Schema&&) noexcept = default;
 Schema& Schema::operator=(Schema&&) noexcept = default;
@@ -242,6 +242,7 @@ const YAML::Node& AsYaml(const void* node) { return *static_cast<const YAML::Nod
 }  // namespace
 
 Schema& Schema::Bool(const std::string& path, bool* field, Doc doc) {
+  doc.allowed = "true or false";
   return Leaf(
       path, std::move(doc),
       [field](const void* yaml) -> Status {
@@ -256,6 +257,7 @@ Schema& Schema::Bool(const std::string& path, bool* field, Doc doc) {
 
 Schema& Schema::Int(const std::string& path, std::int64_t* field, std::int64_t min,
                     std::int64_t max, Doc doc) {
+  doc.allowed = fmt::format("{} to {}", min, max);
   return Leaf(
       path, std::move(doc),
       [field, min, max](const void* yaml) -> Status {
@@ -270,6 +272,7 @@ Schema& Schema::Int(const std::string& path, std::int64_t* field, std::int64_t m
 Schema& Schema::Seconds(const std::string& path, std::chrono::seconds* field, std::int64_t min,
                         std::int64_t max, Doc doc) {
   doc.unit = "seconds";
+  doc.allowed = fmt::format("{} to {}", min, max);
   return Leaf(
       path, std::move(doc),
       [field, min, max](const void* yaml) -> Status {
@@ -283,6 +286,7 @@ Schema& Schema::Seconds(const std::string& path, std::chrono::seconds* field, st
 
 Schema& Schema::Size(const std::string& path, Bytes* field, Bytes min, Bytes max, Doc doc) {
   if (doc.unit.empty()) doc.unit = "bytes, or KiB, MiB, GiB";
+  doc.allowed = fmt::format("{} to {}", AmountText(min), AmountText(max));
   return Leaf(
       path, std::move(doc),
       [field, min, max](const void* yaml) -> Status {
@@ -311,6 +315,7 @@ Schema& Schema::Text(const std::string& path, std::string* field, Doc doc, Check
 
 Schema& Schema::OneOf(const std::string& path, std::string* field, std::vector<std::string> choices,
                       Doc doc) {
+  doc.allowed = fmt::format("{}", fmt::join(choices, ", "));
   return Text(path, field, std::move(doc),
               [choices = std::move(choices)](const std::string& text) -> Status {
                 for (const std::string& choice : choices) {
@@ -446,6 +451,42 @@ std::string Schema::Dump(bool commented) const {
   std::string out;
   DumpNode(out, "", commented, true);
   return out;
+}
+
+namespace {
+
+/// Stands for any name of a map's entry.
+constexpr const char* kAnyName = "<name>";
+
+void KeysInto(std::vector<Key>& keys, const Node& node, const std::string& prefix,
+              bool with_defaults) {
+  for (const auto& child : node.children) {
+    const std::string path = prefix.empty() ? child->name : prefix + "." + child->name;
+    if (child->get) {
+      keys.push_back({path, child->doc, with_defaults ? child->initial : "", false});
+    } else if (child->entry) {
+      keys.push_back({path, child->doc, ListText(child->names()), false});
+      Schema schema;
+      child->entry(kAnyName, schema);
+      schema.AddKeys(keys, path + "." + kAnyName, false);
+      child->erase(kAnyName);
+    } else {
+      keys.push_back({path, child->doc, "", true});
+      KeysInto(keys, *child, path, with_defaults);
+    }
+  }
+}
+
+}  // namespace
+
+void Schema::AddKeys(std::vector<Key>& keys, const std::string& prefix, bool with_defaults) const {
+  KeysInto(keys, *root_, prefix, with_defaults);
+}
+
+std::vector<Key> Schema::Keys() const {
+  std::vector<Key> keys;
+  AddKeys(keys, "", true);
+  return keys;
 }
 
 }  // namespace crisp::config

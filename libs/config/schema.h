@@ -27,7 +27,19 @@ struct Doc {
   std::string text;
   std::string unit;  // "seconds", "bytes"; empty when the value says it all
   Cost cost = Cost::kRestart;
+  std::string allowed;  // "1 to 64", "text, json"; the Schema fills it in where it knows
 };
+
+/// What a reference says of one key.
+struct Key {
+  std::string path;      // "crid.socket"; keys of a map's entries: "rund.runtimes.<name>.path"
+  Doc doc;               // of a section: the text alone
+  std::string initial;   // the default as YAML; of a map: the names that are there
+  bool section = false;  // a heading for the keys that follow
+};
+
+/// "reload (SIGHUP)"
+std::string_view CostText(Cost cost);
 
 namespace internal {
 struct Node;  // a key, a section or a map of structs
@@ -95,10 +107,14 @@ class Schema {
   /// The fields as YAML; with `commented` each key has its text, unit, default and cost above it.
   std::string Dump(bool commented) const;
 
+  /// All keys in the order of the file, each section before its keys.
+  std::vector<Key> Keys() const;
+
   // For schema.cpp (the entries of a Map are Schemas too): `yaml` is a YAML::Node.
   Status LoadNode(const void* yaml, const std::string& file, const std::string& prefix) const;
   void DumpNode(std::string& out, const std::string& indent, bool commented,
                 bool with_defaults) const;
+  void AddKeys(std::vector<Key>& keys, const std::string& prefix, bool with_defaults) const;
 
  private:
   using Setter = std::function<Status(const void* yaml)>;

@@ -152,5 +152,7 @@ Result<Settings> Load(const std::string& path);
 std::string DumpCommented(const Settings& settings);
 /// Without comments.
 std::string Dump(const Settings& settings);
+/// The keys as Markdown, for the manual page crisp.yaml(5).
+std::string Reference();
 
 }  // namespace crisp::settings

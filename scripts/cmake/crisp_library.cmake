@@ -78,16 +78,24 @@ function(crisp_library name)
   endif()
 endfunction()
 
-# crisp_program(NAME SRCS ... DEPS ...): an executable with our flags, installed to bin.
+# crisp_program(NAME SRCS ... DEPS ... [COMPONENT daemons|crispctl] [LIBEXEC]): an executable with our flags, installed to
+# bin, or with LIBEXEC to where only programs of ours look for it.
 function(crisp_program name)
-  cmake_parse_arguments(arg "" "PCH" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(arg "LIBEXEC" "PCH;COMPONENT" "SRCS;DEPS" ${ARGN})
   add_executable(${name} ${arg_SRCS})
   target_link_libraries(${name} PRIVATE crisp_options ${arg_DEPS})
   if(NOT arg_PCH)
     set(arg_PCH std)
   endif()
   target_precompile_headers(${name} REUSE_FROM crisp_pch_${arg_PCH})
-  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  if(NOT arg_COMPONENT)
+    set(arg_COMPONENT daemons)
+  endif()
+  set(directory ${CMAKE_INSTALL_BINDIR})
+  if(arg_LIBEXEC)
+    set(directory ${CMAKE_INSTALL_LIBEXECDIR}/crisp)
+  endif()
+  install(TARGETS ${name} RUNTIME DESTINATION ${directory} COMPONENT ${arg_COMPONENT})
 endfunction()
 
 # crisp_fuzzer(NAME SRC file CORPUS directory [DEPS ...]): LLVMFuzzerTestOneInput of one parser of outside bytes.

@@ -137,4 +137,23 @@ TEST_CASE("what is dumped is read back, with and without comments") {
                                           "wait_seconds: 5\n") != std::string::npos);
 }
 
+TEST_CASE("a reference of the keys knows their sections, defaults, ranges and maps") {
+  Sample sample;
+  const std::vector<Key> keys = sample.MakeSchema().Keys();
+  const auto find = [&keys](std::string_view path) -> const Key& {
+    for (const Key& key : keys) {
+      if (key.path == path) return key;
+    }
+    FAIL(path);
+    return keys.front();
+  };
+  CHECK(find("log").section);
+  CHECK(find("count").doc.allowed == "1 to 64");
+  CHECK(find("wait_seconds").initial == "5");
+  CHECK(find("wait_seconds").doc.unit == "seconds");
+  CHECK_FALSE(find("runtimes").section);
+  CHECK(find("runtimes.<name>.path").initial.empty());
+  CHECK_FALSE(sample.runtimes.contains("<name>"));
+}
+
 }  // namespace crisp::config

@@ -51,6 +51,25 @@ TEST_CASE("the shipped file is the commented dump of the defaults") {
   CHECK(Dump(*loaded) == Dump(Settings().Resolved()));
 }
 
+TEST_CASE("the reference has each key with default, unit, values and cost") {
+  const std::string text = Reference();
+  CHECK(text.find("## crid\n\nThe front: the CRI socket.\n") != text.npos);
+  CHECK(
+      text.find("**crid.peer\\_wait\\_seconds**\n:   How long a call waits for a daemon that is "
+                "restarting before it fails.\n\n    Default: 5. Unit: seconds. Values: 0 to 60. To "
+                "change: restart.\n") != text.npos);
+  CHECK(text.find("**rund.runtimes.\\<name\\>.path**\n:   The program.") != text.npos);
+  // A key of the shipped file that the reference lacks would be seen here.
+  const std::string shipped = Dump(Settings());
+  const auto lines = [](const std::string& all, std::string_view part) {
+    std::size_t count = 0;
+    for (std::size_t at = all.find(part); at != all.npos; at = all.find(part, at + 1)) ++count;
+    return count;
+  };
+  // Each key is a line; runtimes has two entries of three lines, which the reference tells once.
+  CHECK(lines(text, "\n**") + lines(text, "\n## ") + 1 == lines(shipped, "\n") - 4);
+}
+
 TEST_CASE("what is dumped is read back the same, other values too") {
   testing::TestRoot root;
   Settings settings;

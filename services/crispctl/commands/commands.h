@@ -40,6 +40,9 @@ int Tell(const Status& status);
 void WithClient(Shared& shared, const std::function<Result<int>(Client&)>& verb,
                 int failed = kFailed);
 
+/// The whole command line.
+void AddCommandLine(CLI::App& app, Shared& shared);
+
 // Each adds its verbs to the program.
 void AddNodeCommands(CLI::App& app, Shared& shared);     // status, version, config
 void AddImageCommands(CLI::App& app, Shared& shared);    // pull, images, rmi
