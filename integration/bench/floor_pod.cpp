@@ -42,16 +42,21 @@ FloorPod::~FloorPod() { static_cast<void>(Stop()); }
 
 Result<std::unique_ptr<FloorPod>> FloorPod::Start(const FloorOptions& options,
                                                   const std::string& id) {
+  using std::chrono::steady_clock;
+  const auto begin = steady_clock::now();
   std::unique_ptr<FloorPod> pod(new FloorPod(options, id));
   for (const char* name : {"", "/rootfs", "/upper", "/work", "/exits", "/shm"}) {
     CRISP_TRY(os::MakeDirs(pod->dir_ + name));
   }
   CRISP_TRY(pod->MakeNamespaces());
   CRISP_TRY(pod->Cni("ADD"));
+  const auto sandboxed = steady_clock::now();
   CRISP_TRY(pod->MountRootfs());
   CRISP_TRY(pod->WriteBundle());
   CRISP_TRY(pod->Create());
+  const auto created = steady_clock::now();
   CRISP_TRY(pod->Runtime({"start", id}));
+  pod->stages_ = {sandboxed - begin, created - sandboxed, steady_clock::now() - created};
   return pod;
 }
 
@@ -189,6 +194,12 @@ Status FloorPod::Runtime(const std::vector<std::string>& arguments) const {
   const process::Output output = CRISP_TRY(process::Run(Call(), command));
   if (output.exit_code != 0) return Internal("{}: {}", arguments.front(), output.err);
   return Status::Ok();
+}
+
+Status FloorPod::Exec(const std::vector<std::string>& command) const {
+  std::vector<std::string> arguments = {"exec", id_};
+  arguments.insert(arguments.end(), command.begin(), command.end());
+  return Runtime(arguments);
 }
 
 Status FloorPod::Stop() {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -20,6 +21,13 @@ struct FloorOptions {
   std::string cgroup_parent = "/crisp-floor";
 };
 
+/// What the parts of a pod's start took.
+struct FloorStages {
+  std::chrono::steady_clock::duration sandbox{};  // namespaces and network
+  std::chrono::steady_clock::duration create{};   // rootfs, bundle, conmon and the runtime's create
+  std::chrono::steady_clock::duration start{};    // the runtime's start
+};
+
 /// A pod with one container, made of nothing but the parts that any runtime needs: namespaces, the
 /// CNI plugins, an overlay mount, conmon with the OCI runtime. Nothing is recorded, nothing is
 /// checked twice.
@@ -31,6 +39,10 @@ class FloorPod {
   FloorPod(const FloorPod&) = delete;
   FloorPod& operator=(const FloorPod&) = delete;
   ~FloorPod();
+
+  const FloorStages& stages() const { return stages_; }
+  /// Runs a command in the container by the runtime's own `exec`; its exit code must be 0.
+  Status Exec(const std::vector<std::string>& command) const;
 
   /// Kills, deletes, unmounts, CNI DEL, unpins.
   Status Stop();
@@ -48,6 +60,7 @@ class FloorPod {
   std::string id_;
   std::string dir_;
   nlohmann::json cni_result_;
+  FloorStages stages_;
   bool stopped_ = false;
 };
 

@@ -52,6 +52,16 @@ def main():
     for name in ("pod start, host", "pod start, CNI"):
         value = ratio(name)
         goal(f"{name}: of the floor", "<= 1.25", value, value and value <= 1.25)
+    value = ratio("  sandbox, CNI")
+    goal("RunPodSandbox, CNI: of the namespaces and plugins by themselves", "<= 1.15", value, value and value <= 1.15)
+    for name in [name for name in crisp if name.startswith("  sandbox, CNI, ")]:
+        value = ratio(name)
+        goal(f"RunPodSandbox, {name[11:]}: of the same", "<= 1.15", value, value and value <= 1.15)
+    for name in ("  create + start, host", "  create + start, CNI"):
+        value = ratio(name)
+        goal(f"{name.strip()}: of the runtime under conmon", "<= 1.15", value, value and value <= 1.15)
+    value = ratio("ExecSync /bin/true")
+    goal("ExecSync true: of the runtime's exec", "<= 1.1", value, value and value <= 1.1)
     for name in [name for name in crisp if name.endswith("pods up, CNI")]:
         value = ratio(name)
         goal(f"{name}: rate, of the floor's", ">= 0.8", value, value and value >= 0.8)
