@@ -302,6 +302,10 @@ TEST_CASE("What is damaged, cut short or out of bounds is one clear error") {
   const std::string good = writer.Done();
   CHECK(ReadAll(good).ok());
   CHECK(ReadAll("").ok());
+  // Without the padding of the last file, and with a part of it.
+  CHECK(ReadAll(good.substr(0, 512 + 3000)).ok());
+  CHECK(ReadAll(good.substr(0, 512 + 3001)).ok());
+  CHECK(ReadAll(good.substr(0, 512 + 2999)).code() == Code::kDataLoss);
   CHECK(ReadAll(good.substr(0, 700)).code() == Code::kDataLoss);
   CHECK(ReadAll(good.substr(0, 100)).code() == Code::kDataLoss);
   std::string flipped = good;
