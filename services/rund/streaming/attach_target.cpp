@@ -40,10 +40,7 @@ void AttachTarget::Begin(RemoteStreams streams, std::function<void(const Outcome
   };
   for (const StreamPtr& stream : {streams_.out, streams_.err}) {
     if (!stream) continue;
-    stream->Listen({.on_data = [to = stream.get()](std::string_view b) { to->Took(b.size()); },
-                    .on_end = nullptr,
-                    .on_room = on_room,
-                    .on_gone = on_room});
+    stream->Discard(on_room);
   }
   if (streams_.in) {
     streams_.in->Listen({.on_data =
@@ -181,7 +178,7 @@ void AttachTarget::OnStdinEnd() {
   // conmon closes the container's stdin, unless it was told that more clients may come.
   if (container_.takes_stdin) shutdown(socket_->fd(), SHUT_WR);
   // Nothing that ends would end this session: the client has said all that it had to say.
-  if (!container_.stdin_once && !container_.tty) EndWhenQuiet();
+  if (container_.takes_stdin && !container_.stdin_once && !container_.tty) EndWhenQuiet();
 }
 
 void AttachTarget::EndWhenQuiet() {
@@ -215,7 +212,7 @@ void AttachTarget::Close() {
   socket_->Close();
   container_.control.reset();
   for (const StreamPtr& stream : {streams_.in, streams_.out, streams_.err}) {
-    if (stream) stream->Listen({});
+    if (stream) stream->Discard();
   }
 }
 
