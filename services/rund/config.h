@@ -11,7 +11,7 @@
 #include "libs/settings/settings.h"
 #include "services/rund/spec/builder.h"
 #include "services/rund/store/layout.h"
-#include "services/rund/streaming/options.h"
+#include "services/rund/streaming/server.h"
 
 namespace crisp::rund {
 

@@ -52,4 +52,9 @@ Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::st
 /// What conmon says on its sync pipe: a pid, or why there is none.
 Result<pid_t> ParseSyncLine(std::string_view line);
 
+/// A new connection to the monitor's attach socket, SOCK_SEQPACKET, which never blocks. (A bundle's
+/// path may be longer than a socket's address: the directory goes by its number.)
+/// kUnavailable: it has not taken those that came before; kNotFound and others: it is not there.
+Result<os::UniqueFd> ConnectMonitor(const std::string& bundle);
+
 }  // namespace crisp::rund

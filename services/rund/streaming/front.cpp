@@ -543,12 +543,13 @@ Result<Tcp::endpoint> ParseAddress(const std::string& address) {
   const std::size_t colon = address.rfind(':');
   std::string host = address.substr(0, colon);
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  const std::string number = colon == std::string::npos ? "" : address.substr(colon + 1);
   std::uint16_t port = 0;
-  const char* end = address.data() + address.size();
+  const char* end = number.data() + number.size();
+  const auto parsed = std::from_chars(number.data(), end, port);
   error_code error;
   const auto ip = asio::ip::make_address(host, error);
-  if (colon == std::string::npos || error ||
-      std::from_chars(address.data() + colon + 1, end, port).ptr != end) {
+  if (error || parsed.ec != std::errc() || parsed.ptr != end) {
     return InvalidArgument("rund.streaming_address: '{}' is not IP:port", address);
   }
   return Tcp::endpoint(ip, port);

@@ -69,6 +69,8 @@ struct Server::Impl {
   bool wants_tls() const { return !options.tls.certificate.empty(); }
   void TryListen();
   void Failed(const Status& why);
+  /// On a pool thread; ~Server waits for it.
+  Status Submit(std::function<void()> job, std::function<void(const Status&)> dropped = nullptr);
   void TryAgain();
   /// On a pool thread, or before the loop runs.
   void LoadCertificate();
@@ -97,9 +99,10 @@ struct Server::Impl {
   bool ending = false;
 
   Guarded<Shown> shown;
-  std::mutex mutex;  // of `count`
+  std::mutex mutex;  // of what follows
   std::condition_variable changed;
   std::size_t count = 0;
+  std::size_t jobs = 0;
 };
 
 void Server::Impl::TryListen() {
@@ -124,11 +127,28 @@ void Server::Impl::Failed(const Status& why) {
 void Server::Impl::TryAgain() {
   if (ending) return;
   if (!wants_tls() || tls) return TryListen();
-  const auto cc = CallContext::Background(kReadTime, "streaming certificate");
-  const Status submitted = pool.Submit(
-      work::Lane::kBulk, cc, [this] { LoadCertificate(); },
-      [this](const Status& why) { loop.Post([this, why] { Failed(why); }); });
+  const Status submitted =
+      Submit([this] { LoadCertificate(); },
+             [this](const Status& why) { loop.Post([this, why] { Failed(why); }); });
   if (!submitted.ok()) Failed(submitted);
+}
+
+Status Server::Impl::Submit(std::function<void()> job, std::function<void(const Status&)> dropped) {
+  {
+    const std::lock_guard lock(mutex);
+    ++jobs;
+  }
+  const std::shared_ptr<void> done(nullptr, [this](void*) {
+    const std::lock_guard lock(mutex);
+    --jobs;
+    changed.notify_all();
+  });
+  const auto cc = CallContext::Background(kReadTime, "streaming certificate");
+  return pool.Submit(
+      work::Lane::kBulk, cc, [done, job = std::move(job)] { job(); },
+      [done, dropped = std::move(dropped)](const Status& why) {
+        if (dropped) dropped(why);
+      });
 }
 
 void Server::Impl::LoadCertificate() {
@@ -222,9 +242,7 @@ void Server::Impl::Check() {
 
 void Server::Impl::CheckTls() {
   if (!tls) return;  // TryAgain is at it
-  const auto cc = CallContext::Background(kReadTime, "streaming certificate");
-  log::IfError("look at the streaming certificate",
-               pool.Submit(work::Lane::kBulk, cc, [this, before = tls_stamp] {
+  log::IfError("look at the streaming certificate", Submit([this, before = tls_stamp] {
                  const std::string stamp = StampOf(options.tls);
                  if (stamp == before) return;
                  auto loaded = LoadTls(options.tls);
@@ -268,6 +286,10 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() {
   EndAll(Unavailable("rund is stopping"));
   impl_->loop.Stop();
+  {
+    std::unique_lock lock(impl_->mutex);
+    impl_->changed.wait(lock, [this] { return impl_->jobs == 0; });
+  }
   impl_->env.execs.leaving.clear();
   impl_->running.clear();
 }
