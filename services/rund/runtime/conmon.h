@@ -8,6 +8,7 @@
 #include "libs/base/ids.h"
 #include "libs/base/result.h"
 #include "libs/os/proc_stat.h"
+#include "libs/os/unique_fd.h"
 #include "services/rund/runtime/runc.h"
 
 namespace crisp::rund {

@@ -70,7 +70,7 @@ struct Server::Impl {
   void TryListen();
   void Failed(const Status& why);
   /// On a pool thread; ~Server waits for it.
-  Status Submit(std::function<void()> job, std::function<void(const Status&)> dropped = nullptr);
+  Status Submit(std::function<void()> job, std::function<void(const Status&)> dropped);
   void TryAgain();
   /// On a pool thread, or before the loop runs.
   void LoadCertificate();
@@ -79,6 +79,7 @@ struct Server::Impl {
   void OnOver(const SessionPtr& session);
   void Check();
   void CheckTls();
+  void OnRenewed(const std::string& stamp, const Result<std::shared_ptr<internal::Tls>>& loaded);
 
   const ServerOptions options;
   const Backend backend;
@@ -96,6 +97,7 @@ struct Server::Impl {
   loop::Timer retry, check, tls_check;
   // Requests that were told to go on, and are no sessions yet.
   const std::shared_ptr<std::size_t> upgrading = std::make_shared<std::size_t>(0);
+  bool looking = false;  // at the certificate's files
   bool ending = false;
 
   Guarded<Shown> shown;
@@ -146,9 +148,7 @@ Status Server::Impl::Submit(std::function<void()> job, std::function<void(const 
   const auto cc = CallContext::Background(kReadTime, "streaming certificate");
   return pool.Submit(
       work::Lane::kBulk, cc, [done, job = std::move(job)] { job(); },
-      [done, dropped = std::move(dropped)](const Status& why) {
-        if (dropped) dropped(why);
-      });
+      [done, dropped = std::move(dropped)](const Status& why) { dropped(why); });
 }
 
 void Server::Impl::LoadCertificate() {
@@ -241,25 +241,31 @@ void Server::Impl::Check() {
 }
 
 void Server::Impl::CheckTls() {
-  if (!tls) return;  // TryAgain is at it
-  log::IfError("look at the streaming certificate", Submit([this, before = tls_stamp] {
-                 const std::string stamp = StampOf(options.tls);
-                 if (stamp == before) return;
-                 auto loaded = LoadTls(options.tls);
-                 if (!loaded.ok()) {
-                   log::Warn(
-                       "the streaming certificate was replaced and is not good; the old one "
-                       "stays in use",
-                       {{"error", loaded.status()}});
-                 }
-                 loop.Post([this, stamp, loaded = std::move(loaded)] {
-                   tls_stamp = stamp;
-                   if (!loaded.ok()) return;
-                   tls = *loaded;
-                   if (front) front->SetTls(tls);
-                   log::Info("streaming certificate renewed");
-                 });
-               }));
+  // Without any TryAgain is at it.
+  if (!tls || std::exchange(looking, true)) return;
+  const Status submitted = Submit(
+      [this, before = tls_stamp] {
+        const std::string stamp = StampOf(options.tls);
+        if (stamp == before) return loop.Post([this] { looking = false; });
+        auto loaded = LoadTls(options.tls);
+        loop.Post([this, stamp, loaded = std::move(loaded)] { OnRenewed(stamp, loaded); });
+      },
+      [this](const Status&) { loop.Post([this] { looking = false; }); });
+  if (!submitted.ok()) looking = false;
+}
+
+void Server::Impl::OnRenewed(const std::string& stamp,
+                             const Result<std::shared_ptr<internal::Tls>>& loaded) {
+  looking = false;
+  tls_stamp = stamp;
+  if (!loaded.ok()) {
+    log::Warn("the streaming certificate was replaced and is not good; the old one stays in use",
+              {{"error", loaded.status()}});
+    return;
+  }
+  tls = *loaded;
+  if (front) front->SetTls(tls);
+  log::Info("streaming certificate renewed");
 }
 
 Result<std::unique_ptr<Server>> Server::Start(ServerOptions options, Backend backend,
