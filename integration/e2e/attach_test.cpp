@@ -1,5 +1,3 @@
-#include <thread>
-
 #include "integration/e2e/streaming.h"
 #include "libs/os/files.h"
 
@@ -72,17 +70,17 @@ TEST_CASE("Attach: without stdin_once the container's stdin outlives its clients
 TEST_CASE("Attach to a terminal: one stream, sizes, Ctrl-C") {
   OnNode on;
   const Attached made =
-      Run(on, "trap 'stty size; exit 9' INT; echo ready; while :; do sleep 0.1; done",
+      Run(on, "trap 'exit 9' INT; echo ready; while :; do stty size; sleep 0.1; done",
           [](cri::ContainerConfig& config) {
             config.set_stdin(true);
             config.set_tty(true);
           });
   auto client = AttachTo(on, made.id, {.in = true, .tty = true});
   client.client.Send(client.resize, R"({"Width":77,"Height":22})");
-  std::this_thread::sleep_for(200ms);
+  CHECK(client.client.Read(
+      [&] { return client.client.of(client.out).data.find("22 77") != std::string::npos; }));
   client.client.Send(client.in, "\x03");
   CHECK(ExitCodeIn(client.Finish()) == "0");
-  CHECK(client.client.of(client.out).data.find("22 77") != std::string::npos);
   CHECK(on.Exited(made.id).exit_code() == 9);
 }
 

@@ -101,7 +101,6 @@ TEST_CASE("Exec with a terminal: it is one, it has the size that was asked for, 
   REQUIRE(exec.client.Read(
       [&] { return exec.client.of(exec.out).data.find("45 123") != std::string::npos; }));
   exec.client.Send(exec.resize, R"({"Width":0,"Height":1}{"Width":80,"Height":25})");
-  std::this_thread::sleep_for(100ms);
   exec.client.Send(exec.in, "line\n");
   CHECK(ExitCodeIn(exec.Finish()) == "0");
   const std::string& out = exec.client.of(exec.out).data;
@@ -164,9 +163,6 @@ TEST_CASE("The URL is good for one use, and what is wrong with a request is said
   CHECK(code(ExecOf(id, {"x"}, {})) == StatusCode::FAILED_PRECONDITION);
 }
 
-}  // namespace crisp::harness
-
-namespace crisp::harness {
 namespace {
 
 /// What rund holds: descriptors, threads, children.
@@ -211,8 +207,9 @@ TEST_CASE("Sessions leave nothing behind, however they end") {
       }
     }
   };
+  const std::size_t idle = HeldBy(on.node, "rund").children;
   for (int i = 0; i < 8; ++i) one(i);
-  std::this_thread::sleep_for(500ms);
+  CHECK(Eventually([&] { return HeldBy(on.node, "rund").children <= idle; }));
   const Held before = HeldBy(on.node, "rund");
   for (int i = 0; i < 80; ++i) one(i);
   Held after;
@@ -282,9 +279,10 @@ TEST_CASE("Exec and ExecSync work while the container is being stopped") {
   const std::string pod = on.Pod(pod_config);
   const std::string id = on.Running(
       pod, pod_config,
-      on.node.ContainerConfig("c", {"sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"}));
+      on.node.ContainerConfig(
+          "c", {"sh", "-c", "trap 'touch /tmp/term' TERM; while :; do sleep 0.1; done"}));
   std::thread stop([&] { CHECK(on.node.NewClient()->Stop(id, 4).ok()); });
-  std::this_thread::sleep_for(1s);
+  CHECK(Eventually([&] { return on.cri.ExecSync(id, {"ls", "/tmp/term"})->exit_code() == 0; }));
   CHECK(on.cri.ExecSync(id, {"echo", "sync"})->stdout() == "sync\n");
   auto exec = StartExec(on, id, {"sh", "-c", "echo here; sleep 1000"});
   CHECK(exec.client.Read([&] { return exec.client.of(exec.out).data == "here\n"; }));

@@ -96,6 +96,7 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   config.streaming.tls = {rund.streaming_tls_cert, rund.streaming_tls_key,
                           rund.streaming_tls_min_version};
   config.streaming.idle_timeout = rund.streaming_idle_timeout;
+  config.streaming.start_timeout = rund.runtime_timeout;
   config.env = rund.default_env;
   for (const std::string& text : rund.default_sysctls) {
     config.sysctls[text.substr(0, text.find('='))] = text.substr(text.find('=') + 1);

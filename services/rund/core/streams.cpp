@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <cerrno>
 #include <utility>
@@ -12,6 +11,7 @@
 #include "libs/os/namespaces.h"
 #include "services/rund/core/exec.h"
 #include "services/rund/core/status.h"
+#include "services/rund/runtime/conmon.h"
 
 namespace crisp::rund {
 namespace {
@@ -37,21 +37,6 @@ Result<PodRef> FindReady(const State& state, const std::string& id) {
   return pod;
 }
 
-/// A bundle's path may be longer than the address of a socket: the directory goes by its number.
-Result<os::UniqueFd> ConnectAttach(const std::string& bundle) {
-  const os::UniqueFd dir = CRISP_TRY(os::Open(bundle, O_PATH | O_DIRECTORY));
-  const std::string path = fmt::format("/proc/self/fd/{}/attach", dir.get());
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  path.copy(address.sun_path, sizeof address.sun_path - 1);
-  os::UniqueFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  if (!fd) return Status::Errno(errno, "socket");
-  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    return Status::Errno(errno, "connect to the container's monitor");
-  }
-  return fd;
-}
-
 /// Of the namespace that the calling thread is in.
 Status MakeSockets(streaming::PodSockets& sockets) {
   constexpr int kType = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
@@ -71,10 +56,20 @@ Result<std::unique_ptr<Streams>> Streams::Start(const Parts& parts) {
   std::unique_ptr<Streams> streams(new Streams(parts));
   Streams& self = *streams;
   streaming::Backend backend{
-      .exec = [&self](const CallContext&, const cri::ExecRequest& r) { return self.StartExec(r); },
-      .attach = [&self](const CallContext&,
-                        const cri::AttachRequest& r) { return self.AttachTo(r); },
-      .sockets = [&self](const CallContext&, const std::string& id) { return self.SocketsOf(id); }};
+      .exec = [&self](const CallContext& cc, const cri::ExecRequest& r) -> Result<ExecProcess> {
+        CRISP_TRY(cc.Check());
+        return self.StartExec(r);
+      },
+      .attach = [&self](const CallContext& cc,
+                        const cri::AttachRequest& r) -> Result<streaming::AttachedContainer> {
+        CRISP_TRY(cc.Check());
+        return self.AttachTo(r);
+      },
+      .sockets = [&self](const CallContext& cc,
+                         const std::string& id) -> Result<streaming::PodSockets> {
+        CRISP_TRY(cc.Check());
+        return self.SocketsOf(id);
+      }};
   self.server_ = CRISP_TRY(streaming::Server::Start(parts.config.streaming, std::move(backend),
                                                     parts.pool, parts.clock));
   return streams;
@@ -119,7 +114,7 @@ Result<streaming::AttachedContainer> Streams::AttachTo(const cri::AttachRequest&
   attached.tty = container->config().tty();
   attached.takes_stdin = container->config().stdin();
   attached.stdin_once = container->config().stdin_once();
-  attached.socket = CRISP_TRY(ConnectAttach(bundle));
+  attached.socket = CRISP_TRY(ConnectMonitor(bundle));
   attached.control = CRISP_TRY(os::Open(bundle + "/ctl", O_WRONLY | O_NONBLOCK));
   return attached;
 }

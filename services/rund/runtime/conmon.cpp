@@ -2,10 +2,13 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <csignal>
 #include <optional>
@@ -27,6 +30,7 @@ using os::UniqueFd;
 
 constexpr int kSyncFd = 3;
 constexpr int kStartFd = 4;
+constexpr std::chrono::seconds kReopenTime{2};
 
 int PollTimeout(const CallContext& cc) {
   if (cc.deadline() == SteadyTime::max()) return -1;
@@ -219,16 +223,34 @@ Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::st
   if (!ctl) return FailedPrecondition("the monitor of the container does not listen");
   CRISP_TRY(os::WriteAll(ctl.get(), "2 0 0\n", "conmon's control fifo"));
   // conmon makes a new file, renames it to the path, and tells nobody; it takes well under a
-  // millisecond.
+  // millisecond, or for ever.
+  const SteadyTime deadline = std::chrono::steady_clock::now() + kReopenTime;
   while (lstat(log_path.c_str(), &file) != 0 || !HasOpen(monitor.pid, file)) {
     CRISP_TRY(cc.Check().While("wait for conmon to open {}", log_path));
     if (!os::Alive(monitor)) return FailedPrecondition("the container ended");
+    if (std::chrono::steady_clock::now() >= deadline) {
+      return Unavailable("the container's monitor does not open {}", log_path);
+    }
     poll(nullptr, 0, 1);
   }
   if (chmod(log_path.c_str(), S_IRUSR | S_IWUSR | S_IRGRP) != 0) {
     return Status::Errno(errno, "chmod {}", log_path);
   }
   return Status::Ok();
+}
+
+Result<UniqueFd> ConnectMonitor(const std::string& bundle) {
+  const UniqueFd dir = CRISP_TRY(os::Open(bundle, O_PATH | O_DIRECTORY));
+  const std::string path = fmt::format("/proc/self/fd/{}/attach", dir.get());
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  UniqueFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return Status::Errno(errno, "socket");
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0)
+    return fd;
+  if (errno == EAGAIN) return Unavailable("the container's monitor does not answer");
+  return Status::Errno(errno, "connect to the container's monitor");
 }
 
 }  // namespace crisp::rund

@@ -8,6 +8,7 @@
 #include "libs/base/ids.h"
 #include "libs/base/result.h"
 #include "libs/os/proc_stat.h"
+#include "libs/os/unique_fd.h"
 #include "services/rund/runtime/runc.h"
 
 namespace crisp::rund {
@@ -51,5 +52,10 @@ Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::st
 
 /// What conmon says on its sync pipe: a pid, or why there is none.
 Result<pid_t> ParseSyncLine(std::string_view line);
+
+/// A new connection to the monitor's attach socket, SOCK_SEQPACKET, which never blocks. (A bundle's
+/// path may be longer than a socket's address: the directory goes by its number.)
+/// kUnavailable: it has not taken those that came before; kNotFound and others: it is not there.
+Result<os::UniqueFd> ConnectMonitor(const std::string& bundle);
 
 }  // namespace crisp::rund

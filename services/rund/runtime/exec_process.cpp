@@ -4,9 +4,12 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include <algorithm>
+#include <charconv>
 #include <utility>
 
 #include "libs/base/try.h"
+#include "libs/json/json.h"
 #include "libs/os/files.h"
 #include "libs/os/pipe.h"
 
@@ -32,6 +35,22 @@ Result<os::UniqueFd> ListenUnix(const std::string& path) {
   return fd;
 }
 
+/// The last error in a runtime's log of one JSON object a line; "" without one.
+std::string LastError(std::string_view log) {
+  std::string found;
+  while (!log.empty()) {
+    const std::string_view line = log.substr(0, log.find('\n'));
+    log.remove_prefix(std::min(line.size() + 1, log.size()));
+    const auto entry = json::Parse(line, {.max_bytes = KiB(64).count(), .max_depth = 8});
+    if (!entry.ok() || json::OptString(*entry, "level").value_or("") != "error") continue;
+    found = json::OptString(*entry, "msg").value_or(found);
+  }
+  return found;
+}
+
+/// Of a UTF-8 character: not its first byte.
+bool IsContinuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) == 0x80U; }
+
 }  // namespace
 
 Result<ExecScratch> ExecScratch::Create(const ExecArgs& args) {
@@ -50,27 +69,39 @@ std::vector<std::string> ExecWords(const ExecArgs& args, const ExecScratch& scra
   return words;
 }
 
+std::optional<pid_t> CommandPid(const ExecScratch& scratch) {
+  const Result<std::string> text = os::ReadFile(scratch.pid_path(), KiB(1));
+  if (!text.ok()) return std::nullopt;
+  pid_t pid = 0;
+  if (std::from_chars(text->data(), text->data() + text->size(), pid).ec != std::errc() ||
+      pid <= 1) {
+    return std::nullopt;
+  }
+  return pid;
+}
+
+std::optional<int> ReportedExit(std::string_view report) {
+  constexpr std::string_view kExit = "exit ";
+  int code = 0;
+  if (!report.starts_with(kExit) ||
+      std::from_chars(report.data() + kExit.size(), report.data() + report.size(), code).ec !=
+          std::errc()) {
+    return std::nullopt;
+  }
+  return code;
+}
+
 std::string ExecFailure(const ExecScratch& scratch, std::string_view err) {
   const Result<std::string> read = os::ReadFile(scratch.log_path(), MiB(1));
-  const std::string log = read.ok() ? *read : std::string();
-  constexpr std::string_view kMessage = "\"msg\":";
-  const std::size_t line = log.rfind("\"level\":\"error\"");
-  std::string_view words = err;
-  std::string unquoted;
-  if (line != std::string::npos) {
-    const std::size_t at = log.find(kMessage, line);
-    const std::size_t open = at == std::string::npos ? at : log.find('"', at + kMessage.size());
-    if (open != std::string::npos) {
-      for (std::size_t i = open + 1; i < log.size() && log[i] != '"'; ++i) {
-        if (log[i] == '\\' && i + 1 < log.size()) ++i;
-        unquoted += log[i];
-      }
-      words = unquoted;
-    }
+  std::string words = read.ok() ? LastError(*read) : "";
+  if (words.empty()) words = err;
+  while (!words.empty() && (words.back() == '\n' || words.back() == ' ')) words.pop_back();
+  if (words.size() > kMaxWords) {
+    std::size_t cut = words.size() - kMaxWords;
+    while (cut < words.size() && IsContinuation(words[cut])) ++cut;
+    words.erase(0, cut);
   }
-  while (!words.empty() && (words.back() == '\n' || words.back() == ' ')) words.remove_suffix(1);
-  if (words.size() > kMaxWords) words.remove_prefix(words.size() - kMaxWords);
-  return words.empty() ? "the runtime gave no reason" : std::string(words);
+  return words.empty() ? "the runtime gave no reason" : words;
 }
 
 Result<ExecProcess> StartExec(const ExecArgs& args, const ExecStreams& streams) {

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <sys/types.h>
+
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,7 +17,7 @@ namespace crisp::rund {
 
 /// One `exec` of an OCI runtime: what both ways of running a command in a container share.
 struct ExecArgs {
-  std::string runtime;       // program path
+  std::string runtime;                       // program path
   std::vector<std::string> runtime_options;  // before its command: --root and more
   std::string container_id;
   std::string process_json;  // BuildExecProcess(...).dump()
@@ -37,6 +40,13 @@ struct ExecScratch {
 
 /// `runtime … exec …`: program first. `detach`: the runtime goes when the command has started.
 std::vector<std::string> ExecWords(const ExecArgs& args, const ExecScratch& scratch, bool detach);
+
+/// The command's process, as the runtime tells it; nothing as long as it does not run. Reads a
+/// file.
+std::optional<pid_t> CommandPid(const ExecScratch& scratch);
+
+/// What crisp-exec's report says: the command's exit code; nothing when it could not be started.
+std::optional<int> ReportedExit(std::string_view report);
 
 /// The runtime's own reason in its log (one JSON object a line), else what it said on stderr.
 std::string ExecFailure(const ExecScratch& scratch, std::string_view err);

@@ -5,20 +5,19 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <charconv>
-#include <csignal>
-#include <map>
+#include <algorithm>
+#include <array>
+#include <cerrno>
 #include <optional>
-#include <set>
 #include <stop_token>
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 #include "libs/os/pidfd.h"
 #include "libs/os/pipe.h"
-#include "libs/os/proc_stat.h"
 #include "libs/os/unique_fd.h"
 #include "libs/process/command.h"
+#include "services/rund/runtime/kill_tree.h"
 
 namespace crisp::rund {
 namespace {
@@ -32,6 +31,10 @@ constexpr auto kDrain = 100ms;
 constexpr auto kRuntimeGrace = 2s;
 // How long a runtime that we want to stop may take to write the pid that we need for it.
 constexpr auto kPidFileWait = 2s;
+
+// More than a pipe holds. A command that writes faster than we read must not keep us from its
+// deadline.
+constexpr int kReadsAtOnce = 16;
 
 /// A pipe whose read end never blocks us.
 Result<os::Pipe> MakeReadPipe() {
@@ -50,10 +53,10 @@ class Collector {
   bool open() const { return fd_.valid(); }
   std::string Take() { return std::move(text_); }
 
-  /// Reads what is there; closes at the end.
+  /// Reads what is there, if it is not too much for one time; closes at the end.
   void Drain() {
     std::array<char, 65536> buffer{};
-    while (fd_.valid()) {
+    for (int i = 0; i < kReadsAtOnce && fd_.valid(); ++i) {
       const ssize_t n = read(fd_.get(), buffer.data(), buffer.size());
       if (n < 0 && errno == EINTR) continue;
       if (n < 0 && errno == EAGAIN) return;
@@ -72,89 +75,18 @@ class Collector {
   std::string text_;
 };
 
-std::optional<pid_t> ReadPid(const std::string& path) {
-  const Result<std::string> text = os::ReadFile(path, KiB(1));
-  if (!text.ok()) return std::nullopt;
-  pid_t pid = 0;
-  if (std::from_chars(text->data(), text->data() + text->size(), pid).ec != std::errc() ||
-      pid <= 1) {
-    return std::nullopt;
-  }
-  return pid;
-}
-
-/// The session of a process, 0 when it is gone.
-pid_t SessionOf(pid_t pid) {
-  const pid_t session = getsid(pid);
-  return session < 0 ? 0 : session;
-}
-
-std::vector<pid_t> AllProcesses() {
-  std::vector<pid_t> pids;
-  const Result<std::vector<std::string>> names = os::ListDir("/proc");
-  if (!names.ok()) return pids;
-  for (const std::string& name : *names) {
-    pid_t pid = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
-    if (error == std::errc() && end == name.data() + name.size()) pids.push_back(pid);
-  }
-  return pids;
-}
-
-/// SIGKILL to the command and to all that it started: its descendants, and the orphans among them,
-/// which are still in its session. That one began below the session that we gave to the runtime, so
-/// nothing else of the container is in it. All are stopped first, until nobody new appears: a
-/// process that forks faster than we look would get away otherwise.
-void KillTree(pid_t leader, pid_t runtime) {
-  constexpr int kRounds = 32;
-  std::map<pid_t, os::PidFd> known;
-  const auto stop = [&known](pid_t pid) {
-    if (known.contains(pid)) return false;
-    Result<os::PidFd> process = os::PidFd::Open(pid);
-    if (!process.ok()) return false;
-    static_cast<void>(process->Signal(SIGSTOP).ok());
-    known.emplace(pid, std::move(process).value());
-    return true;
-  };
-  const std::set<pid_t> sessions = {runtime, leader, SessionOf(leader)};
-  const pid_t own_session = SessionOf(0);
-  stop(leader);
-  for (int round = 0; round < kRounds; ++round) {
-    bool found = false;
-    std::vector<pid_t> candidates;
-    for (const auto& [pid, process] : known) candidates.push_back(pid);
-    for (const pid_t pid : AllProcesses()) {
-      const pid_t session = SessionOf(pid);
-      const bool ours = session > 0 && session != own_session && sessions.contains(session);
-      if (ours && pid != runtime) candidates.push_back(pid);
-    }
-    for (const pid_t pid : candidates) {
-      found = stop(pid) || found;
-      const Result<std::vector<pid_t>> children = os::Descendants(pid);
-      if (!children.ok()) continue;
-      for (const pid_t child : *children) found = stop(child) || found;
-    }
-    if (!found) break;
-  }
-  for (const auto& [pid, process] : known) static_cast<void>(process.Signal(SIGKILL).ok());
-  // Whoever asks for the timeout looks for what is left of the command at once.
-  const SteadyTime deadline = steady_clock::now() + kRuntimeGrace;
-  for (const auto& [pid, process] : known) {
-    pollfd watched = {process.fd(), POLLIN, 0};
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - steady_clock::now());
-    static_cast<void>(poll(&watched, 1, static_cast<int>(std::max(left, 0ms).count())));
-  }
-}
-
 /// One run of the runtime's `exec`, watched by the calling thread.
 class Session {
  public:
-  Session(process::Child child, os::UniqueFd out, os::UniqueFd err, std::string pid_file,
-          Bytes limit)
+  Session(process::Child child, std::optional<std::uint64_t> mark, os::UniqueFd out,
+          os::UniqueFd err, const ExecScratch& scratch, Bytes limit)
       : child_(std::move(child)),
+        tree_{.leader = child_.pid(),
+              .helper = os::ProcessId::Of(child_.pid()).value_or(os::ProcessId{child_.pid(), 0}),
+              .mark = mark},
         out_(std::move(out), limit),
         err_(std::move(err), limit),
-        pid_file_(std::move(pid_file)) {}
+        scratch_(scratch) {}
 
   /// True when the started program has ended; false at `deadline` or when `stop` was requested.
   Result<bool> Watch(SteadyTime deadline, const std::stop_token& stop) {
@@ -187,24 +119,28 @@ class Session {
   /// Kills the command and all below it, then sees the runtime's process off.
   void Kill() {
     const SteadyTime pid_deadline = steady_clock::now() + kPidFileWait;
-    std::optional<pid_t> pid = ReadPid(pid_file_);
+    std::optional<pid_t> pid = CommandPid(scratch_);
     while (!pid && steady_clock::now() < pid_deadline) {
       // It has not come so far; or it never will, since it is ending with an error.
       const Result<bool> ended = Watch(steady_clock::now() + 5ms, {});
-      pid = ReadPid(pid_file_);
+      pid = CommandPid(scratch_);
       if (!ended.ok() || *ended) break;
     }
-    if (pid) KillTree(*pid, child_.pid());
+    if (pid) {
+      ExecTree command = tree_;
+      command.leader = *pid;
+      KillTree(command);
+    }
     const Result<bool> ended = Watch(steady_clock::now() + kRuntimeGrace, {});
     if (!ended.ok() || !*ended) {
       // What it has started below itself by now would outlive it.
-      KillTree(child_.pid(), child_.pid());
+      KillTree(tree_);
     }
     static_cast<void>(child_.Wait(CallContext::Background(kRuntimeGrace)).ok());
   }
 
   Result<int> ExitCode() { return child_.Wait(CallContext::Background(kRuntimeGrace)); }
-  bool Started() const { return ReadPid(pid_file_).has_value(); }
+  bool Started() const { return CommandPid(scratch_).has_value(); }
   std::string TakeOut() { return out_.Take(); }
   std::string TakeErr() { return err_.Take(); }
 
@@ -231,27 +167,13 @@ class Session {
   }
 
   process::Child child_;
+  const ExecTree tree_;  // as long as there is no command
   Collector out_;
   Collector err_;
-  std::string pid_file_;
+  const ExecScratch& scratch_;
 };
 
 }  // namespace
-
-/// What crisp-exec reports: "exit N", the command's exit code; nothing when the runtime failed.
-std::optional<int> ReadReport(int fd) {
-  std::array<char, 64> line{};
-  const ssize_t size = read(fd, line.data(), line.size());
-  constexpr std::string_view kExit = "exit ";
-  const std::string_view text(line.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
-  int code = 0;
-  if (!text.starts_with(kExit) ||
-      std::from_chars(text.data() + kExit.size(), text.data() + text.size(), code).ec !=
-          std::errc()) {
-    return std::nullopt;
-  }
-  return code;
-}
 
 Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args) {
   CRISP_TRY(cc.Check());
@@ -283,11 +205,14 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
     deadline = steady_clock::now() + args.timeout;
     own_timeout = true;
   }
+  std::optional<TreeMark> mark(std::in_place);
   process::Child child = CRISP_TRY(process::Spawn(command).While("start {}", command.program));
+  const std::optional<std::uint64_t> slack = mark->slack_ns();
+  mark.reset();
   out.write.reset();
   err.write.reset();
   report.write.reset();
-  Session session(std::move(child), std::move(out.read), std::move(err.read), scratch.pid_path(),
+  Session session(std::move(child), slack, std::move(out.read), std::move(err.read), scratch,
                   args.max_output);
 
   const Result<bool> ended = session.Watch(deadline, cc.stop());
@@ -305,7 +230,9 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
   const int exit_code = CRISP_TRY(session.ExitCode());
   std::optional<int> command_code;
   if (!args.helper.empty()) {
-    command_code = ReadReport(report.read.get());
+    std::array<char, 64> line{};
+    const ssize_t size = read(report.read.get(), line.data(), line.size());
+    command_code = ReportedExit({line.data(), size > 0 ? static_cast<std::size_t>(size) : 0});
   } else if (session.Started()) {
     command_code = exit_code;
   }

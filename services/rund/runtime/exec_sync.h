@@ -27,8 +27,9 @@ struct ExecSyncResult {
 /// /dev/null. Ends with the command's first process; output that background children still hold
 /// open is waited for only shortly. Whether the container runs is for the caller to check.
 /// Errors: kDeadlineExceeded after `timeout` or the call's own deadline, kCancelled: the process
-/// and all its descendants are killed; kUnknown with the runtime's own words when the command
-/// cannot be started: only they tell whether the program is missing or the container is ending.
+/// and all that it started are killed (KillTree says who may get away); kUnknown with the runtime's
+/// own words when the command cannot be started: only they tell whether the program is missing or
+/// the container is ending.
 Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args);
 
 }  // namespace crisp::rund

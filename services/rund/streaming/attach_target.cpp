@@ -11,6 +11,9 @@
 #include <utility>
 
 namespace crisp::rund::streaming {
+
+using std::chrono::steady_clock;
+
 namespace {
 
 // conmon's: a tag, and at most 8192 bytes.
@@ -20,14 +23,21 @@ constexpr char kStderr = 3;
 // Well below what conmon reads of a packet (32 KiB; the rest would be lost).
 constexpr std::size_t kMaxInput = std::size_t{16} << 10U;
 constexpr int kPacketsAtOnce = 64;
-constexpr std::chrono::milliseconds kPatience{1000};
-// After the end of stdin: whoever still answers to it is heard.
-constexpr std::chrono::milliseconds kQuiet{500};
+// What was waited of it comes back so much slower.
+constexpr int kRefill = 30;
+constexpr std::chrono::milliseconds kLeastPatience{1};
 
 }  // namespace
 
 AttachTarget::AttachTarget(loop::Loop& loop, AttachedContainer container)
-    : loop_(loop), container_(std::move(container)) {
+    : AttachTarget(loop, std::move(container), Times()) {}
+
+AttachTarget::AttachTarget(loop::Loop& loop, AttachedContainer container, const Times& times)
+    : loop_(loop),
+      container_(std::move(container)),
+      times_(times),
+      patience_left_(times.patience),
+      patience_since_(steady_clock::now()) {
   socket_ = std::make_shared<Descriptor>(loop_, std::move(container_.socket));
 }
 
@@ -40,10 +50,7 @@ void AttachTarget::Begin(RemoteStreams streams, std::function<void(const Outcome
   };
   for (const StreamPtr& stream : {streams_.out, streams_.err}) {
     if (!stream) continue;
-    stream->Listen({.on_data = [to = stream.get()](std::string_view b) { to->Took(b.size()); },
-                    .on_end = nullptr,
-                    .on_room = on_room,
-                    .on_gone = on_room});
+    stream->Discard(on_room);
   }
   if (streams_.in) {
     streams_.in->Listen({.on_data =
@@ -81,12 +88,8 @@ void AttachTarget::Read() {
   std::array<char, kMaxPacket> packet;
   for (int i = 0; i < kPacketsAtOnce; ++i) {
     if (!leaving_out_ && !HasRoom()) {
-      if (!patience_) {
-        patience_ = loop_.After(kPatience, [weak = weak_from_this()] {
-          if (const auto target = weak.lock()) target->OnPatienceEnd();
-        });
-      }
-      return;  // OnRoom goes on
+      if (patience_ || BeginPatience()) return;  // OnRoom goes on
+      leaving_out_ = true;
     }
     const ssize_t n = recv(socket_->fd(), packet.data(), packet.size(), MSG_DONTWAIT);
     if (n < 0 && errno == EINTR) continue;
@@ -125,13 +128,32 @@ void AttachTarget::Wait() {
 
 void AttachTarget::OnRoom() {
   if (!HasRoom()) return;
-  patience_ = {};
+  EndPatience();
   if (leaving_out_) TellLeftOut();
   Read();
 }
 
-void AttachTarget::OnPatienceEnd() {
+bool AttachTarget::BeginPatience() {
+  const SteadyTime now = steady_clock::now();
+  patience_left_ = std::min(times_.patience, patience_left_ + (now - patience_since_) / kRefill);
+  patience_since_ = now;
+  if (patience_left_ < kLeastPatience) return false;
+  patience_ = loop_.After(patience_left_, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->OnPatienceEnd();
+  });
+  return true;
+}
+
+void AttachTarget::EndPatience() {
+  if (!patience_) return;
   patience_ = {};
+  const SteadyTime now = steady_clock::now();
+  patience_left_ -= std::min(patience_left_, now - patience_since_);
+  patience_since_ = now;
+}
+
+void AttachTarget::OnPatienceEnd() {
+  EndPatience();
   if (over_ || HasRoom()) return;
   leaving_out_ = true;
   Read();
@@ -139,9 +161,14 @@ void AttachTarget::OnPatienceEnd() {
 
 void AttachTarget::TellLeftOut() {
   leaving_out_ = false;
-  const StreamPtr& stream = streams_.err ? streams_.err : streams_.out;
   const std::uint64_t bytes = std::exchange(left_out_, 0);
-  if (bytes == 0 || !stream) return;
+  if (bytes == 0) return;
+  // Where a program reads nothing but the output, it is no place for words of ours.
+  const StreamPtr& stream = container_.tty ? streams_.out : streams_.err;
+  if (!stream) {
+    untold_ += bytes;
+    return;
+  }
   stream->Send(fmt::format("\r\n[crisp: {} bytes left out here: too slow a reader]\r\n", bytes));
 }
 
@@ -181,11 +208,11 @@ void AttachTarget::OnStdinEnd() {
   // conmon closes the container's stdin, unless it was told that more clients may come.
   if (container_.takes_stdin) shutdown(socket_->fd(), SHUT_WR);
   // Nothing that ends would end this session: the client has said all that it had to say.
-  if (!container_.stdin_once && !container_.tty) EndWhenQuiet();
+  if (container_.takes_stdin && !container_.stdin_once && !container_.tty) EndWhenQuiet();
 }
 
 void AttachTarget::EndWhenQuiet() {
-  quiet_ = loop_.After(kQuiet, [weak = weak_from_this(), packets = packets_] {
+  quiet_ = loop_.After(times_.quiet, [weak = weak_from_this(), packets = packets_] {
     const auto self = weak.lock();
     if (!self || self->over_) return;
     if (self->packets_ == packets) return self->SetEnded();
@@ -202,9 +229,16 @@ void AttachTarget::Resize(TerminalSize size) {
 
 void AttachTarget::SetEnded() {
   if (left_out_ > 0) TellLeftOut();
+  Outcome outcome;
+  if (untold_ > 0) {
+    outcome.status =
+        Status(Code::kDataLoss, fmt::format("{} bytes of the output were left out: too "
+                                            "slow a reader",
+                                            untold_));
+  }
   const auto done = std::exchange(on_end_, nullptr);
   Close();
-  if (done) done({});
+  if (done) done(outcome);
 }
 
 void AttachTarget::Close() {
@@ -215,7 +249,7 @@ void AttachTarget::Close() {
   socket_->Close();
   container_.control.reset();
   for (const StreamPtr& stream : {streams_.in, streams_.out, streams_.err}) {
-    if (stream) stream->Listen({});
+    if (stream) stream->Discard();
   }
 }
 

@@ -9,7 +9,6 @@
 namespace crisp::rund::streaming {
 namespace {
 
-constexpr std::size_t kMaxUnused = std::size_t{128} << 10U;
 constexpr std::size_t kMaxMessage = std::size_t{32} << 10U;
 constexpr std::uint8_t kCloseSignal = 255;
 
@@ -56,8 +55,11 @@ Status ChannelReader::Feed(std::string_view piece, bool message_end) {
 
 Status ChannelReader::FeedBase64(std::string_view piece, bool message_end) {
   carry_ += piece;
-  // Padding comes in the last four only, so all before it decodes on its own.
-  const std::size_t whole = message_end ? carry_.size() : carry_.size() / 4 * 4;
+  // All before the last four decodes on its own. Padding has to wait for the end of the message: in
+  // front of anything else it is none.
+  const std::size_t groups = std::min(carry_.find('='), carry_.size()) / 4 * 4;
+  if (carry_.size() - groups > 4) return InvalidArgument("malformed base64");
+  const std::size_t whole = message_end ? carry_.size() : groups;
   const std::string bytes = CRISP_TRY(FromBase64(std::string_view(carry_).substr(0, whole)));
   carry_.erase(0, whole);
   if (!bytes.empty()) handlers_.on_data(channel_, bytes);
@@ -103,6 +105,7 @@ class ChannelConnection::ChannelStream final : public Stream {
   void Reset() override { out_ended_ = true; }
 
   void Took(std::size_t bytes) override {
+    if (bytes == 0) return;
     unused_ -= std::min(unused_, bytes);
     if (const auto connection = connection_.lock()) connection->PauseOrGoOn();
   }
@@ -172,9 +175,11 @@ void ChannelConnection::OnPiece(std::string_view piece, bool message_end) {
 }
 
 void ChannelConnection::OnRoom() {
-  for (const auto& stream : streams_) {
+  // Each in its turn, so that one busy stream does not take all.
+  for (std::size_t i = 0; i < streams_.size(); ++i) {
     if (wire_->queued() >= kQueueHigh) return;
-    stream->OnRoom();
+    room_turn_ = (room_turn_ + 1) % streams_.size();
+    streams_[room_turn_]->OnRoom();
   }
 }
 

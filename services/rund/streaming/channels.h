@@ -62,7 +62,7 @@ class ChannelConnection final : public Connection,
   std::vector<StreamPtr> Begin(std::size_t count, std::function<void(const Status&)> on_closed);
   void Finish() override;
   void Abort(const Status& why) override { wire_->Abort(why); }
-  void CheckPeer() override { wire_->CheckPeer(); }
+  void Check(SteadyTime /*now*/) override { wire_->CheckPeer(); }
   std::uint64_t traffic() const override { return traffic_; }
 
  private:
@@ -77,6 +77,7 @@ class ChannelConnection final : public Connection,
   std::unique_ptr<ChannelReader> reader_;
   std::vector<std::shared_ptr<ChannelStream>> streams_;
   std::function<void(const Status&)> on_closed_;
+  std::size_t room_turn_ = 0;  // whose turn it is to send
   std::uint64_t traffic_ = 0;
   bool finishing_ = false;
 };

@@ -7,13 +7,15 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <string_view>
 #include <utility>
 
 #include "libs/log/log.h"
+#include "libs/os/files.h"
+#include "services/rund/runtime/kill_tree.h"
 
 namespace crisp::rund::streaming {
 namespace {
@@ -21,9 +23,13 @@ namespace {
 // How long output that others still hold open is read after the command has ended.
 constexpr std::chrono::milliseconds kDrain{100};
 constexpr std::size_t kMaxReport = 64;
+// For work of the pool's.
+constexpr std::chrono::seconds kPoolTime{60};
+constexpr std::chrono::seconds kWatchAgain{1};
 
-/// The one descriptor that a runtime sends over its console socket; invalid without one.
-os::UniqueFd ReceiveFd(int socket) {
+/// The one descriptor that a runtime sends over its console socket; invalid without one. Nothing:
+/// it has not come so far.
+std::optional<os::UniqueFd> ReceiveFd(int socket) {
   std::array<char, 4096> name{};
   iovec data{name.data(), name.size()};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
@@ -32,40 +38,50 @@ os::UniqueFd ReceiveFd(int socket) {
   message.msg_iovlen = 1;
   message.msg_control = control.data();
   message.msg_controllen = control.size();
-  if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) <= 0) return {};
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  const ssize_t size = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  if (size < 0 && (errno == EAGAIN || errno == EINTR)) return std::nullopt;
+  const cmsghdr* header = size > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
   if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
-    return {};
+    return os::UniqueFd();
   }
   int fd = -1;
   std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
   return os::UniqueFd(fd);
 }
 
-}  // namespace
-
-std::shared_ptr<ExecTarget> ExecTarget::Make(loop::Loop& loop, work::Pool& pool, Leaving& leaving,
-                                             ExecProcess process) {
-  return std::shared_ptr<ExecTarget>(new ExecTarget(loop, pool, leaving, std::move(process)));
+/// All that the runtime's call has started: crisp-exec is the reaper of every one of them.
+void KillStart(const ExecProcess& process) {
+  // Held still, its number is nobody else's.
+  if (!process.helper.pidfd().Signal(SIGSTOP).ok()) return;
+  KillTree({.leader = process.helper.pid(), .helper = {process.helper.pid(), 0}, .mark = {}});
 }
 
-ExecTarget::ExecTarget(loop::Loop& loop, work::Pool& pool, Leaving& leaving, ExecProcess process)
-    : loop_(loop),
-      pool_(pool),
-      leaving_(leaving),
-      process_(std::make_shared<ExecProcess>(std::move(process))) {}
+}  // namespace
+
+std::shared_ptr<ExecTarget> ExecTarget::Make(Share& share, ExecProcess process) {
+  std::shared_ptr<ExecTarget> made(new ExecTarget(share, std::move(process)));
+  // Whether the client stays or not: a runtime that hangs must not be there for ever.
+  made->start_ = share.loop.After(share.start_timeout, [weak = std::weak_ptr(made)] {
+    if (const auto self = weak.lock()) self->OnStartTimeout();
+  });
+  return made;
+}
+
+ExecTarget::ExecTarget(Share& share, ExecProcess process)
+    : share_(share), process_(std::make_shared<ExecProcess>(std::move(process))) {}
 
 ExecTarget::~ExecTarget() {
-  // Its files are removed where that may block; here when the pool is closed already.
-  static_cast<void>(pool_
-                        .Submit(work::Lane::kMutate,
-                                CallContext::Background(std::chrono::seconds(60), "exec"),
-                                [process = std::move(process_)] {})
-                        .ok());
+  // Its files are removed where that may block. When nobody can, the next start does it.
+  const std::string files = process_->scratch.dir.Release();
+  static_cast<void>(
+      share_.pool
+          .Submit(work::Lane::kMutate, CallContext::Background(kPoolTime, "exec"),
+                  [files] { log::IfError("remove an exec's files", os::RemoveTree(files)); })
+          .ok());
 }
 
 DescriptorPtr ExecTarget::Take(os::UniqueFd fd) {
-  return fd.valid() ? std::make_shared<Descriptor>(loop_, std::move(fd)) : nullptr;
+  return fd.valid() ? std::make_shared<Descriptor>(share_.loop, std::move(fd)) : nullptr;
 }
 
 void ExecTarget::Begin(RemoteStreams streams, std::function<void(const Outcome&)> on_end) {
@@ -75,10 +91,7 @@ void ExecTarget::Begin(RemoteStreams streams, std::function<void(const Outcome&)
   AwaitReport();
   if (process_->console) {
     console_ = Take(std::move(process_->console));
-    console_->WhenReadable([weak = weak_from_this()] {
-      if (const auto self = weak.lock()) self->OnConsole();
-    });
-    return;
+    return AwaitConsole();
   }
   if (streams_.in && process_->in) {
     in_ = Take(std::move(process_->in));
@@ -98,29 +111,53 @@ void ExecTarget::Begin(RemoteStreams streams, std::function<void(const Outcome&)
 
 std::shared_ptr<OutPump> ExecTarget::Pump(const DescriptorPtr& from, const StreamPtr& to) {
   if (!from) return nullptr;
-  auto pump = std::make_shared<OutPump>(loop_, from, to, [weak = weak_from_this()] {
+  auto pump = std::make_shared<OutPump>(share_.pumps, from, to, [weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->CheckEnd();
   });
   if (to) {
     const auto on_room = [weak = std::weak_ptr(pump)] {
       if (const auto self = weak.lock()) self->OnRoom();
     };
-    to->Listen({.on_data = [to = to.get()](std::string_view bytes) { to->Took(bytes.size()); },
-                .on_end = nullptr,
-                .on_room = on_room,
-                .on_gone = on_room});
+    to->Discard(on_room);
   }
   pump->Begin();
   return pump;
 }
 
+void ExecTarget::AwaitConsole() {
+  console_->WhenReadable([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->OnConsole();
+  });
+}
+
 void ExecTarget::OnConsole() {
-  if (over_) return;
-  const os::UniqueFd connection(accept4(console_->fd(), nullptr, nullptr, SOCK_CLOEXEC));
-  // The runtime has connected and sends at once.
-  os::UniqueFd terminal = connection ? ReceiveFd(connection.get()) : os::UniqueFd();
+  if (over_ || !console_) return;
+  os::UniqueFd connection(accept4(console_->fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  // A runtime that is gone has connected before, or never.
+  if (!connection && (errno == EAGAIN || errno == EINTR) && !outcome_) return AwaitConsole();
   console_.reset();
-  if (!terminal) return;  // the runtime's failure is reported
+  if (!connection) return CheckEnd();
+  sender_ = Take(std::move(connection));
+  OnTerminal();
+}
+
+void ExecTarget::AwaitTerminal() {
+  sender_->WhenReadable([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->OnTerminal();
+  });
+}
+
+void ExecTarget::OnTerminal() {
+  if (over_ || !sender_) return;
+  // The runtime connects early and sends when it has a terminal.
+  std::optional<os::UniqueFd> terminal = ReceiveFd(sender_->fd());
+  if (!terminal) return AwaitTerminal();
+  sender_.reset();
+  if (!*terminal) return CheckEnd();  // the runtime's failure is reported
+  BeginTerminal(*std::move(terminal));
+}
+
+void ExecTarget::BeginTerminal(os::UniqueFd terminal) {
   terminal_ = Take(std::move(terminal));
   ApplySize();
   if (streams_.in) {
@@ -136,6 +173,7 @@ void ExecTarget::OnConsole() {
 void ExecTarget::OnStdinEnd() {
   if (over_) return;
   if (!terminal_) return in_->Close();
+  if (in_pump_->broken()) return;
   // A terminal has no half to close; what a person would press is understood by whoever reads
   // lines.
   termios settings{};
@@ -154,27 +192,61 @@ void ExecTarget::OnReport() {
   std::array<char, kMaxReport> line{};
   const ssize_t size = read(report_->fd(), line.data(), line.size());
   if (size < 0 && (errno == EAGAIN || errno == EINTR)) return AwaitReport();
-  constexpr std::string_view kExit = "exit ";
   const std::string_view text(line.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
   report_.reset();
-  Outcome outcome;
-  if (!text.starts_with(kExit) ||
-      std::from_chars(text.data() + kExit.size(), text.data() + text.size(), outcome.exit_code)
-              .ec != std::errc()) {
-    outcome.status = text.empty() ? Internal("the exec's helper was killed")
-                                  : Unknown("{}", ExecFailure(process_->scratch, ""));
-  }
+  if (const auto code = ReportedExit(text)) return OnOutcome({Status::Ok(), *code});
+  if (text.empty()) return OnOutcome({Internal("the exec's helper was killed"), 0});
+  const auto cc = CallContext::Background(kPoolTime, "exec");
+  Status submitted = share_.pool.Submit(
+      work::Lane::kMutate, cc,
+      [self = shared_from_this()]() mutable {
+        const Status why = Unknown("{}", ExecFailure(self->process_->scratch, ""));
+        loop::Loop& loop = self->share_.loop;
+        loop.Post([self = std::move(self), why] { self->OnOutcome({why, 0}); });
+      },
+      [self = shared_from_this()](const Status& why) mutable {
+        loop::Loop& loop = self->share_.loop;
+        loop.Post([self = std::move(self), why] { self->OnOutcome({why, 0}); });
+      });
+  if (!submitted.ok()) OnOutcome({submitted, 0});
+}
+
+void ExecTarget::OnStartTimeout() {
+  start_ = {};
+  if (outcome_) return;
+  // Nobody is told when the pool is closing: rund is ending.
+  static_cast<void>(
+      share_.pool
+          .Submit(work::Lane::kMutate, CallContext::Background(kPoolTime, "exec"),
+                  [self = shared_from_this()]() mutable {
+                    loop::Loop& loop = self->share_.loop;
+                    if (!CommandPid(self->process_->scratch)) {
+                      // Its report would only say that it was killed.
+                      loop.Post([self] { self->report_.reset(); });
+                      KillStart(*self->process_);
+                      const Status why = DeadlineExceeded("the runtime did not start the command");
+                      loop.Post([self, why] { self->OnOutcome({why, 0}); });
+                    }
+                    loop.Post([self = std::move(self)] {});  // the last one goes on the loop
+                  })
+          .ok());
+}
+
+void ExecTarget::OnOutcome(Outcome outcome) {
+  if (over_ || outcome_) return;
+  start_ = {};
   outcome_ = std::move(outcome);
   for (const auto& pump : {out_pump_, err_pump_}) {
     if (pump) pump->ExpectEnd(kDrain);
   }
+  if (console_ && outcome_->status.ok()) return OnConsole();
   CheckEnd();
 }
 
 void ExecTarget::CheckEnd() {
   if (over_ || !outcome_) return;
-  // A terminal that was sent but not yet accepted has the last words.
-  if (console_ && outcome_->status.ok()) return;
+  // A terminal that was sent but has not come so far has the last words.
+  if ((console_ || sender_) && outcome_->status.ok()) return;
   for (const auto& pump : {out_pump_, err_pump_}) {
     if (pump && !pump->ended()) return;
   }
@@ -203,12 +275,12 @@ void ExecTarget::Close() {
   out_pump_.reset();
   err_pump_.reset();
   // Who calls us may be one of the pumps, which hold them too.
-  for (DescriptorPtr* held : {&in_, &out_, &err_, &console_, &terminal_, &report_}) {
+  for (DescriptorPtr* held : {&in_, &out_, &err_, &console_, &sender_, &terminal_, &report_}) {
     if (*held) (*held)->Close();
     held->reset();
   }
   for (const StreamPtr& stream : {streams_.in, streams_.out, streams_.err}) {
-    if (stream) stream->Listen({});
+    if (stream) stream->Discard();
   }
   streams_ = {};
   process_->in.reset();
@@ -217,21 +289,30 @@ void ExecTarget::Close() {
   process_->console.reset();
   process_->report.reset();
   // The helper stays as long as the command does, and so do we, to reap it.
-  auto watch = loop_.WatchReadable(process_->helper.pidfd().fd(), [weak = weak_from_this()] {
+  share_.leaving.insert(shared_from_this());
+  WatchHelper();
+}
+
+void ExecTarget::WatchHelper() {
+  auto watch = share_.loop.WatchReadable(process_->helper.pidfd().fd(), [weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->OnHelperGone();
   });
-  if (!watch.ok()) {
-    log::Error("an exec's helper cannot be watched", {{"error", watch.status()}});
+  if (watch.ok()) {
+    helper_watch_ = *std::move(watch);
     return;
   }
-  helper_watch_ = *std::move(watch);
-  leaving_.insert(shared_from_this());
+  // No descriptors left, for the moment.
+  log::Warn("an exec's helper cannot be watched", {{"error", watch.status()}});
+  again_ = share_.loop.After(kWatchAgain, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->WatchHelper();
+  });
 }
 
 void ExecTarget::OnHelperGone() {
   static_cast<void>(process_->helper.Reap().ok());
   helper_watch_.Cancel();
-  leaving_.erase(shared_from_this());
+  start_ = {};
+  share_.leaving.erase(shared_from_this());
 }
 
 }  // namespace crisp::rund::streaming

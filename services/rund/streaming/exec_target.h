@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <set>
@@ -18,12 +19,18 @@ namespace crisp::rund::streaming {
 /// of its input, SIGPIPE, or the hang-up of its terminal; it is not killed.
 class ExecTarget final : public Target, public std::enable_shared_from_this<ExecTarget> {
  public:
-  /// Those whose client has gone, or has its answer, until their helper has ended and is reaped.
-  using Leaving = std::set<std::shared_ptr<ExecTarget>>;
+  /// What all of them share; outlives them.
+  struct Share {
+    loop::Loop& loop;
+    work::Pool& pool;  // for files and kills
+    PumpShare& pumps;
+    /// For the runtime, from its start until the command runs.
+    std::chrono::nanoseconds start_timeout = std::chrono::seconds(120);
+    /// Those whose client has gone, or has its answer, until their helper has ended and is reaped.
+    std::set<std::shared_ptr<ExecTarget>> leaving = {};
+  };
 
-  /// `pool`: for the files of the exec, in the end. `leaving` outlives it.
-  static std::shared_ptr<ExecTarget> Make(loop::Loop& loop, work::Pool& pool, Leaving& leaving,
-                                          ExecProcess process);
+  static std::shared_ptr<ExecTarget> Make(Share& share, ExecProcess process);
   ~ExecTarget() override;
 
   void Begin(RemoteStreams streams, std::function<void(const Outcome&)> on_end) override;
@@ -31,11 +38,17 @@ class ExecTarget final : public Target, public std::enable_shared_from_this<Exec
   void Close() override;
 
  private:
-  ExecTarget(loop::Loop& loop, work::Pool& pool, Leaving& leaving, ExecProcess process);
+  ExecTarget(Share& share, ExecProcess process);
   void AwaitReport();
+  void AwaitConsole();
   void OnConsole();
+  void AwaitTerminal();
+  void OnTerminal();
   void BeginTerminal(os::UniqueFd terminal);
   void OnReport();
+  void OnStartTimeout();
+  void OnOutcome(Outcome outcome);
+  void WatchHelper();
   void OnHelperGone();
   void OnStdinEnd();
   DescriptorPtr Take(os::UniqueFd fd);
@@ -43,16 +56,16 @@ class ExecTarget final : public Target, public std::enable_shared_from_this<Exec
   void CheckEnd();
   void ApplySize();
 
-  loop::Loop& loop_;
-  work::Pool& pool_;
-  Leaving& leaving_;
+  Share& share_;
   std::shared_ptr<ExecProcess> process_;
   RemoteStreams streams_;
   std::function<void(const Outcome&)> on_end_;
   DescriptorPtr in_, out_, err_, report_, console_, terminal_;
+  DescriptorPtr sender_;  // the runtime's connection to the console socket
   std::shared_ptr<InPump> in_pump_;
   std::shared_ptr<OutPump> out_pump_, err_pump_;
   loop::FdWatch helper_watch_;
+  loop::Timer start_, again_;
   std::optional<TerminalSize> size_;
   std::optional<Outcome> outcome_;
   bool over_ = false;

@@ -23,6 +23,7 @@
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "services/rund/streaming/tcp.h"
 
 namespace crisp::rund::streaming {
 
@@ -43,9 +44,8 @@ namespace {
 
 // Handshake and request, from a client that has all it needs.
 constexpr std::chrono::seconds kRequestTime{30};
-// At the end of a session: without progress, for a client to take what is left; then to close.
-constexpr std::chrono::seconds kDrainTime{30};
-constexpr std::chrono::seconds kLingerTime{5};
+// No descriptors left, for instance.
+constexpr std::chrono::milliseconds kAcceptAgain{100};
 constexpr std::size_t kMaxConnections = 2000;
 constexpr std::uint32_t kMaxHeader = 16 << 10;
 constexpr std::size_t kReadSize = std::size_t{64} << 10U;
@@ -70,8 +70,11 @@ Status FromError(const error_code& error) {
 template <typename Stream>
 class WireBase : public Wire, public std::enable_shared_from_this<WireBase<Stream>> {
  public:
-  WireBase(Stream stream, std::string early)
-      : stream_(std::move(stream)), linger_(stream_.get_executor()), early_(std::move(early)) {}
+  WireBase(Stream stream, std::string early, const EndTimes& times)
+      : stream_(std::move(stream)),
+        times_(times),
+        linger_(stream_.get_executor()),
+        early_(std::move(early)) {}
 
   void Begin(Handlers handlers) override {
     handlers_ = std::move(handlers);
@@ -101,13 +104,15 @@ class WireBase : public Wire, public std::enable_shared_from_this<WireBase<Strea
 
   void Finish() override {
     if (std::exchange(finishing_, true) || closed_) return;
-    Linger(kDrainTime);
+    Linger();
     if (!writing_) End();
     Read();
   }
 
   void Abort(const Status& why) override {
     if (closed_) return;
+    // What is under way ends with an error of its own, which is not the reason.
+    if (!aborted_) aborted_ = why;
     CloseSocket();
     asio::post(stream_.get_executor(),
                [self = this->shared_from_this(), why] { self->Closed(why); });
@@ -138,7 +143,6 @@ class WireBase : public Wire, public std::enable_shared_from_this<WireBase<Strea
     for (const std::string& sent : sending_) queued_ -= sent.size();
     sending_.clear();
     if (queue_.empty() && finishing_) return End();
-    if (finishing_) Linger(kDrainTime);
     Write();
     if (full_ && queued_ < kQueueLow) {
       full_ = false;
@@ -169,14 +173,24 @@ class WireBase : public Wire, public std::enable_shared_from_this<WireBase<Strea
     StartWrite();
   }
   void End() {
-    Linger(kLingerTime);
+    ending_ = true;
     StartEnd();
   }
-  void Linger(std::chrono::seconds limit) {
-    linger_.expires_after(limit);
+  /// A close would take what the peer has not: as long as it takes something, it has time.
+  void Linger() {
+    if (closed_) return;
+    const TcpProgress now = ProgressOf(Lowest(stream_).native_handle());
+    quiet_ = now == progress_ ? quiet_ + times_.step : times_.step.zero();
+    progress_ = now;
+    const bool taken = ending_ && now.outstanding == 0;
+    if (quiet_ >= (taken ? times_.linger : times_.drain)) {
+      return Abort(taken ? DeadlineExceeded("the client did not close")
+                         : DeadlineExceeded("the client did not take the rest"));
+    }
+    linger_.expires_after(times_.step);
     linger_.async_wait([weak = this->weak_from_this()](const error_code& error) {
       if (error) return;
-      if (const auto self = weak.lock()) self->Abort(DeadlineExceeded("the client did not close"));
+      if (const auto self = weak.lock()) self->Linger();
     });
   }
   void CloseSocket() {
@@ -187,11 +201,15 @@ class WireBase : public Wire, public std::enable_shared_from_this<WireBase<Strea
     if (std::exchange(closed_, true)) return;
     CloseSocket();
     linger_.cancel();
-    if (const auto call = std::exchange(handlers_, {}).on_closed) call(why);
+    if (const auto call = std::exchange(handlers_, {}).on_closed) call(aborted_.value_or(why));
   }
 
+  const EndTimes times_;
   Handlers handlers_;
   asio::steady_timer linger_;
+  TcpProgress progress_;
+  std::chrono::milliseconds quiet_{0};  // since when progress_ is what it is
+  std::optional<Status> aborted_;
   std::string early_;
   std::size_t queued_ = 0;
   bool paused_ = false;
@@ -199,6 +217,7 @@ class WireBase : public Wire, public std::enable_shared_from_this<WireBase<Strea
   bool writing_ = false;
   bool full_ = false;
   bool finishing_ = false;
+  bool ending_ = false;
   bool closed_ = false;
 };
 
@@ -246,8 +265,8 @@ class ByteWire final : public WireBase<Stream> {
 template <typename Stream>
 class MessageWire final : public WireBase<websocket::stream<Stream>> {
  public:
-  MessageWire(websocket::stream<Stream> stream, bool text)
-      : WireBase<websocket::stream<Stream>>(std::move(stream), "") {
+  MessageWire(websocket::stream<Stream> stream, bool text, const EndTimes& times)
+      : WireBase<websocket::stream<Stream>>(std::move(stream), "", times) {
     this->stream_.text(text);
     this->stream_.auto_fragment(false);
     this->stream_.read_message_max(0);  // never kept whole
@@ -312,12 +331,19 @@ UpgradeRequest Understand(const HttpRequest& message) {
 }  // namespace
 
 struct Front::State : std::enable_shared_from_this<Front::State> {
-  State(loop::Loop& on, Handler calls) : acceptor(on.io()), handler(std::move(calls)) {}
+  State(loop::Loop& on, Handler calls, const EndTimes& ends)
+      : times(ends),
+        acceptor(on.io()),
+        again(on.io()),
+        handler(std::make_shared<const Handler>(std::move(calls))) {}
   void Accept();
+  void AcceptAgain();
   void Serve(Tcp::socket socket);
 
+  const EndTimes times;
   Tcp::acceptor acceptor;
-  Handler handler;
+  asio::steady_timer again;
+  const std::shared_ptr<const Handler> handler;
   std::shared_ptr<internal::Tls> tls;
   std::set<std::shared_ptr<void>> waiting;  // connections that are still HTTP
   bool closed = false;
@@ -329,12 +355,14 @@ namespace {
 template <typename Stream>
 class HttpConnection final : public std::enable_shared_from_this<HttpConnection<Stream>> {
  public:
-  HttpConnection(Stream stream, std::shared_ptr<internal::Tls> tls, const Front::Handler& handler,
+  HttpConnection(Stream stream, std::shared_ptr<internal::Tls> tls,
+                 std::shared_ptr<const Front::Handler> handler, const EndTimes& times,
                  std::function<void()> leave)
       : stream_(std::move(stream)),
         tls_(std::move(tls)),
         timer_(stream_.get_executor()),
-        handler_(handler),
+        handler_(std::move(handler)),
+        times_(times),
         leave_(std::move(leave)) {}
 
   void Begin() {
@@ -375,7 +403,7 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection<
       return Refuse(400, "a request for an upgrade has no body");
     }
     UpgradeRequest request = Understand(message);
-    answer_ = handler_(request);
+    answer_ = (*handler_)(request);
     if (answer_.status != 101) return Refuse(answer_.status, answer_.text);
     if (request.websocket) return AcceptWebSocket();
     text_ = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n";
@@ -393,7 +421,8 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection<
   void BecomeBytes() {
     std::string early(static_cast<const char*>(buffer_.data().data()), buffer_.size());
     Leave(false);
-    answer_.on_wire(std::make_shared<ByteWire<Stream>>(std::move(stream_), std::move(early)));
+    answer_.on_wire(
+        std::make_shared<ByteWire<Stream>>(std::move(stream_), std::move(early), times_));
   }
 
   void AcceptWebSocket() {
@@ -409,7 +438,8 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection<
       if (error) return self->Leave(true);
       self->Leave(false);
       const bool text = self->answer_.protocol.find("base64") != std::string::npos;
-      self->answer_.on_wire(std::make_shared<MessageWire<Stream>>(*std::move(self->web_), text));
+      self->answer_.on_wire(
+          std::make_shared<MessageWire<Stream>>(*std::move(self->web_), text, self->times_));
     });
   }
 
@@ -441,7 +471,8 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection<
   Stream stream_;
   std::shared_ptr<internal::Tls> tls_;  // for as long as the handshake needs it
   asio::steady_timer timer_;
-  const Front::Handler& handler_;
+  const std::shared_ptr<const Front::Handler> handler_;
+  const EndTimes times_;
   std::function<void()> leave_;
   beast::flat_buffer buffer_;
   beast::http::request_parser<beast::http::empty_body> parser_;
@@ -456,12 +487,22 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection<
 void Front::State::Accept() {
   acceptor.async_accept([self = shared_from_this()](const error_code& error, Tcp::socket socket) {
     if (self->closed || error == asio::error::operation_aborted) return;
-    if (!error && self->waiting.size() < kMaxConnections) self->Serve(std::move(socket));
+    if (error) return self->AcceptAgain();
+    if (self->waiting.size() < kMaxConnections) self->Serve(std::move(socket));
     self->Accept();
   });
 }
 
+void Front::State::AcceptAgain() {
+  again.expires_after(kAcceptAgain);
+  again.async_wait([weak = weak_from_this()](const error_code& error) {
+    const auto self = weak.lock();
+    if (!error && self && !self->closed) self->Accept();
+  });
+}
+
 void Front::State::Serve(Tcp::socket socket) {
+  KeepAlive(socket.native_handle());
   // The connection leaves by the name of a token, not by itself: a cycle would keep it.
   const auto token = std::make_shared<int>();
   waiting.insert(token);
@@ -470,10 +511,10 @@ void Front::State::Serve(Tcp::socket socket) {
   };
   if (tls) {
     std::make_shared<HttpConnection<TlsStream>>(TlsStream(std::move(socket), tls->context), tls,
-                                                handler, std::move(leave))
+                                                handler, times, std::move(leave))
         ->Begin();
   } else {
-    std::make_shared<HttpConnection<Tcp::socket>>(std::move(socket), nullptr, handler,
+    std::make_shared<HttpConnection<Tcp::socket>>(std::move(socket), nullptr, handler, times,
                                                   std::move(leave))
         ->Begin();
   }
@@ -496,22 +537,35 @@ Result<std::shared_ptr<internal::Tls>> LoadTls(const TlsFiles& files) {
   return tls;
 }
 
-Result<std::unique_ptr<Front>> Front::Listen(loop::Loop& loop, const std::string& address,
-                                             std::shared_ptr<internal::Tls> tls, Handler handler) {
+namespace {
+
+Result<Tcp::endpoint> ParseAddress(const std::string& address) {
   const std::size_t colon = address.rfind(':');
   std::string host = address.substr(0, colon);
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  const std::string number = colon == std::string::npos ? "" : address.substr(colon + 1);
   std::uint16_t port = 0;
-  const char* end = address.data() + address.size();
+  const char* end = number.data() + number.size();
+  const auto parsed = std::from_chars(number.data(), end, port);
   error_code error;
   const auto ip = asio::ip::make_address(host, error);
-  if (colon == std::string::npos || error ||
-      std::from_chars(address.data() + colon + 1, end, port).ptr != end) {
+  if (error || parsed.ec != std::errc() || parsed.ptr != end) {
     return InvalidArgument("rund.streaming_address: '{}' is not IP:port", address);
   }
-  auto state = std::make_shared<State>(loop, std::move(handler));
+  return Tcp::endpoint(ip, port);
+}
+
+}  // namespace
+
+Status CheckAddress(const std::string& address) { return ParseAddress(address).status(); }
+
+Result<std::unique_ptr<Front>> Front::Listen(loop::Loop& loop, const std::string& address,
+                                             std::shared_ptr<internal::Tls> tls, Handler handler,
+                                             const EndTimes& times) {
+  const Tcp::endpoint endpoint = CRISP_TRY(ParseAddress(address));
+  error_code error;
+  auto state = std::make_shared<State>(loop, std::move(handler), times);
   state->tls = std::move(tls);
-  const Tcp::endpoint endpoint(ip, port);
   state->acceptor.open(endpoint.protocol(), error);
   if (!error) state->acceptor.set_option(Tcp::acceptor::reuse_address(true), error);
   if (!error) state->acceptor.bind(endpoint, error);
@@ -539,6 +593,7 @@ void Front::Close() {
   state_->closed = true;
   error_code ignored;
   state_->acceptor.close(ignored);
+  state_->again.cancel();
 }
 
 }  // namespace crisp::rund::streaming

@@ -8,6 +8,7 @@
 
 #include "libs/base/result.h"
 #include "libs/loop/loop.h"
+#include "services/rund/streaming/options.h"
 #include "services/rund/streaming/wire.h"
 
 namespace crisp::rund::streaming {
@@ -27,18 +28,14 @@ struct UpgradeAnswer {
   std::function<void(std::shared_ptr<Wire>)> on_wire;
 };
 
-/// Certificate and key; empty paths = plain HTTP.
-struct TlsFiles {
-  std::string certificate;  // PEM, with its chain
-  std::string key;
-  std::string min_version = "1.2";  // or "1.3"
-};
-
 namespace internal {
 struct Tls;
 }
 /// kInvalidArgument names the file. Reads files: not on the loop.
 Result<std::shared_ptr<internal::Tls>> LoadTls(const TlsFiles& files);
+
+/// "IP:port", the host of an IPv6 address in brackets; kInvalidArgument else.
+Status CheckAddress(const std::string& address);
 
 /// Listens, takes requests for upgrades and makes wires of them. Everything else is refused. Its
 /// handlers run on the loop.
@@ -48,7 +45,8 @@ class Front {
   /// "host:port" with a numeric host; port 0: any. `tls` null: plain HTTP.
   /// kFailedPrecondition and others: the address cannot be had.
   static Result<std::unique_ptr<Front>> Listen(loop::Loop& loop, const std::string& address,
-                                               std::shared_ptr<internal::Tls> tls, Handler handler);
+                                               std::shared_ptr<internal::Tls> tls, Handler handler,
+                                               const EndTimes& times = {});
   /// Close().
   ~Front();
   Front(const Front&) = delete;

@@ -25,6 +25,13 @@ namespace {
 // Of one session: what a browser opens, many times over.
 constexpr std::size_t kMaxForwards = 1000;
 constexpr std::chrono::seconds kSocketTimeout{30};
+// The clients in use know no windows: what one server does not read is in the way of all that comes
+// behind it. So it is put aside, and a server that takes nothing of so much is given up in the end.
+constexpr spdy::Spill kSpill{.stream = std::size_t{2} << 20U,
+                             .all = std::size_t{16} << 20U,
+                             .stall = std::chrono::seconds(30)};
+// Of a request id, or a port: more is none that a client makes.
+constexpr std::size_t kMaxName = 256;
 
 /// One TCP connection into the pod, between a data stream and a socket. Whatever happens to it
 /// stays its own affair: the others of the session do not notice.
@@ -41,7 +48,7 @@ class Forward final : public std::enable_shared_from_this<Forward> {
 
   void Begin(const std::string& pod, std::function<void()> on_over) {
     on_over_ = std::move(on_over);
-    Ignore(error_);
+    error_->Discard();
     data_->Listen({.on_data = nullptr,  // kept until there is a socket
                    .on_end = nullptr,
                    .on_room = nullptr,
@@ -51,14 +58,26 @@ class Forward final : public std::enable_shared_from_this<Forward> {
     const auto cc = CallContext::Background(kSocketTimeout, "port-forward");
     Status submitted = env_.pool.Submit(
         work::Lane::kMutate, cc,
-        [self = shared_from_this(), cc, pod] {
+        // The last one to hold it is the loop.
+        [self = shared_from_this(), cc, pod]() mutable {
           auto sockets = std::make_shared<Result<PodSockets>>(self->env_.backend.sockets(cc, pod));
-          self->env_.loop.Post([self, sockets] { self->OnSockets(std::move(*sockets)); });
+          loop::Loop& loop = self->env_.loop;
+          loop.Post([self = std::move(self), sockets] { self->OnSockets(std::move(*sockets)); });
         },
-        [self = shared_from_this()](const Status& why) {
-          self->env_.loop.Post([self, why] { self->Fail(why.message()); });
+        [self = shared_from_this()](const Status& why) mutable {
+          loop::Loop& loop = self->env_.loop;
+          loop.Post([self = std::move(self), why] { self->Fail(why.message()); });
         });
     if (!submitted.ok()) Fail(submitted.message());
+  }
+
+  /// Tells the client why it is cut off.
+  void Stop(const Status& why) {
+    if (over_) return;
+    error_->Send(why.message());
+    error_->End();
+    Close();
+    data_->Reset();
   }
 
   void Close() {
@@ -66,19 +85,13 @@ class Forward final : public std::enable_shared_from_this<Forward> {
     in_pump_.reset();
     out_pump_.reset();
     if (socket_) socket_->Close();
-    data_->Listen({});
-    error_->Listen({});
+    // The client may go on sending: that must not be in the way of the other connections.
+    data_->Discard();
+    error_->Discard();
     if (const auto done = std::exchange(on_over_, nullptr)) done();
   }
 
  private:
-  static void Ignore(const StreamPtr& stream) {
-    stream->Listen({.on_data = [to = stream.get()](std::string_view b) { to->Took(b.size()); },
-                    .on_end = nullptr,
-                    .on_room = nullptr,
-                    .on_gone = nullptr});
-  }
-
   void OnSockets(Result<PodSockets> sockets) {
     if (over_) return;
     if (!sockets.ok()) return Fail(sockets.status().message());
@@ -140,7 +153,7 @@ class Forward final : public std::enable_shared_from_this<Forward> {
     const int yes = 1;
     static_cast<void>(setsockopt(socket_->fd(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes));
     const std::weak_ptr<Forward> weak = weak_from_this();
-    out_pump_ = std::make_shared<OutPump>(env_.loop, socket_, data_, [weak] {
+    out_pump_ = std::make_shared<OutPump>(env_.pumps, socket_, data_, [weak] {
       if (const auto self = weak.lock()) self->OnServerEnd();
     });
     in_pump_ = std::make_shared<InPump>(data_, socket_, [weak] {
@@ -158,22 +171,33 @@ class Forward final : public std::enable_shared_from_this<Forward> {
   }
 
   void OnServerEnd() {
+    if (over_) return;
     server_ended_ = true;
-    if (out_pump_->broken()) {
-      // Told as what it is. The error stream stays empty: clients end all their connections for a
-      // word on it.
-      data_->Reset();
-      return EndBoth();
-    }
+    // Who writes to a connection that was reset learns of it; who reads it then sees an end as any
+    // other.
+    if (out_pump_->broken() || in_pump_->broken()) return Break();
     data_->End();
-    // A socket that takes nothing any more will not see the client's end either.
-    if (client_ended_ || !half_close_ || in_pump_->broken()) EndBoth();
+    if (client_ended_ || !half_close_) EndBoth();
   }
 
   void OnClientEnd() {
+    if (over_) return;
+    if (in_pump_->broken()) {
+      // What the server had sent before is still there to be read, up to its end.
+      if (server_ended_) Break();
+      return;
+    }
     client_ended_ = true;
-    if (server_ended_ || in_pump_->broken()) return EndBoth();
+    if (server_ended_) return EndBoth();
     shutdown(socket_->fd(), SHUT_WR);
+  }
+
+  /// Told as what it is. The error stream stays empty: clients end all their connections for a word
+  /// on it.
+  void Break() {
+    error_->End();
+    Close();
+    data_->Reset();
   }
 
   void EndBoth() {
@@ -219,16 +243,14 @@ class ForwardSession : public Session, public std::enable_shared_from_this<Forwa
   ForwardSession(Env& env, runtime::v1::PortForwardRequest request)
       : env_(env), request_(std::move(request)) {}
   void Stop(const Status& why) override {
-    for (const auto& forward : std::set(forwards_)) forward->Close();
-    connection().Abort(why);
+    for (const auto& forward : std::set(forwards_)) forward->Stop(why);
+    connection().Finish();
   }
 
  protected:
   void Open(std::uint16_t port, const StreamPtr& data, const StreamPtr& error, bool half_close) {
     if (forwards_.size() >= kMaxForwards) {
-      error->Send(fmt::format("more than {} connections at a time", kMaxForwards));
-      data->End();
-      return error->End();
+      return Refuse(data, error, fmt::format("more than {} connections at a time", kMaxForwards));
     }
     auto forward = std::make_shared<Forward>(env_, port, data, error, half_close);
     forwards_.insert(forward);
@@ -239,6 +261,13 @@ class ForwardSession : public Session, public std::enable_shared_from_this<Forwa
                      self->forwards_.erase(raw.lock());
                      if (self->forwards_.empty()) self->OnNoneLeft();
                    });
+  }
+  static void Refuse(const StreamPtr& data, const StreamPtr& error, const std::string& words) {
+    error->Send(words);
+    for (const StreamPtr& stream : {data, error}) {
+      stream->Discard();
+      stream->End();
+    }
   }
   virtual void OnNoneLeft() {}
   void OnClosed() {
@@ -260,7 +289,7 @@ class SpdyForwardSession final : public ForwardSession {
   SpdyForwardSession(Env& env, const runtime::v1::PortForwardRequest& request,
                      std::shared_ptr<Wire> wire)
       : ForwardSession(env, request),
-        spdy_(std::make_shared<spdy::SpdyConnection>(std::move(wire))) {}
+        spdy_(std::make_shared<spdy::SpdyConnection>(std::move(wire), kSpill)) {}
 
   void Begin(std::function<void()> on_over) override {
     on_over_ = std::move(on_over);
@@ -293,7 +322,7 @@ class SpdyForwardSession final : public ForwardSession {
     // Clients that know no ids open the error stream of a pair first.
     if (request.empty() && type == "error") request = fmt::format("#{}", ++unnamed_);
     if (request.empty()) request = fmt::format("#{}", unnamed_);
-    if ((type != "data" && type != "error") ||
+    if ((type != "data" && type != "error") || request.size() > kMaxName ||
         (halves_.size() >= kMaxForwards && !halves_.contains(request))) {
       return stream->Reset();
     }
@@ -301,7 +330,7 @@ class SpdyForwardSession final : public ForwardSession {
     StreamPtr& slot = type == "data" ? half.data : half.error;
     if (slot) return stream->Reset();
     slot = stream;
-    if (half.port.empty()) half.port = spdy::Find(headers, "port");
+    if (half.port.empty()) half.port = spdy::Find(headers, "port").substr(0, kMaxName);
     if (!half.data || !half.error) {
       half.timer = env_.loop.After(env_.creation_timeout, [weak = weak_from_this(), request] {
         const auto self = std::static_pointer_cast<SpdyForwardSession>(weak.lock());
@@ -313,9 +342,7 @@ class SpdyForwardSession final : public ForwardSession {
     halves_.erase(request);
     const auto port = ParsePort(whole.port);
     if (port.ok()) return Open(*port, whole.data, whole.error, /*half_close=*/true);
-    whole.error->Send(port.status().message());
-    whole.data->End();
-    whole.error->End();
+    Refuse(whole.data, whole.error, port.status().message());
   }
 
   void OnTimeout(const std::string& request) {

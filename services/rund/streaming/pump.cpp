@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <utility>
 
@@ -14,6 +13,8 @@ namespace {
 constexpr std::size_t kChunk = std::size_t{64} << 10U;
 // Then the others have their turn.
 constexpr int kChunksAtOnce = 8;
+// More than a terminal holds between its two sides.
+constexpr int kMaxInTerminal = 64 << 10;
 
 }  // namespace
 
@@ -48,57 +49,55 @@ void InPump::OnData(std::string_view bytes) {
     written += static_cast<std::size_t>(n);
   }
   pending_ += bytes.substr(written);
-  if (!pending_.empty() && !std::exchange(waiting_, true)) {
-    to_->WhenWritable([weak = weak_from_this()] {
-      if (const auto self = weak.lock()) self->Write();
-    });
-  }
+  if (!pending_.empty() && !waiting_) AwaitRoom();
   if (written > 0) stream_->Took(written);
+}
+
+void InPump::AwaitRoom() {
+  waiting_ = true;
+  to_->WhenWritable([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->Write();
+  });
 }
 
 void InPump::Write() {
   waiting_ = false;
-  while (pending_at_ < pending_.size()) {
-    const ssize_t n =
-        write(to_->fd(), pending_.data() + pending_at_, pending_.size() - pending_at_);
+  std::size_t written = 0;
+  while (written < pending_.size()) {
+    const ssize_t n = write(to_->fd(), pending_.data() + written, pending_.size() - written);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno != EAGAIN) return Break();
-    if (n < 0) {
-      waiting_ = true;
-      to_->WhenWritable([weak = weak_from_this()] {
-        if (const auto self = weak.lock()) self->Write();
-      });
-      return;
-    }
-    pending_at_ += static_cast<std::size_t>(n);
-    stream_->Took(static_cast<std::size_t>(n));
-    // Took() may have brought more, which is behind what we are writing; or the end of it all.
-    if (broken_) return;
+    if (n < 0) break;
+    written += static_cast<std::size_t>(n);
   }
-  pending_.clear();
-  pending_at_ = 0;
+  // The client may send again what was written: it must not be kept as well.
+  pending_.erase(0, written);
+  if (!pending_.empty()) AwaitRoom();
+  if (written > 0) stream_->Took(written);
   CheckEnd();
 }
 
 void InPump::Break() {
-  broken_ = true;
-  const std::size_t lost = pending_.size() - pending_at_;
-  pending_.clear();
-  pending_at_ = 0;
+  if (std::exchange(broken_, true)) return;
+  const std::size_t lost = std::exchange(pending_, {}).size();
   if (lost > 0) stream_->Took(lost);
+  End();
 }
 
 void InPump::CheckEnd() {
-  if (!ended_ || (!pending_.empty() && !broken_)) return;
+  if (ended_ && pending_.empty()) End();
+}
+
+void InPump::End() {
   if (const auto done = std::exchange(on_end_, nullptr)) done();
 }
 
 void OutPump::Begin() { Read(); }
 
 void OutPump::Read() {
-  // One thread: nobody else uses it meanwhile.
-  static thread_local std::array<char, kChunk> buffer;
   if (ended_ || waiting_) return;
+  std::vector<char>& buffer = share_.buffer;
+  if (buffer.empty()) buffer.resize(kChunk);
   const auto self = shared_from_this();
   for (int i = 0; i < kChunksAtOnce; ++i) {
     if (total_ >= last_byte_) return SetEnded();
@@ -121,7 +120,7 @@ void OutPump::Read() {
     if (ended_) return;
   }
   waiting_ = true;
-  loop_.Post([weak = weak_from_this()] {
+  share_.loop.Post([weak = weak_from_this()] {
     const auto again = weak.lock();
     if (!again) return;
     again->waiting_ = false;
@@ -141,17 +140,21 @@ void OutPump::Wait() {
 
 void OutPump::ExpectEnd(std::chrono::nanoseconds drain) {
   if (ended_) return;
-  drain_ = loop_.After(drain, [weak = weak_from_this()] {
+  drain_ = share_.loop.After(drain, [weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->OnDrained();
   });
 }
 
 void OutPump::OnDrained() {
   if (ended_) return;
-  int there = 0;
-  if (ioctl(from_->fd(), FIONREAD, &there) != 0) there = 0;
+  // Of a terminal the kernel counts only a part: there, what can be read without waiting is the
+  // rest.
+  int there = kMaxInTerminal;
+  if (isatty(from_->fd()) == 0 && ioctl(from_->fd(), FIONREAD, &there) != 0) there = 0;
   last_byte_ = total_ + static_cast<std::uint64_t>(std::max(there, 0));
   if (total_ >= last_byte_) return SetEnded();
+  // Whether there is anything to wait for or not.
+  waiting_ = false;
   Read();
 }
 

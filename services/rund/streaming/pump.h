@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "libs/loop/loop.h"
 #include "services/rund/streaming/descriptor.h"
@@ -14,12 +15,19 @@
 // Between a client's stream and a descriptor, one way each. Streaming thread only.
 namespace crisp::rund::streaming {
 
+/// What all pumps of the streaming thread share; outlives them.
+struct PumpShare {
+  loop::Loop& loop;
+  std::vector<char> buffer = {};  // of the one that reads just now; made by the first
+};
+
 /// From the client to the descriptor. What the descriptor does not take at once is kept, and counts
 /// against the client's window until it does.
 class InPump : public std::enable_shared_from_this<InPump> {
  public:
-  /// `on_end` when the client has ended and all before it was written. Whoever holds the pump may
-  /// drop it at any time: nothing is called then.
+  /// `on_end` once: the client has ended and all before it was written, or (see broken()) the
+  /// descriptor takes nothing any more. Whoever holds the pump may drop it at any time: nothing is
+  /// called then.
   InPump(StreamPtr stream, DescriptorPtr to, std::function<void()> on_end)
       : stream_(std::move(stream)), to_(std::move(to)), on_end_(std::move(on_end)) {}
   /// `on_gone`: the stream is gone. `on_room`: for the OutPump that has the same stream.
@@ -29,15 +37,16 @@ class InPump : public std::enable_shared_from_this<InPump> {
 
  private:
   void OnData(std::string_view bytes);
+  void AwaitRoom();
   void Write();
   void Break();
   void CheckEnd();
+  void End();
 
   StreamPtr stream_;
   DescriptorPtr to_;
   std::function<void()> on_end_;
-  std::string pending_;
-  std::size_t pending_at_ = 0;
+  std::string pending_;  // what the descriptor has not taken
   bool waiting_ = false;
   bool ended_ = false;
   bool broken_ = false;
@@ -48,8 +57,8 @@ class OutPump : public std::enable_shared_from_this<OutPump> {
  public:
   /// `stream` null, or gone: what comes is read and thrown away. `on_end` once, when there is
   /// nothing more to come and all was handed to the stream.
-  OutPump(loop::Loop& loop, DescriptorPtr from, StreamPtr stream, std::function<void()> on_end)
-      : loop_(loop),
+  OutPump(PumpShare& share, DescriptorPtr from, StreamPtr stream, std::function<void()> on_end)
+      : share_(share),
         from_(std::move(from)),
         stream_(std::move(stream)),
         on_end_(std::move(on_end)) {}
@@ -69,7 +78,7 @@ class OutPump : public std::enable_shared_from_this<OutPump> {
   void OnDrained();
   void SetEnded();
 
-  loop::Loop& loop_;
+  PumpShare& share_;
   DescriptorPtr from_;
   StreamPtr stream_;
   std::function<void()> on_end_;

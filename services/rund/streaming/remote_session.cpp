@@ -81,7 +81,7 @@ class RemoteSession final : public Session, public std::enable_shared_from_this<
     streams_.err = wanted_.err ? streams[kStderr] : nullptr;
     ListenForSizes(streams[kResize]);
     for (const StreamPtr& stream : streams) {
-      if (stream != streams_.in && stream != streams[kResize]) Ignore(stream);
+      if (stream != streams_.in && stream != streams[kResize]) stream->Discard();
     }
     // Tells the client that it is connected.
     (wanted_.out ? streams[kStdout] : wanted_.err ? streams[kStderr] : error_)->Send("");
@@ -102,19 +102,12 @@ class RemoteSession final : public Session, public std::enable_shared_from_this<
     }
     *found->second.second = stream;
     if (type == "resize") ListenForSizes(stream);
-    if (type == "error") Ignore(stream);
+    if (type == "error") stream->Discard();
     for (const auto& [name, slot] : known) {
       if (slot.first && *slot.second == nullptr) return;
     }
     timer_ = {};
     Start();
-  }
-
-  static void Ignore(const StreamPtr& stream) {
-    stream->Listen({.on_data = [to = stream.get()](std::string_view b) { to->Took(b.size()); },
-                    .on_end = nullptr,
-                    .on_room = nullptr,
-                    .on_gone = nullptr});
   }
 
   void ListenForSizes(const StreamPtr& stream) {
@@ -131,16 +124,16 @@ class RemoteSession final : public Session, public std::enable_shared_from_this<
   // JSON objects one after the other; only the last one counts.
   void OnSizes(std::string_view bytes) {
     sizes_ += bytes;
-    while (true) {
-      const std::size_t end = sizes_.find('}');
-      if (end == std::string::npos) break;
-      const std::string_view one = std::string_view(sizes_).substr(0, end + 1);
+    std::string_view rest = sizes_;
+    for (std::size_t end = rest.find('}'); end != rest.npos; end = rest.find('}')) {
+      const std::string_view one = rest.substr(0, end + 1);
       const std::size_t begin = one.find('{');
       if (begin != one.npos) {
         if (const auto size = ParseSize(one.substr(begin))) size_ = size;
       }
-      sizes_.erase(0, end + 1);
+      rest.remove_prefix(end + 1);
     }
+    sizes_.erase(0, sizes_.size() - rest.size());
     if (sizes_.size() > kMaxSizeText) sizes_.clear();
     if (target_ && size_) target_->Resize(*size_);
   }
@@ -154,12 +147,15 @@ class RemoteSession final : public Session, public std::enable_shared_from_this<
     const auto cc = CallContext::Background(kStartTimeout, "streaming");
     Status submitted = env_.pool.Submit(
         work::Lane::kMutate, cc,
-        [self = shared_from_this(), cc] {
+        // The last one to hold the session is the loop.
+        [self = shared_from_this(), cc]() mutable {
           auto made = std::make_shared<Made>(self->Make(cc));
-          self->env_.loop.Post([self, made] { self->OnMade(std::move(*made)); });
+          loop::Loop& loop = self->env_.loop;
+          loop.Post([self = std::move(self), made] { self->OnMade(std::move(*made)); });
         },
-        [self = shared_from_this()](const Status& why) {
-          self->env_.loop.Post([self, why] { self->OnEnd({why, 0}); });
+        [self = shared_from_this()](const Status& why) mutable {
+          loop::Loop& loop = self->env_.loop;
+          loop.Post([self = std::move(self), why] { self->OnEnd({why, 0}); });
         });
     if (!submitted.ok()) OnEnd({submitted, 0});
   }
@@ -177,7 +173,7 @@ class RemoteSession final : public Session, public std::enable_shared_from_this<
   void OnMade(Made made) {
     if (const auto* why = std::get_if<Status>(&made)) return OnEnd({*why, 0});
     if (auto* process = std::get_if<ExecProcess>(&made)) {
-      target_ = ExecTarget::Make(env_.loop, env_.pool, env_.leaving, std::move(*process));
+      target_ = ExecTarget::Make(env_.execs, std::move(*process));
     } else {
       target_ =
           std::make_shared<AttachTarget>(env_.loop, std::get<AttachedContainer>(std::move(made)));
@@ -196,7 +192,8 @@ class RemoteSession final : public Session, public std::enable_shared_from_this<
     if (error_) error_->Send(ErrorStreamText(outcome, protocol_.version));
     for (const StreamPtr& stream : {streams_.out, streams_.err, streams_.in, resize_, error_}) {
       if (!stream) continue;
-      stream->Listen({});
+      // What still comes must not keep the client's windows from us.
+      stream->Discard();
       stream->End();
     }
     connection().Finish();

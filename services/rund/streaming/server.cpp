@@ -14,14 +14,14 @@
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/loop/loop.h"
+#include "services/rund/streaming/front.h"
 #include "services/rund/streaming/tokens.h"
 
 namespace crisp::rund::streaming {
 namespace {
 
-constexpr std::chrono::seconds kRetryListen{5};
-constexpr std::chrono::seconds kCheck{5};
-constexpr std::chrono::seconds kTlsCheck{30};
+// For a certificate to be read.
+constexpr std::chrono::seconds kReadTime{30};
 constexpr std::size_t kMaxSessions = 1000;
 // For clients to hear that we are going.
 constexpr std::chrono::milliseconds kFarewell{1000};
@@ -51,11 +51,14 @@ struct Server::Impl {
         pool(work),
         clock(time),
         tokens(time),
-        env{.loop = loop, .pool = work, .backend = backend, .leaving = {}} {}
+        env(loop, work, backend) {
+    env.execs.start_timeout = options.start_timeout;
+  }
 
   struct Running {
     std::uint64_t traffic = 0;
     SteadyTime moved;
+    bool stopped = false;
   };
   /// What other threads ask for.
   struct Shown {
@@ -63,12 +66,20 @@ struct Server::Impl {
     Status problem;
   };
 
+  bool wants_tls() const { return !options.tls.certificate.empty(); }
   void TryListen();
+  void Failed(const Status& why);
+  /// On a pool thread; ~Server waits for it.
+  Status Submit(std::function<void()> job, std::function<void(const Status&)> dropped);
+  void TryAgain();
+  /// On a pool thread, or before the loop runs.
+  void LoadCertificate();
   UpgradeAnswer OnRequest(const UpgradeRequest& request);
   void OnWire(const Request& request, const Agreed& agreed, std::shared_ptr<Wire> wire);
   void OnOver(const SessionPtr& session);
   void Check();
   void CheckTls();
+  void OnRenewed(const std::string& stamp, const Result<std::shared_ptr<internal::Tls>>& loaded);
 
   const ServerOptions options;
   const Backend backend;
@@ -84,29 +95,71 @@ struct Server::Impl {
   std::string tls_stamp;
   std::map<SessionPtr, Running> running;
   loop::Timer retry, check, tls_check;
+  // Requests that were told to go on, and are no sessions yet.
+  const std::shared_ptr<std::size_t> upgrading = std::make_shared<std::size_t>(0);
+  bool looking = false;  // at the certificate's files
   bool ending = false;
 
   Guarded<Shown> shown;
-  std::mutex mutex;  // of `count`
+  std::mutex mutex;  // of what follows
   std::condition_variable changed;
   std::size_t count = 0;
+  std::size_t jobs = 0;
 };
 
 void Server::Impl::TryListen() {
-  if (ending) return;
+  if (ending || front) return;
   auto made = Front::Listen(loop, options.address, tls,
                             [this](const UpgradeRequest& request) { return OnRequest(request); });
-  auto now = shown.lock();
-  if (!made.ok()) {
-    if (now->problem.ok()) log::Error("streaming does not listen", {{"error", made.status()}});
-    now->problem = made.status();
-    retry = loop.After(kRetryListen, [this] { TryListen(); });
-    return;
-  }
+  if (!made.ok()) return Failed(made.status());
   front = *std::move(made);
+  auto now = shown.lock();
   now->url = front->url();
   now->problem = Status::Ok();
   log::Info("streaming listens", {{"url", front->url()}});
+}
+
+void Server::Impl::Failed(const Status& why) {
+  auto now = shown.lock();
+  if (now->problem.ok()) log::Error("streaming does not listen", {{"error", why}});
+  now->problem = why;
+  retry = loop.After(options.retry, [this] { TryAgain(); });
+}
+
+void Server::Impl::TryAgain() {
+  if (ending) return;
+  if (!wants_tls() || tls) return TryListen();
+  const Status submitted =
+      Submit([this] { LoadCertificate(); },
+             [this](const Status& why) { loop.Post([this, why] { Failed(why); }); });
+  if (!submitted.ok()) Failed(submitted);
+}
+
+Status Server::Impl::Submit(std::function<void()> job, std::function<void(const Status&)> dropped) {
+  {
+    const std::lock_guard lock(mutex);
+    ++jobs;
+  }
+  const std::shared_ptr<void> done(nullptr, [this](void*) {
+    const std::lock_guard lock(mutex);
+    --jobs;
+    changed.notify_all();
+  });
+  const auto cc = CallContext::Background(kReadTime, "streaming certificate");
+  return pool.Submit(
+      work::Lane::kBulk, cc, [done, job = std::move(job)] { job(); },
+      [done, dropped = std::move(dropped)](const Status& why) { dropped(why); });
+}
+
+void Server::Impl::LoadCertificate() {
+  const std::string stamp = StampOf(options.tls);
+  auto loaded = LoadTls(options.tls);
+  loop.Post([this, stamp, loaded = std::move(loaded)] {
+    if (!loaded.ok()) return Failed(loaded.status());
+    tls_stamp = stamp;
+    tls = *loaded;
+    TryListen();
+  });
 }
 
 UpgradeAnswer Server::Impl::OnRequest(const UpgradeRequest& request) {
@@ -125,12 +178,16 @@ UpgradeAnswer Server::Impl::OnRequest(const UpgradeRequest& request) {
   }
   const auto agreed = Agree(*found, request.websocket, request.protocols);
   if (!agreed.ok()) return refuse(403, agreed.status().message());
-  if (ending || running.size() >= kMaxSessions) return refuse(503, "too many sessions");
+  if (ending) return refuse(503, "rund is stopping");
+  if (running.size() + *upgrading >= kMaxSessions) return refuse(503, "too many sessions");
+  // Here, not when the client has got our answer: it must not be good for two at the same time.
   tokens.Use(token);
+  ++*upgrading;
+  const std::shared_ptr<void> slot(nullptr, [count = upgrading](void*) { --*count; });
   return {.status = 101,
           .text = "",
           .protocol = agreed->name,
-          .on_wire = [this, wanted = *found, chosen = *agreed](std::shared_ptr<Wire> wire) {
+          .on_wire = [this, slot, wanted = *found, chosen = *agreed](std::shared_ptr<Wire> wire) {
             OnWire(wanted, chosen, std::move(wire));
           }};
 }
@@ -138,7 +195,7 @@ UpgradeAnswer Server::Impl::OnRequest(const UpgradeRequest& request) {
 void Server::Impl::OnWire(const Request& request, const Agreed& agreed,
                           std::shared_ptr<Wire> wire) {
   const SessionPtr session = MakeSession(env, request, agreed, std::move(wire));
-  running[session] = {0, clock.Now()};
+  running[session] = {.traffic = 0, .moved = clock.Now()};
   {
     const std::lock_guard lock(mutex);
     count = running.size();
@@ -158,6 +215,7 @@ void Server::Impl::OnOver(const SessionPtr& session) {
 }
 
 void Server::Impl::Check() {
+  tokens.Sweep();
   const SteadyTime now = clock.Now();
   std::vector<SessionPtr> all;
   for (const auto& [session, state] : running) all.push_back(session);
@@ -168,50 +226,63 @@ void Server::Impl::Check() {
     const std::uint64_t traffic = session->connection().traffic();
     if (std::exchange(state.traffic, traffic) != traffic) state.moved = now;
     if (options.idle_timeout.count() > 0 && now - state.moved >= options.idle_timeout) {
-      session->Stop(DeadlineExceeded("no byte has moved for {} s", options.idle_timeout.count()));
+      const Status why =
+          DeadlineExceeded("no byte has moved for {} s", options.idle_timeout.count());
+      // Whoever was told and is still there does not hear us.
+      if (std::exchange(state.stopped, true)) {
+        session->connection().Abort(why);
+      } else {
+        session->Stop(why);
+      }
     } else {
-      session->connection().CheckPeer();
+      session->connection().Check(now);
     }
   }
 }
 
 void Server::Impl::CheckTls() {
-  const auto cc = CallContext::Background(kTlsCheck, "streaming certificate");
-  log::IfError("look at the streaming certificate",
-               pool.Submit(work::Lane::kBulk, cc, [this, before = tls_stamp] {
-                 const std::string stamp = StampOf(options.tls);
-                 if (stamp == before) return;
-                 auto loaded = LoadTls(options.tls);
-                 if (!loaded.ok()) {
-                   log::Warn(
-                       "the streaming certificate was replaced and is not good; the old one "
-                       "stays in use",
-                       {{"error", loaded.status()}});
-                 }
-                 loop.Post([this, stamp, loaded = std::move(loaded)] {
-                   tls_stamp = stamp;
-                   if (!loaded.ok()) return;
-                   tls = *loaded;
-                   if (front) front->SetTls(tls);
-                   log::Info("streaming certificate renewed");
-                 });
-               }));
+  // Without any TryAgain is at it.
+  if (!tls || std::exchange(looking, true)) return;
+  const Status submitted = Submit(
+      [this, before = tls_stamp] {
+        const std::string stamp = StampOf(options.tls);
+        if (stamp == before) return loop.Post([this] { looking = false; });
+        auto loaded = LoadTls(options.tls);
+        loop.Post([this, stamp, loaded = std::move(loaded)] { OnRenewed(stamp, loaded); });
+      },
+      [this](const Status&) { loop.Post([this] { looking = false; }); });
+  if (!submitted.ok()) looking = false;
+}
+
+void Server::Impl::OnRenewed(const std::string& stamp,
+                             const Result<std::shared_ptr<internal::Tls>>& loaded) {
+  looking = false;
+  tls_stamp = stamp;
+  if (!loaded.ok()) {
+    log::Warn("the streaming certificate was replaced and is not good; the old one stays in use",
+              {{"error", loaded.status()}});
+    return;
+  }
+  tls = *loaded;
+  if (front) front->SetTls(tls);
+  log::Info("streaming certificate renewed");
 }
 
 Result<std::unique_ptr<Server>> Server::Start(ServerOptions options, Backend backend,
                                               work::Pool& pool, Clock& clock) {
   auto impl = std::make_unique<Impl>(std::move(options), std::move(backend), pool, clock);
   Impl& self = *impl;
-  if (!self.options.tls.certificate.empty()) {
+  CRISP_TRY(CheckAddress(self.options.address));
+  // Nothing runs on the loop yet.
+  if (self.wants_tls()) {
     self.tls_stamp = StampOf(self.options.tls);
-    self.tls = CRISP_TRY(LoadTls(self.options.tls));
-    self.tls_check = self.loop.Every(kTlsCheck, [&self] { self.CheckTls(); });
+    auto loaded = LoadTls(self.options.tls);
+    if (loaded.ok()) self.tls = *std::move(loaded);
+    if (!loaded.ok()) self.Failed(loaded.status());
+    self.tls_check = self.loop.Every(self.options.tls_check, [&self] { self.CheckTls(); });
   }
-  self.TryListen();  // nothing runs on the loop yet
-  if (const Status problem = self.shown.lock()->problem; problem.code() == Code::kInvalidArgument) {
-    return problem;
-  }
-  self.check = self.loop.Every(kCheck, [&self] { self.Check(); });
+  if (!self.wants_tls() || self.tls) self.TryListen();
+  self.check = self.loop.Every(self.options.check, [&self] { self.Check(); });
   self.loop.Start();
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
@@ -221,7 +292,11 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() {
   EndAll(Unavailable("rund is stopping"));
   impl_->loop.Stop();
-  impl_->env.leaving.clear();
+  {
+    std::unique_lock lock(impl_->mutex);
+    impl_->changed.wait(lock, [this] { return impl_->jobs == 0; });
+  }
+  impl_->env.execs.leaving.clear();
   impl_->running.clear();
 }
 
@@ -242,7 +317,7 @@ void Server::EndAll(const Status& why) {
   Impl& self = *impl_;
   self.shown.lock()->problem = why;
   self.loop.Post([&self, why] {
-    self.ending = true;
+    if (std::exchange(self.ending, true)) return;
     if (self.front) self.front->Close();
     std::vector<SessionPtr> all;
     for (const auto& [session, state] : self.running) all.push_back(session);

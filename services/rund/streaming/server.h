@@ -1,6 +1,5 @@
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -9,23 +8,16 @@
 #include "libs/base/result.h"
 #include "libs/work/pool.h"
 #include "services/rund/streaming/backend.h"
-#include "services/rund/streaming/front.h"
+#include "services/rund/streaming/options.h"
 #include "services/rund/streaming/session.h"
 
 namespace crisp::rund::streaming {
 
-struct ServerOptions {
-  std::string address = "127.0.0.1:0";
-  TlsFiles tls;
-  /// A session in which no byte of a stream moves for so long is ended. 0 = never.
-  std::chrono::seconds idle_timeout{4 * 3600};
-};
-
 /// The streaming server: gives out URLs and serves what comes for them, on a thread of its own.
 class Server {
  public:
-  /// kInvalidArgument: the address or the TLS files are no good. An address that is taken is no
-  /// failure: it is tried again, and until then problem() says so.
+  /// kInvalidArgument: the address is none. An address that is taken, and a certificate that is not
+  /// there or no good, are no failures: they are tried again, and until then problem() says so.
   static Result<std::unique_ptr<Server>> Start(ServerOptions options, Backend backend,
                                                work::Pool& pool, Clock& clock);
   Server(const Server&) = delete;

@@ -20,12 +20,16 @@ namespace crisp::rund::streaming {
 
 /// What all sessions share; outlives them.
 struct Env {
+  Env(loop::Loop& on, work::Pool& threads, const Backend& calls)
+      : loop(on), pool(threads), backend(calls) {}
+
   loop::Loop& loop;
   work::Pool& pool;
   const Backend& backend;
+  PumpShare pumps{loop};
+  ExecTarget::Share execs{loop, pool, pumps};
   /// From the upgrade until all streams that the request names are there.
   std::chrono::nanoseconds creation_timeout = std::chrono::seconds(30);
-  ExecTarget::Leaving leaving;
 };
 
 using Request = std::variant<runtime::v1::ExecRequest, runtime::v1::AttachRequest,

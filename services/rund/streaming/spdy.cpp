@@ -1,6 +1,7 @@
 #include "services/rund/streaming/spdy.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -11,15 +12,14 @@ namespace {
 
 constexpr std::size_t kMaxStreams = 2048;
 constexpr std::size_t kMaxDataFrame = std::size_t{64} << 10U;
-// What one stream's reader may be behind before the client is no longer read. More than a window: a
-// client that keeps to its windows never gets there.
-constexpr std::size_t kMaxUnused = std::size_t{128} << 10U;
 // A window is opened again when so much of it has been used.
 constexpr std::size_t kUpdateAt = kInitialWindow / 2;
 constexpr std::int64_t kMaxWindow = 0x7fffffff;
 // Of answers to a client that asks and never reads.
 constexpr std::size_t kMaxAnswers = 4 * kQueueHigh;
 constexpr std::uint32_t kLow31 = 0x7fffffff;
+// At the end, without progress, for a client to open its windows for the rest.
+constexpr std::chrono::seconds kDrainTime{30};
 
 }  // namespace
 
@@ -37,7 +37,9 @@ class SpdyConnection::SpdyStream final : public Stream {
   }
 
   void Send(std::string_view bytes) override {
-    if (out_ended_ || gone()) return;
+    const auto connection = connection_.lock();
+    if (!connection || out_ended_ || gone()) return;
+    connection->CountUnsent(!unsent_.empty(), !unsent_.empty() || !bytes.empty());
     unsent_ += bytes;
     Push();
   }
@@ -54,8 +56,12 @@ class SpdyConnection::SpdyStream final : public Stream {
   }
 
   void Took(std::size_t bytes) override {
-    unused_ -= std::min(unused_, bytes);
-    if (const auto connection = connection_.lock()) connection->Took(this, bytes);
+    const std::size_t part = std::min(unused_, bytes);
+    const auto connection = connection_.lock();
+    if (part == 0 || !connection) return;
+    moved_ = true;
+    SetUnused(*connection, unused_ - part);
+    connection->Took(this, part);
   }
 
   /// Sends what the windows allow.
@@ -69,11 +75,13 @@ class SpdyConnection::SpdyStream final : public Stream {
       const bool last = out_ended_ && part == rest.size();
       connection->wire_->Send(DataFrame(id_, last ? kFlagFin : 0, rest.substr(0, part)));
       connection->traffic_ += part;
+      connection->sent_ += part;
       connection->send_window_ -= static_cast<std::int64_t>(part);
       send_window_ -= static_cast<std::int64_t>(part);
       fin_sent_ = last;
       rest.remove_prefix(part);
     }
+    connection->CountUnsent(!unsent_.empty(), !rest.empty());
     unsent_.erase(0, unsent_.size() - rest.size());
     if (out_ended_ && !fin_sent_ && unsent_.empty()) {
       connection->wire_->Send(DataFrame(id_, kFlagFin, {}));
@@ -83,9 +91,22 @@ class SpdyConnection::SpdyStream final : public Stream {
     connection->FinishWhenSent();
   }
 
-  void OnData(std::string_view bytes) {
-    unused_ += bytes.size();
+  void OnData(SpdyConnection& connection, std::string_view bytes) {
+    SetUnused(connection, unused_ + bytes.size());
     Data(bytes);
+  }
+  /// It counts for nothing any more: how much of it was unused.
+  std::size_t Leave(SpdyConnection& connection) {
+    connection.CountUnsent(!unsent_.empty(), false);
+    unsent_.clear();
+    const std::size_t unused = unused_;
+    SetUnused(connection, 0);
+    return unused;
+  }
+  /// Since when its reader has taken nothing of what is there; `now` when it has.
+  SteadyTime StalledSince(SteadyTime now) {
+    if (std::exchange(moved_, false) || unused_ == 0 || !stalled_since_) stalled_since_ = now;
+    return *stalled_since_;
   }
   void OnEnd() { Ended(); }
   void OnRoom() {
@@ -97,7 +118,6 @@ class SpdyConnection::SpdyStream final : public Stream {
   std::uint32_t id() const { return id_; }
   std::size_t unused() const { return unused_; }
   bool in_ended() const { return ended(); }
-  bool sent() const { return unsent_.empty(); }
   bool over() const { return ended() && fin_sent_; }
   /// The client never hears us: a stream of its direction only.
   void NeverSend() { out_ended_ = fin_sent_ = true; }
@@ -107,9 +127,16 @@ class SpdyConnection::SpdyStream final : public Stream {
   std::weak_ptr<SpdyConnection> connection_;
 
  private:
+  void SetUnused(SpdyConnection& connection, std::size_t bytes) {
+    connection.CountUnused(unused_, bytes);
+    unused_ = bytes;
+  }
+
   const std::uint32_t id_;
   std::string unsent_;  // beyond the client's windows; short, since Room() is asked first
   std::size_t unused_ = 0;
+  std::optional<SteadyTime> stalled_since_;
+  bool moved_ = false;
   bool out_ended_ = false;
   bool fin_sent_ = false;
 };
@@ -142,21 +169,52 @@ void SpdyConnection::Finish() {
 }
 
 void SpdyConnection::FinishWhenSent() {
-  const bool sent = std::all_of(streams_.begin(), streams_.end(),
-                                [](const auto& entry) { return entry.second->sent(); });
-  if (!finish_wanted_ || !sent || closed_ || std::exchange(finishing_, true)) return;
+  if (!finish_wanted_ || streams_unsent_ > 0 || closed_ || std::exchange(finishing_, true)) return;
   wire_->Send(GoAway(last_stream_, 0));
+  wire_->Finish();
+}
+
+void SpdyConnection::Check(SteadyTime now) {
+  if (closed_) return;
+  wire_->CheckPeer();
+  CheckFinish(now);
+  if (spill_.stall.count() > 0) CheckStalled(now);
+}
+
+void SpdyConnection::CheckFinish(SteadyTime now) {
+  if (!finish_wanted_ || finishing_ || closed_) return;
+  if (std::exchange(finish_sent_, sent_) != sent_ || !finish_moved_) finish_moved_ = now;
+  if (now - *finish_moved_ < kDrainTime) return;
+  wire_->Abort(DeadlineExceeded("the client does not take the rest"));
+}
+
+void SpdyConnection::CheckStalled(SteadyTime now) {
+  std::vector<StreamRef> stalled;
+  for (const auto& [id, stream] : streams_) {
+    if (now - stream->StalledSince(now) >= spill_.stall) stalled.push_back(stream);
+  }
+  std::sort(stalled.begin(), stalled.end(),
+            [](const auto& a, const auto& b) { return a->unused() > b->unused(); });
+  for (const StreamRef& stream : stalled) {
+    if (closed_ || !paused_) return;
+    if (stream->unused() > spill_.stream || unused_ > spill_.all) {
+      Drop(stream->id(), RstCode::kFlowControlError);
+    }
+  }
+}
+
+void SpdyConnection::Fail(Status why) {
+  failure_ = std::move(why);
+  finishing_ = true;
+  wire_->Send(GoAway(last_stream_, static_cast<std::uint32_t>(RstCode::kProtocolError)));
   wire_->Finish();
 }
 
 void SpdyConnection::OnPiece(std::string_view piece) {
   if (finishing_ || closed_) return;
   Status fed = frames_->Feed(piece);
-  if (!fed.ok()) {
-    // Whatever comes now would be understood wrongly.
-    wire_->Send(GoAway(last_stream_, static_cast<std::uint32_t>(RstCode::kProtocolError)));
-    wire_->Abort(fed);
-  }
+  // Whatever comes now would be understood wrongly.
+  if (!fed.ok() && !finishing_ && !closed_) Fail(std::move(fed));
 }
 
 void SpdyConnection::OnRoom() {
@@ -176,7 +234,9 @@ void SpdyConnection::OnRoom() {
 void SpdyConnection::OnClosed(const Status& why) {
   if (std::exchange(closed_, true)) return;
   for (const auto& [id, stream] : std::exchange(streams_, {})) stream->OnGone();
-  if (const auto done = std::exchange(handlers_, {}).on_closed) done(why);
+  if (const auto done = std::exchange(handlers_, {}).on_closed) {
+    done(failure_.ok() ? why : failure_);
+  }
 }
 
 void SpdyConnection::Answer(std::string frame) {
@@ -212,11 +272,7 @@ Status SpdyConnection::OnControl(const Control& control) {
     case Type::kRstStream: {
       CRISP_TRY(need(8));
       const std::uint32_t id = Get32(payload, 0) & kLow31;
-      if (const StreamRef stream = FindStream(id)) {
-        streams_.erase(id);
-        stream->OnGone();
-        PauseOrGoOn();
-      }
+      if (const StreamRef stream = FindStream(id)) Remove(stream);
       return Status::Ok();
     }
     case Type::kPing: {
@@ -264,17 +320,20 @@ Status SpdyConnection::OnSettings(std::string_view payload) {
   if (payload.size() < 4) return InvalidArgument("a SETTINGS that is too short");
   const std::size_t count = Get32(payload, 0);
   if (count > (payload.size() - 4) / 8) return InvalidArgument("a SETTINGS that is cut off");
+  std::optional<std::int64_t> window;  // the last one counts
   for (std::size_t i = 0; i < count; ++i) {
     const std::uint32_t id = Get32(payload, 4 + i * 8) & 0xffffffU;
     const std::int64_t value = Get32(payload, 8 + i * 8);
     if (id != kSettingInitialWindow) continue;
     if (value > kMaxWindow) return InvalidArgument("an initial window of {} bytes", value);
-    client_has_windows_ = true;
-    for (const auto& [number, stream] : streams_) {
-      stream->send_window_ += value - client_initial_window_;
-    }
-    client_initial_window_ = value;
+    window = value;
   }
+  if (!window) return Status::Ok();
+  client_has_windows_ = true;
+  for (const auto& [number, stream] : streams_) {
+    stream->send_window_ += *window - client_initial_window_;
+  }
+  client_initial_window_ = *window;
   OnRoom();
   return Status::Ok();
 }
@@ -306,7 +365,7 @@ Status SpdyConnection::OnData(std::uint32_t id, std::string_view piece) {
     Took(nullptr, piece.size());
     return Status::Ok();
   }
-  stream->OnData(piece);
+  stream->OnData(*this, piece);
   PauseOrGoOn();
   return Status::Ok();
 }
@@ -324,13 +383,20 @@ void SpdyConnection::Settle(SpdyStream& stream) {
   if (stream.over() && stream.unused() == 0) streams_.erase(stream.id());
 }
 
+void SpdyConnection::Remove(const StreamRef& stream) {
+  streams_.erase(stream->id());
+  // What nobody will use now must not stay out of the connection's window.
+  Took(nullptr, stream->Leave(*this));
+  stream->OnGone();
+  PauseOrGoOn();
+  FinishWhenSent();
+}
+
 void SpdyConnection::Drop(std::uint32_t id, RstCode code) {
   const StreamRef stream = FindStream(id);
   if (!stream) return;
-  streams_.erase(id);
   Answer(RstStream(id, code));
-  stream->OnGone();
-  PauseOrGoOn();
+  Remove(stream);
 }
 
 void SpdyConnection::Took(SpdyStream* stream, std::size_t bytes) {
@@ -349,9 +415,20 @@ void SpdyConnection::Took(SpdyStream* stream, std::size_t bytes) {
   PauseOrGoOn();
 }
 
+void SpdyConnection::CountUnused(std::size_t before, std::size_t after) {
+  unused_ += after - before;
+  streams_behind_ += static_cast<std::size_t>(after > spill_.stream);
+  streams_behind_ -= static_cast<std::size_t>(before > spill_.stream);
+}
+
+void SpdyConnection::CountUnsent(bool before, bool after) {
+  streams_unsent_ += static_cast<std::size_t>(after);
+  streams_unsent_ -= static_cast<std::size_t>(before);
+}
+
 void SpdyConnection::PauseOrGoOn() {
-  wire_->Pause(std::any_of(streams_.begin(), streams_.end(),
-                           [](const auto& entry) { return entry.second->unused() > kMaxUnused; }));
+  paused_ = streams_behind_ > 0 || unused_ > spill_.all;
+  wire_->Pause(paused_);
 }
 
 std::size_t SpdyConnection::WindowOf(const SpdyStream& stream) const {

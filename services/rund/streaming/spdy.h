@@ -1,10 +1,12 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "services/rund/streaming/spdy_frames.h"
@@ -13,6 +15,16 @@
 #include "services/rund/streaming/wire.h"
 
 namespace crisp::rund::streaming::spdy {
+
+/// How far the readers of a connection's streams may be behind before the client is no longer read.
+/// More than a window: a client that keeps to its windows never gets there.
+struct Spill {
+  std::size_t stream = kMaxUnused;
+  std::size_t all = 8 * kMaxUnused;
+  /// A stream whose reader takes nothing for so long while all others wait for it is reset. 0:
+  /// never.
+  std::chrono::seconds stall{0};
+};
 
 /// The server's end of a SPDY/3.1 connection. Streaming thread only.
 ///
@@ -30,12 +42,13 @@ class SpdyConnection final : public Connection,
     /// Once, after every stream's on_gone.
     std::function<void(const Status&)> on_closed;
   };
-  explicit SpdyConnection(std::shared_ptr<Wire> wire) : wire_(std::move(wire)) {}
+  explicit SpdyConnection(std::shared_ptr<Wire> wire, const Spill& spill = {})
+      : wire_(std::move(wire)), spill_(spill) {}
 
   void Begin(Handlers handlers);
   void Finish() override;
   void Abort(const Status& why) override { wire_->Abort(why); }
-  void CheckPeer() override { wire_->CheckPeer(); }
+  void Check(SteadyTime now) override;
   std::uint64_t traffic() const override { return traffic_; }
 
  private:
@@ -44,6 +57,10 @@ class SpdyConnection final : public Connection,
 
   /// Waits for what the client's windows hold back.
   void FinishWhenSent();
+  void CheckFinish(SteadyTime now);
+  void CheckStalled(SteadyTime now);
+  /// The client speaks something else: told so, and the end.
+  void Fail(Status why);
   void OnPiece(std::string_view piece);
   void OnRoom();
   void OnClosed(const Status& why);
@@ -57,13 +74,18 @@ class SpdyConnection final : public Connection,
   StreamRef FindStream(std::uint32_t id) const;
   /// Forgets a stream once both directions have ended.
   void Settle(SpdyStream& stream);
+  /// Ends a stream at once, and with it what it counted for.
+  void Remove(const StreamRef& stream);
   void Drop(std::uint32_t id, RstCode code);
   void Answer(std::string frame);
   void Took(SpdyStream* stream, std::size_t bytes);
+  void CountUnused(std::size_t before, std::size_t after);
+  void CountUnsent(bool before, bool after);
   void PauseOrGoOn();
   std::size_t WindowOf(const SpdyStream& stream) const;
 
   std::shared_ptr<Wire> wire_;
+  const Spill spill_;
   Handlers handlers_;
   std::unique_ptr<FrameReader> frames_;
   HeaderReader headers_in_;
@@ -75,7 +97,15 @@ class SpdyConnection final : public Connection,
   std::int64_t client_initial_window_ = kInitialWindow;
   std::int64_t send_window_ = kInitialWindow;  // of the whole connection
   std::size_t session_taken_ = 0;              // not yet told to the client
+  std::size_t unused_ = 0;                     // of all streams
+  std::size_t streams_behind_ = 0;             // more than spill_.stream
+  std::size_t streams_unsent_ = 0;             // with bytes beyond the client's windows
+  bool paused_ = false;
   std::uint64_t traffic_ = 0;
+  std::uint64_t sent_ = 0;
+  std::optional<SteadyTime> finish_moved_;
+  std::uint64_t finish_sent_ = 0;
+  Status failure_;
   bool finish_wanted_ = false;
   bool finishing_ = false;
   bool closed_ = false;

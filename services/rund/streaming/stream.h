@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "libs/base/clock.h"
 #include "libs/base/status.h"
 
 namespace crisp::rund::streaming {
@@ -33,10 +34,18 @@ class Stream {
     if (!early_.empty() && handlers_.on_data) {
       const std::string bytes = std::move(early_);
       early_.clear();
-      handlers_.on_data(bytes);
+      Data(bytes);
     }
     if (gone_ && handlers_.on_gone) return Call(handlers_.on_gone);
     if (ended_ && handlers_.on_end) Call(handlers_.on_end);
+  }
+  /// Nobody wants what the client sends, be it there already or yet to come: it counts as used, so
+  /// that it is in nobody's way. `on_room`: when there is room, and when the stream is gone.
+  void Discard(const std::function<void()>& on_room = nullptr) {
+    Listen({.on_data = [this](std::string_view bytes) { Took(bytes.size()); },
+            .on_end = nullptr,
+            .on_room = on_room,
+            .on_gone = on_room});
   }
 
   /// How many bytes Send() can pass on now.
@@ -66,7 +75,7 @@ class Stream {
     if (std::exchange(ended_, true) || gone_) return;
     Call(handlers_.on_end);
   }
-  void RoomAgain() { Call(handlers_.on_room); }
+  void RoomAgain() const { Call(handlers_.on_room); }
   void Gone() {
     if (std::exchange(gone_, true)) return;
     Call(handlers_.on_gone);
@@ -74,6 +83,8 @@ class Stream {
   bool ended() const { return ended_; }
 
  private:
+  // A copy, because it may replace the handlers.
+  // NOLINTNEXTLINE(performance-unnecessary-value-param)
   static void Call(std::function<void()> fn) {
     if (fn) fn();
   }
@@ -93,7 +104,9 @@ class Connection {
   /// All that was sent goes out, then the connection ends.
   virtual void Finish() = 0;
   virtual void Abort(const Status& why) = 0;
-  virtual void CheckPeer() = 0;
+  /// To be called every few seconds: ends what nothing else would, be it a connection whose client
+  /// has gone or one that Finish() waits for in vain.
+  virtual void Check(SteadyTime now) = 0;
   /// Bytes of streams so far, both ways; frames that keep a connection alive do not count.
   virtual std::uint64_t traffic() const = 0;
 };

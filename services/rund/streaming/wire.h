@@ -43,6 +43,8 @@ class Wire {
 /// Above this nothing more is taken from whoever makes the output, so a slow client costs so much
 /// memory at most.
 inline constexpr std::size_t kQueueHigh = std::size_t{256} << 10U;
+/// What one stream's reader may be behind before the client is no longer read.
+inline constexpr std::size_t kMaxUnused = std::size_t{128} << 10U;
 /// on_room is called when the queue falls below.
 inline constexpr std::size_t kQueueLow = std::size_t{128} << 10U;
 

@@ -1,3 +1,6 @@
+#include <sys/socket.h>
+#include <sys/un.h>
+
 #include <catch2/catch.hpp>
 
 #include "libs/os/files.h"
@@ -170,4 +173,21 @@ TEST_CASE("Timestamps never repeat") {
   auto state = OpenState(root / "db", clock);
   const auto first = state->NextTimestamp();
   CHECK(state->NextTimestamp() > first);
+}
+
+TEST_CASE("A monitor that takes no connections any more is told as such, at once") {
+  const testing::TestRoot root;
+  CHECK(ConnectMonitor(root.path()).code() == Code::kNotFound);
+  const os::UniqueFd monitor(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  (root / "attach").copy(address.sun_path, sizeof address.sun_path - 1);
+  REQUIRE(bind(monitor.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  REQUIRE(listen(monitor.get(), 0) == 0);
+  std::vector<Result<os::UniqueFd>> taken;
+  do {
+    taken.push_back(ConnectMonitor(root.path()));
+  } while (taken.back().ok() && taken.size() < 100);
+  CHECK(taken.size() > 1);
+  CHECK(taken.back().code() == Code::kUnavailable);
 }

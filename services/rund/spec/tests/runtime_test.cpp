@@ -53,7 +53,7 @@ struct RealContainer : SpecFixture {
     REQUIRE(os::WriteFile(bin + "/busybox", os::ReadFile(kBusybox, MiB(16)).value(), 0755).ok());
     for (const char* applet :
          {"sh", "sleep", "cat", "id", "grep", "env", "pwd", "true", "yes", "head", "echo",
-          "unshare", "readlink", "stat", "touch", "kill", "mount"}) {
+          "unshare", "readlink", "stat", "touch", "kill", "mount", "setsid"}) {
       REQUIRE(link((bin + "/busybox").c_str(), (bin + "/" + applet).c_str()) == 0);
     }
     config.clear_command();
@@ -289,12 +289,21 @@ TEST_CASE("A timeout of ExecSync kills the command with all its descendants, and
   INFO(name);
   RealContainer container(name);
   container.Start();
-  // Children, one orphaned, one that ignores the polite signals.
+  // What another command has left behind goes on.
+  const Result<ExecSyncResult> before =
+      container.Exec({"/bin/sh", "-c", "(setsid sleep 4710 > /dev/null 2>&1 &)"});
+  CHECK(before.ok());
+  // Children, one orphaned, one that ignores the polite signals; a daemon, and one without a word
+  // of our environment.
   const std::string script =
-      "trap '' TERM INT HUP; (sleep 4711 &) ; sleep 4712 & sh -c 'trap \"\" TERM; sleep 4713'";
+      "trap '' TERM INT HUP; (sleep 4711 &) ; (setsid sleep 4715 > /dev/null 2>&1 &); "
+      "(setsid env -i /bin/sleep 4716 > /dev/null 2>&1 < /dev/null &); sleep 4712 & "
+      "sh -c 'trap \"\" TERM; sleep 4713'";
   const Result<ExecSyncResult> result = container.Exec({"/bin/sh", "-c", script}, 1s);
   CHECK(result.code() == Code::kDeadlineExceeded);
-  for (const char* marker : {"sleep\0004711", "sleep\0004712", "sleep\0004713"}) {
+  CHECK(ProcessesWith(std::string("sleep\0004710", 10)).size() == 1);
+  for (const char* marker : {"sleep\0004711", "sleep\0004712", "sleep\0004713", "sleep\0004715",
+                             "sleep\0004716"}) {
     const std::vector<pid_t> left = ProcessesWith(std::string(marker, 10));
     for (const pid_t pid : left) {
       UNSCOPED_INFO(os::ReadFile(fmt::format("/proc/{}/stat", pid)).value_or(""));
@@ -302,6 +311,15 @@ TEST_CASE("A timeout of ExecSync kills the command with all its descendants, and
     CHECK(left.empty());
   }
   CHECK(container.Out({"/bin/echo", "alive"}) == "alive\n");
+}
+
+TEST_CASE("A command that writes faster than we read does not outlive its timeout") {
+  RealContainer container("runc");
+  container.Start();
+  container.max_output = KiB(1);
+  const Result<ExecSyncResult> result = container.Exec(
+      {"/bin/sh", "-c", "cat /dev/zero & cat /dev/zero & cat /dev/zero >&2"}, 1s);
+  CHECK(result.code() == Code::kDeadlineExceeded);
 }
 
 TEST_CASE("A caller of ExecSync that goes away takes the command along") {

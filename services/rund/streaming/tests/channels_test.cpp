@@ -62,6 +62,36 @@ TEST_CASE("Messages are taken apart, in whatever pieces they come") {
   CHECK(outcome.code() == Code::kInvalidArgument);
 }
 
+TEST_CASE("Padding of base64 ends a message, whatever the pieces that it comes in") {
+  for (const std::size_t step : {1U, 3U, 4U, 5U, 100U}) {
+    INFO(step);
+    Status outcome;
+    Read({4, true}, "0AA==AAAA", step, &outcome);
+    CHECK(outcome.code() == Code::kInvalidArgument);
+    CHECK(Read({4, true}, "0AAAAAA==", step, &outcome) != std::vector<std::string>{});
+    CHECK(outcome.ok());
+  }
+}
+
+TEST_CASE("Each channel has its turn when there is room") {
+  const auto wire = std::make_shared<FakeWire>();
+  const auto connection = std::make_shared<ChannelConnection>(wire, ChannelProtocol{4, false});
+  const auto streams = connection->Begin(3, nullptr);
+  std::vector<std::size_t> sent(3);
+  for (const std::size_t i : {1U, 2U}) {
+    streams[i]->Discard([&sent, i, to = streams[i].get()] {
+      // As much as goes, every time.
+      while (to->Room() > 0) {
+        to->Send(std::string(to->Room(), 'x'));
+        sent[i] += 1;
+      }
+    });
+  }
+  for (int i = 0; i < 10; ++i) wire->Drain();
+  CHECK(sent[1] > 0);
+  CHECK(sent[1] == sent[2]);
+}
+
 TEST_CASE("What is written is what is read") {
   for (const bool base64 : {false, true}) {
     const std::string message = ChannelMessage({4, base64}, 2, "some bytes");

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -8,31 +9,38 @@
 
 namespace crisp::rund::streaming {
 
-/// A wire in the hands of a test.
+/// A wire in the hands of a test. As the real one it never calls back from within a call of ours.
 class FakeWire final : public Wire {
  public:
   void Begin(Handlers handlers) override { handlers_ = std::move(handlers); }
   void Pause(bool pause) override { paused = pause; }
   void Send(std::string bytes) override {
+    if (finished || aborted) return;
     waiting += bytes.size();
     sent.push_back(std::move(bytes));
   }
   std::size_t queued() const override { return waiting; }
   void Finish() override { finished = true; }
   void Abort(const Status& why) override {
-    aborted = why;
-    if (const auto call = std::exchange(handlers_, {}).on_closed) call(why);
+    if (!aborted) aborted = why;
   }
-  void CheckPeer() override {}
+  void CheckPeer() override { ++checks; }
 
-  /// The client sends.
+  /// The client sends. What comes during the end is passed over.
   void Come(std::string_view piece, bool end = false) {
+    if (finished || aborted) return;
     if (const auto call = handlers_.on_piece) call(piece, end);
   }
   /// The client has taken all.
   void Drain() {
     waiting = 0;
     if (const auto call = handlers_.on_room) call();
+  }
+  /// The end of the connection: as Abort says, else by the client.
+  void Close() {
+    if (const auto call = std::exchange(handlers_, {}).on_closed) {
+      call(aborted.value_or(Status::Ok()));
+    }
   }
   std::string All() const {
     std::string all;
@@ -42,9 +50,10 @@ class FakeWire final : public Wire {
 
   std::vector<std::string> sent;
   std::size_t waiting = 0;
+  int checks = 0;
   bool paused = false;
   bool finished = false;
-  Status aborted;
+  std::optional<Status> aborted;
 
  private:
   Handlers handlers_;

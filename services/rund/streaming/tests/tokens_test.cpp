@@ -28,4 +28,20 @@ TEST_CASE("A token is good once, for a minute, and there are so many of them at 
   CHECK(tokens.size() == 1);
 }
 
+TEST_CASE("Requests that nobody comes for cost so much memory, for a minute") {
+  testing::ManualClock clock;
+  Tokens tokens(clock);
+  runtime::v1::ExecRequest big;
+  big.add_cmd(std::string(kMaxTokenBytes / 3, 'x'));
+  CHECK(tokens.Put(big).ok());
+  const std::string used = tokens.Put(big).value();
+  CHECK(tokens.Put(big).code() == Code::kResourceExhausted);
+  tokens.Use(used);
+  CHECK(tokens.Put(big).ok());
+  clock.Advance(kTokenLife);
+  tokens.Sweep();
+  CHECK(tokens.size() == 0);
+  CHECK(tokens.Put(big).ok());
+}
+
 }  // namespace crisp::rund::streaming
