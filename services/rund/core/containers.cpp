@@ -16,6 +16,7 @@
 #include "services/rund/runtime/exec_sync.h"
 #include "services/rund/runtime/rootfs.h"
 #include "services/rund/runtime/volume_mounts.h"
+#include "services/rund/spec/text.h"
 
 namespace crisp::rund {
 namespace {
@@ -284,7 +285,7 @@ Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const Contain
     record.set_finished_at(p_.state.NextTimestamp());
     record.set_exit_code(kStartErrorCode);
     record.set_reason("StartError");
-    record.set_message(failure.message());
+    record.set_message(ToUtf8(failure.message(), kMaxMessageBytes));
     return Status::Ok();
   });
   log::IfError("store a failed start", changed.ok() ? Status::Ok() : changed.status());

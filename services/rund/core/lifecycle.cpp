@@ -16,6 +16,7 @@
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
 #include "services/rund/runtime/volume_mounts.h"
+#include "services/rund/spec/text.h"
 
 namespace crisp::rund {
 namespace {
@@ -136,7 +137,7 @@ void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const s
     record.set_state(runtime::v1::CONTAINER_EXITED);
     record.set_exit_code(exit.code);
     record.set_reason(reason);
-    record.set_message(message);
+    record.set_message(ToUtf8(message, kMaxMessageBytes));
     // File times come from a coarser clock.
     record.set_finished_at(p_.state.TimestampAfter(
         std::max(record.started_at(), record.created_at()), exit.finished_at));
