@@ -40,7 +40,9 @@
 //   after the exit's commit        EXITED and not `cleaned`: cleaned here.
 //   StopContainer                  `stop_asked_at`: the signal counts as sent (between commit and
 //                                  signal it is not: then SIGKILL comes at the end of the grace);
-//                                  the wait goes on until `stop_kill_at`.
+//                                  the wait goes on until the grace is over, also where a start was
+//                                  interrupted as well.
+//   UpdateContainerResources       `update`: what the files of the cgroup held is written back.
 //   RemoveContainer, RemovePod     REMOVING: removed here.
 //   StopPod                        `stopping` and not `torn_down`: stopped here.
 //   erased record                  always last, when nothing else is left. Directories without a
@@ -165,6 +167,7 @@ void Recovery::ResolveStart(const CallContext& cc, const ContainerId& id) {
   log::IfError("store an interrupted start", changed.ok() ? Status::Ok() : changed.status());
   p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
   lifecycle_.CheckExit(id);
+  if (container->stop_asked_at() != 0) lifecycle_.ResumeStop(id);
 }
 
 void Recovery::TakeUpPod(const CallContext& cc, const PodRef& pod) {
