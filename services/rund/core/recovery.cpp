@@ -11,6 +11,7 @@
 #include "libs/os/files.h"
 #include "libs/os/mount.h"
 #include "services/rund/core/pod_files.h"
+#include "services/rund/core/resources.h"
 #include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
@@ -142,6 +143,12 @@ void Recovery::TakeUpContainer(const CallContext& cc, const ContainerRef& contai
   if (!Runs(container.get())) {
     if (!container->cleaned()) lifecycle_.CleanLater(id);
     return;
+  }
+  if (container->has_update()) {
+    Later(work::Lane::kWait, cc, [this, cc, id] {
+      const auto held = p_.locks.Lock(cc, LockKey(id));
+      if (held.ok()) log::IfError("take back an update", UndoUpdate(p_, id));
+    });
   }
   // The supervisor finds those whose monitor has ended, with or without an exit file.
   p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
