@@ -24,6 +24,7 @@ const char* NameOf(os::NamespaceKind kind) {
     case os::NamespaceKind::kIpc: return "ipc";
     case os::NamespaceKind::kUts: return "uts";
     case os::NamespaceKind::kUser: return "user";
+    case os::NamespaceKind::kPid: return "pid";
   }
   return "";
 }
