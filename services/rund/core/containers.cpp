@@ -176,23 +176,17 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   const Layout& layout = p_.config.layout;
   CRISP_TRY(os::MakeDirs(layout.Bundle(id), 0711));
   const PodFiles pod_files = PodFilesOf(layout, *plan.pod);
-  const SelinuxLabels labels =
-      CRISP_TRY(ContainerLabels(p_.spec_defaults.selinux, request.config(),
-                                request.sandbox_config(), pod_files.selinux_level));
-  std::optional<IdmappedRootfs> idmapped;
-  if (const auto& userns = pod_files.userns) {
-    idmapped = IdmappedRootfs{userns->path, userns->uids.outside, userns->gids.outside,
-                              layout.LowersDir(id)};
-  }
-  CRISP_TRY(
-      MountRootfs(WithLabel(request.image().mounts(), labels.mount), layout.Rootfs(id), idmapped));
+  const SelinuxLabels labels = CRISP_TRY(ContainerLabels(
+      p_.spec_defaults.selinux, request.config(), plan.pod->config(), pod_files.selinux_level));
+  CRISP_TRY(MountRootfs(WithLabel(request.image().mounts(), labels.mount), layout.Rootfs(id),
+                        IdmappedFor(pod_files.userns, layout.LowersDir(id))));
   if (!plan.log_path.empty()) {
-    CRISP_TRY(PrepareLog(request.sandbox_config().log_directory(), request.config().log_path()));
+    CRISP_TRY(PrepareLog(plan.pod->config().log_directory(), request.config().log_path()));
   }
   SpecInputs inputs{.id = id,
                     .pod = PodId(plan.pod->id()),
                     .config = request.config(),
-                    .sandbox = request.sandbox_config(),
+                    .sandbox = plan.pod->config(),
                     .image = request.image(),
                     .pod_files = pod_files,
                     .rootfs = layout.Rootfs(id),
@@ -204,7 +198,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
                     .labels = labels};
   const BuiltSpec built = CRISP_TRY(BuildSpec(cc, inputs, p_.spec_defaults));
   for (const HostMount& mount : built.host_mounts) {
-    CRISP_TRY(MountImageVolume(mount, request.image_volumes(), labels.mount));
+    CRISP_TRY(MountImageVolume(mount, request.image_volumes(), labels.mount, pod_files.userns));
   }
   for (const std::string& note : built.notes) {
     log::Warn("container gets less than it asked for", {{"container", id}, {"what", note}});
