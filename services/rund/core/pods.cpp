@@ -103,11 +103,12 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
                      "", false));
   CRISP_TRY(p_.state.ChangePod(id, [&](PodRecord& record) {
     // Here, where no other pod takes the same one meanwhile.
-    const std::string level = CRISP_TRY(SelinuxLevelOf(id, config));
+    auto level = SelinuxLevelOf(id, config);
+    if (!level.ok()) return level.status();
     *record.mutable_config() = config;
     AddDefaultSysctls(p_.config.sysctls, *record.mutable_config());
     record.set_hostname(hostname);
-    record.set_selinux_level(level);
+    record.set_selinux_level(*std::move(level));
     // An earlier attempt may have made it.
     record.set_cgroup_is_ours(ours ||
                               (record.cgroup_is_ours() && record.cgroup_parent() == parent));
