@@ -146,8 +146,12 @@ TEST_CASE("An image is a read-only volume, pinned while a container has it") {
   cri::Mount& part = AddMount(config, "/part", "");
   part.mutable_image()->set_image(image_id);
   part.set_image_sub_path("models/b");
+  cri::Mount& file = AddMount(config, "/file", "");
+  file.mutable_image()->set_image(image_id);
+  file.set_image_sub_path("top");
   const std::string id = test.Run(config);
-  CHECK(test.Out(id, "cat /whole/top /whole/models/a/weights /part/weights") == "levelonetwo");
+  CHECK(test.Out(id, "cat /whole/top /whole/models/a/weights /part/weights /file") ==
+        "levelonetwolevel");
   CHECK(test.Out(id, "touch /whole/x || echo no").find("no\n") != std::string::npos);
   for (const char* flag : {"ro,", "noexec", "nosuid", "nodev"}) {
     CHECK(test.Out(id, "grep ' /whole ' /proc/mounts").find(flag) != std::string::npos);
@@ -168,7 +172,7 @@ TEST_CASE("An image volume that cannot be mounted says so in the words the kubel
   auto config = test.Sleep("c");
   cri::Mount& mount = AddMount(config, "/v", "");
   mount.mutable_image()->set_image(image["ref"]);
-  for (const char* path : {"absent", "file", "../../etc"}) {
+  for (const char* path : {"absent", "file/below", "../../etc"}) {
     mount.set_image_sub_path(path);
     INFO(path);
     CHECK(test.Error(config).starts_with("ImageVolumeMountFailed: mounts[0].image"));

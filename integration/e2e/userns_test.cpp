@@ -115,9 +115,76 @@ TEST_CASE("A pod with a user namespace, under runc") {
   CheckUserPod(on.node, "runc");
 }
 
+/// As the kubelet has every mount of such a pod.
+cri::Mount& AddMapped(cri::ContainerConfig& config, const std::string& path,
+                      const std::string& host_path) {
+  cri::Mount& mount = *config.add_mounts();
+  mount.set_container_path(path);
+  mount.set_host_path(host_path);
+  Map(mount.mutable_uidmappings(), kHost);
+  Map(mount.mutable_gidmappings(), kHost);
+  return mount;
+}
+
+/// A host's directory, a single file and an image belong to the pod's root inside, to the host's
+/// outside.
+void CheckUserMounts(Node& node, const std::string& handler) {
+  const Cri& cri = node.cri();
+  const std::string host = node.dir() + "/host-user-mounts";
+  REQUIRE(os::MakeDirs(host + "/dir").ok());
+  REQUIRE(os::WriteFile(host + "/dir/file", "there").ok());
+  REQUIRE(os::WriteFile(host + "/hosts", "127.0.0.1 here\n").ok());
+  const auto image = node.MakeImage("users:1", {"--scratch", "--layer-file", "a/b=image"});
+  REQUIRE_OK(cri.Pull(image["ref"]));
+  const auto pod_config = UserPod(node, "user-mounts");
+  const auto pod = cri.RunPod(pod_config, handler);
+  REQUIRE_OK(pod);
+  node.Remember(pod->pod_sandbox_id());
+  auto config = node.ContainerConfig("c", {"sleep", "1000"});
+  *config.mutable_linux()->mutable_security_context()->mutable_namespace_options() =
+      pod_config.linux().security_context().namespace_options();
+  AddMapped(config, "/dir", host + "/dir");
+  AddMapped(config, "/etc/hosts", host + "/hosts");
+  for (const char* part : {"", "a/b"}) {
+    cri::Mount& mount = AddMapped(config, *part == 0 ? "/image" : "/part", "");
+    mount.mutable_image()->set_image(cri.ImageStatus(image["ref"])->image().id());
+    mount.set_image_sub_path(part);
+    mount.set_readonly(true);
+  }
+  const auto created = cri.Create(pod->pod_sandbox_id(), config, pod_config);
+  REQUIRE_OK(created);
+  const std::string id = created->container_id();
+  node.Remember(id);
+  REQUIRE_OK(cri.Start(id));
+  CHECK(Said(cri, id,
+             "for f in /dir /dir/file /etc/hosts /image /image/a/b /part; do stat -c %u:%g $f; "
+             "done | sort -u") == "0:0");
+  CHECK(Said(cri, id, "cat /dir/file /image/a/b /part") == "thereimageimage");
+  CHECK(Said(cri, id, "echo more >> /etc/hosts; touch /dir/new; chown 7:7 /dir/new; ls /dir") ==
+        "file\nnew");
+  struct stat facts {};
+  REQUIRE(stat((host + "/dir/new").c_str(), &facts) == 0);
+  CHECK(facts.st_uid == 7);
+}
+
+TEST_CASE("Under a runtime without ID-mapped mounts a mapped volume is refused by name") {
+  OnNode on;
+  const auto pod_config = UserPod(on.node, "unmapped");
+  const std::string pod = on.Pod(pod_config);
+  auto config = on.node.ContainerConfig("c", {"true"});
+  *config.mutable_linux()->mutable_security_context()->mutable_namespace_options() =
+      pod_config.linux().security_context().namespace_options();
+  AddMapped(config, "/dir", "/tmp");
+  const auto refused = on.cri.Create(pod, config, pod_config);
+  CHECK(refused.code() == grpc::StatusCode::FAILED_PRECONDITION);
+  INFO(refused.message());
+  CHECK(refused.message().find("mounts[0].uidMappings") != std::string::npos);
+}
+
 TEST_CASE("A pod with a user namespace, under crun") {
   Node node({.yaml = "", .without_unified = true});
   CheckUserPod(node, "crun");
+  CheckUserMounts(node, "crun");
   const std::vector<std::string> left = node.CleanUp();
   for (const std::string& line : left) UNSCOPED_INFO(line);
   CHECK(left.empty());

@@ -66,27 +66,29 @@ unsigned long FlagOf(std::string_view option) {
   return 0;
 }
 
-/// False: this kernel cannot; mount(2) may.
-Result<bool> MountOverlayByContext(const Overlay& overlay, const std::string& target) {
+struct ByContext {
+  bool done = false;    // false: this kernel cannot; mount(2) may
+  std::string refused;  // in the kernel's words; "" = it gave none
+};
+
+/// Before Linux 6.5 overlayfs takes any option into a text of options and only looks at it when the
+/// mount is created; until 6.8 it knows no "lowerdir+". So EINVAL of these two is no verdict.
+Result<ByContext> MountOverlayByContext(const Overlay& overlay, const std::string& target) {
   const UniqueFd context(::fsopen("overlay", FSOPEN_CLOEXEC));
   if (!context) {
-    if (errno == ENOSYS || errno == EPERM) return false;
+    if (errno == ENOSYS || errno == EPERM) return ByContext{};
     return Status::Errno(errno, "fsopen overlay");
   }
   const auto set = [&context](const char* key, const std::string& value) {
     return ::fsconfig(context.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0);
   };
   if (set("source", "overlay") != 0) return ContextError(errno, context.get(), "overlay: source");
-  bool first = true;
   for (const std::string& lower : overlay.lower_dirs) {
     if (set("lowerdir+", lower) != 0) {
-      // Before Linux 6.8 there is no such key; paths are only looked up later or named in the
-      // error.
       const int error = errno;
-      if (first && error == EINVAL) return false;
+      if (error == EINVAL) return ByContext{false, ContextMessages(context.get())};
       return ContextError(error, context.get(), fmt::format("overlay: lower layer {}", lower));
     }
-    first = false;
   }
   if (!overlay.upper_dir.empty()) {
     if (set("upperdir", overlay.upper_dir) != 0) {
@@ -112,43 +114,23 @@ Result<bool> MountOverlayByContext(const Overlay& overlay, const std::string& ta
     }
   }
   if (::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
-    return ContextError(errno, context.get(), "overlay: create");
+    const int error = errno;
+    if (error == EINVAL) return ByContext{false, ContextMessages(context.get())};
+    return ContextError(error, context.get(), "overlay: create");
   }
   const UniqueFd mount(::fsmount(context.get(), FSMOUNT_CLOEXEC, attributes));
   if (!mount) return ContextError(errno, context.get(), "overlay: fsmount");
   if (::move_mount(mount.get(), "", AT_FDCWD, target.c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0) {
     return Status::Errno(errno, "overlay: attach");
   }
-  return true;
+  return ByContext{.done = true, .refused = ""};
 }
 
-Status MountOverlayByString(const Overlay& overlay, const std::string& target) {
-  std::string data = "lowerdir=";
-  for (std::size_t i = 0; i < overlay.lower_dirs.size(); ++i) {
-    if (i > 0) data.push_back(':');
-    data += Escape(overlay.lower_dirs[i], "\\:,");
-  }
-  if (!overlay.upper_dir.empty()) {
-    data += ",upperdir=" + Escape(overlay.upper_dir, "\\,");
-    data += ",workdir=" + Escape(overlay.work_dir, "\\,");
-  }
-  unsigned long flags = 0;
-  for (const std::string& option : overlay.options) {
-    if (const unsigned long flag = FlagOf(option); flag != 0) {
-      flags |= flag;
-    } else {
-      data += "," + option;
-    }
-  }
-  if (data.size() > kMountDataLimit) {
-    return InvalidArgument("overlay: {} layers make {} bytes of options, this kernel takes {}",
-                           overlay.lower_dirs.size(), data.size(), kMountDataLimit);
-  }
-  return Mount({.source = "overlay",
-                .target = target,
-                .type = "overlay",
-                .flags = flags,
-                .data = std::move(data)});
+/// A comma ends an option of mount(2), but not between quotes (which only security labels have).
+std::string Quoted(const std::string& option) {
+  const std::size_t equals = option.find('=');
+  if (equals == std::string::npos || option.find(',', equals) == std::string::npos) return option;
+  return fmt::format("{}=\"{}\"", option.substr(0, equals), option.substr(equals + 1));
 }
 
 /// mountinfo writes blank, tab, newline and backslash as \ooo.
@@ -271,6 +253,35 @@ Status IdmappedBindMount(const std::string& source, const std::string& target, i
   return Status::Ok();
 }
 
+Result<MountArgs> OverlayArgs(const Overlay& overlay, const std::string& target) {
+  std::string data = "lowerdir=";
+  for (std::size_t i = 0; i < overlay.lower_dirs.size(); ++i) {
+    if (i > 0) data.push_back(':');
+    data += Escape(overlay.lower_dirs[i], "\\:,");
+  }
+  if (!overlay.upper_dir.empty()) {
+    data += ",upperdir=" + Escape(overlay.upper_dir, "\\,");
+    data += ",workdir=" + Escape(overlay.work_dir, "\\,");
+  }
+  unsigned long flags = 0;
+  for (const std::string& option : overlay.options) {
+    if (const unsigned long flag = FlagOf(option); flag != 0) {
+      flags |= flag;
+    } else {
+      data += "," + Quoted(option);
+    }
+  }
+  if (data.size() > kMountDataLimit) {
+    return InvalidArgument("overlay: {} layers make {} bytes of options, this kernel takes {}",
+                           overlay.lower_dirs.size(), data.size(), kMountDataLimit);
+  }
+  return MountArgs{.source = "overlay",
+                   .target = target,
+                   .type = "overlay",
+                   .flags = flags,
+                   .data = std::move(data)};
+}
+
 Status MountOverlay(const Overlay& overlay, const std::string& target) {
   if (overlay.lower_dirs.empty()) return InvalidArgument("overlay: no lower layer");
   const auto& options = overlay.options;
@@ -282,9 +293,12 @@ Status MountOverlay(const Overlay& overlay, const std::string& target) {
       std::find(options.begin(), options.end(), "volatile") != options.end()) {
     CRISP_TRY(RemoveTree(overlay.work_dir + "/work/incompat/volatile"));
   }
-  const bool done = CRISP_TRY(MountOverlayByContext(overlay, target).While("mount on {}", target));
-  if (done) return Status::Ok();
-  return MountOverlayByString(overlay, target);
+  const ByContext tried =
+      CRISP_TRY(MountOverlayByContext(overlay, target).While("mount on {}", target));
+  if (tried.done) return Status::Ok();
+  Status mounted = Mount(CRISP_TRY(OverlayArgs(overlay, target)));
+  if (tried.refused.empty()) return mounted;
+  return std::move(mounted).While("{}", tried.refused);
 }
 
 Status Unmount(const std::string& path, UnmountHow how) {

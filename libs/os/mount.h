@@ -44,6 +44,9 @@ struct Overlay {
 /// fsopen + `lowerdir+` (no 4096-byte limit, no escaping), where the kernel lacks that mount(2).
 /// With "volatile" a stale work/incompat/volatile of an earlier mount is cleared first.
 Status MountOverlay(const Overlay& overlay, const std::string& target);
+/// The same for mount(2), with what is special in its text of options escaped or quoted.
+/// kInvalidArgument: more text than a page holds.
+Result<MountArgs> OverlayArgs(const Overlay& overlay, const std::string& target);
 
 enum class UnmountHow { kNormal, kLazy };
 /// The topmost mount at `path` goes, without following a symlink. Not a mount point or absent = Ok.

@@ -29,6 +29,7 @@ int CloneFlag(NamespaceKind kind) {
     case NamespaceKind::kIpc: return CLONE_NEWIPC;
     case NamespaceKind::kUts: return CLONE_NEWUTS;
     case NamespaceKind::kUser: return CLONE_NEWUSER;
+    case NamespaceKind::kPid: return CLONE_NEWPID;
   }
   return 0;
 }
@@ -39,6 +40,7 @@ const char* ProcName(NamespaceKind kind) {
     case NamespaceKind::kIpc: return "ipc";
     case NamespaceKind::kUts: return "uts";
     case NamespaceKind::kUser: return "user";
+    case NamespaceKind::kPid: return "pid";
   }
   return "";
 }
@@ -129,7 +131,9 @@ Result<std::vector<NamespacePin>> NamespacePin::Create(const std::vector<Namespa
   int flags = 0;
   for (const NamespaceTarget& target : targets) flags |= CloneFlag(target.kind);
   if (flags == 0) return std::vector<NamespacePin>();
-  if ((flags & CLONE_NEWUSER) != 0) return InvalidArgument("a thread gets no user namespace");
+  if ((flags & (CLONE_NEWUSER | CLONE_NEWPID)) != 0) {
+    return InvalidArgument("a thread gets no user and no PID namespace");
+  }
   std::vector<NamespacePin> pins;
   const Status made = OnOwnThread([&targets, &setup, &pins, flags]() -> Status {
     if (::unshare(flags) != 0) return Status::Errno(errno, "make new namespaces");

@@ -14,7 +14,7 @@
 
 namespace crisp::os {
 
-enum class NamespaceKind { kNet, kIpc, kUts, kUser };
+enum class NamespaceKind { kNet, kIpc, kUts, kUser, kPid };
 
 struct NamespaceTarget {
   NamespaceKind kind = NamespaceKind::kNet;
@@ -28,7 +28,8 @@ class NamespacePin {
   /// New namespaces of all the kinds named, made at once by a thread of their own that then ends.
   /// `setup` runs on that thread, inside all of them, before they are pinned: sethostname, sysctls,
   /// loopback up. A file that is pinned already is kAlreadyExists. On failure nothing stays.
-  /// kUser is refused: only a process with a single thread gets a new one (see OfProcess).
+  /// kUser and kPid are refused: only a process with a single thread gets the first, only its
+  /// children the second (see OfProcess).
   static Result<std::vector<NamespacePin>> Create(const std::vector<NamespaceTarget>& targets,
                                                   const std::function<Status()>& setup = nullptr);
 

@@ -110,8 +110,10 @@ class App final : public daemon::App {
 
   void Sweep() {
     const CallContext cc = CallContext::Background(kSweepPeriod, "sweep");
-    log::IfError("sweep", pool_.Submit(work::Lane::kBulk, cc,
-                                       [this, cc] { engine_->pods().RemoveAbandoned(cc); }));
+    log::IfError("sweep", pool_.Submit(work::Lane::kBulk, cc, [this, cc] {
+      engine_->lifecycle().CheckExits();
+      engine_->pods().RemoveAbandoned(cc);
+    }));
   }
 
   void StatsTick() {

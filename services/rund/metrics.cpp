@@ -23,7 +23,9 @@ Metrics::Metrics(metrics::Registry& r)
       abandoned_(r.AddCounter("crisp_rund_abandoned_removed_total",
                               "Reservations that nobody came back for.")),
       cleanup_failures_(r.AddCounter("crisp_rund_cleanup_failures_total",
-                                     "Attempts to take something down that failed.")) {}
+                                     "Attempts to take something down that failed.")),
+      unreadable_(r.AddCounter("crisp_rund_records_unreadable_total",
+                               "Records that could not be read at the start.")) {}
 
 void Metrics::PodStarted(const Status& status) {
   (status.ok() ? pods_started_ : pods_failed_).Add();
@@ -46,6 +48,9 @@ void Metrics::ContainerExited(bool oom) {
 
 void Metrics::MonitorLost() { monitors_lost_.Add(); }
 void Metrics::AbandonedRemoved() { abandoned_.Add(); }
+void Metrics::RecordsUnreadable(std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) unreadable_.Add();
+}
 void Metrics::CleanupFailed() { cleanup_failures_.Add(); }
 
 }  // namespace crisp::rund

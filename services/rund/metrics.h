@@ -20,6 +20,8 @@ class Metrics {
   void MonitorLost();
   /// A reservation that nobody came back for was taken away.
   void AbandonedRemoved();
+  /// Found at the start, and set aside.
+  void RecordsUnreadable(std::size_t count);
   /// Taking something down failed; it is tried again by the next remove or start.
   void CleanupFailed();
 
@@ -35,6 +37,7 @@ class Metrics {
   metrics::Counter& monitors_lost_;
   metrics::Counter& abandoned_;
   metrics::Counter& cleanup_failures_;
+  metrics::Counter& unreadable_;
 };
 
 }  // namespace crisp::rund

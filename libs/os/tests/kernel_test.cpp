@@ -110,6 +110,32 @@ TEST_CASE("An overlay without an upper is read-only, also of one layer") {
   CHECK(bad.message().find("none") != std::string::npos);
 }
 
+TEST_CASE("What a context refuses without a verdict is tried by mount(2)") {
+  const MountRoot root;
+  // A work directory below the upper: EINVAL when the mount is created, as all is before Linux 6.5.
+  const Status refused = MountOverlay({.lower_dirs = {root.Dir("lower")},
+                                       .upper_dir = root.Dir("upper"),
+                                       .work_dir = root.Dir("upper/work")},
+                                      root.Dir("merged"));
+  INFO(refused.ToString());
+  CHECK(refused.code() == Code::kInvalidArgument);
+  CHECK(refused.message().find("mount overlay overlay on") != std::string::npos);
+}
+
+TEST_CASE("An overlay's text of options escapes paths and quotes labels") {
+  const Overlay overlay{.lower_dirs = {"/a:b", "/c,d"},
+                        .upper_dir = "/u",
+                        .work_dir = "/w",
+                        .options = {"ro", "context=a:b:c:s0:c1,c2", "index=off", "volatile"}};
+  const MountArgs args = OverlayArgs(overlay, "/merged").value();
+  CHECK(args.flags == MS_RDONLY);
+  CHECK(args.data ==
+        "lowerdir=/a\\:b:/c\\,d,upperdir=/u,workdir=/w,context=\"a:b:c:s0:c1,c2\",index=off,"
+        "volatile");
+  const Overlay deep{.lower_dirs = std::vector<std::string>(500, "/var/lib/layer")};
+  CHECK(OverlayArgs(deep, "/merged").code() == Code::kInvalidArgument);
+}
+
 TEST_CASE("UnmountBelow takes stacked, nested and hidden mounts, and no neighbours") {
   const MountRoot root;
   const auto tmpfs = [](const std::string& path) {

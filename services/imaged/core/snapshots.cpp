@@ -159,9 +159,13 @@ Result<std::vector<OwnerId>> Snapshots::Reconcile(const CallContext& cc,
   std::vector<OwnerId> freed;
   for (const SnapshotRecord& snapshot : CRISP_TRY(catalogue_.ListSnapshots())) {
     const std::string& row = snapshot.owner.str();
-    if (living.contains(OwnerId(row.substr(0, row.find(kVolume)))) || snapshot.created > before)
-      continue;
-    const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, snapshot.owner.str()));
+    // An image volume's row is under the lock of whom it is for.
+    const OwnerId owner(row.substr(0, row.find(kVolume)));
+    if (living.contains(owner) || snapshot.created > before) continue;
+    const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
+    // It may have gone, and another come, while somebody else held that.
+    const auto now = CRISP_TRY(catalogue_.FindSnapshot(snapshot.owner));
+    if (!now || now->created > before) continue;
     CRISP_TRY(ReleaseLocked(snapshot.owner));
     freed.push_back(snapshot.owner);
   }

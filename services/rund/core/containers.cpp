@@ -1,5 +1,8 @@
 #include "services/rund/core/containers.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -16,6 +19,7 @@
 #include "services/rund/runtime/exec_sync.h"
 #include "services/rund/runtime/rootfs.h"
 #include "services/rund/runtime/volume_mounts.h"
+#include "services/rund/spec/text.h"
 
 namespace crisp::rund {
 namespace {
@@ -43,6 +47,11 @@ Result<T> Named(Result<T> failed, const std::string& name) {
   return std::move(failed).While("create container {}", name);
 }
 
+// For the runtime, which is not our child.
+std::string PathOf(const os::UniqueFd& fd) {
+  return fd.valid() ? fmt::format("/proc/{}/fd/{}", getpid(), fd.get()) : "";
+}
+
 Status CheckMetadata(const v1::ReserveContainerRequest& request) {
   if (!IsFullId(request.container_id())) {
     return InvalidArgument("container_id: '{}' is not 64 hexadecimal characters",
@@ -60,7 +69,7 @@ struct Containers::Plan {
   const OciRuntime* runtime = nullptr;
   std::string cgroup_path;
   std::string log_path;
-  std::string target_pid_ns;
+  os::UniqueFd target_pids;  // the PID namespace of another container; open until it is joined
 };
 
 Result<v1::ReserveContainerResponse> Containers::Reserve(
@@ -86,7 +95,7 @@ Result<Containers::Plan> Containers::MakePlan(const v1::CreateContainerRequest& 
   plan.pod = pod;
   plan.runtime = CRISP_TRY(p_.runtimes.Find(pod->runtime_handler()));
   const cri::ContainerConfig& config = request.config();
-  plan.log_path = CRISP_TRY(LogPathOf(request.sandbox_config().log_directory(), config.log_path()));
+  plan.log_path = CRISP_TRY(LogPathOf(pod->config().log_directory(), config.log_path()));
   plan.cgroup_path = pod->cgroup_parent() + "/crisp-" + request.container_id();
   const auto& namespaces = config.linux().security_context().namespace_options();
   if (namespaces.pid() == cri::TARGET) {
@@ -99,7 +108,14 @@ Result<Containers::Plan> Containers::MakePlan(const v1::CreateContainerRequest& 
       return FailedPrecondition("namespace_options.target_id: container {} is not running",
                                 namespaces.target_id());
     }
-    plan.target_pid_ns = fmt::format("/proc/{}/ns/pid", target->init().pid());
+    const os::ProcessId init = ProcessOf(target->init());
+    plan.target_pids =
+        os::UniqueFd(open(fmt::format("/proc/{}/ns/pid", init.pid).c_str(), O_RDONLY | O_CLOEXEC));
+    // Looked at afterwards: then what was opened is of that process, not of one with its number.
+    if (!plan.target_pids.valid() || !os::Alive(init)) {
+      return FailedPrecondition("namespace_options.target_id: container {} has ended",
+                                namespaces.target_id());
+    }
   }
   return plan;
 }
@@ -160,34 +176,29 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   const Layout& layout = p_.config.layout;
   CRISP_TRY(os::MakeDirs(layout.Bundle(id), 0711));
   const PodFiles pod_files = PodFilesOf(layout, *plan.pod);
-  const SelinuxLabels labels =
-      CRISP_TRY(ContainerLabels(p_.spec_defaults.selinux, request.config(),
-                                request.sandbox_config(), pod_files.selinux_level));
-  std::optional<IdmappedRootfs> idmapped;
-  if (const auto& userns = pod_files.userns) {
-    idmapped = IdmappedRootfs{userns->path, userns->uids.outside, userns->gids.outside,
-                              layout.LowersDir(id)};
-  }
-  CRISP_TRY(
-      MountRootfs(WithLabel(request.image().mounts(), labels.mount), layout.Rootfs(id), idmapped));
+  const SelinuxLabels labels = CRISP_TRY(ContainerLabels(
+      p_.spec_defaults.selinux, request.config(), plan.pod->config(), pod_files.selinux_level));
+  CRISP_TRY(MountRootfs(WithLabel(request.image().mounts(), labels.mount), layout.Rootfs(id),
+                        IdmappedFor(pod_files.userns, layout.LowersDir(id))));
   if (!plan.log_path.empty()) {
-    CRISP_TRY(PrepareLog(request.sandbox_config().log_directory(), request.config().log_path()));
+    CRISP_TRY(PrepareLog(plan.pod->config().log_directory(), request.config().log_path()));
   }
   SpecInputs inputs{.id = id,
                     .pod = PodId(plan.pod->id()),
                     .config = request.config(),
-                    .sandbox = request.sandbox_config(),
+                    .sandbox = plan.pod->config(),
                     .image = request.image(),
                     .pod_files = pod_files,
                     .rootfs = layout.Rootfs(id),
                     .cgroup_path = plan.cgroup_path,
                     .runtime = plan.runtime->info(),
                     .volumes_dir = layout.VolumesOf(id),
-                    .target_pid_ns_path = plan.target_pid_ns,
-                    .mounts_dir = layout.MountsOf(id)};
-  const BuiltSpec built = CRISP_TRY(BuildSpec(inputs, p_.spec_defaults));
+                    .target_pid_ns_path = PathOf(plan.target_pids),
+                    .mounts_dir = layout.MountsOf(id),
+                    .labels = labels};
+  const BuiltSpec built = CRISP_TRY(BuildSpec(cc, inputs, p_.spec_defaults));
   for (const HostMount& mount : built.host_mounts) {
-    CRISP_TRY(MountImageVolume(mount, request.image_volumes(), labels.mount));
+    CRISP_TRY(MountImageVolume(mount, request.image_volumes(), labels.mount, pod_files.userns));
   }
   for (const std::string& note : built.notes) {
     log::Warn("container gets less than it asked for", {{"container", id}, {"what", note}});
@@ -284,7 +295,7 @@ Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const Contain
     record.set_finished_at(p_.state.NextTimestamp());
     record.set_exit_code(kStartErrorCode);
     record.set_reason("StartError");
-    record.set_message(failure.message());
+    record.set_message(ToUtf8(failure.message(), kMaxMessageBytes));
     return Status::Ok();
   });
   log::IfError("store a failed start", changed.ok() ? Status::Ok() : changed.status());
@@ -300,13 +311,19 @@ void Containers::Stop(const ContainerId& id, seconds grace,
   });
 }
 
-Result<std::uint64_t> Containers::Remove(const CallContext& cc, const ContainerId& id) {
+Result<std::uint64_t> Containers::RemoveIf(
+    const CallContext& cc, const ContainerId& id,
+    const std::function<bool(const ContainerRecord&)>& still) {
   auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
-  if (!p_.state.FindContainer(id)) return p_.state.seq();
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container) return p_.state.seq();
+  if (still && !still(*container)) return Aborted("it is wanted again");
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
   CRISP_TRY(lifecycle_.KillAndWait(own, id));
   CRISP_TRY(lifecycle_.UndoCreate(own, id));
-  const auto marked = p_.state.ChangeContainer(id, [](ContainerRecord& record) {
+  const auto marked = p_.state.ChangeContainer(id, [&still](ContainerRecord& record) {
+    // Another reservation may have come in between; creating it takes the lock that we hold.
+    if (still && !still(record)) return Aborted("it is wanted again");
     record.set_phase(v1::REMOVING);
     return Status::Ok();
   });

@@ -25,7 +25,13 @@ class Containers {
   /// Lifecycle::Stop; the number is that of the last change.
   void Stop(const ContainerId& id, std::chrono::seconds grace,
             std::function<void(Result<std::uint64_t>)> done);
-  Result<std::uint64_t> Remove(const CallContext& cc, const ContainerId& id);
+  Result<std::uint64_t> Remove(const CallContext& cc, const ContainerId& id) {
+    return RemoveIf(cc, id, nullptr);
+  }
+  /// Only while `still` says so (null = always), asked when nobody else can change the record.
+  /// kAborted: it does not.
+  Result<std::uint64_t> RemoveIf(const CallContext& cc, const ContainerId& id,
+                                 const std::function<bool(const ContainerRecord&)>& still);
   Result<runtime::v1::ContainerStatusResponse> GetStatus(const ContainerId& id, bool verbose);
   Status ReopenLog(const CallContext& cc, const ContainerId& id);
   Result<runtime::v1::ExecSyncResponse> ExecSync(const CallContext& cc,

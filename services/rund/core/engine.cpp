@@ -80,6 +80,7 @@ Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Cl
   std::unique_ptr<Engine> engine(
       new Engine(std::move(config), pool, clock, metrics, std::move(cgroups), std::move(lock),
                  std::move(state), std::move(runtimes), std::move(defaults), std::move(userns)));
+  engine->metrics_.RecordsUnreadable(engine->state_->unreadable());
   CRISP_TRY(engine->recovery_.Begin(boot_id));
   Lifecycle& lifecycle = engine->lifecycle_;
   Pods& pods = engine->pods_;

@@ -7,6 +7,7 @@
 #include "libs/json/json.h"
 #include "libs/os/files.h"
 #include "services/rund/core/status.h"
+#include "services/rund/spec/process.h"
 
 namespace crisp::rund {
 
@@ -26,7 +27,13 @@ Result<ExecArgs> PlanExec(const Parts& parts, const ContainerId& id,
   const ContainerRef container = CRISP_TRY(FindRunning(parts.state, id));
   const OciRuntime* runtime = CRISP_TRY(parts.runtimes.Find(container->runtime()));
   const std::string text = CRISP_TRY(os::ReadFile(parts.config.layout.SpecPath(id)));
-  const nlohmann::json spec = CRISP_TRY(json::Parse(text));
+  nlohmann::json spec = CRISP_TRY(json::Parse(text));
+  if (container->has_resources() && spec["process"].is_object()) {
+    // As it is since the last update.
+    std::vector<std::string> notes;
+    spec["process"]["oomScoreAdj"] =
+        OomScoreAdj(container->resources().oom_score_adj(), parts.spec_defaults.host, notes);
+  }
   const std::vector<std::string> words(command.begin(), command.end());
   return ExecArgs{.runtime = runtime->info().path,
                   .runtime_options = runtime->options(),

@@ -16,6 +16,7 @@
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
 #include "services/rund/runtime/volume_mounts.h"
+#include "services/rund/spec/text.h"
 
 namespace crisp::rund {
 namespace {
@@ -25,11 +26,6 @@ using std::chrono::seconds;
 
 constexpr int kLostCode = 255;
 constexpr seconds kCleanTimeout{60};
-// From SIGKILL to the exit file: processes in the middle of a system call, a slow disk under the
-// log.
-constexpr seconds kKillPatience{10};
-constexpr seconds kMonitorPatience{5};
-
 // Waits for the end of a process that is not our child.
 void AwaitEnd(const os::ProcessId& process, nanoseconds patience) {
   const auto pidfd = os::PidFd::Open(process);
@@ -44,21 +40,26 @@ void AwaitEnd(const os::ProcessId& process, nanoseconds patience) {
 Lifecycle::Lifecycle(Parts& parts)
     : p_(parts),
       stops_(parts.state, parts.clock,
-             {.kill =
-                  [this](const ContainerId& id) {
-                    return Later(id, [this, id] {
-                      const ContainerRef container = p_.state.FindContainer(id);
-                      if (Runs(container.get())) Kill(*container);
-                    });
-                  },
+             {.kill = [this](const ContainerId& id) { return BeginKill(id); },
               .kill_monitor =
                   [this](const ContainerId& id) {
                     return Later(id, [this, id] { KillMonitors(p_.config.layout.Bundle(id)); });
                   }}) {}
 
+bool Lifecycle::BeginKill(const ContainerId& id) {
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!Runs(container.get())) return true;
+  SignalInit(*container);
+  return Later(id, [this, id] {
+    const ContainerRef now = p_.state.FindContainer(id);
+    if (Runs(now.get())) KillRest(*now);
+  });
+}
+
 bool Lifecycle::Later(const ContainerId& id, std::function<void()> task) {
-  const CallContext cc = CallContext::Background(std::chrono::minutes(1), "stop");
-  const Status submitted = p_.pool.Submit(work::Lane::kWait, cc, std::move(task));
+  const CallContext cc = CallContext::Background(std::chrono::hours(1), "stop");
+  // Not among those that wait for what commands do.
+  const Status submitted = p_.pool.Submit(work::Lane::kMutate, cc, std::move(task));
   if (!submitted.ok()) log::Warn("not now", {{"container", id}, {"error", submitted}});
   return submitted.ok();
 }
@@ -85,7 +86,9 @@ void Lifecycle::OnExitFile(const ContainerId& id) {
   auto exit = ReadExit(p_.config.layout, id);
   if (!exit.ok()) {
     log::Error("exit code cannot be read", {{"container", id}, {"error", exit.status()}});
-    return MarkLost(id, "Error", exit.status().message());
+    // Whatever else it is may pass; then the sweep reads it.
+    if (exit.code() == Code::kDataLoss) MarkLost(id, "Error", exit.status().message());
+    return;
   }
   if (exit->has_value()) SetExited(id, **exit, ReasonFor(*container, **exit), "");
 }
@@ -94,6 +97,8 @@ void Lifecycle::OnMonitorGone(const ContainerId& id) {
   OnExitFile(id);
   const ContainerRef container = p_.state.FindContainer(id);
   if (!Runs(container.get()) || container->starting_at() != 0) return;
+  // It could not be stored: the sweep tries again.
+  if (os::Exists(p_.config.layout.ExitPath(id))) return;
   // Nobody reads what it writes, and nobody would learn how it ends.
   log::Error("container monitor ended without an exit code; killing the container",
              {{"container", id}, {"monitor", container->monitor().pid()}});
@@ -106,7 +111,8 @@ void Lifecycle::KillLost(const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
   if (!Runs(container.get())) return;
   Kill(*container);
-  AwaitEnd(ProcessOf(container->init()), kMonitorPatience);
+  AwaitEnd(ProcessOf(container->init()), Stops::kMonitorPatience);
+  if (os::Exists(p_.config.layout.ExitPath(id))) return OnExitFile(id);
   MarkLost(id, "Error",
            "ContainerMonitorDied: the monitor process of the container ended, and the container "
            "was killed");
@@ -119,6 +125,13 @@ void Lifecycle::CheckExit(const ContainerId& id) {
   const bool monitored = os::Alive(ProcessOf(container->monitor()));
   if (os::Exists(p_.config.layout.ExitPath(id))) return OnExitFile(id);
   if (!monitored) OnMonitorGone(id);
+}
+
+void Lifecycle::CheckExits() {
+  for (const ContainerRef& container : p_.state.Containers()) {
+    if (!Runs(container.get()) || os::Alive(ProcessOf(container->monitor()))) continue;
+    CheckExit(ContainerId(container->id()));
+  }
 }
 
 void Lifecycle::MarkLost(const ContainerId& id, const std::string& reason,
@@ -136,7 +149,7 @@ void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const s
     record.set_state(runtime::v1::CONTAINER_EXITED);
     record.set_exit_code(exit.code);
     record.set_reason(reason);
-    record.set_message(message);
+    record.set_message(ToUtf8(message, kMaxMessageBytes));
     // File times come from a coarser clock.
     record.set_finished_at(p_.state.TimestampAfter(
         std::max(record.started_at(), record.created_at()), exit.finished_at));
@@ -157,12 +170,20 @@ void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const s
 }
 
 void Lifecycle::Kill(const ContainerRecord& container) {
+  SignalInit(container);
+  KillRest(container);
+}
+
+void Lifecycle::SignalInit(const ContainerRecord& container) {
   if (os::Alive(ProcessOf(container.init()))) {
     killed_.lock()->insert(container.id());
   }
   if (const auto init = os::PidFd::Open(ProcessOf(container.init())); init.ok()) {
     log::IfError("kill container", init->Signal(SIGKILL));
   }
+}
+
+void Lifecycle::KillRest(const ContainerRecord& container) {
   if (container.cgroup_path().empty()) return;
   // With a PID namespace of its own the kernel kills the rest along with its first process, once
   // that may run.
@@ -176,7 +197,7 @@ void Lifecycle::Kill(const ContainerRecord& container) {
 Status Lifecycle::WaitExited(const CallContext& cc, const ContainerId& id) {
   const auto ended = [](const ContainerRecord* record) { return !Runs(record); };
   Status waited = p_.state.WaitContainer(
-      id, p_.clock.Now() + std::min<nanoseconds>(kKillPatience, cc.Remaining()), ended);
+      id, p_.clock.Now() + std::min<nanoseconds>(Stops::kKillPatience, cc.Remaining()), ended);
   if (waited.ok()) return waited;
   const ContainerRef container = p_.state.FindContainer(id);
   if (!Runs(container.get())) return Status::Ok();
@@ -185,7 +206,7 @@ Status Lifecycle::WaitExited(const CallContext& cc, const ContainerId& id) {
   }
   // Its process has ended, and its monitor does not say so: the monitor hangs.
   KillMonitors(p_.config.layout.Bundle(id));
-  return p_.state.WaitContainer(id, p_.clock.Now() + kMonitorPatience, ended);
+  return p_.state.WaitContainer(id, p_.clock.Now() + Stops::kMonitorPatience, ended);
 }
 
 Status Lifecycle::KillAndWait(const CallContext& cc, const ContainerId& id) {
@@ -199,16 +220,20 @@ Status Lifecycle::BeginStop(const ContainerId& id, seconds grace) {
   const std::int64_t now = p_.clock.Wall().time_since_epoch().count();
   // Bounded, so that no sum overflows; nobody waits longer than ten years.
   grace = std::clamp(grace, seconds(0), seconds(315'360'000));
-  const std::int64_t kill_at = now + nanoseconds(grace).count();
+  const SteadyTime steady_now = p_.clock.Now();
+  const SteadyTime kill_at = steady_now + grace;
   bool signal = false;
   const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     if (!Runs(&record)) return Aborted("ended meanwhile");
     const bool first = record.stop_asked_at() == 0;
-    if (!first && record.stop_kill_at() <= kill_at) return Aborted("nothing new");
+    if (!first && Stops::KillTimeOf(record, p_.clock) <= kill_at) return Aborted("nothing new");
     // What has not been started does not react to signals.
     signal = first && grace.count() > 0 && record.state() == runtime::v1::CONTAINER_RUNNING;
     if (first) record.set_stop_asked_at(now);
-    record.set_stop_kill_at(record.state() == runtime::v1::CONTAINER_RUNNING ? kill_at : now);
+    const nanoseconds until =
+        record.state() == runtime::v1::CONTAINER_RUNNING ? nanoseconds(grace) : nanoseconds(0);
+    record.set_stop_kill_at(now + until.count());
+    record.set_stop_kill_at_steady((steady_now + until).time_since_epoch().count());
     return Status::Ok();
   });
   if (!changed.ok()) {

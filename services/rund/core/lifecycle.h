@@ -29,6 +29,10 @@ class Lifecycle {
   /// back, and after a restart.
   void CheckExit(const ContainerId& id);
 
+  /// The same for each whose monitor has ended: an end that could not be stored is stored once that
+  /// goes. From time to time; on the pool.
+  void CheckExits();
+
   /// CRI v1 StopContainer: the stop signal, once; SIGKILL to all of it after `grace` (0: at once).
   /// A later call may shorten the time, not lengthen it. Blocks only to store and signal; `done`
   /// (see Stops::Await) is called when it is over, however long that takes, and no thread or lock
@@ -62,6 +66,10 @@ class Lifecycle {
   Status BeginStop(const ContainerId& id, std::chrono::seconds grace);
   std::string ReasonFor(const ContainerRecord& container, const ExitRecord& exit);
   void KillLost(const ContainerId& id);
+  /// Kill(), but what may block is left to the pool. False: that could not be asked for.
+  bool BeginKill(const ContainerId& id);
+  void SignalInit(const ContainerRecord& container);
+  void KillRest(const ContainerRecord& container);
   bool Later(const ContainerId& id, std::function<void()> task);
   std::chrono::seconds CleanTimeout() const;
   Status TakeDown(const CallContext& cc, const ContainerRecord& container);

@@ -25,27 +25,13 @@ namespace cri = runtime::v1;
 
 constexpr std::size_t kMaxHostname = 64;  // of the kernel
 
-enum class SysctlKind { kIpc, kUts, kNet, kOther };
-
-SysctlKind KindOf(std::string name) {
-  std::replace(name.begin(), name.end(), '/', '.');
-  constexpr std::array<std::string_view, 8> kIpc = {
-      "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
-      "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"};
-  if (name.starts_with("fs.mqueue.") || std::find(kIpc.begin(), kIpc.end(), name) != kIpc.end()) {
-    return SysctlKind::kIpc;
-  }
-  if (name == "kernel.domainname") return SysctlKind::kUts;
-  return name.starts_with("net.") ? SysctlKind::kNet : SysctlKind::kOther;
-}
-
 const cri::NamespaceOption& Namespaces(const cri::PodSandboxConfig& config) {
   return config.linux().security_context().namespace_options();
 }
 
 Status CheckSysctls(const cri::PodSandboxConfig& config) {
   for (const auto& [name, value] : config.linux().sysctls()) {
-    const SysctlKind kind = KindOf(name);
+    const SysctlKind kind = SysctlKindOf(name);
     if (kind == SysctlKind::kOther) {
       return InvalidArgument("linux.sysctls: '{}' belongs to the node, not to a pod", name);
     }
@@ -76,7 +62,7 @@ Status SetUp(const v1::PodRecord& pod, bool own_uts) {
   // In a user namespace only its own root may set them: the runtime does, from inside.
   if (HasUserns(pod.config())) return Status::Ok();
   for (const auto& [name, value] : pod.config().linux().sysctls()) {
-    const SysctlKind kind = KindOf(name);
+    const SysctlKind kind = SysctlKindOf(name);
     if (kind == SysctlKind::kIpc || kind == SysctlKind::kUts) {
       CRISP_TRY(os::WriteSysctl(name, value).While("linux.sysctls: {}", name));
     }
@@ -197,7 +183,13 @@ PodFiles PodFilesOf(const Layout& layout, const v1::PodRecord& pod) {
     files.shm_path = "/dev/shm";
   }
   if (!host_network) files.utsns_path = layout.UtsPath(id);
-  if (pod.has_pause()) files.pid_ns_path = fmt::format("/proc/{}/ns/pid", pod.pause().pid());
+  if (pod.has_pause()) {
+    files.pid_ns_path = layout.PidPath(id);
+    // A pod of an older version has none pinned.
+    if (!os::IsPinnedNamespace(files.pid_ns_path).value_or(false)) {
+      files.pid_ns_path = fmt::format("/proc/{}/ns/pid", pod.pause().pid());
+    }
+  }
   files.resolv_conf = layout.ResolvConfPath(id);
   files.hosts = layout.HostsPath(id);
   files.hostname_file = layout.HostnamePath(id);
@@ -259,7 +251,7 @@ Status LabelPodFiles(const Layout& layout, const v1::PodRecord& pod, const Selin
 void AddDefaultSysctls(const std::map<std::string, std::string>& defaults,
                        cri::PodSandboxConfig& config) {
   for (const auto& [name, value] : defaults) {
-    const SysctlKind kind = KindOf(name);
+    const SysctlKind kind = SysctlKindOf(name);
     const bool possible = kind == SysctlKind::kIpc     ? !IsHostIpc(config)
                           : kind == SysctlKind::kOther ? false
                                                        : !IsHostNetwork(config);
@@ -278,7 +270,7 @@ Status AddHostsEntry(const Layout& layout, const v1::PodRecord& pod) {
 Status SetNetSysctls(const v1::PodRecord& pod) {
   std::vector<std::pair<std::string, std::string>> settings;
   for (const auto& [name, value] : pod.config().linux().sysctls()) {
-    if (KindOf(name) == SysctlKind::kNet) settings.emplace_back(name, value);
+    if (SysctlKindOf(name) == SysctlKind::kNet) settings.emplace_back(name, value);
   }
   if (settings.empty() || pod.netns_path().empty()) return Status::Ok();
   return os::RunInNamespace(pod.netns_path(), [&settings]() -> Status {
@@ -294,6 +286,7 @@ Status RemovePodFiles(const Layout& layout, const PodId& id) {
   CRISP_TRY(os::UnpinNamespace(layout.UserPath(id)));
   CRISP_TRY(os::UnpinNamespace(layout.IpcPath(id)));
   CRISP_TRY(os::UnpinNamespace(layout.UtsPath(id)));
+  CRISP_TRY(os::UnpinNamespace(layout.PidPath(id)));
   if (!os::Unmount(layout.ShmDir(id)).ok()) {
     CRISP_TRY(os::Unmount(layout.ShmDir(id), os::UnmountHow::kLazy));
   }

@@ -57,16 +57,18 @@ Result<v1::ReservePodResponse> Pods::Reserve(const v1::ReservePodRequest& reques
   return response;
 }
 
-Result<std::string> Pods::SelinuxLevelOf(const PodId& id, const cri::PodSandboxConfig& config) {
-  const SelinuxNode& node = p_.spec_defaults.selinux;
+Result<std::string> Pods::SelinuxLevelOf(const PodId& id,
+                                         const cri::PodSandboxConfig& config) const {
+  if (!p_.spec_defaults.selinux.on()) return std::string();
   const auto& options = config.linux().security_context().selinux_options();
-  // Says what is wrong with them before anything is made.
-  CRISP_TRY(LabelsOf(node, options, "", false));
-  if (!node.on()) return std::string();
   if (!options.level().empty()) return options.level();
   std::set<std::string> taken;
   for (const PodRef& other : p_.state.Pods()) taken.insert(other->selinux_level());
-  return PickLevel(taken, id.str());
+  const std::string instance =
+      p_.config.layout.state_dir.substr(p_.config.layout.state_dir.rfind('/') + 1);
+  unsigned number = 0;
+  std::from_chars(instance.data(), instance.data() + instance.size(), number);
+  return PickLevel(taken, id.str(), number);
 }
 
 Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
@@ -96,12 +98,17 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
   }
   // What an earlier attempt left.
   CRISP_TRY(RemovePodFiles(p_.config.layout, id));
-  const std::string level = CRISP_TRY(SelinuxLevelOf(id, config));
+  // Says what is wrong with them before anything is made.
+  CRISP_TRY(LabelsOf(p_.spec_defaults.selinux, config.linux().security_context().selinux_options(),
+                     "", false));
   CRISP_TRY(p_.state.ChangePod(id, [&](PodRecord& record) {
+    // Here, where no other pod takes the same one meanwhile.
+    auto level = SelinuxLevelOf(id, config);
+    if (!level.ok()) return level.status();
     *record.mutable_config() = config;
     AddDefaultSysctls(p_.config.sysctls, *record.mutable_config());
     record.set_hostname(hostname);
-    record.set_selinux_level(level);
+    record.set_selinux_level(*std::move(level));
     // An earlier attempt may have made it.
     record.set_cgroup_is_ours(ours ||
                               (record.cgroup_is_ours() && record.cgroup_parent() == parent));
@@ -167,7 +174,9 @@ Result<std::uint64_t> Pods::StartLocked(const CallContext& cc, const v1::StartPo
   CRISP_TRY(SetNetSysctls(next));
   CRISP_TRY(AddHostsEntry(p_.config.layout, next));
   if (SharesPids(next.config())) {
-    *next.mutable_pause() = RecordOf(CRISP_TRY(StartPause(cc, next)));
+    const os::ProcessId pause = CRISP_TRY(StartPause(cc, next));
+    CRISP_TRY(PinPids(id, pause));
+    *next.mutable_pause() = RecordOf(pause);
   }
   const auto seq = p_.state.ChangePod(id, [&](PodRecord& record) {
     record = next;
@@ -211,6 +220,17 @@ Result<os::ProcessId> Pods::StartPause(const CallContext& cc, const PodRecord& p
     return process.ok() ? added : process.status();
   }
   return *process;
+}
+
+// By its pid alone the namespace could become that of a process which gets the same one later.
+Status Pods::PinPids(const PodId& id, const os::ProcessId& pause) {
+  const std::string path = p_.config.layout.PidPath(id);
+  CRISP_TRY(os::UnpinNamespace(path));  // of an earlier attempt
+  auto pins = CRISP_TRY(os::NamespacePin::OfProcess(pause.pid, {{os::NamespaceKind::kPid, path}})
+                            .While("pin the PID namespace of the pod"));
+  if (!os::Alive(pause)) return Aborted("crisp-pause ended at once");
+  for (os::NamespacePin& pin : pins) pin.Commit();  // the pod's record is there already
+  return Status::Ok();
 }
 
 void Pods::OnPauseGone(const PodId& id) {
@@ -292,13 +312,15 @@ Result<std::uint64_t> Pods::Stop(const CallContext& cc, const PodId& id) {
   return seq;
 }
 
-Result<v1::RemovePodResponse> Pods::Remove(const CallContext& cc, const PodId& id) {
+Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId& id,
+                                             const std::function<bool(const PodRecord&)>& still) {
   auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
   v1::RemovePodResponse response;
   response.set_seq(p_.state.seq());
   if (!p_.state.FindPod(id)) return response;
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
-  CRISP_TRY(p_.state.ChangePod(id, [](PodRecord& record) {
+  CRISP_TRY(p_.state.ChangePod(id, [&still](PodRecord& record) {
+    if (still && !still(record)) return Aborted("it is wanted again");
     record.set_phase(v1::REMOVING);
     record.set_stopping(true);
     return Status::Ok();
@@ -346,33 +368,37 @@ Result<cri::PodSandboxStatusResponse> Pods::GetStatus(const PodId& id, bool verb
 }
 
 void Pods::RemoveAbandoned(const CallContext& cc) {
-  const std::int64_t now = p_.clock.Wall().time_since_epoch().count();
-  const auto older = [now](std::int64_t touched, seconds grace) {
+  const auto is_older = [this](std::int64_t touched, seconds grace) {
+    const std::int64_t now = p_.clock.Wall().time_since_epoch().count();
     return now - touched > std::chrono::nanoseconds(grace).count();
   };
   const seconds grace = p_.config.abandoned_grace;
+  const auto is_abandoned_pod = [is_older, grace](const PodRecord& pod) {
+    const bool waits = pod.phase() == v1::PREPARED;
+    if (pod.phase() != v1::RESERVED && !waits) return false;
+    return is_older(pod.touched_at(), waits ? grace + kNetworkPatience : grace);
+  };
+  const auto is_abandoned = [is_older, grace](const ContainerRecord& container) {
+    return container.phase() == v1::RESERVED && is_older(container.touched_at(), grace);
+  };
+  // Looked at again under the lock: what is being made right now may be alive by then.
+  const auto note = [this](const char* what, const std::string& id, const Status& removed) {
+    if (removed.code() == Code::kAborted) return;
+    if (!removed.ok()) return log::IfError("remove what was abandoned", removed);
+    p_.metrics.AbandonedRemoved();
+    log::Warn("removed what was reserved and never used", {{what, id}});
+  };
   for (const PodRef& pod : p_.state.Pods()) {
-    const bool waits = pod->phase() == v1::PREPARED;
-    if (pod->phase() != v1::RESERVED && !waits) continue;
-    if (!older(pod->touched_at(), waits ? grace + kNetworkPatience : grace)) continue;
-    log::Warn("removing a pod that was reserved and never started", {{"pod", pod->id()}});
-    const auto removed = Remove(cc, PodId(pod->id()));
-    if (removed.ok()) p_.metrics.AbandonedRemoved();
-    log::IfError("remove an abandoned pod", removed.ok() ? Status::Ok() : removed.status());
+    if (!is_abandoned_pod(*pod)) continue;
+    const auto removed = RemoveIf(cc, PodId(pod->id()), is_abandoned_pod);
+    note("pod", pod->id(), removed.ok() ? Status::Ok() : removed.status());
   }
   for (const ContainerRef& container : p_.state.Containers()) {
-    if (container->phase() != v1::RESERVED || !older(container->touched_at(), grace)) continue;
-    // One that is being created right now holds its lock, and is RESERVED no longer afterwards.
     const ContainerId id(container->id());
-    auto held = p_.locks.TryLock(LockKey(id));
-    if (!held.ok()) continue;
-    held->Release();
-    const ContainerRef now_is = p_.state.FindContainer(id);
-    if (!now_is || now_is->phase() != v1::RESERVED) continue;
-    log::Warn("removing a container that was reserved and never created", {{"container", id}});
-    const auto removed = containers_.Remove(cc, id);
-    if (removed.ok()) p_.metrics.AbandonedRemoved();
-    log::IfError("remove an abandoned container", removed.ok() ? Status::Ok() : removed.status());
+    // One that is being created holds its lock, which is not worth waiting for.
+    if (!is_abandoned(*container) || !p_.locks.TryLock(LockKey(id)).ok()) continue;
+    const auto removed = containers_.RemoveIf(cc, id, is_abandoned);
+    note("container", container->id(), removed.ok() ? Status::Ok() : removed.status());
   }
 }
 

@@ -24,7 +24,13 @@ class Pods {
                                          const v1::PreparePodRequest& request);
   Result<std::uint64_t> Start(const CallContext& cc, const v1::StartPodRequest& request);
   Result<std::uint64_t> Stop(const CallContext& cc, const PodId& id);
-  Result<v1::RemovePodResponse> Remove(const CallContext& cc, const PodId& id);
+  Result<v1::RemovePodResponse> Remove(const CallContext& cc, const PodId& id) {
+    return RemoveIf(cc, id, nullptr);
+  }
+  /// Only while `still` says so (null = always), asked when nobody else can change the record.
+  /// kAborted: it does not.
+  Result<v1::RemovePodResponse> RemoveIf(const CallContext& cc, const PodId& id,
+                                         const std::function<bool(const PodRecord&)>& still);
   Result<runtime::v1::PodSandboxStatusResponse> GetStatus(const PodId& id, bool verbose);
 
   /// The supervisor's handler: the pod's shared PID namespace is gone, and all in it.
@@ -33,8 +39,10 @@ class Pods {
   void RemoveAbandoned(const CallContext& cc);
 
  private:
-  /// The categories of the pod's own; those asked for, else a pair that no other pod has.
-  Result<std::string> SelinuxLevelOf(const PodId& id, const runtime::v1::PodSandboxConfig& config);
+  /// The categories of the pod's own; those asked for, else a pair that no other pod has. In a
+  /// change of the state.
+  Result<std::string> SelinuxLevelOf(const PodId& id,
+                                     const runtime::v1::PodSandboxConfig& config) const;
   Result<std::uint64_t> StartLocked(const CallContext& cc, const v1::StartPodRequest& request);
   /// Whether a pod may have a user namespace under its runtime.
   Status CheckUserns(const PodRecord& pod) const;
@@ -42,6 +50,7 @@ class Pods {
   Status TakeDown(const PodRecord& pod);
   /// Kills and cleans all its containers; the pod is marked as stopping.
   Status EndContainers(const CallContext& cc, const PodId& id);
+  Status PinPids(const PodId& id, const os::ProcessId& pause);
   Result<os::ProcessId> StartPause(const CallContext& cc, const PodRecord& pod);
 
   Parts& p_;

@@ -11,6 +11,7 @@
 #include "libs/os/files.h"
 #include "libs/os/mount.h"
 #include "services/rund/core/pod_files.h"
+#include "services/rund/core/resources.h"
 #include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
@@ -40,7 +41,9 @@
 //   after the exit's commit        EXITED and not `cleaned`: cleaned here.
 //   StopContainer                  `stop_asked_at`: the signal counts as sent (between commit and
 //                                  signal it is not: then SIGKILL comes at the end of the grace);
-//                                  the wait goes on until `stop_kill_at`.
+//                                  the wait goes on until the grace is over, also where a start was
+//                                  interrupted as well.
+//   UpdateContainerResources       `update`: what the files of the cgroup held is written back.
 //   RemoveContainer, RemovePod     REMOVING: removed here.
 //   StopPod                        `stopping` and not `torn_down`: stopped here.
 //   erased record                  always last, when nothing else is left. Directories without a
@@ -141,6 +144,12 @@ void Recovery::TakeUpContainer(const CallContext& cc, const ContainerRef& contai
     if (!container->cleaned()) lifecycle_.CleanLater(id);
     return;
   }
+  if (container->has_update()) {
+    Later(work::Lane::kWait, cc, [this, cc, id] {
+      const auto held = p_.locks.Lock(cc, LockKey(id));
+      if (held.ok()) log::IfError("take back an update", UndoUpdate(p_, id));
+    });
+  }
   // The supervisor finds those whose monitor has ended, with or without an exit file.
   p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
   if (os::Exists(p_.config.layout.ExitPath(id))) lifecycle_.OnExitFile(id);
@@ -165,6 +174,7 @@ void Recovery::ResolveStart(const CallContext& cc, const ContainerId& id) {
   log::IfError("store an interrupted start", changed.ok() ? Status::Ok() : changed.status());
   p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
   lifecycle_.CheckExit(id);
+  if (container->stop_asked_at() != 0) lifecycle_.ResumeStop(id);
 }
 
 void Recovery::TakeUpPod(const CallContext& cc, const PodRef& pod) {

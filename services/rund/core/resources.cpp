@@ -36,6 +36,42 @@ Status SetOomScores(const std::vector<pid_t>& pids, int from, int to) {
   return Status::Ok();
 }
 
+Status ChangeOomScores(const Parts& parts, const ContainerRecord& container,
+                       const cri::LinuxContainerResources& now,
+                       const cri::LinuxContainerResources& next) {
+  std::vector<std::string> notes;
+  const int from = OomScoreAdj(now.oom_score_adj(), parts.spec_defaults.host, notes);
+  const int to = OomScoreAdj(next.oom_score_adj(), parts.spec_defaults.host, notes);
+  if (from == to) return Status::Ok();
+  return SetOomScores(CRISP_TRY(parts.cgroups.Pids(container.cgroup_path())), from, to);
+}
+
+using Unified = google::protobuf::Map<std::string, std::string>;
+
+bool Has(const Unified& files, const std::string& name, const std::string& value) {
+  const auto found = files.find(name);
+  return found != files.end() && found->second == value;
+}
+
+/// All or nothing is not possible for the rest.
+Status CheckUnified(const Unified& asked, const Unified& now) {
+  for (const auto& [file, value] : asked) {
+    if (!IsKeyedFile(file) || Has(now, file, value)) continue;
+    return InvalidArgument("linux.unified: \"{}\" cannot be changed while the container exists",
+                           file);
+  }
+  return Status::Ok();
+}
+
+/// What is as it was need not be written, nor, if that fails, be written back.
+cri::LinuxContainerResources WithoutUnchanged(cri::LinuxContainerResources next,
+                                              const cri::LinuxContainerResources& now) {
+  for (const auto& [file, value] : now.unified()) {
+    if (Has(next.unified(), file, value)) next.mutable_unified()->erase(file);
+  }
+  return next;
+}
+
 void TakeBack(const std::vector<CgroupSetting>& undo) {
   const auto taken = ApplyCgroupSettings(undo);
   log::IfError("take back an update", taken.ok() ? Status::Ok() : taken.status());
@@ -67,6 +103,26 @@ Result<std::vector<CgroupSetting>> LimitPod(const Parts& parts, const std::strin
   return ApplyCgroupSettings(CRISP_TRY(CgroupSettings(parts.cgroups, cgroup, limits)));
 }
 
+Status UndoUpdate(const Parts& parts, const ContainerId& id) {
+  const ContainerRef container = parts.state.FindContainer(id);
+  if (!container || !container->has_update()) return Status::Ok();
+  if (Runs(container.get())) {
+    std::vector<CgroupSetting> undo;
+    for (const v1::CgroupWrite& old : container->update().undo()) {
+      undo.push_back({old.path(), old.value()});
+    }
+    TakeBack(undo);
+    log::IfError(
+        "take back an oom_score_adj",
+        ChangeOomScores(parts, *container, container->update().next(), ResourcesOf(*container)));
+  }
+  const auto changed = parts.state.ChangeContainer(id, [](ContainerRecord& record) {
+    record.clear_update();
+    return Status::Ok();
+  });
+  return changed.ok() ? Status::Ok() : changed.status();
+}
+
 Status Resources::CheckMemory(const std::string& cgroup, std::int64_t limit_bytes) const {
   if (limit_bytes <= 0) return Status::Ok();
   const auto used = p_.cgroups.MemoryInUse(cgroup);
@@ -77,6 +133,33 @@ Status Resources::CheckMemory(const std::string& cgroup, std::int64_t limit_byte
       *used);
 }
 
+Status Resources::Change(const ContainerRecord& container, const cri::LinuxContainerResources& next,
+                         const std::vector<CgroupSetting>& settings) {
+  const ContainerId id(container.id());
+  const std::vector<CgroupSetting> undo = CRISP_TRY(UndoOf(settings));
+  CRISP_TRY(p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
+    for (const CgroupSetting& old : undo) {
+      v1::CgroupWrite& write = *record.mutable_update()->add_undo();
+      write.set_path(old.path);
+      write.set_value(old.value);
+    }
+    *record.mutable_update()->mutable_next() = next;
+    return Status::Ok();
+  }));
+  Status done = [&]() -> Status {
+    CRISP_TRY(ApplyCgroupSettings(settings));
+    CRISP_TRY(ChangeOomScores(p_, container, ResourcesOf(container), next));
+    const auto changed = p_.state.ChangeContainer(id, [&next](ContainerRecord& record) {
+      *record.mutable_resources() = next;
+      record.clear_update();
+      return Status::Ok();
+    });
+    return changed.ok() ? Status::Ok() : changed.status();
+  }();
+  if (!done.ok()) log::IfError("take back an update", UndoUpdate(p_, id));
+  return done;
+}
+
 Status Resources::UpdateContainer(const CallContext& cc,
                                   const cri::UpdateContainerResourcesRequest& request) {
   const ContainerId id(request.container_id());
@@ -84,6 +167,7 @@ Status Resources::UpdateContainer(const CallContext& cc,
   if (!request.has_linux()) return InvalidArgument("linux is required");
   // Also waits for a create or a start that is under way.
   auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  CRISP_TRY(UndoUpdate(p_, id));
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container || !IsListed(*container)) return NotFound("no container {}", id);
   if (!Runs(container.get())) {
@@ -97,29 +181,9 @@ Status Resources::UpdateContainer(const CallContext& cc,
   if (next.memory_limit_in_bytes() != now.memory_limit_in_bytes()) {
     CRISP_TRY(CheckMemory(cgroup, next.memory_limit_in_bytes()));
   }
-  const auto settings = CRISP_TRY(CgroupSettings(p_.cgroups, cgroup, next));
-  const auto undo = CRISP_TRY(ApplyCgroupSettings(settings).While("update container {}", id));
-  Status done = [&]() -> Status {
-    std::vector<std::string> notes;
-    const int from = OomScoreAdj(now.oom_score_adj(), host, notes);
-    const int to = OomScoreAdj(next.oom_score_adj(), host, notes);
-    const std::vector<pid_t> pids =
-        from == to ? std::vector<pid_t>() : CRISP_TRY(p_.cgroups.Pids(cgroup));
-    Status set = SetOomScores(pids, from, to);
-    if (set.ok()) {
-      const auto changed = p_.state.ChangeContainer(id, [&next](ContainerRecord& record) {
-        *record.mutable_resources() = next;
-        return Status::Ok();
-      });
-      if (!changed.ok()) set = changed.status();
-    }
-    if (!set.ok()) log::IfError("take back an oom_score_adj", SetOomScores(pids, to, from));
-    return set;
-  }();
-  if (!done.ok()) {
-    TakeBack(undo);
-    return done;
-  }
+  CRISP_TRY(CheckUnified(request.linux().unified(), now.unified()));
+  const auto settings = CRISP_TRY(CgroupSettings(p_.cgroups, cgroup, WithoutUnchanged(next, now)));
+  CRISP_TRY(Change(*container, next, settings).While("update container {}", id));
   log::Info("container resources changed", {{"container", id},
                                             {"memory_limit_bytes", next.memory_limit_in_bytes()},
                                             {"cpu_quota_us", next.cpu_quota()},

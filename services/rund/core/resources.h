@@ -32,10 +32,16 @@ class Resources {
                    const runtime::v1::UpdatePodSandboxResourcesRequest& request);
 
  private:
+  Status Change(const ContainerRecord& container, const runtime::v1::LinuxContainerResources& next,
+                const std::vector<CgroupSetting>& settings);
   Status CheckMemory(const std::string& cgroup, std::int64_t limit_bytes) const;
 
   Parts& p_;
 };
+
+/// Puts back what an update has changed that did not end (a crash): limits and oom_score_adj are
+/// those of the record again. The caller holds the container's lock. Idempotent.
+Status UndoUpdate(const Parts& parts, const ContainerId& id);
 
 /// What the whole pod may use: its containers' sum and its own overhead.
 runtime::v1::LinuxContainerResources ResourcesOf(const runtime::v1::LinuxPodSandboxConfig& pod);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "libs/base/try.h"
+#include "libs/log/log.h"
 #include "services/rund/core/status.h"
 
 namespace crisp::rund {
@@ -10,6 +11,10 @@ namespace crisp::rund {
 Result<std::unique_ptr<State>> State::Open(Records records, Clock& clock) {
   std::unique_ptr<State> state(new State(std::move(records), clock));
   Records::All all = CRISP_TRY(state->records_.Load());
+  for (const std::string& id : all.unreadable) {
+    log::Error("a record cannot be read; what it was of is taken down", {{"id", id}});
+  }
+  state->unreadable_ = all.unreadable.size();
   for (PodRecord& pod : all.pods) {
     state->last_timestamp_ = std::max(state->last_timestamp_, pod.created_at());
     state->pod_keys_.emplace(KeyOf(pod), pod.id());

@@ -88,6 +88,8 @@ class State {
   /// hears next follows on it without a gap. Under the same lock.
   void WithSnapshot(const std::function<void(const EventRef&)>& take) const;
 
+  /// How many records could not be read at the start.
+  std::size_t unreadable() const { return unreadable_; }
   Records& records() { return records_; }  // for start-up only
 
  private:
@@ -97,6 +99,7 @@ class State {
   std::uint64_t ShowContainer(const ContainerRef& container);
 
   Records records_;  // under write_
+  std::size_t unreadable_ = 0;
   Clock& clock_;
   std::mutex write_;  // held over the disk; taken before view_
   std::map<std::string, std::string> pod_keys_, container_keys_;  // key → id; under write_

@@ -7,6 +7,9 @@
 // From records to what the CRI and the front are told. Pure functions.
 namespace crisp::rund {
 
+/// Of a container's `message`. It is text (ToUtf8): another would make the record unreadable.
+inline constexpr std::size_t kMaxMessageBytes = 4096;
+
 /// Pods show from StartPod on, containers from CreateContainer on, until they are gone for good.
 bool IsListed(const v1::PodRecord& pod);
 bool IsListed(const v1::ContainerRecord& container);

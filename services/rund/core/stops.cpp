@@ -14,11 +14,9 @@ namespace {
 using std::chrono::nanoseconds;
 using std::chrono::seconds;
 
-// From SIGKILL to the exit file: processes in the middle of a system call, a slow disk under the
-// log.
-constexpr seconds kKillPatience{10};
-constexpr seconds kMonitorPatience{5};
 constexpr seconds kStuckPeriod{30};
+// Until what could not be asked for is asked for again.
+constexpr nanoseconds kAskAgain = std::chrono::milliseconds(100);
 
 Status Closed() { return Unavailable("rund is ending: the stop goes on when it is back"); }
 
@@ -30,7 +28,7 @@ Status StillThere(const ContainerRecord& container) {
       os::ReadFile(fmt::format("/proc/{}/wchan", pid), KiB(4)).value_or("an unknown place");
   return DeadlineExceeded(
       "container {} is still there {} s after SIGKILL: process {} ({}) is in state {} in {}",
-      container.id(), kKillPatience.count(), pid, stat->command, stat->state, where);
+      container.id(), Stops::kKillPatience.count(), pid, stat->command, stat->state, where);
 }
 
 }  // namespace
@@ -50,6 +48,14 @@ Stops::~Stops() {
   }
   changed_.notify_all();
   thread_.join();
+}
+
+SteadyTime Stops::KillTimeOf(const ContainerRecord& container, const Clock& clock) {
+  if (container.has_stop_kill_at_steady()) {
+    return SteadyTime(nanoseconds(container.stop_kill_at_steady()));
+  }
+  return clock.Now() +
+         nanoseconds(container.stop_kill_at() - clock.Wall().time_since_epoch().count());
 }
 
 void Stops::Await(const ContainerId& id, Done done) {
@@ -122,61 +128,72 @@ void Stops::Serve() {
 
 void Stops::Advance(const std::string& id) {
   const ContainerRef container = state_.FindContainer(ContainerId(id));
-  Step step;
+  if (!Runs(container.get())) return Tell(id, Status::Ok(), /*ended=*/true);
+  const std::optional<Stage> stage = StageDue(id, *container);
+  if (!stage) return;
+  Step step = Take(*stage, *container);
   {
     const std::lock_guard lock(mutex_);
     const auto found = stops_.find(id);
     if (found == stops_.end()) return;
-    step = Decide(container.get(), found->second);
-    if (step.ended) stops_.erase(found);
+    // Somebody asked again meanwhile: touched, so it is looked at again.
+    if (found->second.stage != *stage) return;
+    found->second.stage = step.stage;
+    found->second.next = clock_.Now() + step.after;
   }
-  if (!step.outcome.ok()) log::Error("container does not end", {{"error", step.outcome}});
-  for (const Done& done : step.tell) done(step.outcome);
-  if (step.act == Step::Act::kKill) actions_.kill(ContainerId(id));
-  if (step.act == Step::Act::kKillMonitor) actions_.kill_monitor(ContainerId(id));
+  if (step.outcome.ok()) return;
+  log::Error("container does not end", {{"error", step.outcome}});
+  Tell(id, step.outcome, /*ended=*/false);
 }
 
-Stops::Step Stops::Decide(const ContainerRecord* container, Stop& stop) {
-  Step step;
+void Stops::Tell(const std::string& id, const Status& outcome, bool ended) {
+  std::vector<Done> waiters;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = stops_.find(id);
+    if (found == stops_.end()) return;
+    waiters = std::exchange(found->second.waiters, {});
+    if (ended) stops_.erase(found);
+  }
+  for (const Done& done : waiters) done(outcome);
+}
+
+std::optional<Stops::Stage> Stops::StageDue(const std::string& id,
+                                            const ContainerRecord& container) {
+  const std::lock_guard lock(mutex_);
+  const auto found = stops_.find(id);
+  if (found == stops_.end()) return std::nullopt;
+  Stop& stop = found->second;
   const SteadyTime now = clock_.Now();
-  if (!Runs(container)) {
-    step.ended = true;
-    step.tell = std::move(stop.waiters);
-    return step;
-  }
   if (stop.stage == Stage::kGrace) {
-    const nanoseconds left(container->stop_kill_at() - clock_.Wall().time_since_epoch().count());
-    if (left.count() > 0) {
-      stop.next = now + left;
-      return step;
-    }
-    stop.stage = Stage::kKilled;
-    stop.next = now + kKillPatience;
-    step.act = Step::Act::kKill;
-    return step;
+    stop.next = KillTimeOf(container, clock_);
+    if (stop.next <= now) return stop.stage;
+    return std::nullopt;
   }
-  if (stop.next > now) return step;  // a change of the record that says nothing of its end
-  switch (stop.stage) {
+  // A change of the record that says nothing of its end.
+  if (stop.next > now) return std::nullopt;
+  return stop.stage;
+}
+
+Stops::Step Stops::Take(Stage stage, const ContainerRecord& container) const {
+  const ContainerId id(container.id());
+  if (stage == Stage::kGrace) {
+    if (actions_.kill(id)) return {Stage::kKilled, kKillPatience, {}};
+    return {stage, kAskAgain, {}};
+  }
+  const bool gone = !os::Alive(ProcessOf(container.init()));
+  switch (stage) {
     case Stage::kKilled:
-      if (!os::Alive(ProcessOf(container->init()))) {
-        stop.stage = Stage::kMonitorKilled;
-        stop.next = now + kMonitorPatience;
-        step.act = Step::Act::kKillMonitor;
-        return step;
-      }
-      [[fallthrough]];
-    case Stage::kMonitorKilled:
-      step.outcome = StillThere(*container);
-      step.tell = std::exchange(stop.waiters, {});
-      stop.stage = Stage::kStuck;
-      stop.next = now + kStuckPeriod;
-      return step;
-    default:
+      if (!gone) break;
+      if (actions_.kill_monitor(id)) return {Stage::kMonitorKilled, kMonitorPatience, {}};
+      return {stage, kAskAgain, {}};
+    case Stage::kStuck:
       // Whatever held it may have let go, and something else have come.
-      stop.next = now + kStuckPeriod;
-      step.act = Step::Act::kKill;
-      return step;
+      if (gone ? actions_.kill_monitor(id) : actions_.kill(id)) return {stage, kStuckPeriod, {}};
+      return {stage, kAskAgain, {}};
+    default: break;
   }
+  return {Stage::kStuck, kStuckPeriod, StillThere(container)};
 }
 
 }  // namespace crisp::rund

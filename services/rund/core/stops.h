@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -18,24 +19,35 @@ namespace crisp::rund {
 
 /// Containers that are being stopped: what comes next for each and when, and who waits for it.
 ///
-///     grace ──(stop_kill_at)──► killed ──(patience)──► stuck ──(now and then)──► killed again
+///     grace ──(KillTimeOf)──► killed ──(patience)──► stuck ──(now and then)──► killed again
 ///                                   └──(its process is gone, its monitor silent)──► monitor killed
+///
+/// Also where it is stuck a silent monitor is killed once the process is gone.
 ///
 /// From anywhere the end of the container ends it. The record says until when the grace is; the
 /// states after it are in memory only, because SIGKILL may come twice. One thread moves all of
 /// them, so that any number of containers in their grace hold no thread and no lock; it reads
-/// memory and /proc, and hands what may block to the pool. (Not the loop: its timers know no Clock,
-/// which tests move by hand.)
+/// memory and /proc, signals, and hands what may block to the pool. (Not the loop: its timers know
+/// no Clock, which tests move by hand.)
 class Stops {
  public:
+  /// When the grace of a container that is being stopped is over.
+  static SteadyTime KillTimeOf(const ContainerRecord& container, const Clock& clock);
+
   using Done = std::function<void(const Status&)>;
-  /// What it has others do, on the pool.
+  /// What it has others do; called without its lock, and must not block. False: it could not be
+  /// asked for now; it is asked for again soon.
   struct Actions {
-    /// SIGKILL to all of the container. True if that could be asked for.
+    /// SIGKILL to all of the container.
     std::function<bool(const ContainerId&)> kill;
     /// The container's process has ended, and its monitor does not say so.
     std::function<bool(const ContainerId&)> kill_monitor;
   };
+  /// From SIGKILL to the exit file: processes in the middle of a system call, a slow disk under the
+  /// log.
+  static constexpr std::chrono::seconds kKillPatience{10};
+  /// From a monitor's SIGKILL to the record that says so.
+  static constexpr std::chrono::seconds kMonitorPatience{5};
 
   Stops(State& state, Clock& clock, Actions actions);
   /// Close(), then ends the thread.
@@ -65,18 +77,21 @@ class Stops {
     SteadyTime next;
     std::vector<Done> waiters;
   };
-  /// What is to be done for one container, outside of the lock.
+  /// What came of one stage.
   struct Step {
-    Status outcome;
-    std::vector<Done> tell;
-    enum class Act { kNone, kKill, kKillMonitor } act = Act::kNone;
-    bool ended = false;
+    Stage stage;
+    std::chrono::nanoseconds after;  // until the next look
+    Status outcome;                  // an error is told to who waits
   };
 
   void Touch(const std::string& id);
   void Serve();
   void Advance(const std::string& id);
-  Step Decide(const ContainerRecord* container, Stop& stop);
+  void Tell(const std::string& id, const Status& outcome, bool ended);
+  /// The stage that a container is in, if its time has come.
+  std::optional<Stage> StageDue(const std::string& id, const ContainerRecord& container);
+  /// Does what the stage asks for, without the lock: it reads /proc.
+  Step Take(Stage stage, const ContainerRecord& container) const;
 
   State& state_;
   Clock& clock_;

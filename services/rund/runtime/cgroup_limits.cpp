@@ -32,6 +32,12 @@ std::int64_t WeightOf(std::int64_t shares) {
   return 1 + ((bounded - 2) * 9999) / 262'142;
 }
 
+/// What is not on this node is not to be taken for a container that is not.
+Status Absent(const Status& status, std::string_view what) {
+  const Code code = status.code() == Code::kNotFound ? Code::kFailedPrecondition : status.code();
+  return Status(code, status.message()).While("{}", what);
+}
+
 class Builder {
  public:
   Builder(const os::Cgroups& cgroups, const std::string& path)
@@ -39,7 +45,7 @@ class Builder {
 
   Status Cpu(const Resources& r) {
     if (r.cpu_shares() == 0 && r.cpu_quota() == 0 && r.cpu_period() == 0) return Status::Ok();
-    const std::string dir = CRISP_TRY(Dir("cpu"));
+    const std::string dir = CRISP_TRY(Dir("cpu", "cpu_shares, cpu_quota and cpu_period"));
     if (v2_) return CpuV2(r, dir);
     if (r.cpu_shares() != 0) Set(dir + "/cpu.shares", r.cpu_shares());
     const std::string period = dir + "/cpu.cfs_period_us";
@@ -56,7 +62,7 @@ class Builder {
 
   Status Cpuset(const Resources& r) {
     if (r.cpuset_cpus().empty() && r.cpuset_mems().empty()) return Status::Ok();
-    const std::string dir = CRISP_TRY(Dir("cpuset"));
+    const std::string dir = CRISP_TRY(Dir("cpuset", "cpuset_cpus and cpuset_mems"));
     if (!r.cpuset_cpus().empty()) settings_.push_back({dir + "/cpuset.cpus", r.cpuset_cpus()});
     if (!r.cpuset_mems().empty()) settings_.push_back({dir + "/cpuset.mems", r.cpuset_mems()});
     return Status::Ok();
@@ -66,7 +72,7 @@ class Builder {
     const std::int64_t limit = r.memory_limit_in_bytes();
     const std::int64_t both = r.memory_swap_limit_in_bytes();
     if (limit == 0 && both == 0) return Status::Ok();
-    const std::string dir = CRISP_TRY(Dir("memory"));
+    const std::string dir = CRISP_TRY(Dir("memory", "memory_limit_in_bytes"));
     if (v2_) {
       if (limit != 0) settings_.push_back({dir + "/memory.max", V2Limit(limit)});
       if (both != 0 && os::Exists(dir + "/memory.swap.max")) {
@@ -90,14 +96,17 @@ class Builder {
       if (hugepage.limit() == 0) continue;
       const std::string file =
           fmt::format("/hugetlb.{}.{}", hugepage.page_size(), v2_ ? "max" : "limit_in_bytes");
-      settings_.push_back({CRISP_TRY(Dir("hugetlb")) + file, std::to_string(hugepage.limit())});
+      settings_.push_back(
+          {CRISP_TRY(Dir("hugetlb", "hugepage_limits")) + file, std::to_string(hugepage.limit())});
     }
     return Status::Ok();
   }
 
   Status Unified(const Resources& r) {
     if (r.unified().empty()) return Status::Ok();
-    const std::string dir = CRISP_TRY(cgroups_.UnifiedDir(path_));
+    auto unified = cgroups_.UnifiedDir(path_);
+    if (!unified.ok()) return Absent(unified.status(), "linux.resources.unified");
+    const std::string dir = *std::move(unified);
     for (const auto& [file, value] : r.unified()) settings_.push_back({dir + "/" + file, value});
     return Status::Ok();
   }
@@ -105,8 +114,10 @@ class Builder {
   std::vector<CgroupSetting> Take() { return std::move(settings_); }
 
  private:
-  Result<std::string> Dir(std::string_view controller) const {
-    return cgroups_.DirFor(controller, path_);
+  Result<std::string> Dir(std::string_view controller, std::string_view fields) const {
+    auto dir = cgroups_.DirFor(controller, path_);
+    if (dir.ok()) return dir;
+    return Absent(dir.status(), fmt::format("linux.resources: {}", fields));
   }
   void Set(const std::string& file, std::int64_t value) {
     settings_.push_back({file, std::to_string(value)});
@@ -146,6 +157,22 @@ Result<std::vector<CgroupSetting>> CgroupSettings(
   return builder.Take();
 }
 
+bool IsKeyedFile(std::string_view file) {
+  return file.starts_with("io.") || file.starts_with("misc.") || file.starts_with("rdma.") ||
+         file == "memory.reclaim";
+}
+
+Result<std::vector<CgroupSetting>> UndoOf(const std::vector<CgroupSetting>& settings) {
+  std::vector<CgroupSetting> undo;
+  for (const CgroupSetting& setting : settings) {
+    auto before = os::ReadFile(setting.path, KiB(64));
+    if (!before.ok()) return Absent(before.status(), "linux.resources");
+    while (!before->empty() && before->back() == '\n') before->pop_back();
+    if (*before != setting.value) undo.insert(undo.begin(), {setting.path, *std::move(before)});
+  }
+  return undo;
+}
+
 Result<std::vector<CgroupSetting>> ApplyCgroupSettings(const std::vector<CgroupSetting>& settings) {
   std::vector<CgroupSetting> undo;
   for (const CgroupSetting& setting : settings) {
@@ -161,7 +188,7 @@ Result<std::vector<CgroupSetting>> ApplyCgroupSettings(const std::vector<CgroupS
       continue;
     }
     for (const CgroupSetting& old : undo) log::IfError("take back a limit", Write(old));
-    return std::move(status).While("write '{}'", setting.value);
+    return Absent(status, fmt::format("linux.resources: write '{}'", setting.value));
   }
   return undo;
 }

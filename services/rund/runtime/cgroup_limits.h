@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cri/v1/api.pb.h"
@@ -18,14 +19,21 @@ struct CgroupSetting {
 /// The files of cgroup `path` that these resources mean, v1 or v2, in an order in which the kernel
 /// takes them from what they hold now (a limit of memory is never above that of memory and swap, a
 /// quota never above the parent's). Fields that are zero or empty leave no trace; the
-/// oom_score_adj is no matter of cgroups. kNotFound: a limit whose controller is missing.
+/// oom_score_adj is no matter of cgroups. kFailedPrecondition: a limit whose controller is missing.
 Result<std::vector<CgroupSetting>> CgroupSettings(
     const os::Cgroups& cgroups, const std::string& path,
     const runtime::v1::LinuxContainerResources& resources);
 
+/// Such a file of cgroup v2 has a line per device or resource, and a write is about one of them:
+/// writing back what was read does not undo it. Or it cannot be read at all.
+bool IsKeyedFile(std::string_view file);
+
+/// What would undo ApplyCgroupSettings: what the files hold now, the last one first.
+Result<std::vector<CgroupSetting>> UndoOf(const std::vector<CgroupSetting>& settings);
+
 /// Writes all of them, or, when one is refused, none: what was written before gets its old value
-/// back. The error names the file and the value. Answers what undoes it all: the old values, the
-/// last one first.
+/// back. The error names the file and the value (kFailedPrecondition: there is no such file).
+/// Answers what undoes it all: the old values, the last one first.
 Result<std::vector<CgroupSetting>> ApplyCgroupSettings(const std::vector<CgroupSetting>& settings);
 
 }  // namespace crisp::rund

@@ -46,6 +46,23 @@ Status Bind(const std::string& source, const std::string& target, const os::Bind
   return os::IdmappedBindMount(source, target, userns.get(), options);
 }
 
+Status AddOption(const std::string& option, os::BindOptions& options) {
+  if (option == "ro") {
+    options.readonly = true;
+  } else if (option == "rbind") {
+    options.recursive = true;
+  } else if (option == "nosuid") {
+    options.extra_flags |= MS_NOSUID;
+  } else if (option == "nodev") {
+    options.extra_flags |= MS_NODEV;
+  } else if (option == "noexec") {
+    options.extra_flags |= MS_NOEXEC;
+  } else if (option != "rw" && option != "bind") {
+    return InvalidArgument("a bind mount has no option '{}' here", option);
+  }
+  return Status::Ok();
+}
+
 Status MountOne(const crisp::imaged::v1::MountInstruction& instruction, const std::string& target,
                 const std::optional<IdmappedRootfs>& idmapped) {
   if (instruction.kind() == "overlay") {
@@ -60,10 +77,7 @@ Status MountOne(const crisp::imaged::v1::MountInstruction& instruction, const st
   if (instruction.kind() == "bind") {
     os::BindOptions options;
     for (const std::string& option : instruction.options()) {
-      if (option == "ro") options.readonly = true;
-      if (option == "rbind") options.recursive = true;
-      if (option == "nosuid") options.extra_flags |= MS_NOSUID;
-      if (option == "nodev") options.extra_flags |= MS_NODEV;
+      CRISP_TRY(AddOption(option, options));
     }
     return Bind(instruction.source(), target, options, idmapped);
   }
@@ -71,6 +85,13 @@ Status MountOne(const crisp::imaged::v1::MountInstruction& instruction, const st
 }
 
 }  // namespace
+
+std::optional<IdmappedRootfs> IdmappedFor(const std::optional<UserNamespace>& userns,
+                                          std::string scratch_dir) {
+  if (!userns) return std::nullopt;
+  return IdmappedRootfs{userns->path, userns->uids.outside, userns->gids.outside,
+                        std::move(scratch_dir)};
+}
 
 Status MountRootfs(const MountInstructions& instructions, const std::string& target,
                    const std::optional<IdmappedRootfs>& idmapped) {

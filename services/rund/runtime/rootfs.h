@@ -8,6 +8,7 @@
 
 #include "crisp/imaged/v1/imaged.pb.h"
 #include "libs/base/status.h"
+#include "services/rund/spec/builder.h"
 
 namespace crisp::rund {
 
@@ -21,8 +22,12 @@ struct IdmappedRootfs {
   std::string scratch_dir;  // made, used and removed meanwhile
 };
 
+/// Nothing without a user namespace.
+std::optional<IdmappedRootfs> IdmappedFor(const std::optional<UserNamespace>& userns,
+                                          std::string scratch_dir);
+
 /// Mounts what imaged prepared at `target` (made when absent), one on top of the other. On failure
-/// nothing stays mounted. kInvalidArgument: a kind that we do not know.
+/// nothing stays mounted. kInvalidArgument: a kind or an option that we do not know.
 Status MountRootfs(const MountInstructions& instructions, const std::string& target,
                    const std::optional<IdmappedRootfs>& idmapped = std::nullopt);
 /// Takes all that is mounted at `target` away, lazily where it is busy. Idempotent.

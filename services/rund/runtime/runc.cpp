@@ -10,6 +10,7 @@
 #include "libs/os/files.h"
 #include "libs/os/mount.h"
 #include "libs/process/command.h"
+#include "services/rund/spec/text.h"
 
 namespace crisp::rund {
 namespace {
@@ -82,7 +83,7 @@ std::string RuntimeWords(std::string_view text) {
   const auto message = line.find(kMessage);
   std::string words =
       message == line.npos ? std::string(line) : Unquote(line.substr(message + kMessage.size()));
-  if (words.size() > kMaxWords) words.resize(kMaxWords);
+  words = ToUtf8(words, kMaxWords);
   return words.empty() ? "it gave no reason" : words;
 }
 

@@ -24,6 +24,7 @@ const char* NameOf(os::NamespaceKind kind) {
     case os::NamespaceKind::kIpc: return "ipc";
     case os::NamespaceKind::kUts: return "uts";
     case os::NamespaceKind::kUser: return "user";
+    case os::NamespaceKind::kPid: return "pid";
   }
   return "";
 }
@@ -81,6 +82,9 @@ Status ProbeUserNamespaces(const CallContext& cc, const std::string& helper,
   const std::string lower = scratch_dir + "/lower";
   const std::string other = scratch_dir + "/other";  // an overlay without upper has two layers
   const std::string merged = scratch_dir + "/merged";
+  // Of one that was cut short.
+  CRISP_TRY(os::UnmountBelow(scratch_dir));
+  CRISP_TRY(os::RemoveTree(scratch_dir));
   CRISP_TRY(os::MakeDirs(lower, 0700));
   CRISP_TRY(os::MakeDirs(other, 0700));
   CRISP_TRY(os::MakeDirs(merged, 0700));

@@ -36,6 +36,11 @@ Result<Wish> WishOf(const runtime::v1::LinuxContainerSecurityContext& security) 
   return wish;
 }
 
+Status CannotTell(const Status& why) {
+  return FailedPrecondition("{}: whether the profile is loaded cannot be told: {}", kField,
+                            why.message());
+}
+
 }  // namespace
 
 Result<bool> IsAppArmorLoaded(const std::string& list, const std::string& name) {
@@ -45,15 +50,18 @@ Result<bool> IsAppArmorLoaded(const std::string& list, const std::string& name) 
 }
 
 Result<std::string> AppArmorProfile(const runtime::v1::LinuxContainerSecurityContext& security,
-                                    bool privileged, const SpecDefaults& defaults) {
+                                    bool privileged, const SpecDefaults& defaults,
+                                    std::vector<std::string>& notes) {
   const Wish wish = CRISP_TRY(WishOf(security));
   const HostFacts& host = defaults.host;
   if (wish.name.empty()) {
     if (!wish.by_default || privileged || !host.apparmor) return std::string();
-    if (CRISP_TRY(IsAppArmorLoaded(host.apparmor_profiles, defaults.apparmor_profile))) {
-      return defaults.apparmor_profile;
-    }
-    if (!security.has_apparmor() && security.apparmor_profile().empty()) return std::string();
+    const bool asked = security.has_apparmor() || !security.apparmor_profile().empty();
+    const auto loaded = IsAppArmorLoaded(host.apparmor_profiles, defaults.apparmor_profile);
+    if (!loaded.ok() && asked) return CannotTell(loaded.status());
+    if (loaded.ok() && *loaded) return defaults.apparmor_profile;
+    if (!loaded.ok()) notes.push_back("no AppArmor profile: " + loaded.status().message());
+    if (!asked) return std::string();
     return FailedPrecondition("{}: the node's default profile \"{}\" is not loaded", kField,
                               defaults.apparmor_profile);
   }
@@ -63,7 +71,9 @@ Result<std::string> AppArmorProfile(const runtime::v1::LinuxContainerSecurityCon
         wish.name);
   }
   if (privileged) return std::string();
-  if (!CRISP_TRY(IsAppArmorLoaded(host.apparmor_profiles, wish.name))) {
+  const auto loaded = IsAppArmorLoaded(host.apparmor_profiles, wish.name);
+  if (!loaded.ok()) return CannotTell(loaded.status());
+  if (!*loaded) {
     return FailedPrecondition("{}: the profile \"{}\" is not loaded", kField, wish.name);
   }
   return wish.name;

@@ -7,6 +7,7 @@
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "libs/os/files.h"
+#include "services/rund/spec/spec_dirs.h"
 #include "services/rund/spec/text.h"
 
 namespace crisp::rund {
@@ -57,7 +58,8 @@ Status Check(const json& base) {
   CRISP_TRY(
       OnlyKeys(linux_base, "linux.", {"sysctl", "resources", "maskedPaths", "readonlyPaths"}));
   CRISP_TRY(crisp::json::OptObject(linux_base, "sysctl").While("linux"));
-  CRISP_TRY(crisp::json::OptObject(linux_base, "resources").While("linux"));
+  const json resources = CRISP_TRY(crisp::json::OptObject(linux_base, "resources").While("linux"));
+  CRISP_TRY(crisp::json::OptArray(resources, "devices").While("linux.resources"));
   CRISP_TRY(crisp::json::OptStrings(linux_base, "maskedPaths").While("linux"));
   CRISP_TRY(crisp::json::OptStrings(linux_base, "readonlyPaths").While("linux"));
   return Status::Ok();
@@ -103,6 +105,7 @@ std::string Text(const json& text) { return text.get<std::string>(); }
 Result<json> LoadBaseSpec(const std::string& path) {
   const std::string text = CRISP_TRY(os::ReadFile(path, MiB(1)).While("base_spec"));
   json base = CRISP_TRY(crisp::json::Parse(text).While("base_spec {}", path));
+  DropNulls(base);
   CRISP_TRY(Check(base).While("base_spec {}", path));
   return base;
 }

@@ -24,10 +24,6 @@ using nlohmann::json;
 // Debian 12's crun refuses a version that it does not know; both runtimes know this one.
 constexpr const char* kOciVersion = "1.0.2";
 
-json MappingOf(const os::IdRange& ids) {
-  return json::array({{{"containerID", ids.inside}, {"hostID", ids.outside}, {"size", ids.count}}});
-}
-
 /// Who owns on the host what belongs to this user inside.
 Result<ResolvedUser> OwnerOnHost(ResolvedUser user, const std::optional<UserNamespace>& userns) {
   if (!userns) return user;
@@ -101,7 +97,7 @@ Result<json> Process(const SpecInputs& inputs, const SpecDefaults& defaults,
   if (json rlimits = CRISP_TRY(BuildRlimits(defaults, notes)); !rlimits.empty()) {
     process["rlimits"] = std::move(rlimits);
   }
-  if (std::string profile = CRISP_TRY(AppArmorProfile(security, privileged, defaults));
+  if (std::string profile = CRISP_TRY(AppArmorProfile(security, privileged, defaults, notes));
       !profile.empty()) {
     process["apparmorProfile"] = std::move(profile);
   }
@@ -157,17 +153,18 @@ Status AddNodesOwn(const SpecInputs& inputs, const SpecDefaults& defaults, const
   return defaults.hooks->Apply(subject, spec);
 }
 
-}  // namespace
-
-Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaults) {
+Result<BuiltSpec> Build(const CallContext& cc, const SpecInputs& inputs,
+                        const SpecDefaults& defaults) {
   const auto& linux_config = inputs.config.linux();
   const auto& security = linux_config.security_context();
   const auto& pod_files = inputs.pod_files;
   BuiltSpec built;
 
   const bool privileged = CRISP_TRY(Privileged(inputs));
-  const SelinuxLabels labels = CRISP_TRY(
-      ContainerLabels(defaults.selinux, inputs.config, inputs.sandbox, pod_files.selinux_level));
+  const SelinuxLabels& labels = inputs.labels;
+  if (!defaults.selinux.on() && !IsEmpty(SelinuxOptionsOf(inputs.config, inputs.sandbox))) {
+    built.notes.emplace_back("SELinux options are passed over: it is not enabled on this node");
+  }
   const ImageConfig image = CRISP_TRY(ParseImageConfig(inputs.image.config_json()));
   const os::Beneath rootfs =
       CRISP_TRY(os::Beneath::Open(inputs.rootfs, os::Scope::kInRoot).While("the rootfs"));
@@ -216,7 +213,7 @@ Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaul
 
   // Last, since these two leave traces on disk.
   BuiltMounts mounts =
-      CRISP_TRY(BuildMounts(inputs, image, rootfs, defaults, privileged, labels.mount));
+      CRISP_TRY(BuildMounts(cc, inputs, image, rootfs, defaults, privileged, labels.mount));
   if (!mounts.rootfs_propagation.empty()) {
     linux_spec["rootfsPropagation"] = std::move(mounts.rootfs_propagation);
   }
@@ -235,8 +232,16 @@ Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaul
   built.user.set_uid(user.uid);
   built.user.set_gid(user.gid);
   for (const std::uint32_t gid : user.groups) built.user.add_supplemental_groups(gid);
-  built.status_mounts.assign(inputs.config.mounts().begin(), inputs.config.mounts().end());
   return built;
+}
+
+}  // namespace
+
+Result<BuiltSpec> BuildSpec(const CallContext& cc, const SpecInputs& inputs,
+                            const SpecDefaults& defaults) {
+  auto built = Build(cc, inputs, defaults);
+  if (built.code() != Code::kNotFound) return built;
+  return Status(Code::kFailedPrecondition, built.status().message());
 }
 
 }  // namespace crisp::rund

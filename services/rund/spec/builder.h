@@ -12,6 +12,7 @@
 
 #include "cri/v1/api.pb.h"
 #include "crisp/imaged/v1/imaged.pb.h"
+#include "libs/base/call_context.h"
 #include "libs/base/ids.h"
 #include "libs/base/result.h"
 #include "libs/os/namespaces.h"
@@ -110,7 +111,7 @@ struct PodFiles {
   std::string shm_path;       // directory to bind on /dev/shm; empty = a tmpfs of its own
   std::string hostname;       // for $HOSTNAME
   std::optional<UserNamespace> userns;  // none = the host's
-  std::string selinux_level;  // of the pod, "s0:c1,c2"; empty = none
+  std::string selinux_level;            // of the pod, "s0:c1,c2"; empty = none
 };
 
 struct SpecInputs {
@@ -126,10 +127,11 @@ struct SpecInputs {
   /// The container's own directory for the image's VOLUMEs; made when the first one is needed,
   /// removed by the caller with the container.
   std::string volumes_dir;
-  /// With pid mode TARGET: "/proc/<pid>/ns/pid" of the target container.
+  /// With pid mode TARGET: the PID namespace of the target container.
   std::string target_pid_ns_path;
   /// The container's own directory for what is mounted on the host's side first (HostMount).
   std::string mounts_dir = {};
+  SelinuxLabels labels = {};  // ContainerLabels
 };
 
 /// Something that is mounted on the host's side before the runtime binds it into the container.
@@ -143,19 +145,20 @@ struct HostMount {
 struct BuiltSpec {
   nlohmann::json spec;  // the OCI config.json
   int stop_signal = 15;
-  runtime::v1::LinuxContainerUser user;           // for ContainerStatus.user
-  std::vector<runtime::v1::Mount> status_mounts;  // the CRI's mounts, unchanged
-  std::vector<HostMount> host_mounts;             // to be made by the caller, in this order
+  runtime::v1::LinuxContainerUser user;  // for ContainerStatus.user
+  std::vector<HostMount> host_mounts;    // to be made by the caller, in this order
   std::vector<std::string> notes;  // what had to be degraded, one sentence each: log each once
 };
 
 /// The OCI runtime-spec of a container. Makes what the container needs to find: missing host
 /// directories of mounts, VOLUME directories below `volumes_dir`, the working directory in the
-/// rootfs. Idempotent. Blocks on files; calls nobody.
+/// rootfs. Idempotent. Blocks on files, for as long as `cc` has; calls nobody.
 /// Errors: kInvalidArgument names the CRI field that is wrong; kUnimplemented the one that is not
 /// supported yet; a message that starts with "RROUnsupported" where the kubelet looks for it;
-/// kNotFound / kPermissionDenied from files of the host or the rootfs.
-Result<BuiltSpec> BuildSpec(const SpecInputs& inputs, const SpecDefaults& defaults);
+/// kFailedPrecondition: something that it names is not on the node or in the rootfs;
+/// kPermissionDenied from files. Never kNotFound, which callers take for the container's absence.
+Result<BuiltSpec> BuildSpec(const CallContext& cc, const SpecInputs& inputs,
+                            const SpecDefaults& defaults);
 
 /// The OCI process of an exec in a container whose spec (as given to the runtime) this is: its
 /// environment, user, cwd, capabilities and limits, another command. kInvalidArgument: empty

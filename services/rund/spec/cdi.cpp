@@ -57,7 +57,8 @@ Result<CdiSpec> Load(const SpecFile& file) {
 
 }  // namespace
 
-Result<CdiSpec> CdiSpec::Parse(const json& root) {
+Result<CdiSpec> CdiSpec::Parse(json root) {
+  DropNulls(root);
   CdiSpec spec;
   CRISP_TRY(crisp::json::GetString(root, "cdiVersion"));
   spec.kind = CRISP_TRY(crisp::json::GetString(root, "kind"));

@@ -25,7 +25,7 @@ struct CdiSpec {
 
   /// kInvalidArgument says what is wrong. An edit that we do not know is wrong: a device without it
   /// would be half a device.
-  static Result<CdiSpec> Parse(const nlohmann::json& root);
+  static Result<CdiSpec> Parse(nlohmann::json root);
 };
 
 /// The devices that a container asks for by name: CDI_devices, then the annotations cdi.k8s.io/*

@@ -9,15 +9,13 @@
 
 #include "libs/base/try.h"
 #include "libs/json/json.h"
+#include "services/rund/spec/hooks.h"
 #include "services/rund/spec/text.h"
 
 namespace crisp::rund {
 namespace {
 
 using nlohmann::json;
-
-constexpr std::array<std::string_view, 6> kStages = {
-    "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"};
 
 Status CheckKeys(const json& object, std::initializer_list<std::string_view> known) {
   if (!object.is_object()) return InvalidArgument("not an object");
@@ -71,7 +69,7 @@ Status CheckMount(const json& mount) {
 Status CheckHook(const json& hook) {
   CRISP_TRY(CheckKeys(hook, {"hookName", "path", "args", "env", "timeout"}));
   const std::string stage = CRISP_TRY(crisp::json::GetString(hook, "hookName"));
-  if (std::find(kStages.begin(), kStages.end(), stage) == kStages.end()) {
+  if (std::find(kHookStages.begin(), kHookStages.end(), stage) == kHookStages.end()) {
     return InvalidArgument("unknown hookName \"{}\"", stage);
   }
   if (!CRISP_TRY(crisp::json::GetString(hook, "path")).starts_with('/')) {

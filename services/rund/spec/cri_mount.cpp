@@ -6,6 +6,7 @@
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "services/rund/spec/namespaces.h"
 #include "services/rund/spec/text.h"
 
 namespace crisp::rund {
@@ -30,7 +31,7 @@ Result<std::string> HostPath(const std::string& asked, const SpecDefaults& defau
   const auto& never = defaults.never_created_host_paths;
   if (std::any_of(never.begin(), never.end(),
                   [&clean](const std::string& path) { return CleanPath(path) == clean; })) {
-    return NotFound("{} {} does not exist, and is not made by a runtime", field, asked);
+    return FailedPrecondition("{} {} does not exist, and is not made by a runtime", field, asked);
   }
   CRISP_TRY(os::MakeDirs(asked, 0755).While("{}: make the missing directory", field));
   resolved = fs::canonical(asked, error);
@@ -130,6 +131,31 @@ Status AddAccess(const runtime::v1::Mount& mount, std::string_view field,
   return Status::Ok();
 }
 
+using Mappings = google::protobuf::RepeatedPtrField<runtime::v1::IDMapping>;
+
+bool IsExactly(const Mappings& mappings, const os::IdRange& ids) {
+  return mappings.size() == 1 && mappings[0].container_id() == ids.inside &&
+         mappings[0].host_id() == ids.outside && mappings[0].length() == ids.count;
+}
+
+/// Whether the mount is to show the owners that the pod's user namespace gives. (The kubelet says
+/// so of each mount of such a pod, also of files and images.)
+Result<bool> IsIdMapped(const SpecInputs& inputs, const runtime::v1::Mount& mount,
+                        std::string_view field) {
+  if (mount.uidmappings_size() + mount.gidmappings_size() == 0) return false;
+  const auto& userns = inputs.pod_files.userns;
+  if (!userns) {
+    return InvalidArgument("{}.uidMappings: the pod has no user namespace of its own", field);
+  }
+  if (!IsExactly(mount.uidmappings(), userns->uids)) {
+    return InvalidArgument("{}.uidMappings: only the mapping of the pod is possible", field);
+  }
+  if (!IsExactly(mount.gidmappings(), userns->gids)) {
+    return InvalidArgument("{}.gidMappings: only the mapping of the pod is possible", field);
+  }
+  return true;
+}
+
 /// An image's files: never writable, nothing in them is to be trusted as a program of the node's.
 Result<CriMount> ImageMount(const SpecInputs& inputs, const runtime::v1::Mount& mount, int index,
                             std::string_view field) {
@@ -139,9 +165,8 @@ Result<CriMount> ImageMount(const SpecInputs& inputs, const runtime::v1::Mount& 
   if (mount.propagation() != runtime::v1::PROPAGATION_PRIVATE) {
     return InvalidArgument("{}.propagation: an image has PRIVATE only", field);
   }
-  if (mount.uidmappings_size() + mount.gidmappings_size() > 0) {
-    return Unimplemented("{}.uidMappings of an image are not supported", field);
-  }
+  // What the host mounts for such a pod is mapped whatever is asked for.
+  CRISP_TRY(IsIdMapped(inputs, mount, field));
   const std::string& sub_path = mount.image_sub_path();
   if (sub_path.starts_with('/') || sub_path.find('\0') != std::string::npos) {
     return InvalidArgument("{}.image_sub_path \"{}\" is not a path in the image", field, sub_path);
@@ -149,10 +174,10 @@ Result<CriMount> ImageMount(const SpecInputs& inputs, const runtime::v1::Mount& 
   if (inputs.mounts_dir.empty()) return Internal("no directory for the images to mount");
   CriMount built;
   built.host_mount = HostMount{index, fmt::format("{}/{}", inputs.mounts_dir, index), sub_path};
-  built.entry = {CleanPath(mount.container_path()),
-                 "bind",
-                 built.host_mount->target,
-                 {"rbind", "rprivate", "ro", "noexec", "nosuid", "nodev"}};
+  built.entry.destination = CleanPath(mount.container_path());
+  built.entry.type = "bind";
+  built.entry.source = built.host_mount->target;
+  built.entry.options = {"rbind", "rprivate", "ro", "noexec", "nosuid", "nodev"};
   for (const std::string& option : mount.mount_options()) {
     if (option == "exec" || option == "suid" || option == "dev") {
       return InvalidArgument("{}.mount_options: an image is never mounted {}", field, option);
@@ -162,58 +187,39 @@ Result<CriMount> ImageMount(const SpecInputs& inputs, const runtime::v1::Mount& 
   return built;
 }
 
-/// Names in mountinfo have blanks, tabs, newlines and backslashes as \ooo.
-std::string Unescape(std::string_view text) {
-  std::string plain;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 3 < text.size()) {
-      unsigned value = 0;
-      for (std::size_t k = 1; k <= 3; ++k)
-        value = value * 8 + static_cast<unsigned>(text[i + k] - '0');
-      plain += static_cast<char>(value & 0xFFU);
-      i += 3;
-    } else {
-      plain += text[i];
-    }
-  }
-  return plain;
-}
-
 }  // namespace
 
-Propagation PropagationOf(std::string_view mountinfo, std::string_view path) {
+nlohmann::json MountEntry::ToJson(const std::optional<UserNamespace>& userns) const {
+  nlohmann::json entry = {
+      {"destination", destination}, {"type", type}, {"source", source}, {"options", options}};
+  if (id_mapped && userns) {
+    entry["uidMappings"] = MappingOf(userns->uids);
+    entry["gidMappings"] = MappingOf(userns->gids);
+  }
+  return entry;
+}
+
+Propagation PropagationOf(const std::vector<os::MountEntry>& mounts, std::string_view path) {
   Propagation found = Propagation::kPrivate;
   std::size_t best = 0;
-  while (!mountinfo.empty()) {
-    const std::size_t newline = mountinfo.find('\n');
-    std::string_view line = mountinfo.substr(0, newline);
-    mountinfo.remove_prefix(newline == std::string_view::npos ? mountinfo.size() : newline + 1);
-    std::vector<std::string_view> fields;
-    while (!line.empty()) {
-      const std::size_t blank = line.find(' ');
-      fields.push_back(line.substr(0, blank));
-      line.remove_prefix(blank == std::string_view::npos ? line.size() : blank + 1);
-    }
-    if (fields.size() < 7) continue;
-    const std::string point = Unescape(fields[4]);
+  for (const os::MountEntry& mount : mounts) {
     // Of two on the same point the later one is on top.
-    if (!IsAtOrBelow(path, point) || point.size() < best) continue;
-    best = point.size();
-    found = Propagation::kPrivate;
-    for (std::size_t i = 6; i < fields.size() && fields[i] != "-"; ++i) {
-      if (fields[i].starts_with("shared:")) {
-        found = Propagation::kShared;
-        break;
-      }
-      if (fields[i].starts_with("master:")) found = Propagation::kSlave;
-    }
+    if (!IsAtOrBelow(path, mount.mount_point) || mount.mount_point.size() < best) continue;
+    best = mount.mount_point.size();
+    const auto has = [&mount](std::string_view tag) {
+      return std::any_of(mount.tags.begin(), mount.tags.end(),
+                         [tag](const std::string& text) { return text.starts_with(tag); });
+    };
+    found = has("shared:")   ? Propagation::kShared
+            : has("master:") ? Propagation::kSlave
+                             : Propagation::kPrivate;
   }
   return found;
 }
 
 Result<Propagation> HostMountTable::Of(std::string_view path) {
-  if (!text_) text_ = CRISP_TRY(os::ReadFile(path_, MiB(64)));
-  return PropagationOf(*text_, path);
+  if (!mounts_) mounts_ = CRISP_TRY(os::ReadMounts(path_));
+  return PropagationOf(*mounts_, path);
 }
 
 Result<CriMount> BuildCriMount(const SpecInputs& inputs, int index, const SpecDefaults& defaults,
@@ -228,11 +234,15 @@ Result<CriMount> BuildCriMount(const SpecInputs& inputs, int index, const SpecDe
   if (!mount.image_sub_path().empty()) {
     return InvalidArgument("{}.image_sub_path is set without an image", field);
   }
-  if (mount.uidmappings_size() + mount.gidmappings_size() > 0) {
-    return Unimplemented("{}.uidMappings: id-mapped mounts are not supported yet", field);
-  }
   CriMount built;
-  built.entry = {CleanPath(mount.container_path()), "bind", "", {"rbind"}};
+  built.entry.id_mapped = CRISP_TRY(IsIdMapped(inputs, mount, field));
+  if (built.entry.id_mapped && !inputs.runtime.idmapped_mounts) {
+    return FailedPrecondition("{}.uidMappings: runtime handler \"{}\" has no ID-mapped mounts",
+                              field, inputs.runtime.name);
+  }
+  built.entry.destination = CleanPath(mount.container_path());
+  built.entry.type = "bind";
+  built.entry.options = {"rbind"};
   built.entry.source = CRISP_TRY(HostPath(mount.host_path(), defaults, field + ".host_path"));
   CRISP_TRY(AddPropagation(mount, field, defaults, table, built));
   CRISP_TRY(AddAccess(mount, field, inputs.runtime, built.entry.options));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "libs/base/result.h"
+#include "libs/os/mount.h"
 #include "services/rund/spec/builder.h"
 
 namespace crisp::rund {
@@ -17,16 +18,15 @@ struct MountEntry {
   std::string type;
   std::string source;
   std::vector<std::string> options;
+  bool id_mapped = false;  // by the pod's user namespace
 
-  nlohmann::json ToJson() const {
-    return {{"destination", destination}, {"type", type}, {"source", source}, {"options", options}};
-  }
+  nlohmann::json ToJson(const std::optional<UserNamespace>& userns) const;
 };
 
-/// How the mount that holds a path takes part in propagation, from a mountinfo file.
+/// How the mount that holds a path takes part in propagation.
 enum class Propagation { kPrivate, kSlave, kShared };
 /// `path` is absolute and resolved.
-Propagation PropagationOf(std::string_view mountinfo, std::string_view path);
+Propagation PropagationOf(const std::vector<os::MountEntry>& mounts, std::string_view path);
 
 /// The host's mounts, read when they are first asked for.
 class HostMountTable {
@@ -36,7 +36,7 @@ class HostMountTable {
 
  private:
   std::string path_;  // of the mountinfo file
-  std::optional<std::string> text_;
+  std::optional<std::vector<os::MountEntry>> mounts_;
 };
 
 /// What a mount of the CRI becomes.
@@ -46,8 +46,8 @@ struct CriMount {
   std::optional<HostMount> host_mount;  // to be made before
 };
 
-/// Mounts[index] of the config. Makes a missing host path; labels it where that is asked for.
-/// Errors as BuildMounts.
+/// Mounts[index] of the config. Makes a missing host path; labels it where that is asked for. Its
+/// id mappings can only be those of the pod's user namespace. Errors as BuildMounts.
 Result<CriMount> BuildCriMount(const SpecInputs& inputs, int index, const SpecDefaults& defaults,
                                HostMountTable& table, const std::string& mount_label);
 

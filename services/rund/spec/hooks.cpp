@@ -13,34 +13,8 @@ namespace {
 using nlohmann::json;
 
 constexpr Bytes kMaxFile = KiB(256);
-// std::regex needs stack for what it looks at.
 constexpr std::size_t kMaxPattern = 1024;
-constexpr std::size_t kMaxSubject = 2048;
-
-constexpr std::array<std::string_view, 6> kStages = {
-    "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"};
-
-Status CheckPattern(const std::string& pattern) {
-  if (pattern.size() > kMaxPattern) {
-    return InvalidArgument("a pattern is longer than {} characters", kMaxPattern);
-  }
-  try {
-    const std::regex checked(pattern);
-  } catch (const std::regex_error&) {
-    return InvalidArgument("\"{}\" is not a regular expression", pattern);
-  }
-  return Status::Ok();
-}
-
-/// `pattern` was checked. Of a very long text only the beginning counts.
-bool Search(const std::string& pattern, std::string_view text) {
-  const std::string subject(text.substr(0, kMaxSubject));
-  try {
-    return std::regex_search(subject, std::regex(pattern));
-  } catch (const std::regex_error&) {
-    return false;  // too complex for this text
-  }
-}
+constexpr std::size_t kMaxSubject = 256;
 
 Result<json> ParseHook(const json& given) {
   json hook = json::object();
@@ -71,14 +45,15 @@ Status ParseWhen(const json& when, HookFile& file) {
   file.always = CRISP_TRY(crisp::json::OptBool(when, "always"));
   file.has_bind_mounts = when.contains("hasBindMounts");
   file.bind_mounts = CRISP_TRY(crisp::json::OptBool(when, "hasBindMounts"));
-  file.commands = CRISP_TRY(crisp::json::OptStrings(when, "commands"));
-  for (const std::string& pattern : file.commands) CRISP_TRY(CheckPattern(pattern));
+  for (const std::string& pattern : CRISP_TRY(crisp::json::OptStrings(when, "commands"))) {
+    file.commands.push_back(CRISP_TRY(Pattern::Compile(pattern)));
+  }
   const json annotations = CRISP_TRY(crisp::json::OptObject(when, "annotations"));
   for (const auto& [key, value] : annotations.items()) {
     if (!value.is_string()) return InvalidArgument("annotations: a pattern is not a text");
-    CRISP_TRY(CheckPattern(key));
-    CRISP_TRY(CheckPattern(value.get_ref<const std::string&>()));
-    file.annotations.emplace_back(key, value.get<std::string>());
+    Pattern of_key = CRISP_TRY(Pattern::Compile(key));
+    Pattern of_value = CRISP_TRY(Pattern::Compile(value.get_ref<const std::string&>()));
+    file.annotations.emplace_back(std::move(of_key), std::move(of_value));
   }
   if (when.empty()) return InvalidArgument("no condition at all");
   return Status::Ok();
@@ -86,8 +61,35 @@ Status ParseWhen(const json& when, HookFile& file) {
 
 }  // namespace
 
+struct Pattern::Compiled {
+  std::regex regex;
+};
+
+Result<Pattern> Pattern::Compile(const std::string& text) {
+  if (text.size() > kMaxPattern) {
+    return InvalidArgument("a pattern is longer than {} characters", kMaxPattern);
+  }
+  Pattern pattern;
+  try {
+    pattern.compiled_ = std::make_shared<const Compiled>(Compiled{std::regex(text)});
+  } catch (const std::regex_error&) {
+    return InvalidArgument("\"{}\" is not a regular expression", text);
+  }
+  return pattern;
+}
+
+bool Pattern::Matches(std::string_view text) const {
+  text = text.substr(0, kMaxSubject);
+  try {
+    return std::regex_search(text.begin(), text.end(), compiled_->regex);
+  } catch (const std::regex_error&) {
+    return false;  // too complex for this text
+  }
+}
+
 Result<HookFile> HookFile::Parse(std::string_view text) {
-  const json root = CRISP_TRY(crisp::json::Parse(text));
+  json root = CRISP_TRY(crisp::json::Parse(text));
+  DropNulls(root);
   const std::string version = CRISP_TRY(crisp::json::GetString(root, "version"));
   if (version != "1.0.0") return InvalidArgument("version \"{}\" is not 1.0.0", version);
   HookFile file;
@@ -98,7 +100,7 @@ Result<HookFile> HookFile::Parse(std::string_view text) {
   file.stages = CRISP_TRY(crisp::json::OptStrings(root, "stages"));
   if (file.stages.empty()) return InvalidArgument("stages is empty");
   for (const std::string& stage : file.stages) {
-    if (std::find(kStages.begin(), kStages.end(), stage) == kStages.end()) {
+    if (std::find(kHookStages.begin(), kHookStages.end(), stage) == kHookStages.end()) {
       return InvalidArgument("unknown stage \"{}\"", stage);
     }
   }
@@ -111,13 +113,13 @@ bool HookFile::Matches(const HookSubject& subject) const {
   for (const auto& [key_pattern, value_pattern] : annotations) {
     const bool found = std::any_of(subject.annotations.begin(), subject.annotations.end(),
                                    [&key = key_pattern, &value = value_pattern](const auto& item) {
-                                     return Search(key, item.first) && Search(value, item.second);
+                                     return key.Matches(item.first) && value.Matches(item.second);
                                    });
     if (!found) return false;
   }
   return commands.empty() ||
-         std::any_of(commands.begin(), commands.end(), [&subject](const std::string& pattern) {
-           return Search(pattern, subject.command);
+         std::any_of(commands.begin(), commands.end(), [&subject](const Pattern& pattern) {
+           return pattern.Matches(subject.command);
          });
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -12,6 +13,24 @@
 #include "services/rund/spec/spec_dirs.h"
 
 namespace crisp::rund {
+
+/// Of the OCI runtime's hooks.
+inline constexpr std::array<std::string_view, 6> kHookStages = {
+    "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"};
+
+/// A regular expression, compiled once.
+class Pattern {
+ public:
+  /// kInvalidArgument: too long, or none.
+  static Result<Pattern> Compile(const std::string& text);
+  /// Of a long text only the beginning counts: the matcher's stack grows with it, and pods write
+  /// it.
+  bool Matches(std::string_view text) const;
+
+ private:
+  struct Compiled;
+  std::shared_ptr<const Compiled> compiled_;
+};
 
 /// What conditions of hooks are about.
 struct HookSubject {
@@ -28,8 +47,8 @@ struct HookFile {
   bool has_always = false;
   bool has_bind_mounts = false;
   bool bind_mounts = false;
-  std::vector<std::pair<std::string, std::string>> annotations;  // patterns of key and value
-  std::vector<std::string> commands;                             // patterns
+  std::vector<std::pair<Pattern, Pattern>> annotations;  // of key and value
+  std::vector<Pattern> commands;
 
   /// kInvalidArgument says what is wrong with it.
   static Result<HookFile> Parse(std::string_view text);

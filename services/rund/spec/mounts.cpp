@@ -51,9 +51,10 @@ std::vector<MountEntry> Defaults(const SpecInputs& inputs, bool privileged) {
 
 }  // namespace
 
-Result<BuiltMounts> BuildMounts(const SpecInputs& inputs, const ImageConfig& image,
-                                const os::Beneath& rootfs, const SpecDefaults& defaults,
-                                bool privileged, const std::string& mount_label) {
+Result<BuiltMounts> BuildMounts(const CallContext& cc, const SpecInputs& inputs,
+                                const ImageConfig& image, const os::Beneath& rootfs,
+                                const SpecDefaults& defaults, bool privileged,
+                                const std::string& mount_label) {
   BuiltMounts built;
   std::map<std::string, MountEntry> asked;  // by destination: the last one wins
   std::map<std::string, HostMount> host_mounts;
@@ -90,7 +91,11 @@ Result<BuiltMounts> BuildMounts(const SpecInputs& inputs, const ImageConfig& ima
     }
     if (inputs.volumes_dir.empty()) return Internal("no directory for the volumes of the image");
     const std::string target = fmt::format("{}/{}", inputs.volumes_dir, volumes.size() - 1);
-    CRISP_TRY(MakeVolume(rootfs, path, target));
+    HostOwner root;
+    if (const auto& userns = inputs.pod_files.userns) {
+      root = {userns->uids.outside, userns->gids.outside};
+    }
+    CRISP_TRY(MakeVolume(cc, rootfs, path, target, root));
     CRISP_TRY(Relabel(defaults.selinux, target, mount_label).While("volume {}", path));
     asked.insert_or_assign(path, MountEntry{path, "bind", target, {"rbind", "rprivate", "rw"}});
   }
@@ -98,7 +103,9 @@ Result<BuiltMounts> BuildMounts(const SpecInputs& inputs, const ImageConfig& ima
   std::stable_sort(entries.begin(), entries.end(), [](const MountEntry& a, const MountEntry& b) {
     return PathDepth(a.destination) < PathDepth(b.destination);
   });
-  for (const MountEntry& entry : entries) built.mounts.push_back(entry.ToJson());
+  for (const MountEntry& entry : entries) {
+    built.mounts.push_back(entry.ToJson(inputs.pod_files.userns));
+  }
   return built;
 }
 

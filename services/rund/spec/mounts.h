@@ -26,8 +26,9 @@ struct BuiltMounts {
 /// kInvalidArgument and kUnimplemented name the field ("mounts[2].host_path"); what the kubelet
 /// must find at the start of the message ("RROUnsupported", "ImageVolumeMountFailed") has kUnknown,
 /// since it would not look past any other code.
-Result<BuiltMounts> BuildMounts(const SpecInputs& inputs, const ImageConfig& image,
-                                const os::Beneath& rootfs, const SpecDefaults& defaults,
-                                bool privileged, const std::string& mount_label);
+Result<BuiltMounts> BuildMounts(const CallContext& cc, const SpecInputs& inputs,
+                                const ImageConfig& image, const os::Beneath& rootfs,
+                                const SpecDefaults& defaults, bool privileged,
+                                const std::string& mount_label);
 
 }  // namespace crisp::rund

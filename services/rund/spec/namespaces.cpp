@@ -62,9 +62,10 @@ Status CheckUserns(const SpecInputs& inputs) {
   if (userns.mode() == runtime::v1::POD && userns.uids_size() + userns.gids_size() == 0) {
     return Status::Ok();
   }
-  // The network is the pod's, whatever a container says of it.
+  // The network and the IPC are the pod's, whatever a container says of them.
   runtime::v1::NamespaceOption own = options;
   own.set_network(runtime::v1::POD);
+  own.set_ipc(runtime::v1::POD);
   const auto ids = CRISP_TRY(UsernsIdsOf(own));
   const auto& pod = inputs.pod_files.userns;
   const bool same = ids.has_value() == pod.has_value() &&
@@ -88,6 +89,7 @@ std::string WithDots(std::string name) {
   return name;
 }
 
+/// Of a name with dots.
 bool IsIpcSysctl(std::string_view name) {
   constexpr std::array<std::string_view, 8> kNames = {
       "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
@@ -115,10 +117,18 @@ Result<std::optional<UsernsIds>> UsernsIdsOf(const runtime::v1::NamespaceOption&
     return InvalidArgument("{}: {} uids and {} gids; the mappings must have the same length",
                            kUserns, ids.uids.count, ids.gids.count);
   }
-  if (options.network() == runtime::v1::NODE) {
-    return InvalidArgument("{}: a pod with host network has the host's user namespace", kUserns);
+  for (const auto& [mode, name] :
+       {std::pair{options.network(), "network"}, std::pair{options.ipc(), "ipc"},
+        std::pair{options.pid(), "pid"}}) {
+    if (mode != runtime::v1::NODE) continue;
+    return InvalidArgument("{}: with {} NODE there is only the host's user namespace", kUserns,
+                           name);
   }
   return std::optional<UsernsIds>(ids);
+}
+
+json MappingOf(const os::IdRange& ids) {
+  return json::array({{{"containerID", ids.inside}, {"hostID", ids.outside}, {"size", ids.count}}});
 }
 
 Result<json> BuildNamespaces(const SpecInputs& inputs, bool privileged, const HostFacts& host) {
@@ -139,6 +149,13 @@ Result<json> BuildNamespaces(const SpecInputs& inputs, bool privileged, const Ho
   return namespaces;
 }
 
+SysctlKind SysctlKindOf(const std::string& given) {
+  const std::string name = WithDots(given);
+  if (IsIpcSysctl(name)) return SysctlKind::kIpc;
+  if (name == "kernel.domainname") return SysctlKind::kUts;
+  return name.starts_with("net.") ? SysctlKind::kNet : SysctlKind::kOther;
+}
+
 Result<std::map<std::string, std::string>> BuildSysctls(
     const google::protobuf::Map<std::string, std::string>& asked, bool host_network, bool host_ipc,
     bool host_uts) {
@@ -150,20 +167,25 @@ Result<std::map<std::string, std::string>> BuildSysctls(
           "linux.sysctls: {} would change the host: the pod uses the host's {} namespace",
           given_name, kind);
     };
-    if (name.starts_with("net.")) {
-      if (host_network) return needs("network");
-    } else if (IsIpcSysctl(name)) {
-      if (host_ipc) return needs("ipc");
-      sysctls[name] = value;
-    } else if (name == "kernel.domainname") {
-      if (host_uts) return needs("uts");
-      sysctls[name] = value;
-    } else if (name == "kernel.hostname") {
-      return InvalidArgument("linux.sysctls: {} is the pod's hostname; set that field instead",
-                             given_name);
-    } else {
-      return InvalidArgument("linux.sysctls: {} does not belong to a namespace of the pod",
-                             given_name);
+    switch (SysctlKindOf(name)) {
+      case SysctlKind::kNet:
+        if (host_network) return needs("network");
+        break;
+      case SysctlKind::kIpc:
+        if (host_ipc) return needs("ipc");
+        sysctls[name] = value;
+        break;
+      case SysctlKind::kUts:
+        if (host_uts) return needs("uts");
+        sysctls[name] = value;
+        break;
+      case SysctlKind::kOther:
+        if (name == "kernel.hostname") {
+          return InvalidArgument("linux.sysctls: {} is the pod's hostname; set that field instead",
+                                 given_name);
+        }
+        return InvalidArgument("linux.sysctls: {} does not belong to a namespace of the pod",
+                               given_name);
     }
   }
   return sysctls;

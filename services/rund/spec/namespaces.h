@@ -12,13 +12,16 @@ namespace crisp::rund {
 
 /// The ids of a pod's user namespace; nothing where it is the host's. kInvalidArgument: a mode
 /// other than POD and NODE, other than one mapping of uids and one of gids, unlike lengths, a
-/// mapping that does not begin with id 0, or host network (which a user namespace cannot
-/// own).
+/// mapping that does not begin with id 0, or the host's network, IPC or PIDs (which a user
+/// namespace cannot own).
 struct UsernsIds {
   os::IdRange uids;
   os::IdRange gids;
 };
 Result<std::optional<UsernsIds>> UsernsIdsOf(const runtime::v1::NamespaceOption& options);
+
+/// The OCI form of a mapping.
+nlohmann::json MappingOf(const os::IdRange& ids);
 
 /// The OCI "namespaces" list: the pod's network, ipc and uts by path (none: the host's), the PID
 /// namespace by mode, a mount namespace, and a cgroup namespace on cgroup v2 unless privileged.
@@ -27,6 +30,10 @@ Result<std::optional<UsernsIds>> UsernsIdsOf(const runtime::v1::NamespaceOption&
 /// pod's.
 Result<nlohmann::json> BuildNamespaces(const SpecInputs& inputs, bool privileged,
                                        const HostFacts& host);
+
+/// Which namespace a sysctl belongs to. Its name may have dots or slashes.
+enum class SysctlKind { kIpc, kUts, kNet, kOther };
+SysctlKind SysctlKindOf(const std::string& name);
 
 /// The sandbox's sysctls that the container's spec carries: those of the ipc and uts namespaces,
 /// with dots. net.* is left out: the pod's network namespace has them already.

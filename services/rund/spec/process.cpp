@@ -119,6 +119,9 @@ Status MakeWorkingDir(const os::Beneath& rootfs, const std::string& path,
     if (!here.ok() && here.code() == Code::kNotFound) {
       const int at = parent ? parent->fd() : rootfs.fd();
       if (mkdirat(at, name.c_str(), 0755) != 0) {
+        // An ID-mapped mount takes nothing from an id that is not in the map, and ours is not: the
+        // runtime makes it, from inside.
+        if (errno == EOVERFLOW) return Status::Ok();
         if (errno == EEXIST) {
           return InvalidArgument("working_dir: /{} of the image is a link to nowhere", so_far);
         }

@@ -6,6 +6,16 @@
 #include "services/rund/spec/builder.h"
 
 namespace crisp::rund {
+namespace {
+
+/// As the kernel's files are named: "64KB", "2MB", "1GB".
+bool IsPageSize(std::string_view text) {
+  if (!text.ends_with("KB") && !text.ends_with("MB") && !text.ends_with("GB")) return false;
+  text.remove_suffix(2);
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+}  // namespace
 
 runtime::v1::LinuxContainerResources MergeResources(
     const runtime::v1::LinuxContainerResources& now,
@@ -83,6 +93,10 @@ Result<nlohmann::json> BuildResources(const runtime::v1::LinuxContainerResources
   for (const auto& hugepage : resources.hugepage_limits()) {
     // The kubelet always sends zeros for all sizes.
     if (hugepage.limit() == 0) continue;
+    if (!IsPageSize(hugepage.page_size())) {
+      return InvalidArgument("linux.resources.hugepage_limits: \"{}\" is not a size of pages",
+                             hugepage.page_size());
+    }
     if (!host.controllers.contains("hugetlb")) {
       return InvalidArgument(
           "linux.resources.hugepage_limits: this node cannot limit huge pages ({}): it has no "
@@ -101,6 +115,10 @@ Result<nlohmann::json> BuildResources(const runtime::v1::LinuxContainerResources
     for (const auto& [key, value] : resources.unified()) {
       if (key.empty() || key.find('/') != std::string::npos) {
         return InvalidArgument("linux.resources.unified: \"{}\" is not a file of a cgroup", key);
+      }
+      // Of processes and of the tree, not of resources.
+      if (key.starts_with("cgroup.")) {
+        return InvalidArgument("linux.resources.unified: \"{}\" is not a limit", key);
       }
       built["unified"][key] = value;
     }

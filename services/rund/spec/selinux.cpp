@@ -68,11 +68,6 @@ Status CheckPart(std::string_view name, const std::string& part, bool level) {
   return InvalidArgument("{}.{}: \"{}\" cannot be part of a label", kField, name, part);
 }
 
-bool IsEmpty(const runtime::v1::SELinuxOption& options) {
-  return options.user().empty() && options.role().empty() && options.type().empty() &&
-         options.level().empty();
-}
-
 /// The policy knows it.
 Status CheckLabel(const SelinuxNode& node, const std::string& label) {
   Status known = os::WriteExisting(node.root + "/context", label);
@@ -124,7 +119,11 @@ Status LabelTree(const SelinuxNode& node, int directory, dev_t device, const std
     close(listing_fd);
     return Status::Errno(errno, "read a directory");
   }
-  while (const dirent* entry = readdir(listing.get())) {
+  while (true) {
+    errno = 0;
+    const dirent* entry = readdir(listing.get());
+    if (entry == nullptr && errno != 0) return Status::Errno(errno, "read a directory");
+    if (entry == nullptr) break;
     const char* name = static_cast<const char*>(entry->d_name);
     if (std::string_view(name) == "." || std::string_view(name) == "..") continue;
     CRISP_TRY(SetLabel(node, directory, name, label));
@@ -157,17 +156,19 @@ Result<SelinuxNode> DetectSelinux(const std::string& root, const std::string& et
   return node;
 }
 
-Result<std::string> PickLevel(const std::set<std::string>& taken, std::string_view seed) {
-  constexpr std::size_t kPairs = std::size_t{kCategories} * (kCategories - 1) / 2;
-  std::size_t at = std::hash<std::string_view>()(seed) % kPairs;
+Result<std::string> PickLevel(const std::set<std::string>& taken, std::string_view seed,
+                              unsigned owner) {
+  constexpr std::size_t kOwners = 64;
+  constexpr std::size_t kPairs = std::size_t{kCategories} * (kCategories - 1) / 2 / kOwners;
+  const std::size_t first = owner % kOwners * kPairs;
+  const std::size_t begin = std::hash<std::string_view>()(seed) % kPairs;
   for (std::size_t tries = 0; tries < kPairs; ++tries) {
-    // The at-th pair (low, high) of 0 <= low < high < kCategories, counted by `high`.
+    // Of the pairs (low, high) with 0 <= low < high < kCategories, counted by `high`.
     std::size_t high = 1;
-    std::size_t rest = at;
+    std::size_t rest = first + (begin + tries) % kPairs;
     while (rest >= high) rest -= high++;
     std::string level = fmt::format("s0:c{},c{}", rest, high);
     if (!taken.contains(level)) return level;
-    at = (at + 1) % kPairs;
   }
   return ResourceExhausted("SELinux: all pairs of categories are taken");
 }
@@ -179,13 +180,21 @@ runtime::v1::SELinuxOption MergeSelinux(const runtime::v1::SELinuxOption& base,
   return merged;
 }
 
+runtime::v1::SELinuxOption SelinuxOptionsOf(const runtime::v1::ContainerConfig& config,
+                                            const runtime::v1::PodSandboxConfig& sandbox) {
+  return MergeSelinux(sandbox.linux().security_context().selinux_options(),
+                      config.linux().security_context().selinux_options());
+}
+
+bool IsEmpty(const runtime::v1::SELinuxOption& options) {
+  return options.user().empty() && options.role().empty() && options.type().empty() &&
+         options.level().empty();
+}
+
 Result<SelinuxLabels> LabelsOf(const SelinuxNode& node, const runtime::v1::SELinuxOption& options,
                                const std::string& level, bool unconfined) {
   SelinuxLabels labels;
-  if (!node.on()) {
-    if (IsEmpty(options)) return labels;
-    return FailedPrecondition("{} are set, but SELinux is not enabled on this node", kField);
-  }
+  if (!node.on()) return labels;
   CRISP_TRY(CheckPart("user", options.user(), false));
   CRISP_TRY(CheckPart("role", options.role(), false));
   CRISP_TRY(CheckPart("type", options.type(), false));
@@ -214,23 +223,21 @@ Result<SelinuxLabels> ContainerLabels(const SelinuxNode& node,
   const auto& namespaces = security.namespace_options();
   const bool unconfined = security.privileged() || namespaces.pid() == runtime::v1::NODE ||
                           namespaces.ipc() == runtime::v1::NODE;
-  return LabelsOf(node,
-                  MergeSelinux(sandbox.linux().security_context().selinux_options(),
-                               security.selinux_options()),
-                  level, unconfined);
+  return LabelsOf(node, SelinuxOptionsOf(config, sandbox), level, unconfined);
 }
 
 Status Relabel(const SelinuxNode& node, const std::string& path, const std::string& label) {
   if (!node.on() || label.empty()) return Status::Ok();
-  static constexpr std::array<std::string_view, 13> kSystem = {
-      "/",     "/bin", "/boot", "/dev", "/etc", "/home", "/proc",
-      "/root", "/run", "/sys",  "/tmp", "/usr", "/var"};
+  static constexpr std::array<std::string_view, 21> kSystem = {
+      "/",      "/bin",   "/boot", "/dev", "/etc",  "/home", "/lib",
+      "/lib64", "/media", "/mnt",  "/opt", "/proc", "/root", "/run",
+      "/sbin",  "/srv",   "/sys",  "/tmp", "/usr",  "/var",  "/var/lib"};
   const std::string clean = CleanPath(path);
   if (std::find(kSystem.begin(), kSystem.end(), clean) != kSystem.end()) {
     return InvalidArgument("{} is the system's own, and is not relabelled", clean);
   }
   if (LabelOf(node, clean) == label) return Status::Ok();
-  const os::UniqueFd top(open(clean.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  const os::UniqueFd top(open(clean.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   if (!top.valid()) return Status::Errno(errno, "open {}", clean);
   struct stat info {};
   if (fstat(top.get(), &info) != 0) return Status::Errno(errno, "stat {}", clean);

@@ -29,8 +29,10 @@ struct SelinuxLabels {
 };
 
 /// Two categories out of 1024 that no level in `taken` has: the level of a pod. `seed` says where
-/// the search begins. kResourceExhausted after half a million.
-Result<std::string> PickLevel(const std::set<std::string>& taken, std::string_view seed);
+/// the search begins. Of half a million pairs each of 64 `owner`s (instances of this daemon, which
+/// do not know each other's) has its own eight thousand. kResourceExhausted after those.
+Result<std::string> PickLevel(const std::set<std::string>& taken, std::string_view seed,
+                              unsigned owner);
 
 /// `own` where it says something, else `base`.
 runtime::v1::SELinuxOption MergeSelinux(const runtime::v1::SELinuxOption& base,
@@ -38,11 +40,16 @@ runtime::v1::SELinuxOption MergeSelinux(const runtime::v1::SELinuxOption& base,
 
 /// The labels of a container: the node's with `options` over them, at the pod's `level` unless the
 /// options have another. `unconfined` (privileged, or in the host's PID or IPC namespace): the
-/// process runs as spc_t unless a type is given, and nothing is labelled for it.
-/// kFailedPrecondition: options without SELinux. kInvalidArgument: a label that the policy does not
-/// know.
+/// process runs as spc_t unless a type is given, and nothing is labelled for it. None at all
+/// without SELinux, whatever the options are: agents of all nodes have them. kInvalidArgument: a
+/// label that the policy does not know.
 Result<SelinuxLabels> LabelsOf(const SelinuxNode& node, const runtime::v1::SELinuxOption& options,
                                const std::string& level, bool unconfined);
+
+/// What a container says of SELinux, over what its pod says.
+runtime::v1::SELinuxOption SelinuxOptionsOf(const runtime::v1::ContainerConfig& config,
+                                            const runtime::v1::PodSandboxConfig& sandbox);
+bool IsEmpty(const runtime::v1::SELinuxOption& options);
 
 /// The labels of a container: its options over those of its pod, which is at `level`.
 Result<SelinuxLabels> ContainerLabels(const SelinuxNode& node,

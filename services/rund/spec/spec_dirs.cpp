@@ -39,4 +39,14 @@ std::vector<SpecFile> ListSpecFiles(const std::vector<std::string>& directories,
   return files;
 }
 
+void DropNulls(nlohmann::json& value) {
+  if (value.is_object()) {
+    for (auto member = value.begin(); member != value.end();) {
+      member = member->is_null() ? value.erase(member) : std::next(member);
+    }
+  }
+  if (!value.is_structured()) return;
+  for (nlohmann::json& below : value) DropNulls(below);
+}
+
 }  // namespace crisp::rund

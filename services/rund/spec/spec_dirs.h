@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,5 +26,9 @@ struct SpecFile {
 /// optional, and owned by the administrator.
 std::vector<SpecFile> ListSpecFiles(const std::vector<std::string>& directories,
                                     const std::vector<std::string_view>& suffixes);
+
+/// Takes members that are null out, at any depth: in an operator's file they say no more than
+/// absent ones do.
+void DropNulls(nlohmann::json& value);
 
 }  // namespace crisp::rund

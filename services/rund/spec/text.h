@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -7,6 +8,9 @@ namespace crisp::rund {
 
 /// True for well-formed UTF-8: all that JSON can carry.
 bool IsUtf8(std::string_view bytes);
+
+/// As it is where it is UTF-8, with "?" for each byte that is none; cut after a whole character.
+std::string ToUtf8(std::string_view bytes, std::size_t max_bytes);
 
 /// Absolute, without ".", "..", doubled or trailing slashes; "" and a relative path are taken from
 /// "/". By letter only: links are the runtime's business.

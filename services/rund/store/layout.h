@@ -16,7 +16,7 @@ namespace crisp::rund {
 ///       exits/<container>                      exit code, by conmon's rename
 ///       runtimes/<name>/                       the OCI runtime's own state
 ///       seccomp/                               compiled filters
-///       pods/<pod>/                            user ipc uts (pinned namespaces), shm/ (tmpfs),
+///       pods/<pod>/                            user ipc uts pid (pinned namespaces), shm/ (tmpfs),
 ///                                              resolv.conf hosts hostname
 ///       execs/                                 files of the commands that run in containers
 ///       containers/<container>/                the bundle: config.json rootfs/ (mounts),
@@ -49,6 +49,7 @@ struct Layout {
   std::string UserPath(const PodId& id) const { return PodDir(id) + "/user"; }
   std::string IpcPath(const PodId& id) const { return PodDir(id) + "/ipc"; }
   std::string UtsPath(const PodId& id) const { return PodDir(id) + "/uts"; }
+  std::string PidPath(const PodId& id) const { return PodDir(id) + "/pid"; }
   std::string ShmDir(const PodId& id) const { return PodDir(id) + "/shm"; }
   std::string ResolvConfPath(const PodId& id) const { return PodDir(id) + "/resolv.conf"; }
   std::string HostsPath(const PodId& id) const { return PodDir(id) + "/hosts"; }

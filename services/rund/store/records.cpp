@@ -18,15 +18,33 @@ constexpr std::array<std::string_view, 1> kSchema = {
 };
 
 template <typename Record>
-Status LoadTable(sqlite::Statement& select, std::vector<Record>& out) {
+Status LoadTable(sqlite::Statement& select, std::vector<Record>& out,
+                 std::vector<std::string>& unreadable) {
   while (CRISP_TRY(select.Step())) {
     Record record;
-    if (!record.ParseFromString(select.Blob(1))) {
-      return DataLoss("the record of {} in the database cannot be read", select.Text(0));
+    if (record.ParseFromString(select.Blob(1))) {
+      out.push_back(std::move(record));
+    } else {
+      unreadable.push_back(select.Text(0));
     }
-    out.push_back(std::move(record));
   }
   select.Reset();
+  return Status::Ok();
+}
+
+/// Keeps the bytes for whoever wants to know, and frees the key. (No step of the schema: a version
+/// without it can be put back.)
+Status SetAside(sqlite::Db& db, std::string_view table, const std::vector<std::string>& ids) {
+  if (ids.empty()) return Status::Ok();
+  CRISP_TRY(
+      db.Exec("CREATE TABLE IF NOT EXISTS unreadable(id TEXT PRIMARY KEY, record BLOB NOT NULL)"));
+  auto move = CRISP_TRY(db.Prepare(fmt::format(
+      "INSERT OR REPLACE INTO unreadable SELECT id, record FROM {} WHERE id=?1", table)));
+  auto erase = CRISP_TRY(db.Prepare(fmt::format("DELETE FROM {} WHERE id=?1", table)));
+  for (const std::string& id : ids) {
+    CRISP_TRY(move.Bind(1, id).Run());
+    CRISP_TRY(erase.Bind(1, id).Run());
+  }
   return Status::Ok();
 }
 
@@ -77,9 +95,14 @@ Result<Records> Records::Open(const std::string& path) {
 Result<Records::All> Records::Load() {
   All all;
   auto pods = CRISP_TRY(impl_->db.Prepare("SELECT id, record FROM pods"));
-  CRISP_TRY(LoadTable(pods, all.pods));
+  std::vector<std::string> unreadable;
+  CRISP_TRY(LoadTable(pods, all.pods, unreadable));
+  CRISP_TRY(SetAside(impl_->db, "pods", unreadable));
+  all.unreadable = std::exchange(unreadable, {});
   auto containers = CRISP_TRY(impl_->db.Prepare("SELECT id, record FROM containers"));
-  CRISP_TRY(LoadTable(containers, all.containers));
+  CRISP_TRY(LoadTable(containers, all.containers, unreadable));
+  CRISP_TRY(SetAside(impl_->db, "containers", unreadable));
+  all.unreadable.insert(all.unreadable.end(), unreadable.begin(), unreadable.end());
   return all;
 }
 

@@ -30,7 +30,10 @@ class Records {
   struct All {
     std::vector<PodRecord> pods;
     std::vector<ContainerRecord> containers;
+    std::vector<std::string> unreadable;  // ids
   };
+  /// A row that makes no sense is not there from now on (its bytes are kept, in a table of their
+  /// own): what it stood for is unknown, and nothing else should suffer from it.
   Result<All> Load();
 
   /// Insert or replace, by id. kAlreadyExists: another record has the same key.

@@ -3,6 +3,9 @@
 
 #include "libs/json/json.h"
 #include "libs/os/files.h"
+#include "libs/os/namespaces.h"
+#include "services/rund/core/exec.h"
+#include "services/rund/core/pod_files.h"
 #include "services/rund/tests/test_node.h"
 
 using namespace crisp;        // NOLINT
@@ -140,6 +143,131 @@ TEST_CASE("Reservations that nobody comes back for are removed, and nothing else
   CHECK(node.state().FindContainer(left) == nullptr);
 }
 
+TEST_CASE("What has come alive meanwhile is not removed as abandoned") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Reserve(pod, "c");
+  const auto reserved_at = [&] { return node.state().FindContainer(id)->touched_at(); };
+  const std::int64_t seen = reserved_at();
+  const auto is_as_seen = [seen](const ContainerRecord& record) {
+    return record.phase() == v1::RESERVED && record.touched_at() == seen;
+  };
+  REQUIRE(node.Reserve(pod, "c") == id);  // somebody comes back
+  CHECK(node.containers().RemoveIf(TestNode::Call(), id, is_as_seen).code() == Code::kAborted);
+  REQUIRE(node.containers().Create(TestNode::Call(), node.CreateRequest(pod, id, {})).ok());
+  CHECK(node.containers().RemoveIf(TestNode::Call(), id, is_as_seen).code() == Code::kAborted);
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_CREATED);
+  const auto is_prepared = [](const PodRecord& record) { return record.phase() == v1::PREPARED; };
+  CHECK(node.pods().RemoveIf(TestNode::Call(), pod, is_prepared).code() == Code::kAborted);
+  CHECK(node.pods().GetStatus(pod, false)->status().state() == cri::SANDBOX_READY);
+}
+
+TEST_CASE("What a pod may is what it was made with, not what a container's request says") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Reserve(pod, "c");
+  auto request = node.CreateRequest(pod, id, {});
+  request.mutable_config()->mutable_linux()->mutable_security_context()->set_privileged(true);
+  auto& claimed = *request.mutable_sandbox_config();
+  claimed.mutable_linux()->mutable_security_context()->set_privileged(true);
+  claimed.set_log_directory(node.root() / "elsewhere");
+  const auto refused = node.containers().Create(TestNode::Call(), request);
+  CHECK(refused.code() == Code::kInvalidArgument);
+  CHECK(refused.status().message().find("privileged") != std::string::npos);
+  request.mutable_config()->mutable_linux()->mutable_security_context()->set_privileged(false);
+  REQUIRE(node.containers().Create(TestNode::Call(), request).ok());
+  CHECK_FALSE(os::Exists(node.root() / "elsewhere"));
+}
+
+TEST_CASE("A directory and a single file of an image are volumes") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Reserve(pod, "c");
+  const auto add = [](cri::ContainerConfig& config) {
+    for (const char* part : {"etc", "etc/passwd"}) {
+      cri::Mount& mount = *config.add_mounts();
+      mount.set_container_path(std::string("/volumes/") + part + ".of");
+      mount.mutable_image()->set_image("sha256:1");
+      mount.set_image_sub_path(part);
+    }
+  };
+  auto request = node.CreateRequest(
+      pod, id,
+      {.command = {"cat", "/volumes/etc.of/group", "/volumes/etc/passwd.of"}, .change = add});
+  for (int i = 0; i < 2; ++i) {
+    v1::ImageVolume& volume = *request.add_image_volumes();
+    volume.set_mount_index(i);
+    *volume.mutable_image()->mutable_mounts() = request.image().mounts();
+  }
+  const auto created = node.containers().Create(TestNode::Call(), request);
+  INFO(created.status().ToString());
+  REQUIRE(created.ok());
+  REQUIRE(node.containers().Start(TestNode::Call(), id).ok());
+  CHECK(node.Exited(id).exit_code() == 0);
+  CHECK(node.Log().find("root:x:0:\n") != std::string::npos);
+  CHECK(node.Log().find("/root:/bin/sh") != std::string::npos);
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("A command after an update asks for the oom_score_adj of the update") {
+  TestNode node;
+  const ContainerId id =
+      node.Run(node.Pod(), {.change = [](cri::ContainerConfig& config) {
+                 config.mutable_linux()->mutable_resources()->set_oom_score_adj(100);
+               }});
+  cri::UpdateContainerResourcesRequest update;
+  update.set_container_id(id.str());
+  update.mutable_linux()->set_oom_score_adj(300);
+  REQUIRE(node.engine().resources().UpdateContainer(TestNode::Call(), update).ok());
+  // What comes of it is the runtime's matter: runc 1.1 takes what the container was created with.
+  cri::ExecSyncRequest request;
+  request.add_cmd("true");
+  const auto plan = PlanExec(node.engine().parts(), id, request.cmd(), false, node.root().path());
+  REQUIRE(plan.ok());
+  CHECK(json::Parse(plan->process_json)->at("oomScoreAdj") == 300);
+}
+
+TEST_CASE("A file that an update could not undo is refused by name") {
+  TestNode node;
+  if (node.engine().parts().cgroups.mode() != os::CgroupMode::kV2) return;
+  const ContainerId id = node.Run(node.Pod(), {});
+  cri::UpdateContainerResourcesRequest update;
+  update.set_container_id(id.str());
+  (*update.mutable_linux()->mutable_unified())["io.max"] = "8:0 rbps=1000000";
+  const Status refused = node.engine().resources().UpdateContainer(TestNode::Call(), update);
+  CHECK(refused.code() == Code::kInvalidArgument);
+  CHECK(refused.message().find("io.max") != std::string::npos);
+}
+
+TEST_CASE("The PID namespace of another container is joined only while that lives") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId target = node.Run(pod, {.name = "target", .log_path = ""});
+  const auto into = [&target](cri::ContainerConfig& config) {
+    auto& namespaces =
+        *config.mutable_linux()->mutable_security_context()->mutable_namespace_options();
+    namespaces.set_pid(cri::TARGET);
+    namespaces.set_target_id(target.str());
+  };
+  const ContainerId guest = node.Run(pod, {.command = {"ps"}, .name = "guest", .change = into});
+  CHECK(node.Exited(guest).exit_code() == 0);
+  CHECK(node.Log().find("sleep 1000") != std::string::npos);
+  // Another process has its number by now.
+  REQUIRE(node.state()
+              .ChangeContainer(target,
+                               [](ContainerRecord& record) {
+                                 record.mutable_init()->set_start_time(1);
+                                 return Status::Ok();
+                               })
+              .ok());
+  const ContainerId late = node.Reserve(pod, "late");
+  const auto refused = node.containers().Create(
+      TestNode::Call(), node.CreateRequest(pod, late, {.name = "late", .change = into}));
+  CHECK(refused.code() == Code::kFailedPrecondition);
+  CHECK(refused.status().message().find("target_id") != std::string::npos);
+}
+
 TEST_CASE("A pod that is removed takes its running containers along") {
   TestNode node;
   const PodId pod = node.Pod();
@@ -175,6 +303,9 @@ TEST_CASE("Containers of a pod with a shared PID namespace see each other and it
     config.mutable_linux()->mutable_security_context()->mutable_namespace_options()->set_pid(
         cri::POD);
   });
+  CHECK(PodFilesOf(node.layout(), *node.state().FindPod(pod)).pid_ns_path ==
+        node.layout().PidPath(pod));
+  CHECK(os::IsPinnedNamespace(node.layout().PidPath(pod)).value());
   const ContainerId one = node.Run(pod, {.name = "one", .log_path = ""});
   const ContainerId two = node.Run(pod, {.command = {"ps"}, .name = "two"});
   CHECK(node.Exited(two).exit_code() == 0);

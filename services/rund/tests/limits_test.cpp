@@ -156,3 +156,37 @@ TEST_CASE("A runtime's features are read, and nothing is guessed from other outp
   CHECK_FALSE(ParseFeatures("unknown command features").has_value());
   CHECK_FALSE(ParseFeatures("{}").has_value());
 }
+
+TEST_CASE("A limit that the node does not have is not taken for a container that is not there") {
+  FakeCgroups fake(false);
+  runtime::v1::LinuxContainerResources resources;
+  auto& huge = *resources.add_hugepage_limits();
+  huge.set_page_size("2MB");
+  huge.set_limit(1);
+  const auto settings = CgroupSettings(*fake.cgroups, "/c", resources);
+  CHECK(settings.code() == Code::kFailedPrecondition);
+  CHECK(settings.status().message().find("hugepage_limits") != std::string::npos);
+  const std::vector<CgroupSetting> absent = {{fake.root / "absent", "1"}};
+  CHECK(ApplyCgroupSettings(absent).code() == Code::kFailedPrecondition);
+  CHECK(UndoOf(absent).code() == Code::kFailedPrecondition);
+}
+
+TEST_CASE("What undoes settings is what the files hold, the last one first") {
+  testing::TestRoot root;
+  const std::string a = root.Write("a", "1\n");
+  const std::string b = root.Write("b", "2\n");
+  const auto undo = UndoOf({{a, "10"}, {root.Write("same", "5\n"), "5"}, {b, "20"}});
+  REQUIRE(undo.ok());
+  REQUIRE(undo->size() == 2);
+  CHECK((*undo)[0].path == b);
+  CHECK((*undo)[0].value == "2");
+  CHECK((*undo)[1].value == "1");
+  CHECK(IsKeyedFile("io.max"));
+  CHECK_FALSE(IsKeyedFile("memory.high"));
+}
+
+TEST_CASE("A runtime's words are text, cut after a whole character") {
+  CHECK(RuntimeWords("msg=a\xff\xfe b\n") == "msg=a?? b");
+  const std::string cut = RuntimeWords(std::string(4095, 'x') + "\xc3\xa4");
+  CHECK(cut == std::string(4095, 'x'));
+}

@@ -2,6 +2,8 @@
 #include <csignal>
 
 #include "libs/os/files.h"
+#include "libs/sqlite/db.h"
+#include "services/rund/core/parts.h"
 #include "services/rund/tests/test_node.h"
 
 using namespace crisp;        // NOLINT
@@ -134,6 +136,80 @@ TEST_CASE("A stop that was waiting is taken up again") {
     TestNode::Await([&] { return daemon.state().FindContainer(id)->stop_asked_at() != 0; });
   });
   CHECK(node.Exited(id).exit_code() == 137);
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("A stop is taken up again also where the start was interrupted") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Create(pod, {});
+  node.KillAt("start", true);
+  REQUIRE(node.RunAndDie([&](TestNode& daemon) {
+    // As a stop leaves it whose SIGKILL the daemon does not live to send.
+    const auto asked = daemon.state().ChangeContainer(id, [](ContainerRecord& record) {
+      record.set_stop_asked_at(1);
+      record.set_stop_kill_at(1);
+      record.set_stop_kill_at_steady(1);
+      return Status::Ok();
+    });
+    if (asked.ok()) daemon.containers().Start(TestNode::Call(), id).ok();
+  }));
+  CHECK(node.Exited(id).exit_code() == 137);
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("An update that was interrupted is taken back") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id =
+      node.Run(pod, {.change = [](cri::ContainerConfig& config) {
+                 config.mutable_linux()->mutable_resources()->set_cpu_shares(512);
+               }});
+  const os::Cgroups& cgroups = node.engine().parts().cgroups;
+  const bool v2 = cgroups.mode() == os::CgroupMode::kV2;
+  const std::string file =
+      cgroups.DirFor("cpu", node.state().FindContainer(id)->cgroup_path()).value() +
+      (v2 ? "/cpu.weight" : "/cpu.shares");
+  const std::string before = os::ReadFile(file).value();
+  REQUIRE(node.state()
+              .ChangeContainer(id,
+                               [&](ContainerRecord& record) {
+                                 v1::CgroupWrite& undo = *record.mutable_update()->add_undo();
+                                 undo.set_path(file);
+                                 undo.set_value(before.substr(0, before.find('\n')));
+                                 return Status::Ok();
+                               })
+              .ok());
+  REQUIRE(os::WriteExisting(file, "77").ok());
+  node.Restart();
+  TestNode::Await([&] { return !node.state().FindContainer(id)->has_update(); });
+  CHECK(os::ReadFile(file).value() == before);
+
+  cri::UpdateContainerResourcesRequest update;
+  update.set_container_id(id.str());
+  update.mutable_linux()->set_cpu_shares(1024);
+  REQUIRE(node.engine().resources().UpdateContainer(TestNode::Call(), update).ok());
+  CHECK(os::ReadFile(file).value() != before);
+  CHECK_FALSE(node.state().FindContainer(id)->has_update());
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("An end that could not be stored is stored later, with its code") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  auto db = sqlite::Db::Open(node.layout().DatabasePath());
+  REQUIRE(db.ok());
+  REQUIRE(db->Exec("ALTER TABLE containers RENAME TO away").ok());
+  const os::ProcessId monitor = ProcessOf(node.state().FindContainer(id)->monitor());
+  kill(node.state().FindContainer(id)->init().pid(), SIGKILL);
+  TestNode::Await([&] { return !os::Alive(monitor); });
+  node.engine().lifecycle().OnMonitorGone(id);
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_RUNNING);
+  REQUIRE(db->Exec("ALTER TABLE away RENAME TO containers").ok());
+  node.engine().lifecycle().CheckExits();
+  CHECK(node.Exited(id).exit_code() == 137);
+  CHECK(node.StatusOf(id).message().empty());
   CheckRemovable(node, pod);
 }
 

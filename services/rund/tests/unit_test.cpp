@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "libs/os/files.h"
+#include "libs/sqlite/db.h"
 #include "libs/testing/manual_clock.h"
 #include "libs/testing/test_root.h"
 #include "services/rund/core/log_path.h"
@@ -122,6 +123,31 @@ TEST_CASE("A key has one id, and outlives a restart") {
   CHECK(state->ReservePod(MakePod("b", "x"))->pod->id() == "a");
   REQUIRE(state->ErasePod(PodId("a")).ok());
   CHECK(state->ReservePod(MakePod("b", "x"))->pod->id() == "b");
+}
+
+TEST_CASE("A record that makes no sense is set aside, and its name is free") {
+  testing::TestRoot root;
+  testing::ManualClock clock;
+  {
+    auto state = OpenState(root / "db", clock);
+    REQUIRE(state->ReservePod(MakePod("a", "x")).ok());
+    REQUIRE(state->ReservePod(MakePod("b", "y")).ok());
+  }
+  {
+    auto db = sqlite::Db::Open(root / "db");
+    REQUIRE(db.ok());
+    // A string that is not UTF-8.
+    REQUIRE(db->Exec("UPDATE pods SET record=x'0a01ff' WHERE id='a'").ok());
+  }
+  auto state = OpenState(root / "db", clock);
+  CHECK(state->unreadable() == 1);
+  CHECK(state->FindPod(PodId("a")) == nullptr);
+  CHECK(state->FindPod(PodId("b")) != nullptr);
+  CHECK(state->ReservePod(MakePod("c", "x"))->pod->id() == "c");
+  state.reset();
+  state = OpenState(root / "db", clock);
+  CHECK(state->unreadable() == 0);
+  CHECK(state->FindPod(PodId("c")) != nullptr);
 }
 
 TEST_CASE("Each change is one event, in order, after the snapshot") {

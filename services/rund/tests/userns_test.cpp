@@ -99,8 +99,9 @@ TEST_CASE("A pod's user namespace is pinned, and its container is root in it alo
   const ContainerId id = node.Run(
       pod, {.command = {"sh", "-c",
                         "cat /proc/self/uid_map; echo > /tmp/new && echo wrote; cat /etc/hostname; "
-                        "echo x > /etc/hosts && echo hosts; sleep 1000"}});
-  TestNode::Await([&] { return node.Log().find("hosts") != std::string::npos; });
+                        "echo x > /etc/hosts && echo hosts; pwd; sleep 1000"},
+            .change = [](cri::ContainerConfig& change) { change.set_working_dir("/made/here"); }});
+  TestNode::Await([&] { return node.Log().find("/made/here") != std::string::npos; });
   const std::string log = node.Log();
   INFO(log);
   CHECK(log.find(std::to_string(kHost)) != std::string::npos);
@@ -117,6 +118,20 @@ TEST_CASE("A pod's user namespace is pinned, and its container is root in it alo
   CHECK(node.End(id, std::chrono::seconds(0)).ok());
   REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
   CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("What a probe for user namespaces has left does not stand in the way of the next") {
+  TestNode node;
+  node.Stop();
+  const std::string probe = node.config().layout.run_dir + "/probe";
+  REQUIRE(os::MakeDirs(probe + "/lower").ok());
+  REQUIRE(os::BindMount(node.config().layout.state_dir, probe + "/lower").ok());
+  REQUIRE(os::WriteFile(probe + "/user", "").ok());
+  REQUIRE(os::BindMount("/proc/self/ns/user", probe + "/user").ok());
+  node.StartEngine();
+  INFO(node.engine().parts().userns_support.ToString());
+  CHECK(node.engine().parts().userns_support.ok());
+  CHECK_FALSE(os::Exists(probe));
 }
 
 TEST_CASE("A user namespace that the node or the runtime cannot give is refused, with the reason") {

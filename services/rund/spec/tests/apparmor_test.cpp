@@ -69,6 +69,18 @@ TEST_CASE("A default profile that is not loaded fails those that ask for it, not
   CHECK(fixture.Profile() == "FAILED_PRECONDITION");
 }
 
+TEST_CASE("Where no list of profiles is mounted only those that ask for one fail") {
+  WithAppArmor fixture;
+  fixture.defaults.host.apparmor_profiles = fixture.root / "absent";
+  CHECK(fixture.Profile() == "none");
+  CHECK(fixture.Build()->notes.size() == 1);
+  fixture.security().set_apparmor_profile("localhost/mine");
+  CHECK(fixture.Profile() == "FAILED_PRECONDITION");
+  fixture.security().mutable_apparmor();
+  CHECK(fixture.Profile() == "FAILED_PRECONDITION");
+  CHECK(fixture.Build().status().message().starts_with("linux.security_context.apparmor"));
+}
+
 TEST_CASE("A privileged container has no AppArmor profile") {
   WithAppArmor fixture;
   fixture.security().set_privileged(true);

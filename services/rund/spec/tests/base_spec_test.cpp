@@ -68,5 +68,18 @@ TEST_CASE("A base spec cannot say what the CRI says") {
   error(R"({"process":{"env":"x"}})");
   error("[]");
   error("{");
+  error(R"({"linux":{"resources":{"devices":{}}}})");
   CHECK(LoadBaseSpec(fixture.root / "absent").code() == Code::kNotFound);
+}
+
+TEST_CASE("What is null in a base spec is not there") {
+  SpecFixture fixture;
+  const auto base = LoadBaseSpec(fixture.root.Write(
+      "base.json",
+      R"({"process":{"env":null,"rlimits":null},"mounts":null,"hooks":{"prestart":null},
+          "annotations":null,"linux":{"sysctl":null,"resources":{"devices":null,"pids":null}}})"));
+  INFO(base.status().ToString());
+  REQUIRE(base.ok());
+  fixture.runtime.base_spec = *base;
+  CHECK(fixture.Build().ok());
 }

@@ -173,6 +173,8 @@ TEST_CASE("A pod's user namespace has one mapping of uids and one of gids, from 
   CHECK(refused([](Options& o) { o.mutable_userns_options()->set_mode(runtime::v1::TARGET); }));
   CHECK(refused([](Options& o) { o.mutable_userns_options()->set_mode(runtime::v1::NODE); }));
   CHECK(refused([](Options& o) { o.set_network(runtime::v1::NODE); }));
+  CHECK(refused([](Options& o) { o.set_ipc(runtime::v1::NODE); }));
+  CHECK(refused([](Options& o) { o.set_pid(runtime::v1::NODE); }));
 }
 
 TEST_CASE("A container is in its pod's user namespace, and in no other") {
@@ -294,6 +296,13 @@ TEST_CASE("Resources that this node cannot limit are dropped when that changes n
   CHECK(BuildResources(resources, host).value() == json{{"memory", {{"limit", 1000}}}});
   hugepages.set_limit(1);
   CHECK(BuildResources(resources, host).code() == Code::kInvalidArgument);
+  HostFacts huge = host;
+  huge.controllers.insert("hugetlb");
+  CHECK(BuildResources(resources, huge).ok());
+  for (const char* size : {"x/../../other/hugetlb.1GB", "GB", "1TB", "1 MB", ""}) {
+    hugepages.set_page_size(size);
+    CHECK(BuildResources(resources, huge).code() == Code::kInvalidArgument);
+  }
   resources.clear_hugepage_limits();
   resources.set_memory_swap_limit_in_bytes(2000);
   CHECK(BuildResources(resources, host).code() == Code::kInvalidArgument);

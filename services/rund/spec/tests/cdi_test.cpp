@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 
 #include "libs/os/files.h"
+#include "services/rund/spec/cdi_edits.h"
 #include "services/rund/spec/tests/fixture.h"
 
 using namespace crisp;
@@ -154,4 +155,16 @@ TEST_CASE("CDI files with what we do not know are refused") {
   CHECK(edits(R"({"mounts":[{"hostPath":"/a","containerPath":"b"}]})") == Code::kInvalidArgument);
   CHECK(edits(R"({"hooks":[{"hookName":"never","path":"/a"}]})") == Code::kInvalidArgument);
   CHECK(edits(R"({"additionalGids":[-1]})") == Code::kInvalidArgument);
+}
+
+TEST_CASE("What is null in a CDI file is not there") {
+  const auto spec = CdiSpec::Parse(nlohmann::json::parse(R"({
+      "cdiVersion": "0.6.0", "kind": "vendor.com/device", "containerEdits": null,
+      "devices": [{"name": "a", "containerEdits": {"env": null, "hooks": null, "mounts": [
+        {"hostPath": "/x", "containerPath": "/y", "options": null, "type": null}]}}]})"));
+  INFO(spec.status().ToString());
+  REQUIRE(spec.ok());
+  nlohmann::json oci = {{"mounts", nlohmann::json::array()}, {"process", {{"env", {}}}}};
+  REQUIRE(ApplyCdiEdits(spec->devices.at("a"), {}, false, oci).ok());
+  CHECK(oci["mounts"][0]["type"] == "bind");
 }

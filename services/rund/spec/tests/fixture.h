@@ -50,7 +50,13 @@ struct SpecFixture {
             target_pid_ns,
             root / "mounts"};
   }
-  Result<BuiltSpec> Build() const { return BuildSpec(Inputs(), defaults); }
+  Result<BuiltSpec> Build() const {
+    SpecInputs inputs = Inputs();
+    auto labels = ContainerLabels(defaults.selinux, config, sandbox, pod_files.selinux_level);
+    if (!labels.ok()) return labels.status();
+    inputs.labels = *std::move(labels);
+    return BuildSpec(CallContext(), inputs, defaults);
+  }
 
   runtime::v1::LinuxContainerSecurityContext& security() {
     return *config.mutable_linux()->mutable_security_context();

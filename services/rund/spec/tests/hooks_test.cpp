@@ -38,6 +38,15 @@ TEST_CASE("A hook is for containers that meet all of its conditions") {
   CHECK_FALSE(Matches(R"({"commands":["^app$"],"always":true})", subject));
 }
 
+TEST_CASE("What a pod writes costs a hook's pattern no more than a little") {
+  const std::string long_text(std::size_t{1} << 20U, 'a');
+  const std::map<std::string, std::string> annotations = {{"key", long_text}};
+  const HookSubject subject{annotations, "/" + long_text, true};
+  CHECK(Matches(R"({"annotations":{"^key$":"^(a|b)*"}})", subject));
+  CHECK(Matches(R"({"commands":["^/(a|b)*"]})", subject));
+  CHECK_FALSE(Matches(R"({"commands":["c$"]})", subject));
+}
+
 TEST_CASE("A hook file that is not of version 1.0.0 says what is wrong") {
   for (const std::string& bad :
        {std::string("{"), std::string(R"({"version":"0.1.0"})"), Hook("{}"),

@@ -1,12 +1,14 @@
 #include "services/rund/spec/mounts.h"
 
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 
 #include "services/rund/spec/cri_mount.h"
 #include "services/rund/spec/tests/fixture.h"
+#include "services/rund/spec/volumes.h"
 
 using namespace crisp;
 using namespace crisp::rund;
@@ -59,8 +61,6 @@ TEST_CASE("Mounts come by depth, and of two at one place the last") {
   CHECK(std::count(paths.begin(), paths.end(), "/x") == 1);
   CHECK(MountAt(built, "/x")["source"] == fixture.root / "h/a");
   CHECK(paths.back() == "/x/y/z");
-  CHECK(built.status_mounts.size() == 3);
-  CHECK(built.status_mounts[2].container_path() == "x//");
 }
 
 TEST_CASE("A missing host path becomes a directory, a link is resolved") {
@@ -75,8 +75,6 @@ TEST_CASE("A missing host path becomes a directory, a link is resolved") {
   REQUIRE(stat((fixture.root / "h/new/dir").c_str(), &info) == 0);
   CHECK((info.st_mode & 07777) == 0755);
   CHECK(MountAt(built, "/b")["source"] == fixture.root / "h/real");
-  // What the kubelet gets back is what it gave.
-  CHECK(built.status_mounts[1].host_path() == fixture.root / "h/link");
 
   fixture.AddMount("/c", fixture.root / "h/dangling");
   CHECK(fixture.Build().code() == Code::kInvalidArgument);
@@ -86,7 +84,9 @@ TEST_CASE("Host paths that nobody should make are not made") {
   SpecFixture fixture;
   fixture.defaults.never_created_host_paths = {fixture.root / "never"};
   fixture.AddMount("/a", fixture.root / "never/");
-  CHECK(fixture.Build().code() == Code::kNotFound);
+  const Status refused = fixture.Build().status();
+  CHECK(refused.code() == Code::kFailedPrecondition);
+  CHECK(refused.message().starts_with("mounts[0].host_path"));
   CHECK(access((fixture.root / "never").c_str(), F_OK) != 0);
 }
 
@@ -118,11 +118,12 @@ TEST_CASE("The mount that holds a path is the deepest, and of two the later") {
       "3 1 8:2 / /a\\040b rw shared:3 master:4 - ext4 x rw\n"
       "4 1 8:2 / /c rw shared:1 - ext4 x rw\n"
       "5 4 8:2 / /c rw - ext4 x rw\n";
-  CHECK(PropagationOf(mountinfo, "/x") == Propagation::kShared);
-  CHECK(PropagationOf(mountinfo, "/a/x") == Propagation::kSlave);
-  CHECK(PropagationOf(mountinfo, "/ab") == Propagation::kShared);
-  CHECK(PropagationOf(mountinfo, "/a b/c") == Propagation::kShared);
-  CHECK(PropagationOf(mountinfo, "/c") == Propagation::kPrivate);
+  const auto mounts = os::ParseMounts(mountinfo).value();
+  CHECK(PropagationOf(mounts, "/x") == Propagation::kShared);
+  CHECK(PropagationOf(mounts, "/a/x") == Propagation::kSlave);
+  CHECK(PropagationOf(mounts, "/ab") == Propagation::kShared);
+  CHECK(PropagationOf(mounts, "/a b/c") == Propagation::kShared);
+  CHECK(PropagationOf(mounts, "/c") == Propagation::kPrivate);
 }
 
 TEST_CASE("Recursive read-only needs readonly, PRIVATE and a runtime that can") {
@@ -173,6 +174,51 @@ TEST_CASE("A mount that cannot be is refused by the name of its field") {
   CHECK(fixture.Build().ok());  // no labels here: nothing to do
 }
 
+TEST_CASE("Mounts of a pod with a user namespace are mapped as the pod is, and not otherwise") {
+  SpecFixture fixture;
+  fixture.root.Write("h/file", "");
+  const auto map = [](runtime::v1::Mount& mount, std::uint32_t uids, std::uint32_t gids) {
+    mount.clear_uidmappings();
+    mount.clear_gidmappings();
+    for (auto* ids : {mount.add_uidmappings(), mount.add_gidmappings()}) ids->set_length(65536);
+    mount.mutable_uidmappings(0)->set_host_id(uids);
+    mount.mutable_gidmappings(0)->set_host_id(gids);
+  };
+  runtime::v1::Mount& mount = fixture.AddMount("/a", fixture.root / "h");
+  map(mount, 100000, 200000);
+  runtime::v1::Mount& image = fixture.AddMount("/image", "");
+  image.mutable_image()->set_image("sha256:1");
+  map(image, 100000, 200000);
+  const auto message = [&fixture] { return fixture.Build().status().message(); };
+  CHECK(message().starts_with("mounts[0].uidMappings: the pod has no user namespace"));
+
+  fixture.pod_files.userns =
+      UserNamespace{"/run/pod/user", os::IdRange{0, 100000, 65536}, os::IdRange{0, 200000, 65536}};
+  fixture.config.set_working_dir("/");
+  CHECK(message() == "mounts[0].uidMappings: runtime handler \"runc\" has no ID-mapped mounts");
+  fixture.runtime.idmapped_mounts = true;
+  const BuiltSpec built = fixture.Build().value();
+  const auto mapping = [](int host) {
+    return nlohmann::json::array({{{"containerID", 0}, {"hostID", host}, {"size", 65536}}});
+  };
+  CHECK(MountAt(built, "/a")["uidMappings"] == mapping(100000));
+  CHECK(MountAt(built, "/a")["gidMappings"] == mapping(200000));
+  // The host's mount is mapped already, and so is what is the pod's own.
+  CHECK_FALSE(MountAt(built, "/image").contains("uidMappings"));
+  CHECK_FALSE(MountAt(built, "/dev/shm").contains("uidMappings"));
+
+  map(mount, 100000, 100000);
+  CHECK(message().starts_with("mounts[0].gidMappings"));
+  map(mount, 100001, 200000);
+  CHECK(message().starts_with("mounts[0].uidMappings"));
+  map(mount, 100000, 200000);
+  mount.add_uidmappings()->set_length(1);
+  CHECK(message().starts_with("mounts[0].uidMappings"));
+  map(mount, 100000, 200000);
+  map(image, 1, 200000);
+  CHECK(message().starts_with("mounts[1].uidMappings"));
+}
+
 TEST_CASE("Of mount options the last word on a flag counts; what is no flag is refused") {
   SpecFixture fixture;
   fixture.root.Write("h/file", "");
@@ -204,7 +250,6 @@ TEST_CASE("An image is mounted by the host and bound read-only, without what cou
   CHECK(entry["source"] == fixture.root / "mounts/0");
   CHECK(entry["options"] ==
         Texts{"rbind", "rprivate", "ro", "noexec", "nosuid", "nodev", "noatime"});
-  CHECK(built.status_mounts[0].image().image() == "sha256:1");
   // Another mount in its place: nothing to mount before.
   fixture.root.Write("h/file", "");
   fixture.AddMount("/data/", fixture.root / "h");
@@ -223,6 +268,47 @@ TEST_CASE("Who mounts what holds our own directories follows what is unmounted t
   CHECK(MountAt(built, "/host")["options"] == Texts{"rbind", "rslave", "rw"});
   CHECK(MountAt(built, "/x")["options"] == Texts{"rbind", "rprivate", "rw"});
   CHECK(built.spec["linux"]["rootfsPropagation"] == "rslave");
+}
+
+TEST_CASE("A VOLUME keeps attributes and hard links, and is not copied beyond the call") {
+  SpecFixture fixture;
+  const std::string file = fixture.root.Write("rootfs/data/sub/file", "text");
+  REQUIRE(setxattr(file.c_str(), "user.kept", "v", 1, 0) == 0);
+  REQUIRE(link(file.c_str(), (fixture.root / "rootfs/data/again").c_str()) == 0);
+  const auto rootfs = os::Beneath::Open(fixture.root / "rootfs", os::Scope::kInRoot);
+  REQUIRE(rootfs.ok());
+  const std::string target = fixture.root / "copy";
+  const CallContext over = CallContext::Background(std::chrono::seconds(-1));
+  CHECK(MakeVolume(over, *rootfs, "/data", target, {}).code() == Code::kDeadlineExceeded);
+  CHECK(access(target.c_str(), F_OK) != 0);
+  const Status made = MakeVolume(CallContext(), *rootfs, "/data", target, {});
+  INFO(made.ToString());
+  REQUIRE(made.ok());
+  std::array<char, 8> value{};
+  CHECK(getxattr((target + "/sub/file").c_str(), "user.kept", value.data(), value.size()) == 1);
+  struct stat one {};
+  struct stat other {};
+  REQUIRE(stat((target + "/sub/file").c_str(), &one) == 0);
+  REQUIRE(stat((target + "/again").c_str(), &other) == 0);
+  CHECK(one.st_ino == other.st_ino);
+  CHECK(one.st_nlink == 2);
+}
+
+TEST_CASE("A VOLUME that the image has no directory for belongs to the container's root") {
+  SpecFixture fixture;
+  fixture.config.set_working_dir("/");
+  fixture.image.set_config_json(R"({"config":{"Volumes":{"/none":{}}}})");
+  REQUIRE(fixture.Build().ok());
+  struct stat info {};
+  REQUIRE(stat((fixture.root / "volumes/0").c_str(), &info) == 0);
+  CHECK(info.st_uid == 0);
+  REQUIRE(rmdir((fixture.root / "volumes/0").c_str()) == 0);
+  fixture.pod_files.userns =
+      UserNamespace{"/run/pod/user", os::IdRange{0, 100000, 65536}, os::IdRange{0, 200000, 65536}};
+  REQUIRE(fixture.Build().ok());
+  REQUIRE(stat((fixture.root / "volumes/0").c_str(), &info) == 0);
+  CHECK(info.st_uid == 100000);
+  CHECK(info.st_gid == 200000);
 }
 
 TEST_CASE("A VOLUME of the image is a copy of what the image has there") {

@@ -79,7 +79,7 @@ struct RealContainer : SpecFixture {
   void Start() {
     SpecInputs inputs = Inputs();
     inputs.cgroup_path = "/" + id + "/container";
-    const Result<BuiltSpec> built = BuildSpec(inputs, defaults);
+    const Result<BuiltSpec> built = BuildSpec(CallContext::Background(30s), inputs, defaults);
     INFO(built.status().ToString());
     REQUIRE(built.ok());
     spec = built->spec;

@@ -179,7 +179,7 @@ TEST_CASE("The CRI's profile types mean what the kubelet means by them") {
   security.mutable_seccomp()->set_profile_type(SecurityProfile::Localhost);
   CHECK(section() == "INVALID_ARGUMENT");
   security.mutable_seccomp()->set_localhost_ref(fixture.root / "absent.json");
-  CHECK(section() == "NOT_FOUND");
+  CHECK(section() == "FAILED_PRECONDITION");
   security.mutable_seccomp()->set_localhost_ref(
       fixture.root.Write("p.json", R"({"defaultAction":"SCMP_ACT_LOG"})"));
   CHECK(section() == json{{"defaultAction", "SCMP_ACT_LOG"}});
