@@ -233,6 +233,7 @@ Status ArchiveSource::ReadDocker(Bytes limit) {
 
 Result<FetchedManifest> ArchiveSource::Manifest(const CallContext& cc,
                                                 const std::string& tag_or_digest, Bytes limit) {
+  if (!tag_or_digest.starts_with("sha256:")) return NotFound("an archive has no tags");
   FetchedManifest manifest;
   manifest.digest = CRISP_TRY(digest::Digest::Parse(tag_or_digest));
   const auto made = made_.find(manifest.digest);

@@ -42,7 +42,7 @@ Status Pause(const CallContext& cc, std::chrono::nanoseconds duration) {
 
 RegistryClient::RegistryClient(const ref::ImageRef& image,
                                std::vector<std::unique_ptr<Source>> sources)
-    : image_(image.ToString()), sources_(std::move(sources)) {}
+    : image_(image.ToString()), tag_(image.tag), sources_(std::move(sources)) {}
 RegistryClient::~RegistryClient() = default;
 
 Result<std::unique_ptr<RegistryClient>> RegistryClient::Open(http::Client& client, Hosts& hosts,
@@ -74,7 +74,7 @@ Status RegistryClient::Failure(const std::vector<std::pair<const Source*, Status
 
 template <typename T>
 Result<T> RegistryClient::Ask(const CallContext& cc, bool by_digest,
-                              const std::function<Result<T>(Source&)>& question) {
+                              const std::function<Result<T>(Source&)>& question, bool optional) {
   std::vector<Source*> order;
   for (const bool failed : {false, true})
     for (const auto& source : sources_)
@@ -86,7 +86,7 @@ Result<T> RegistryClient::Ask(const CallContext& cc, bool by_digest,
     Result<T> answer = question(*source);
     if (answer.ok()) return answer;
     CRISP_TRY(cc.Check().While("{}: {}", image_, source->Name()));
-    source->failed = true;
+    if (!optional || answer.code() != Code::kNotFound) source->failed = true;
     answers.emplace_back(source, std::move(answer).status());
   }
   // As the configuration has them, so that the registry itself is the last.
@@ -103,7 +103,7 @@ Result<T> RegistryClient::Ask(const CallContext& cc, bool by_digest,
 Result<FetchedManifest> RegistryClient::Manifest(const CallContext& cc,
                                                  const std::string& tag_or_digest, Bytes limit) {
   const bool by_digest = tag_or_digest.starts_with("sha256:");
-  return Ask<FetchedManifest>(cc, by_digest, [&](Source& source) -> Result<FetchedManifest> {
+  const auto question = [&](Source& source) -> Result<FetchedManifest> {
     http::Response response = CRISP_TRY(source.Get(cc, "/manifests/" + tag_or_digest,
                                                    {{"Accept", std::string(ManifestAccept())}},
                                                    "manifest " + tag_or_digest));
@@ -118,7 +118,10 @@ Result<FetchedManifest> RegistryClient::Manifest(const CallContext& cc,
     if (expected.starts_with("sha256:") && expected != manifest.digest.str())
       return DataLoss("the manifest {} has the digest {}", expected, manifest.digest.str());
     return manifest;
-  });
+  };
+  // Another tag than the image's is a signature's.
+  const bool optional = !by_digest && tag_or_digest != tag_;
+  return Ask<FetchedManifest>(cc, by_digest, question, optional);
 }
 
 Result<std::string> RegistryClient::Blob(const CallContext& cc, const digest::Digest& digest,

@@ -45,12 +45,14 @@ class RegistryClient final : public ImageSource {
 
   RegistryClient(const ref::ImageRef& image, std::vector<std::unique_ptr<Source>> sources);
   /// Asks one source after another: those that failed before in this pull come last.
+  /// `optional`: that it is not there says nothing of what a source has else.
   template <typename T>
   Result<T> Ask(const CallContext& cc, bool by_digest,
-                const std::function<Result<T>(Source&)>& question);
+                const std::function<Result<T>(Source&)>& question, bool optional = false);
   Status Failure(const std::vector<std::pair<const Source*, Status>>& answers) const;
 
   const std::string image_;  // as errors name it
+  const std::string tag_;
   const std::vector<std::unique_ptr<Source>> sources_;
 };
 
