@@ -463,7 +463,7 @@ Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& fligh
   std::vector<std::string> parents;
   for (std::size_t i = index; i > 0; --i)
     parents.push_back(store_.layout().Diff(work.commit.chain[i - 1].hex()));
-  CRISP_TRY(unpacker.Finish(parents).While("layer {}", blob.digest.str()));
+  CRISP_TRY(unpacker.Finish(cc, parents).While("layer {}", blob.digest.str()));
   CRISP_TRY(store_.Commit(staged, flight.chain));
   discard.Dismiss();
   return LayerRecord{flight.chain, work.config.diff_ids[index], unpacker.usage().bytes,

@@ -82,7 +82,9 @@ TEST_CASE("A confined imaged keeps its store, unpacks, runs helpers and resolves
           archive::TarReader reader(source);
           if (const Status status = unpacker->Unpack(reader); !status.ok())
             return status.ToString();
-          if (const Status status = unpacker->Finish({}); !status.ok()) return status.ToString();
+          const CallContext soon = CallContext::Background(std::chrono::minutes(1));
+          if (const Status status = unpacker->Finish(soon, {}); !status.ok())
+            return status.ToString();
           if (const Status status = store->Commit(*staged, chain); !status.ok())
             return status.ToString();
           if (const Status status = store->Sync(); !status.ok()) return status.ToString();

@@ -37,7 +37,7 @@ struct Store {
     archive::StringSource source(archive);
     archive::TarReader tar(source);
     REQUIRE(unpacker.Unpack(tar).ok());
-    REQUIRE(unpacker.Finish({}).ok());
+    REQUIRE(unpacker.Finish(CallContext::Background(std::chrono::minutes(1)), {}).ok());
     REQUIRE(store->Commit(staged, chain).ok());
     NewImage image;
     image.id = digest::Sha256Digest("config of " + name).str();
