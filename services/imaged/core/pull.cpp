@@ -39,6 +39,7 @@ struct Puller::LayerFlight {
   digest::Digest chain;
   std::shared_ptr<LayerProgress> progress = std::make_shared<LayerProgress>();
   std::shared_ptr<LayerFlight> below;  // nothing: the layer below is finished
+  std::weak_ptr<Work> starter;         // from whose source it is fetched
   std::stop_source stop;
   ChainLock lock;  // the flight's thread sets it; kept until the row is written
 
@@ -59,6 +60,7 @@ struct Puller::Work {
   ImageConfig config;
   NewImage commit;
   std::vector<std::shared_ptr<LayerFlight>> flights;
+  bool alone = false;  // joins no flight of another pull
 };
 
 std::string PullProgress::stage() const {
@@ -143,9 +145,11 @@ Result<std::shared_ptr<PullProgress>> Puller::Watch(std::string_view image,
                                                     const imaged::Credentials& credentials) {
   const std::vector<ref::ImageRef> names = CRISP_TRY(hosts_.Names(image));
   const std::lock_guard lock(mutex_);
+  std::erase_if(progress_, [](const auto& each) { return each.second.expired(); });
   auto& slot = progress_[KeyOf(names.front(), credentials)];
-  if (!slot) slot = std::make_shared<PullProgress>();
-  return slot;
+  std::shared_ptr<PullProgress> progress = slot.lock();
+  if (!progress) slot = progress = std::make_shared<PullProgress>();
+  return progress;
 }
 
 Result<imaged::Credentials> Puller::Credentials(const runtime::v1::PullImageRequest& request) {
@@ -209,8 +213,8 @@ Status Puller::CheckTrust(const CallContext& cc, Work& work,
         CRISP_TRY(work.source->Manifest(call, tag, options_.max_manifest_size));
     return std::move(fetched.body);
   };
-  reader.blob = [this, &work](const CallContext& call, const digest::Digest& digest) {
-    return work.source->Blob(call, digest, options_.max_manifest_size);
+  reader.blob = [&work](const CallContext& call, const digest::Digest& digest, Bytes limit) {
+    return work.source->Blob(call, digest, limit);
   };
   for (const Signature& each : CRISP_TRY(trust_.CheckPull(cc, work.image, manifests, reader)))
     work.commit.signatures.push_back(EncodeSignature(each));
@@ -242,6 +246,7 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
   // node.
   commit.digests.push_back(image.Name() + "@" + fetched.digest.str());
   const std::string name = image.ToString();
+  commit.pulled_as = name;
   ResolvedImage resolved = CRISP_TRY(ResolveImage(cc, *work.source, fetched, Platform::Host(),
                                                   {.max_manifest_size = options_.max_manifest_size,
                                                    .max_layers = options_.max_layers})
@@ -276,8 +281,10 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
 Result<std::string> Puller::Run(const CallContext& cc, const ref::ImageRef& image,
                                 const std::string& manifest, const Open& open,
                                 PullProgress& progress) {
+  bool alone = false;
   for (int round = 1;; ++round) {
     const auto work = std::make_shared<Work>();
+    work->alone = alone;
     work->image = image;
     work->wanted = manifest;
     work->progress = &progress;
@@ -325,13 +332,16 @@ Result<std::string> Puller::Run(const CallContext& cc, const ref::ImageRef& imag
       status = cc.Check();
       if (status.ok()) work->flights.push_back(Join(work, i));
       lock.lock();
-      for (const auto& flight : work->flights)
-        if (flight->outcome && !flight->outcome->ok()) status = flight->outcome->status();
+      if (const LayerFlight* failed = FailedFlight(*work); failed != nullptr && status.ok())
+        status = failed->outcome->status();
     }
     if (status.ok()) status = PullLayers(cc, *work);
     if (!status.ok()) {
+      const bool again = cc.Check().ok() && MayTryAgain(*work, status, round);
+      alone = true;
       Leave(work->flights);
       on_store_changed_();
+      if (again) continue;
       return ForImage(std::move(status), image);
     }
     progress.SetStage("commit");
@@ -346,24 +356,40 @@ Result<std::string> Puller::Run(const CallContext& cc, const ref::ImageRef& imag
   }
 }
 
+/// The flight that made the pull fail, not one that failed for it; null as long as none has. The
+/// caller holds the mutex.
+const Puller::LayerFlight* Puller::FailedFlight(const Work& work) {
+  const LayerFlight* failed = nullptr;
+  for (const auto& flight : work.flights) {
+    if (!flight->outcome || flight->outcome->ok()) continue;
+    if (flight->outcome->code() != Code::kAborted) return flight.get();
+    if (failed == nullptr) failed = flight.get();
+  }
+  return failed;
+}
+
+/// A layer below was collected meanwhile, or the failure is of somebody else's source, which need
+/// not be ours.
+bool Puller::MayTryAgain(const Work& work, const Status& status, int round) const {
+  if (status.code() == Code::kAborted) return round < kMaxRounds;
+  const std::lock_guard lock(mutex_);
+  const LayerFlight* failed = FailedFlight(work);
+  return !work.alone && failed != nullptr && failed->starter.lock().get() != &work;
+}
+
 /// Waits for all layers; the first failure is the pull's.
 Status Puller::PullLayers(const CallContext& cc, Work& work) {
   std::unique_lock lock(mutex_);
-  Status failed;
-  const auto settled = [&] {
-    bool all = true;
-    for (const auto& flight : work.flights) {
-      if (!flight->outcome) {
-        all = false;
-      } else if (!flight->outcome->ok() && flight->outcome->code() != Code::kAborted) {
-        failed = flight->outcome->status();
-        return true;
-      }
-    }
-    return all;
+  const auto settled = [&work] {
+    const LayerFlight* failed = FailedFlight(work);
+    return (failed != nullptr && failed->outcome->code() != Code::kAborted) ||
+           std::all_of(work.flights.begin(), work.flights.end(),
+                       [](const auto& flight) { return flight->outcome.has_value(); });
   };
   changed_.wait_until(lock, cc.stop(), cc.deadline(), settled);
-  CRISP_TRY(Status(failed));
+  if (const LayerFlight* failed = FailedFlight(work);
+      failed != nullptr && failed->outcome->code() != Code::kAborted)
+    return failed->outcome->status();
   for (const auto& flight : work.flights) {
     if (!flight->outcome) {
       CRISP_TRY(cc.Check());
@@ -383,10 +409,12 @@ std::shared_ptr<Puller::LayerFlight> Puller::Join(const std::shared_ptr<Work>& w
   // A failed one, or one that is being stopped, is of no use: a new one starts once its lock is
   // free.
   const bool join =
-      slot != nullptr && (slot->outcome ? slot->outcome->ok() : !slot->stop.stop_requested());
+      slot != nullptr &&
+      (slot->outcome ? slot->outcome->ok() : !slot->stop.stop_requested() && !work->alone);
   if (!join) {
     slot = std::make_shared<LayerFlight>();
     slot->chain = chain;
+    slot->starter = work;
     slot->progress->digest = work->manifest.layers[index].digest.str();
     slot->progress->size = work->manifest.layers[index].size;
     for (const auto& flight : work->flights)
@@ -493,16 +521,28 @@ void Puller::Leave(const std::vector<std::shared_ptr<LayerFlight>>& flights) {
       const Result<bool> known = catalogue_.HasLayer(flight->chain);
       if (known.ok() && !*known) finished.push_back(**flight->outcome);
     }
+  bool lost = false;
   if (!finished.empty()) {
-    log::IfError("keep the layers of a failed pull",
-                 catalogue_.AddLayers(finished, clock_.Wall() + kKeepForRetry));
+    const Status kept = catalogue_.AddLayers(finished, clock_.Wall() + kKeepForRetry);
+    log::IfError("keep the layers of a failed pull", kept);
+    lost = !kept.ok();
+    on_store_changed_();
   }
-  const std::lock_guard lock(mutex_);
-  for (const auto& flight : ours) {
-    const auto found = layers_.find(flight->chain.str());
-    if (found != layers_.end() && found->second == flight && flight->users == 0)
-      layers_.erase(found);
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& flight : ours) {
+      const auto found = layers_.find(flight->chain.str());
+      if (found != layers_.end() && found->second == flight && flight->users == 0)
+        layers_.erase(found);
+      // Who joined it meanwhile sees to it.
+      if (flight->users > 0)
+        std::erase_if(finished, [&](const auto& layer) { return layer.chain == flight->chain; });
+    }
   }
+  // Nobody would know of them; their locks are still ours.
+  for (const LayerRecord& layer : finished)
+    if (lost)
+      log::IfError("discard a layer", store_.Discard(store_.layout().Layer(layer.chain.hex())));
 }
 
 }  // namespace crisp::imaged

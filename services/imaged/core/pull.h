@@ -67,7 +67,8 @@ class PullProgress {
 };
 
 /// Pulls images: resolve, config, layers side by side, commit. A pull of the same image with the
-/// same credentials is joined, and so is a layer that another pull fetches. Any thread.
+/// same credentials is joined, and so is a layer that another pull fetches: when that fails, this
+/// one fetches the layer itself. Any thread.
 class Puller {
  public:
   /// `on_store_changed`: the catalogue has layers that are not yet synced to the disk. Must not
@@ -115,6 +116,8 @@ class Puller {
   Status CheckTrust(const CallContext& cc, Work& work,
                     const std::vector<digest::Digest>& manifests);
   Status PullLayers(const CallContext& cc, Work& work);
+  static const LayerFlight* FailedFlight(const Work& work);
+  bool MayTryAgain(const Work& work, const Status& status, int round) const;
   std::shared_ptr<LayerFlight> Join(const std::shared_ptr<Work>& work, std::size_t index);
   void Fly(const std::shared_ptr<LayerFlight>& flight, const std::shared_ptr<Work>& work,
            std::size_t index);
@@ -142,8 +145,8 @@ class Puller {
   std::size_t active_ = 0;   // pulls that run
   std::size_t threads_ = 0;  // of layers
   SteadyTime last_end_;
-  std::map<std::string, std::shared_ptr<LayerFlight>> layers_;  // by chain id
-  std::map<std::string, std::shared_ptr<PullProgress>> progress_;
+  std::map<std::string, std::shared_ptr<LayerFlight>> layers_;   // by chain id
+  std::map<std::string, std::weak_ptr<PullProgress>> progress_;  // of who pulls or watches
 };
 
 }  // namespace crisp::imaged

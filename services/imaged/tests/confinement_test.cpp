@@ -82,8 +82,9 @@ TEST_CASE("A confined imaged keeps its store, unpacks, runs helpers and resolves
           archive::TarReader reader(source);
           if (const Status status = unpacker->Unpack(reader); !status.ok())
             return status.ToString();
-          const CallContext soon = CallContext::Background(std::chrono::minutes(1));
-          if (const Status status = unpacker->Finish(soon, {}); !status.ok())
+          if (const Status status =
+                  unpacker->Finish(CallContext::Background(std::chrono::minutes(1)), {});
+              !status.ok())
             return status.ToString();
           if (const Status status = store->Commit(*staged, chain); !status.ok())
             return status.ToString();
@@ -162,7 +163,8 @@ TEST_CASE("A confined imaged checks GPG signatures") {
   const std::string message = gpg({"--sign", "--output", "-"}, "the payload");
   run("/usr/bin/gpgconf", {"--homedir", home, "--kill", "all"});
   CHECK(InImaged(settings, [&]() -> std::string {
-          const auto keys = GpgKeys::Import(Layout(settings).root(), {key});
+          const auto keys = GpgKeys::Import(CallContext::Background(std::chrono::seconds(30)),
+                                            Layout(settings).root(), {key});
           if (!keys.ok()) return keys.status().ToString();
           const auto payload = keys->Verify(message);
           if (!payload.ok()) return payload.status().ToString();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -107,11 +108,12 @@ class LyingRegistry {
     return digest;
   }
   // What goes wrong; set before the first request.
-  std::string wrong_blob;         // digest whose bytes are another's
-  std::string cut_blob;           // digest that breaks off after each 100 KB
-  bool no_ranges = false;         // and knows no Range
-  bool always_short = false;      // a cut blob that never gets further
-  std::string stalled_blob;       // digest that goes silent in the middle
+  std::string wrong_blob;     // digest whose bytes are another's
+  std::string cut_blob;       // digest that breaks off after each 100 KB
+  bool no_ranges = false;     // and knows no Range
+  bool always_short = false;  // a cut blob that never gets further
+  std::string stalled_blob;   // digest that goes silent in the middle
+  std::function<void(const std::string& digest)> before_blob;  // on the connection's thread
   std::atomic<int> failures = 0;  // so many answers are `failure` first
   std::string failure = "503 Busy";
   std::string failure_headers;  // "Retry-After: 1\r\n"
@@ -202,6 +204,7 @@ class LyingRegistry {
   RawServer::Answer Blob(const std::string& digest, const std::string& head) {
     const auto found = image.blobs.find(digest);
     if (found == image.blobs.end()) return {Status("404 Not Found", "", "")};
+    if (before_blob) before_blob(digest);
     std::string blob = found->second;
     if (digest == wrong_blob) blob[blob.size() / 2] = static_cast<char>(blob[blob.size() / 2] ^ 1);
     std::size_t offset = 0;
