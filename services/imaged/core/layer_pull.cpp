@@ -10,8 +10,9 @@
 namespace crisp::imaged {
 namespace {
 
-constexpr std::size_t kCompressedQueue = 8;  // buffers: 2 MiB
-constexpr std::size_t kPlainQueue = 8;
+constexpr std::size_t kCompressedQueue = 6;  // buffers: 1.5 MiB
+constexpr std::size_t kPlainQueue = 6;
+constexpr std::size_t kHashedQueue = 4;
 constexpr int kMaxBreaks = 5;  // broken connections in a row with hardly a byte between them
 // What a connection must bring so that the next break is the first again: a peer that drips is not
 // waited for to the end.
@@ -72,7 +73,7 @@ class Pipeline {
 
   BufferQueue compressed_{kCompressedQueue};
   BufferQueue plain_{kPlainQueue};
-  BufferQueue hashed_{kPlainQueue};
+  BufferQueue hashed_{kHashedQueue};
   std::uint64_t offset_ = 0;  // bytes of the blob taken in
   Buffer filling_;
   std::atomic<bool> discard_ = false;  // nobody wants the bytes any more, only their digest counts
