@@ -134,6 +134,7 @@ Status Connection::Connect(const CallContext& cc, const ResolvedAddress& address
                        [&](auto done) { impl_->socket.async_connect(endpoint, std::move(done)); }));
   ErrorCode ignored;
   impl_->socket.set_option(Tcp::no_delay(true), ignored);
+  impl_->socket.non_blocking(true, ignored);
   return Status::Ok();
 }
 
@@ -217,6 +218,14 @@ Result<std::size_t> Connection::ReadSome(const CallContext& cc, std::span<char> 
     return count;
   }
   std::size_t count = 0;
+  if (!impl_->tls) {
+    // What has come already needs no loop: of a quick peer that is nearly every read.
+    CRISP_TRY(cc.Check());
+    ErrorCode error;
+    count = impl_->socket.read_some(asio::buffer(into.data(), into.size()), error);
+    if (!error) return count;
+    if (error != asio::error::would_block) return Unavailable("read: {}", Reason(error));
+  }
   CRISP_TRY(impl_->Run(cc, limit, "read", [&](auto done) {
     auto finish = [&count, done](ErrorCode error, std::size_t got) mutable {
       count = got;

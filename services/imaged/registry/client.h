@@ -36,9 +36,9 @@ class RegistryClient final : public ImageSource {
                                    Bytes limit) override;
   Result<std::string> Blob(const CallContext& cc, const digest::Digest& digest,
                            Bytes limit) override;
-  /// By a Range request where `offset` is not 0.
+  /// By a Range request unless all of it is asked for.
   Result<std::unique_ptr<BlobReader>> OpenBlob(const CallContext& cc, const digest::Digest& digest,
-                                               std::uint64_t offset) override;
+                                               BlobRange range) override;
 
  private:
   class Source;
