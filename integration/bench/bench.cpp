@@ -38,6 +38,7 @@ struct Settings {
   std::string socket;
   std::string image;
   std::vector<std::string> pulls;
+  int pulls_at_once = 1;
   std::vector<std::string> cases = {"version", "exec", "host", "cni", "pods", "pull", "restart"};
   std::string handler;
   std::string cgroup_parent = "/crisp-bench";
@@ -53,6 +54,8 @@ struct Settings {
   int at_once = 10;
   int pause_ms = 0;
 };
+
+constexpr auto kPullDeadline = std::chrono::minutes(10);
 
 template <typename Answer>
 void Need(const Answer& answer, const std::string& what) {
@@ -78,32 +81,71 @@ bool Listens(std::string socket) {
   return listens;
 }
 
-/// Proportional set size of the processes with these names in our own mount namespace.
-struct Memory {
-  double mb = 0;
-  int processes = 0;
-};
-Memory Pss(const std::vector<std::string>& names) {
-  Memory memory;
+/// /proc directories of the processes with these names in our own mount namespace.
+std::vector<std::string> ProcessesOf(const std::vector<std::string>& names) {
+  std::vector<std::string> found;
   std::error_code error;
   const fs::path ours = fs::read_symlink("/proc/self/ns/mnt", error);
   for (const auto& entry : fs::directory_iterator("/proc", error)) {
     const std::string pid = entry.path().filename().string();
     if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
-    std::string name = ReadText("/proc/" + pid + "/comm");
+    std::string name = ReadText(entry.path() / "comm");
     if (!name.empty()) name.pop_back();
     const bool wanted = std::any_of(names.begin(), names.end(), [&](const std::string& one) {
       return name == one.substr(0, 15);  // the kernel cuts names
     });
-    if (!wanted || fs::read_symlink("/proc/" + pid + "/ns/mnt", error) != ours) continue;
-    std::istringstream rollup(ReadText("/proc/" + pid + "/smaps_rollup"));
-    for (std::string line; std::getline(rollup, line);) {
-      if (line.starts_with("Pss:")) memory.mb += std::stod(line.substr(4)) / 1024;
-    }
-    ++memory.processes;
+    if (wanted && fs::read_symlink(entry.path() / "ns/mnt", error) == ours)
+      found.push_back(entry.path());
   }
-  return memory;
+  return found;
 }
+
+/// The sum, over these processes, of a field in kB ("VmHWM:") of one of their files, in MB.
+double SumMb(const std::vector<std::string>& processes, const std::string& file,
+             std::string_view field) {
+  double mb = 0;
+  for (const std::string& process : processes) {
+    std::istringstream text(ReadText(process + "/" + file));
+    for (std::string line; std::getline(text, line);) {
+      if (line.starts_with(field)) mb += std::stod(line.substr(field.size())) / 1024;
+    }
+  }
+  return mb;
+}
+
+/// User and system time of these processes, with that of threads that have ended.
+double CpuMs(const std::vector<std::string>& processes) {
+  double ticks = 0;
+  for (const std::string& process : processes) {
+    const std::string stat = ReadText(process + "/stat");
+    std::istringstream fields(stat.substr(stat.rfind(')') + 1));
+    std::string field;
+    for (int number = 3; number < 14; ++number) fields >> field;  // proc(5) counts from 1
+    double user = 0;
+    double system = 0;
+    fields >> user >> system;
+    ticks += user + system;
+  }
+  return ticks * 1e3 / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
+
+/// What these processes use while something is done.
+class UseMeter {
+ public:
+  explicit UseMeter(const std::vector<std::string>& names) : processes_(ProcessesOf(names)) {
+    // "5" sets the peak back to what is resident now (proc_pid_clear_refs(5)).
+    for (const std::string& process : processes_) std::ofstream(process + "/clear_refs") << 5;
+    cpu_before_ = CpuMs(processes_);
+    resident_before_ = SumMb(processes_, "status", "VmRSS:");
+  }
+  double CpuMsSince() const { return CpuMs(processes_) - cpu_before_; }
+  double PeakMbAbove() const { return SumMb(processes_, "status", "VmHWM:") - resident_before_; }
+
+ private:
+  const std::vector<std::string> processes_;
+  double cpu_before_ = 0;
+  double resident_before_ = 0;
+};
 
 class Bench {
  public:
@@ -255,12 +297,13 @@ class Bench {
 
   void AddMemory(const std::string& when) {
     std::vector<std::string> all = settings_.daemons;
-    const Memory daemons = Pss(all);
+    const double daemons = SumMb(ProcessesOf(all), "smaps_rollup", "Pss:");
     all.insert(all.end(), settings_.helpers.begin(), settings_.helpers.end());
-    const Memory both = Pss(all);
-    samples_.Add(fmt::format("PSS of the daemons, {}", when), "MB", daemons.mb);
-    samples_.Add(fmt::format("PSS with the pods' helpers, {}", when), "MB", both.mb);
-    samples_.Add(fmt::format("processes, {}", when), "", both.processes);
+    const std::vector<std::string> both = ProcessesOf(all);
+    samples_.Add(fmt::format("PSS of the daemons, {}", when), "MB", daemons);
+    samples_.Add(fmt::format("PSS with the pods' helpers, {}", when), "MB",
+                 SumMb(both, "smaps_rollup", "Pss:"));
+    samples_.Add(fmt::format("processes, {}", when), "", static_cast<double>(both.size()));
   }
 
   /// Lists and memory with many pods; with `restart` the daemons are killed under them instead.
@@ -351,10 +394,26 @@ class Bench {
     for (const std::string& image : settings_.pulls) {
       const std::size_t slash = image.find('/') + 1;
       const std::string name = image.substr(slash, image.rfind(':') - slash);
-      Need(Time("pull " + name, [&] { return cri_.Pull(image, std::chrono::minutes(10)); }),
+      const UseMeter use(settings_.daemons);
+      if (settings_.pulls_at_once > 1) {
+        PullAtOnce(image, name);
+        continue;
+      }
+      Need(Time("pull " + name, [&] { return cri_.Pull(image, kPullDeadline); }),
            "PullImage " + image);
+      samples_.Add("pull " + name + ", CPU", "ms", use.CpuMsSince());
+      samples_.Add("pull " + name + ", peak memory above idle", "MB", use.PeakMbAbove());
     }
     AddMemory("after the pulls");
+  }
+
+  /// What a node sees when many pods of one image come at once.
+  void PullAtOnce(const std::string& image, const std::string& name) {
+    const int count = settings_.pulls_at_once;
+    const auto took = InParallel(count, count, [&](int) {
+      Need(cri_.Pull(image, kPullDeadline), "PullImage " + image);
+    });
+    samples_.AddTime(fmt::format("pull {}, {} at once", name, count), took);
   }
 
   const Settings& settings_;
@@ -377,6 +436,7 @@ int main(int argc, char** argv) {
   app.add_option("--case", settings.cases, "version exec host cni pods restart pull memory")
       ->delimiter(',');
   app.add_option("--pull", settings.pulls, "images to pull, HOST:PORT/REPO:TAG")->delimiter(',');
+  app.add_option("--pulls-at-once", settings.pulls_at_once, "pulls of each image at the same time");
   app.add_option("--handler", settings.handler, "runtime handler; empty = the default");
   app.add_option("--cgroup-parent", settings.cgroup_parent, "above the pods' cgroups");
   app.add_option("--log-dir", settings.log_dir, "above the pods' log directories");

@@ -1,5 +1,6 @@
 // The floor: what pods and pulls cost without any daemon. See README.md beside this file.
 #include <fmt/core.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -100,6 +101,16 @@ Status ManyPods(const FloorOptions& options, const Settings& settings, const std
   return Status::Ok();
 }
 
+/// User and system time of this process.
+double CpuMs() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto ms = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_usec) / 1e3;
+  };
+  return ms(usage.ru_utime) + ms(usage.ru_stime);
+}
+
 Status Pulls(const Settings& settings, Samples& samples) {
   for (const std::string& image : settings.pulls) {
     const std::size_t slash = image.find('/') + 1;
@@ -107,10 +118,12 @@ Status Pulls(const Settings& settings, Samples& samples) {
     // A fresh directory each time, nothing deleted in between: see the README for why.
     std::string tag = image.substr(slash);
     std::replace(tag.begin(), tag.end(), '/', '_');
+    const double cpu_before = CpuMs();
     const Pulled pulled = CRISP_TRY(
         PullByItself(image, fmt::format("{}/pull-{}/{}", settings.pod.directory, ::getpid(), tag),
                      settings.parallel_layers));
     samples.Add("pull " + name, "ms", pulled.seconds * 1e3);
+    samples.Add("pull " + name + ", CPU", "ms", CpuMs() - cpu_before);
     samples.Add("pull " + name + ", of tar", "MB/s", pulled.tar_mb / pulled.seconds);
   }
   return Status::Ok();

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "libs/archive/tar_internal.h"
 
@@ -22,6 +23,8 @@ Status TarReader::Pax::SetTime(std::string_view value) {
   }
   mtime_nanoseconds = nanoseconds;
   if (value.starts_with('-') && nanoseconds > 0) {  // -1.25 s is -2 s and 750 ms
+    if (*mtime_seconds == std::numeric_limits<std::int64_t>::min())
+      return DataLoss("tar: the PAX mtime is out of range");
     *mtime_seconds -= 1;
     mtime_nanoseconds = 1'000'000'000 - nanoseconds;
   }

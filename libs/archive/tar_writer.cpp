@@ -82,12 +82,12 @@ std::string PaxRecords(const TarEntry& entry, std::string_view path, std::uint64
   if (entry.mtime_nanoseconds != 0 || entry.mtime_seconds < 0 ||
       static_cast<std::uint64_t>(entry.mtime_seconds) > kMaxSize) {
     // A negative time with a fraction counts from the second below it.
-    std::int64_t seconds = entry.mtime_seconds;
+    auto seconds = static_cast<std::uint64_t>(entry.mtime_seconds);
     std::uint32_t nanoseconds = entry.mtime_nanoseconds;
     std::string sign;
-    if (seconds < 0) {
+    if (entry.mtime_seconds < 0) {
       sign = "-";
-      seconds = -seconds;
+      seconds = 0 - seconds;
       if (nanoseconds != 0) {
         --seconds;
         nanoseconds = 1'000'000'000 - nanoseconds;

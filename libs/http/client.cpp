@@ -101,7 +101,7 @@ std::vector<std::string> Response::HeaderValues(std::string_view name) const {
 
 void Response::GiveBack() {
   ended_ = true;
-  if (connection_ && keep_alive_) state_->GiveBack(std::move(connection_));
+  if (connection_ && keep_alive_ && connection_->quiet()) state_->GiveBack(std::move(connection_));
   connection_.reset();
 }
 
@@ -271,6 +271,21 @@ Result<std::string> Client::HeadOf(const Request& request, const Url& url, bool 
   return head + "\r\n" + request.body;
 }
 
+/// The header of the answer proper: what comes before it (1xx) is not asked for and passed over.
+Result<internal::Head> Client::ReadFinalHeader(const CallContext& cc,
+                                               internal::Connection& connection,
+                                               const Request& request) const {
+  constexpr int kSwitching = 101;
+  constexpr int kMaxInterim = 8;
+  for (int interim = 0; interim <= kMaxInterim; ++interim) {
+    internal::Head head = CRISP_TRY(connection.ReadHeader(
+        cc, options_.stall_timeout, options_.max_header, request.method == "HEAD"));
+    if (head.status / 100 != 1) return head;
+    if (head.status == kSwitching) return Unavailable("it switches to another protocol");
+  }
+  return Unavailable("more than {} answers before the final one", kMaxInterim);
+}
+
 Result<Response> Client::SendOnce(const CallContext& cc, const Request& request, const Url& url,
                                   bool same_origin) {
   const std::string text = CRISP_TRY(HeadOf(request, url, same_origin));
@@ -282,8 +297,7 @@ Result<Response> Client::SendOnce(const CallContext& cc, const Request& request,
     if (!connection) connection = CRISP_TRY(Connect(cc, request, url));
     Status status = connection->Write(cc, text, options_.stall_timeout);
     if (status.ok()) {
-      Result<internal::Head> answer = connection->ReadHeader(
-          cc, options_.stall_timeout, options_.max_header, request.method == "HEAD");
+      Result<internal::Head> answer = ReadFinalHeader(cc, *connection, request);
       if (answer.ok()) {
         head = *std::move(answer);
         break;
@@ -302,8 +316,8 @@ Result<Response> Client::SendOnce(const CallContext& cc, const Request& request,
   response.headers_ = std::move(head.headers);
   response.keep_alive_ = head.keep_alive;
   response.content_length_ = head.content_length;
-  const bool no_body = request.method == "HEAD" || response.status_ == 204 ||
-                       response.status_ == 304 || response.status_ / 100 == 1;
+  const bool no_body =
+      request.method == "HEAD" || response.status_ == 204 || response.status_ == 304;
   response.left_ = response.content_length_.value_or(0);
   response.connection_ = std::move(connection);
   if (no_body || (response.content_length_ && response.left_ == 0) ||

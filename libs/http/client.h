@@ -62,12 +62,14 @@ struct ResolvedAddress {
 };
 Result<std::vector<ResolvedAddress>> ResolveHost(const CallContext& cc, const std::string& host,
                                                  std::uint16_t port);
-/// True for localhost, 127.0.0.0/8 and ::1.
+/// True for localhost, 127.0.0.0/8 and ::1, and for no name below localhost, which a resolver may
+/// lead anywhere.
 bool IsLoopbackHost(std::string_view host);
 
 namespace internal {
 class Connection;
 struct ClientState;
+struct Head;
 }  // namespace internal
 
 /// An answer whose body is read piece by piece. Belongs to one thread at a time. Once the body was
@@ -127,8 +129,8 @@ class Client {
   Result<Response> Send(const CallContext& cc, const Request& request);
 
   /// Does the peer of the request's URL speak TLS at all? Connects and shakes hands without sending
-  /// the request. A certificate that does not verify is an error, not a "no". kUnavailable: nobody
-  /// answers.
+  /// the request. A "no" is an answer in another protocol only. kUnavailable: nobody answers, the
+  /// connection broke, or the certificate does not verify.
   Result<bool> SpeaksTls(const CallContext& cc, const Request& request);
 
   /// Closes idle connections and forgets the CAs (some megabytes) until the next call.
@@ -137,6 +139,8 @@ class Client {
  private:
   Result<Response> SendOnce(const CallContext& cc, const Request& request, const Url& url,
                             bool same_origin);
+  Result<internal::Head> ReadFinalHeader(const CallContext& cc, internal::Connection& connection,
+                                         const Request& request) const;
   Result<std::string> HeadOf(const Request& request, const Url& url, bool same_origin) const;
   Result<std::unique_ptr<internal::Connection>> Connect(const CallContext& cc,
                                                         const Request& request, const Url& url);

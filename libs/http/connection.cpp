@@ -125,6 +125,8 @@ struct Connection::Impl {
 Connection::Connection(std::string key) : key_(std::move(key)), impl_(std::make_unique<Impl>()) {}
 Connection::~Connection() = default;
 
+bool Connection::quiet() const { return impl_->buffer.size() == 0; }
+
 Status Connection::Connect(const CallContext& cc, const ResolvedAddress& address,
                            std::chrono::nanoseconds limit) {
   const Tcp::endpoint endpoint(asio::ip::make_address(address.ip), address.port);
@@ -132,12 +134,15 @@ Status Connection::Connect(const CallContext& cc, const ResolvedAddress& address
                        [&](auto done) { impl_->socket.async_connect(endpoint, std::move(done)); }));
   ErrorCode ignored;
   impl_->socket.set_option(Tcp::no_delay(true), ignored);
+  impl_->socket.non_blocking(true, ignored);
   return Status::Ok();
 }
 
 Status Connection::Handshake(const CallContext& cc, std::shared_ptr<TlsContext> context,
                              const std::string& host, bool verify, std::chrono::nanoseconds limit,
                              bool* not_tls) {
+  // Parsed later it would pass for something that came through the tunnel.
+  if (!quiet()) return Unavailable("it speaks before TLS");
   impl_->tls_context = std::move(context);
   impl_->tls.emplace(impl_->socket, impl_->tls_context->impl_->context);
   if (!IsIpAddress(host))  // what SSL_set_tlsext_host_name stands for, without its C cast
@@ -160,11 +165,8 @@ Status Connection::Handshake(const CallContext& cc, std::shared_ptr<TlsContext> 
                        ::X509_verify_cert_error_string(verdict));
   const int reason = ERR_GET_REASON(static_cast<unsigned long>(error.value()));
   if (not_tls != nullptr)
-    *not_tls = error == asio::error::eof || error == asio::error::connection_reset ||
-               error == asio::ssl::error::stream_truncated ||
-               (error.category() == asio::error::get_ssl_category() &&
-                (reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_HTTP_REQUEST ||
-                 reason == SSL_R_PACKET_LENGTH_TOO_LONG || reason == SSL_R_UNEXPECTED_MESSAGE));
+    *not_tls = error.category() == asio::error::get_ssl_category() &&
+               (reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_HTTP_REQUEST);
   return status;
 }
 
@@ -216,6 +218,14 @@ Result<std::size_t> Connection::ReadSome(const CallContext& cc, std::span<char> 
     return count;
   }
   std::size_t count = 0;
+  if (!impl_->tls) {
+    // What has come already needs no loop: of a quick peer that is nearly every read.
+    CRISP_TRY(cc.Check());
+    ErrorCode error;
+    count = impl_->socket.read_some(asio::buffer(into.data(), into.size()), error);
+    if (!error) return count;
+    if (error != asio::error::would_block) return Unavailable("read: {}", Reason(error));
+  }
   CRISP_TRY(impl_->Run(cc, limit, "read", [&](auto done) {
     auto finish = [&count, done](ErrorCode error, std::size_t got) mutable {
       count = got;

@@ -53,6 +53,8 @@ class Connection {
   const std::string& key() const { return key_; }
   bool used_before() const { return used_; }
   void MarkUsed() { used_ = true; }
+  /// Nothing has come that nobody has read.
+  bool quiet() const;
   SteadyTime idle_since;
 
   Status Connect(const CallContext& cc, const ResolvedAddress& address,
@@ -60,7 +62,8 @@ class Connection {
   /// Over a proxy, after Connect to it: a way to `url`'s host, by CONNECT or SOCKS 5.
   Status Tunnel(const CallContext& cc, const Proxy& proxy, const Url& url,
                 std::chrono::nanoseconds limit);
-  /// `not_tls` tells a peer that answers something else from one whose TLS fails.
+  /// `not_tls` tells a peer that answers in another protocol from one whose TLS fails, and from a
+  /// broken connection.
   Status Handshake(const CallContext& cc, std::shared_ptr<TlsContext> context,
                    const std::string& host, bool verify, std::chrono::nanoseconds limit,
                    bool* not_tls = nullptr);

@@ -26,7 +26,7 @@ bool IsIpAddress(const std::string& host) {
 }  // namespace
 
 bool IsLoopbackHost(std::string_view host) {
-  if (host == "localhost" || host.ends_with(".localhost")) return true;
+  if (host == "localhost") return true;
   ErrorCode error;
   const auto address = asio::ip::make_address(std::string(host), error);
   return !error && address.is_loopback();

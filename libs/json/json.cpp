@@ -1,6 +1,7 @@
 #include "libs/json/json.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "libs/base/try.h"
@@ -37,6 +38,22 @@ Status CheckDepth(std::string_view text, std::size_t max_depth) {
   }
   return Status::Ok();
 }
+
+/// Looks for keys that an object has twice, while it is parsed.
+struct KeyCheck {
+  std::string twice;
+
+  void On(json::parse_event_t event, const json& value) {
+    if (event == json::parse_event_t::object_start) seen_.emplace_back();
+    if (event == json::parse_event_t::object_end) seen_.pop_back();
+    if (event != json::parse_event_t::key) return;
+    const auto& key = value.get_ref<const std::string&>();
+    if (!seen_.back().insert(key).second && twice.empty()) twice = key;
+  }
+
+ private:
+  std::vector<std::set<std::string>> seen_;  // of the objects that are open
+};
 
 Status WrongType(std::string_view key, std::string_view expected, const json& value) {
   return InvalidArgument("{}: {} is expected, got {}", key, expected, value.type_name());
@@ -93,8 +110,16 @@ Result<json> Parse(std::string_view text, const Limits& limits) {
     return ResourceExhausted("JSON: {} bytes, more than {}", text.size(), limits.max_bytes);
   }
   CRISP_TRY(CheckDepth(text, limits.max_depth));
+  KeyCheck keys;
+  const json::parser_callback_t watch = [&keys](int, json::parse_event_t event, json& value) {
+    keys.On(event, value);
+    return true;
+  };
   try {
-    return json::parse(text.begin(), text.end());
+    json value = json::parse(text.begin(), text.end(), limits.unique_keys ? watch : nullptr);
+    if (!keys.twice.empty())
+      return InvalidArgument("JSON: the key {:.64} is there twice", keys.twice);
+    return value;
   } catch (const json::parse_error& error) {
     return InvalidArgument("JSON: wrong at byte {}", error.byte);
   } catch (const json::exception& error) {

@@ -15,10 +15,11 @@ namespace crisp::json {
 struct Limits {
   std::size_t max_bytes = std::size_t{4} << 20U;
   std::size_t max_depth = 64;
+  bool unique_keys = false;  // of an object; else the last of two holds
 };
 
 /// RFC 8259, nothing after the value. kInvalidArgument with the offset of what is wrong, or when it
-/// is nested too deep; kResourceExhausted when it is too long.
+/// is nested too deep, or a key that is there twice; kResourceExhausted when it is too long.
 Result<nlohmann::json> Parse(std::string_view text, const Limits& limits = {});
 
 /// A file of an operator's: what is wrong is told as "name:line: …", without a byte of the text,

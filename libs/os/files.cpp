@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 
 #include "libs/base/try.h"
@@ -40,12 +41,16 @@ int OpenSameMount(int parent, const char* name) {
 /// that is first moved up to the top directory.
 class TreeRemover {
  public:
-  explicit TreeRemover(std::string path) : path_(std::move(path)) {}
+  TreeRemover(std::string path, std::uint64_t budget) : path_(std::move(path)), left_(budget) {}
 
-  Status Run(UniqueFd top) {
+  /// False when the budget is used up first.
+  Result<bool> Run(UniqueFd top) {
     CRISP_TRY(Push(std::move(top), ""));
-    while (!levels_.empty()) CRISP_TRY(Advance());
-    return Status::Ok();
+    while (!levels_.empty()) {
+      if (left_ == 0) return false;
+      CRISP_TRY(Advance());
+    }
+    return true;
   }
 
  private:
@@ -89,29 +94,42 @@ class TreeRemover {
     errno = 0;
     const dirent* entry = ::readdir(level.dir.get());
     if (entry == nullptr) {
-      if (errno != 0) return Status::Errno(errno, "list {}", Where(""));
+      if (errno != 0 && errno != ENOENT) return Status::Errno(errno, "list {}", Where(""));
       return Leave();
     }
     if (IsDots(entry->d_name)) return Status::Ok();
     if (entry->d_type != DT_DIR) {
-      if (::unlinkat(fd, entry->d_name, 0) == 0 || errno == ENOENT) return Status::Ok();
+      if (::unlinkat(fd, entry->d_name, 0) == 0 || errno == ENOENT) return Spend();
       if (errno != EISDIR && !(errno == EPERM && entry->d_type == DT_UNKNOWN)) {
         return Fail(errno, entry->d_name);
       }
     }
-    if (::unlinkat(fd, entry->d_name, AT_REMOVEDIR) == 0 || errno == ENOENT) return Status::Ok();
+    if (::unlinkat(fd, entry->d_name, AT_REMOVEDIR) == 0 || errno == ENOENT) return Spend();
     if (errno != ENOTEMPTY && errno != EEXIST) return Fail(errno, entry->d_name);
     const std::string name = entry->d_name;
-    if (levels_.size() >= kMaxDepth) {
-      const std::string moved = fmt::format(".deep-{}", moved_++);
-      if (::renameat(fd, name.c_str(), ::dirfd(levels_.front().dir.get()), moved.c_str()) != 0) {
-        return Fail(errno, name);
-      }
-      return Status::Ok();
-    }
+    if (levels_.size() >= kMaxDepth) return MoveUp(fd, name);
     UniqueFd child(OpenSameMount(fd, name.c_str()));
+    if (!child && errno == ENOENT) return Status::Ok();
     if (!child) return Fail(errno, name);
     return Push(std::move(child), name);
+  }
+
+  /// Under a name that is free: the tree, or who began to remove it, may have such names already.
+  Status MoveUp(int directory, const std::string& name) {
+    const int top = ::dirfd(levels_.front().dir.get());
+    while (true) {
+      const std::string to = fmt::format(".deep-{}", moved_++);
+      if (::renameat2(directory, name.c_str(), top, to.c_str(), RENAME_NOREPLACE) == 0 ||
+          errno == ENOENT) {
+        return Spend();
+      }
+      if (errno != EEXIST) return Fail(errno, name);
+    }
+  }
+
+  Status Spend() {
+    --left_;
+    return Status::Ok();
   }
 
   Status Leave() {
@@ -130,10 +148,11 @@ class TreeRemover {
       return Fail(error, "");
     }
     levels_.pop_back();
-    return Status::Ok();
+    return Spend();
   }
 
   std::string path_;
+  std::uint64_t left_;
   std::vector<Level> levels_;
   int moved_ = 0;
 };
@@ -242,23 +261,29 @@ Status MakeDirs(const std::string& path, mode_t mode) {
 }
 
 Status RemoveTree(const std::string& path) {
+  return RemoveSome(path, std::numeric_limits<std::uint64_t>::max()).status();
+}
+
+Result<bool> RemoveSome(const std::string& path, std::uint64_t entries) {
   std::string clean = path;
   while (clean.size() > 1 && clean.back() == '/') clean.pop_back();
   if (clean.empty() || clean == "/") return InvalidArgument("remove tree: bad path '{}'", path);
   // A file or a symlink goes by itself; what it points to is none of our business.
-  if (::unlink(clean.c_str()) == 0 || errno == ENOENT || errno == ENOTDIR) return Status::Ok();
+  if (::unlink(clean.c_str()) == 0 || errno == ENOENT || errno == ENOTDIR) return true;
   if (errno == EBUSY) return FailedPrecondition("remove {}: a mount point", clean);
   if (errno != EISDIR && errno != EPERM) return Status::Errno(errno, "remove {}", clean);
-  if (::rmdir(clean.c_str()) == 0 || errno == ENOENT) return Status::Ok();
+  if (::rmdir(clean.c_str()) == 0 || errno == ENOENT) return true;
   if (errno == EBUSY) return FailedPrecondition("remove {}: a mount point", clean);
 
-  UniqueFd top = CRISP_TRY(Open(clean, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+  Result<UniqueFd> opened = Open(clean, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (opened.code() == Code::kNotFound) return true;
+  UniqueFd top = CRISP_TRY(std::move(opened));
   struct statx info = {};
   if (::statx(top.get(), "", AT_EMPTY_PATH, STATX_BASIC_STATS, &info) == 0 &&
       (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0) {
     return FailedPrecondition("remove {}: a mount point", clean);
   }
-  return TreeRemover(clean).Run(std::move(top));
+  return TreeRemover(clean, entries).Run(std::move(top));
 }
 
 Status RemoveFile(const std::string& path) {

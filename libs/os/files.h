@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,9 @@ Status MakeDirs(const std::string& path, mode_t mode = 0755);
 /// rm -rf without following symlinks. Absent = Ok. Never crosses into another mount: a mount point
 /// below (or at) `path` is kFailedPrecondition, with what is before it removed already.
 Status RemoveTree(const std::string& path);
+/// The same in pieces: takes away at most `entries`, the deepest first. True when nothing is left.
+/// Others may be removing the same tree. Memory and descriptors do not grow with its depth.
+Result<bool> RemoveSome(const std::string& path, std::uint64_t entries);
 /// unlink. Absent = Ok.
 Status RemoveFile(const std::string& path);
 /// rmdir. Absent = Ok; kFailedPrecondition when not empty.

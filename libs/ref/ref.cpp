@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 
 namespace crisp::ref {
@@ -137,9 +138,13 @@ Result<ImageRef> Parse(std::string_view text) {
       (first.find_first_of(".:[") != std::string_view::npos || first == "localhost" ||
        std::any_of(first.begin(), first.end(), IsUpper));
   if (has_domain) {
-    ref.domain = first;
+    ref.domain = Lower(first);
     ref.path = rest.substr(slash + 1);
-    if (!IsDomain(ref.domain)) return Bad(text, "the registry's name is not valid");
+    // In lower case a single word would be a part of Docker Hub's path.
+    const bool word = first.find_first_of(".:[") == std::string_view::npos;
+    if (!IsDomain(ref.domain) || (word && ref.domain != "localhost")) {
+      return Bad(text, "the registry's name is not valid");
+    }
   } else {
     ref.domain = "docker.io";
     ref.path = rest;
@@ -155,6 +160,11 @@ Result<ImageRef> Parse(std::string_view text) {
   if (ref.domain.size() + 1 + ref.path.size() > kMaxName) return Bad(text, "it is too long");
   if (ref.tag.empty() && ref.digest.empty()) ref.tag = "latest";
   return ref;
+}
+
+std::string LowerDomain(std::string_view name) {
+  const std::size_t slash = std::min(name.find('/'), name.size());
+  return Lower(name.substr(0, slash)) + std::string(name.substr(slash));
 }
 
 bool LooksLikeId(std::string_view text) {

@@ -96,9 +96,17 @@ void AddImaged(Schema& schema, Imaged& imaged) {
                  "Where layers and the catalogue lie, for a file system of their own; containers' "
                  "own files stay below state_root. Empty: <state_root>/imaged."})
       .Int("imaged.parallel_layers", &imaged.parallel_layers, 1, 64,
-           {.text = "Layers that are fetched and unpacked at the same time, over all pulls."})
+           {.text = "Layers of one pull that are fetched and unpacked at the same time."})
       .Int("imaged.parallel_pulls", &imaged.parallel_pulls, 1, 64,
            {.text = "Pulls at the same time; more wait."})
+      .Int("imaged.parallel_unpackers", &imaged.parallel_unpackers, 1, 256,
+           {.text = "Layers that are fetched and unpacked at the same time, over all pulls. Each "
+                    "keeps about two cores busy and takes up to 16 MiB of memory."})
+      .Int("imaged.parallel_downloads", &imaged.parallel_downloads, 1, 256,
+           {.text = "Connections for layers at the same time, over all pulls."})
+      .Int("imaged.layer_connections", &imaged.layer_connections, 1, 16,
+           {.text = "Connections for one layer of 64 MiB or more, where the registry answers "
+                    "ranges of it. Each takes 4 MiB of memory more. 1: layers come in one piece."})
       .List("imaged.insecure_registries", &imaged.insecure_registries,
             {.text = "host:port of registries that may speak plain HTTP or show a certificate that "
                      "nobody vouches for. Loopback ones may always speak plain HTTP."},
@@ -134,6 +142,13 @@ void AddImaged(Schema& schema, Imaged& imaged) {
             {.text = "A transfer that brings less than so many bytes a second, over as long as "
                      "stall_timeout_seconds of waiting, is treated like a broken one. 0: none is "
                      "too slow."})
+      .Size("imaged.max_rate", &imaged.max_rate, Bytes(0), GiB(64),
+            {.text = "The layers of all pulls together come no faster than so many bytes a second. "
+                     "0: as fast as they can."})
+      .Size("imaged.max_pull_rate", &imaged.max_pull_rate, Bytes(0), GiB(64),
+            {.text = "The layers of one pull come no faster than so many bytes a second. 0: as "
+                     "fast as they can. A layer that several pulls want is fetched at the rate of "
+                     "the one that came first."})
       .Seconds("imaged.pull_timeout_seconds", &imaged.pull_timeout, 1, 24 * kHour,
                {.text = "Deadline of a whole pull."})
       .Size("imaged.max_layer_size", &imaged.max_layer_size, MiB(1), GiB(4096),

@@ -35,6 +35,9 @@ struct Imaged {
   std::string image_root;          // empty = <state_root>/imaged
   std::int64_t parallel_layers = 4;
   std::int64_t parallel_pulls = 8;
+  std::int64_t parallel_unpackers = 8;
+  std::int64_t parallel_downloads = 16;
+  std::int64_t layer_connections = 4;
   std::vector<std::string> insecure_registries;
   std::string registries_conf = "/etc/containers/registries.conf";
   std::vector<std::string> certs_dirs = {"/etc/containers/certs.d", "/etc/docker/certs.d"};
@@ -45,6 +48,8 @@ struct Imaged {
   std::chrono::seconds orphan_grace{120};
   std::chrono::seconds stall_timeout{60};
   Bytes min_rate = KiB(1);  // a second
+  Bytes max_rate{0};        // a second
+  Bytes max_pull_rate{0};   // a second
   std::chrono::seconds pull_timeout{3600};
   Bytes max_layer_size = GiB(64);  // unpacked
   Bytes max_manifest_size = MiB(4);

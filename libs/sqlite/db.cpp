@@ -18,13 +18,13 @@ Code CodeOf(int result) {
                      result == SQLITE_CONSTRAINT_ROWID
                  ? Code::kAlreadyExists
                  : Code::kFailedPrecondition;
+    case SQLITE_CANTOPEN:  // too many descriptors, as well as nothing there
     case SQLITE_BUSY:
     case SQLITE_LOCKED: return Code::kUnavailable;
     case SQLITE_FULL:
     case SQLITE_NOMEM: return Code::kResourceExhausted;
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB: return Code::kDataLoss;
-    case SQLITE_CANTOPEN: return Code::kNotFound;
     case SQLITE_PERM:
     case SQLITE_AUTH:
     case SQLITE_READONLY: return Code::kPermissionDenied;

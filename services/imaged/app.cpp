@@ -7,7 +7,9 @@
 #include "libs/base/guarded.h"
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/os/file_lock.h"
 #include "libs/os/files.h"
+#include "libs/work/gate.h"
 #include "services/imaged/config.h"
 #include "services/imaged/core/archives.h"
 #include "services/imaged/core/gc.h"
@@ -31,6 +33,7 @@ constexpr auto kVerifyTime = std::chrono::hours(1);
 constexpr std::uint64_t kVerifyRate = std::uint64_t{20} << 20U;  // bytes a second
 constexpr auto kReachCheck = std::chrono::seconds(30);
 constexpr auto kGcTime = std::chrono::minutes(10);  // of one round
+constexpr auto kFreeTime = std::chrono::seconds(30);
 
 /// Runs the garbage collector some time after it was asked for, never twice at once. Held by its
 /// timer and its pool task only weakly.
@@ -80,11 +83,11 @@ class GcRunner : public std::enable_shared_from_this<GcRunner> {
   }
   void Run(const CallContext& cc) {
     log::IfError("sync fresh layers", gc_.SyncLayers());
-    log::IfError("collect unused layers", gc_.Collect());
+    static_cast<void>(gc_.Collect().ok());  // it tells of its failures itself
+    log::IfError("remove old homes of gpg", gc_.DiscardOldHomes());
     const Result<bool> empty = gc_.EmptyTrash(cc);
-    if (!empty.ok() && empty.code() != Code::kCancelled)
-      log::IfError("empty the trash", empty.status());
-    Done(empty.ok() && *empty);
+    // What cannot be deleted was told of, and is tried again with the next round.
+    Done(!empty.ok() || *empty);
   }
   void Done(bool all) {
     const std::lock_guard lock(mutex_);
@@ -108,9 +111,10 @@ class GcRunner : public std::enable_shared_from_this<GcRunner> {
 
 class ImagedApp final : public daemon::App {
  public:
-  ImagedApp(daemon::Daemon& daemon, Config config, LayerStore store,
+  ImagedApp(daemon::Daemon& daemon, Config config, os::FileLock in_use, LayerStore store,
             std::unique_ptr<Catalogue> catalogue)
       : config_(std::move(config)),
+        in_use_(std::move(in_use)),
         store_(std::move(store)),
         catalogue_(std::move(catalogue)),
         metrics_(daemon.metrics()),
@@ -129,7 +133,8 @@ class ImagedApp final : public daemon::App {
         snapshots_(*catalogue_, store_, trust_, metrics_, Clock::System(), config_.driver),
         gc_(*catalogue_, store_, metrics_, Clock::System(), [this] { return puller_.Quiet(); }),
         gc_runner_(std::make_shared<GcRunner>(daemon, gc_)),
-        image_service_(daemon.pool(), images_, puller_, [this] { gc_runner_->Wake(); }),
+        image_service_(daemon.pool(), images_, puller_,
+                       [this](const CallContext& cc) { FreeNow(cc); }),
         snapshots_service_(daemon.pool(), snapshots_, config_.orphan_grace,
                            [this] { gc_runner_->Wake(); }),
         pulls_service_(daemon.pool(), daemon.loop(), puller_),
@@ -137,7 +142,8 @@ class ImagedApp final : public daemon::App {
                   {config_.pull.max_layer_size, config_.pull.max_manifest_size}),
         archives_service_(daemon.pool(), archives_) {}
   ~ImagedApp() override {
-    verify_stop_.request_stop();
+    stop_.request_stop();
+    gate_->Close();
     gc_runner_->Stop();
   }
 
@@ -149,9 +155,13 @@ class ImagedApp final : public daemon::App {
     timer_ =
         daemon.loop().Every(std::chrono::minutes(15), [runner = gc_runner_] { runner->Wake(); });
     if (daemon.confined())
-      reach_timer_ = daemon.loop().Every(kReachCheck, [this, &daemon] { CheckReachSoon(daemon); });
+      reach_timer_ = daemon.loop().Every(kReachCheck, [this, gate = gate_, &daemon] {
+        if (const work::Gate::Pass pass = gate->Enter()) CheckReachSoon(daemon);
+      });
     if (config_.verify.count() > 0)
-      verify_timer_ = daemon.loop().Every(config_.verify, [this, &daemon] { VerifySoon(daemon); });
+      verify_timer_ = daemon.loop().Every(config_.verify, [this, gate = gate_, &daemon] {
+        if (const work::Gate::Pass pass = gate->Enter()) VerifySoon(daemon);
+      });
     daemon.SetProblems([this] {
       std::vector<daemon::Problem> problems;
       const std::set<std::string> damages = *damages_.lock();
@@ -167,13 +177,21 @@ class ImagedApp final : public daemon::App {
   }
 
  private:
+  /// Who removes an image waits for its space. What takes longer goes on without it.
+  void FreeNow(const CallContext& cc) {
+    const Result<bool> freed = gc_.FreeNow(cc.Within(kFreeTime));
+    if (!freed.ok() || !*freed) gc_runner_->Wake();
+  }
+
   /// Landlock opened files by their inode: one that was replaced (resolv.conf) or is new
   /// (/etc/containers) can be read after the next start only. Where systemd starts us again, that
   /// is now, or when the last pull has ended.
   void CheckReachSoon(daemon::Daemon& daemon) {
     const CallContext cc = CallContext::Background(kReachCheck, "reach");
     log::IfError("check what can be reached",
-                 daemon.pool().Submit(work::Lane::kBulk, cc, [this, &daemon] {
+                 daemon.pool().Submit(work::Lane::kBulk, cc, [this, gate = gate_, &daemon] {
+                   const work::Gate::Pass pass = gate->Enter();
+                   if (!pass) return;
                    const std::vector<std::string> outdated = daemon.confined()->Outdated();
                    if (outdated.empty()) return;
                    const bool restart = std::getenv("NOTIFY_SOCKET") != nullptr;
@@ -188,20 +206,23 @@ class ImagedApp final : public daemon::App {
 
   /// One layer in a quiet time.
   void VerifySoon(daemon::Daemon& daemon) {
-    const CallContext cc(std::chrono::steady_clock::now() + kVerifyTime, verify_stop_.get_token(),
+    const CallContext cc(std::chrono::steady_clock::now() + kVerifyTime, stop_.get_token(),
                          "verify");
-    log::IfError("verify a layer", daemon.pool().Submit(work::Lane::kBulk, cc, [this, cc] {
-      if (!puller_.Quiet()) return;
-      const Result<std::string> damage =
-          VerifyOne(cc, *catalogue_, store_, Clock::System(), kVerifyRate);
-      if (!damage.ok()) return log::IfError("verify a layer", damage.status());
-      if (damage->empty()) return;
-      log::Error("the image store is damaged", {{"what", *damage}});
-      damages_.lock()->insert(*damage);
-    }));
+    log::IfError("verify a layer",
+                 daemon.pool().Submit(work::Lane::kBulk, cc, [this, gate = gate_, cc] {
+                   const work::Gate::Pass pass = gate->Enter();
+                   if (!pass || !puller_.Quiet()) return;
+                   const Result<std::string> damage =
+                       VerifyOne(cc, *catalogue_, store_, Clock::System(), kVerifyRate);
+                   if (!damage.ok()) return log::IfError("verify a layer", damage.status());
+                   if (damage->empty()) return;
+                   log::Error("the image store is damaged", {{"what", *damage}});
+                   damages_.lock()->insert(*damage);
+                 }));
   }
 
   const Config config_;
+  const os::FileLock in_use_;  // against who repairs the store
   LayerStore store_;
   std::unique_ptr<Catalogue> catalogue_;
   Metrics metrics_;
@@ -218,12 +239,13 @@ class ImagedApp final : public daemon::App {
   PullsService pulls_service_;
   Archives archives_;
   ArchivesService archives_service_;
+  Guarded<std::set<std::string>> damages_;
+  std::atomic<bool> told_ = false;
+  std::stop_source stop_;  // of what is behind the gate
+  const std::shared_ptr<work::Gate> gate_ = std::make_shared<work::Gate>();
   loop::Timer timer_;
   loop::Timer reach_timer_;
   loop::Timer verify_timer_;
-  std::stop_source verify_stop_;
-  Guarded<std::set<std::string>> damages_;
-  std::atomic<bool> told_ = false;
 };
 
 }  // namespace
@@ -233,10 +255,12 @@ Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   config.http.proxy = CRISP_TRY(http::ProxyConfig::FromEnvironment());
   const Layout layout = config.layout;
   LayerStore store = CRISP_TRY(LayerStore::Open(layout));
+  os::FileLock in_use = CRISP_TRY(
+      os::FileLock::TryLockShared(layout.InUse()).While("the image store is being repaired"));
   const std::string boot_id = CRISP_TRY(os::BootId());
   std::unique_ptr<Catalogue> catalogue = CRISP_TRY(Catalogue::Open(layout.Catalogue(), boot_id));
-  auto app = std::make_unique<ImagedApp>(daemon, std::move(config), std::move(store),
-                                         std::move(catalogue));
+  auto app = std::make_unique<ImagedApp>(daemon, std::move(config), std::move(in_use),
+                                         std::move(store), std::move(catalogue));
   CRISP_TRY(app->Start(daemon));
   return std::unique_ptr<daemon::App>(std::move(app));
 }

@@ -15,6 +15,11 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   config.orphan_grace = own.orphan_grace;
   config.pull.parallel_layers = static_cast<std::size_t>(own.parallel_layers);
   config.pull.parallel_pulls = static_cast<std::size_t>(own.parallel_pulls);
+  config.pull.parallel_unpackers = static_cast<std::size_t>(own.parallel_unpackers);
+  config.pull.parallel_downloads = static_cast<std::size_t>(own.parallel_downloads);
+  config.pull.layer_connections = static_cast<std::size_t>(own.layer_connections);
+  config.pull.max_rate = own.max_rate;
+  config.pull.max_pull_rate = own.max_pull_rate;
   config.pull.timeout = own.pull_timeout;
   config.pull.max_layer_size = own.max_layer_size;
   config.pull.max_manifest_size = own.max_manifest_size;

@@ -1,6 +1,17 @@
 #include "services/imaged/metrics.h"
 
+#include <algorithm>
+
 namespace crisp::imaged {
+namespace {
+
+metrics::Counter& StageSeconds(metrics::Registry& registry, const std::string& stage) {
+  return registry.AddCounter("crisp_imaged_stage_seconds_total",
+                             "Time that layers' stages were at work, waits for each other apart",
+                             {{"stage", stage}});
+}
+
+}  // namespace
 
 Metrics::Metrics(metrics::Registry& registry)
     : pulls_ok_(registry.AddCounter("crisp_imaged_pulls_total", "Image pulls that ended",
@@ -14,8 +25,14 @@ Metrics::Metrics(metrics::Registry& registry)
                                      {{"outcome", "ok"}})),
       layers_failed_(registry.AddCounter("crisp_imaged_layers_total", "Layers fetched and unpacked",
                                          {{"outcome", "failed"}})),
+      layers_active_(
+          registry.AddGauge("crisp_imaged_layers_active", "Layers being fetched and unpacked")),
+      download_seconds_(StageSeconds(registry, "download")),
+      inflate_seconds_(StageSeconds(registry, "inflate")),
+      digest_seconds_(StageSeconds(registry, "digest")),
+      unpack_seconds_(StageSeconds(registry, "unpack")),
       layer_bytes_(registry.AddCounter("crisp_imaged_fetched_bytes_total",
-                                       "Compressed bytes of layers fetched")),
+                                       "Compressed bytes of layers fetched, as they come")),
       snapshots_made_(registry.AddCounter("crisp_imaged_snapshots_made_total", "Snapshots made")),
       snapshots_released_(
           registry.AddCounter("crisp_imaged_snapshots_released_total", "Snapshots given back")),
@@ -30,8 +47,19 @@ void Metrics::PullDone(const Status& status, std::chrono::nanoseconds took) {
   (status.ok() ? pulls_ok_ : pulls_failed_).Add();
   pull_seconds_.Observe(std::chrono::duration<double>(took).count());
 }
-void Metrics::LayerDone(const Status& status, std::uint64_t compressed_bytes) {
+void Metrics::LayerStarted() { layers_active_.Add(1); }
+void Metrics::LayerDone(const Status& status, const StageTimes& times) {
+  layers_active_.Add(-1);
   (status.ok() ? layers_ok_ : layers_failed_).Add();
+  const auto add = [](metrics::Counter& counter, std::chrono::nanoseconds time) {
+    counter.Add(std::max(std::chrono::duration<double>(time).count(), 0.0));
+  };
+  add(download_seconds_, times.download);
+  add(inflate_seconds_, times.inflate);
+  add(digest_seconds_, times.digest);
+  add(unpack_seconds_, times.unpack);
+}
+void Metrics::Fetched(std::uint64_t compressed_bytes) {
   layer_bytes_.Add(static_cast<double>(compressed_bytes));
 }
 void Metrics::SnapshotMade() { snapshots_made_.Add(); }

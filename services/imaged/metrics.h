@@ -8,6 +8,15 @@
 
 namespace crisp::imaged {
 
+/// How long each stage of a layer's pull was at work, waits for its neighbours apart. Of the
+/// download it is the time that the registry took, too.
+struct StageTimes {
+  std::chrono::nanoseconds download{0};
+  std::chrono::nanoseconds inflate{0};
+  std::chrono::nanoseconds digest{0};
+  std::chrono::nanoseconds unpack{0};
+};
+
 /// What imaged counts, told as events. Any thread.
 class Metrics {
  public:
@@ -15,7 +24,9 @@ class Metrics {
 
   void PullStarted();
   void PullDone(const Status& status, std::chrono::nanoseconds took);
-  void LayerDone(const Status& status, std::uint64_t compressed_bytes);
+  void LayerStarted();
+  void LayerDone(const Status& status, const StageTimes& times);
+  void Fetched(std::uint64_t compressed_bytes);
   void SnapshotMade();
   void SnapshotReleased();
   void OrphansFreed(std::size_t count);
@@ -28,6 +39,11 @@ class Metrics {
   metrics::Histogram& pull_seconds_;
   metrics::Counter& layers_ok_;
   metrics::Counter& layers_failed_;
+  metrics::Gauge& layers_active_;
+  metrics::Counter& download_seconds_;
+  metrics::Counter& inflate_seconds_;
+  metrics::Counter& digest_seconds_;
+  metrics::Counter& unpack_seconds_;
   metrics::Counter& layer_bytes_;
   metrics::Counter& snapshots_made_;
   metrics::Counter& snapshots_released_;

@@ -2,6 +2,7 @@
 // store's files, with imaged stopped.
 #include <cstdio>
 #include <cstring>
+#include <optional>
 
 #include "libs/base/try.h"
 #include "libs/os/file_lock.h"
@@ -24,21 +25,6 @@ struct Wanted {
   bool wipe = false;
 };
 
-/// Nobody may pull or mount while files are taken away.
-Result<std::vector<os::FileLock>> LockAll(const settings::Settings& settings) {
-  std::vector<os::FileLock> locks;
-  const std::string directory = settings.run_root + "/imaged";
-  const Result<std::vector<std::string>> names = os::ListDir(directory);
-  if (names.code() == Code::kNotFound) return locks;
-  if (!names.ok()) return names.status();
-  for (const std::string& name : *names) {
-    if (!name.ends_with(".lock")) continue;
-    locks.push_back(CRISP_TRY(
-        os::FileLock::TryLock(directory + "/" + name).While("crisp-imaged runs: stop it first")));
-  }
-  return locks;
-}
-
 Result<int> Run(const Wanted& wanted) {
   const settings::Settings settings = CRISP_TRY(settings::Load(wanted.config));
   const imaged::Layout layout(settings);
@@ -46,8 +32,11 @@ Result<int> Run(const Wanted& wanted) {
     std::printf("no store at %s\n", layout.root().c_str());
     return kSound;
   }
-  std::vector<os::FileLock> locks;
-  if (wanted.repair || wanted.wipe) locks = CRISP_TRY(LockAll(settings));
+  // Nobody may pull or mount while files are taken away.
+  std::optional<os::FileLock> alone;
+  if (wanted.repair || wanted.wipe)
+    alone =
+        CRISP_TRY(os::FileLock::TryLock(layout.InUse()).While("crisp-imaged runs: stop it first"));
   imaged::LayerStore store = CRISP_TRY(imaged::LayerStore::Open(layout));
   const std::string boot_id = CRISP_TRY(os::BootId());
   const std::unique_ptr<imaged::Catalogue> catalogue =

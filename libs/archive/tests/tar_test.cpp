@@ -291,6 +291,8 @@ TEST_CASE("Times before 1970 and ids beyond octal are read") {
   CHECK(entry.mtime_nanoseconds == 750'000'000);
   CHECK(entry.uid == 4294967294U);
   CHECK(entry.gid == 65536);
+  CHECK(ReadAll(TarWriter().File("f", "", {.pax = {{"mtime", "-9223372036854775808.5"}}}).Done())
+            .code() == Code::kDataLoss);
   for (const char* uid : {"4294967295", "-1", "99999999999999999999", "x"})
     CHECK(ReadAll(TarWriter().File("f", "", {.pax = {{"uid", uid}}}).Done()).code() ==
           Code::kDataLoss);

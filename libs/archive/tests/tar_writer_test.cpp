@@ -1,6 +1,7 @@
 #include "libs/archive/tar_writer.h"
 
 #include <catch2/catch.hpp>
+#include <limits>
 
 namespace crisp::archive {
 namespace {
@@ -26,6 +27,7 @@ TEST_CASE("What is written is read back the same") {
        .xattrs = {{"security.capability", std::string("\1\0\n=x", 5)}, {"user.empty", ""}}});
   entries.push_back({.type = EntryType::kSymlink, .path = "l", .link = std::string(200, 't')});
   entries.push_back({.path = "old", .mtime_seconds = -3, .mtime_nanoseconds = 250'000'000});
+  entries.push_back({.path = "first", .mtime_seconds = std::numeric_limits<std::int64_t>::min()});
   std::string archive;
   for (const TarEntry& entry : entries) {
     archive += *TarHeader(entry);

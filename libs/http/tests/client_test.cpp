@@ -42,6 +42,41 @@ TEST_CASE("A connection is used again after a body was read to its end") {
   CHECK(server.connection_count() == 2);
 }
 
+TEST_CASE("Answers ahead of the final one are passed over") {
+  const std::string interim =
+      "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n";
+  RawServer server([&interim](const std::string& head) -> RawServer::Answer {
+    if (head.starts_with("GET /switch"))
+      return {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"};
+    if (head.starts_with("GET /ever")) {
+      std::string all;
+      for (int i = 0; i < 20; ++i) all += interim;
+      return {all};
+    }
+    return {interim + RawServer::Ok("final")};
+  });
+  Client client;
+  for (int i = 0; i < 3; ++i) {
+    auto answer = client.Send(Soon(), Get(server, "/"));
+    REQUIRE(answer.ok());
+    CHECK(answer->status() == 200);
+    CHECK(*answer->ReadAll(Soon(), KiB(4)) == "final");
+  }
+  CHECK(server.connection_count() == 1);
+  CHECK(client.Send(Soon(), Get(server, "/switch")).code() == Code::kUnavailable);
+  CHECK(client.Send(Soon(), Get(server, "/ever")).code() == Code::kUnavailable);
+}
+
+TEST_CASE("Bytes behind an answer are never the next one") {
+  RawServer server([](const std::string&) -> RawServer::Answer {
+    return {RawServer::Ok("first") + RawServer::Ok("smuggled")};
+  });
+  Client client;
+  for (int i = 0; i < 3; ++i)
+    CHECK(*client.Send(Soon(), Get(server, "/"))->ReadAll(Soon(), KiB(4)) == "first");
+  CHECK(server.connection_count() == 3);
+}
+
 TEST_CASE("An idle connection that the peer closed is replaced without a word") {
   RawServer server([](const std::string&) -> RawServer::Answer {
     return {RawServer::Ok("a"), true};
@@ -171,6 +206,8 @@ TEST_CASE("A peer that speaks plain HTTP is told from one that speaks TLS and fr
   Client client;
   Url url = *Url::Parse("https://" + server.HostPort());
   CHECK_FALSE(*client.SpeaksTls(Soon(), {.url = url}));
+  server.hangs_up_on_tls = true;  // which says nothing about what it speaks
+  CHECK(client.SpeaksTls(Soon(), {.url = url}).code() == Code::kUnavailable);
   url.port = 1;
   CHECK(client.SpeaksTls(Soon(), {.url = url}).code() == Code::kUnavailable);
 }
@@ -182,6 +219,7 @@ TEST_CASE("A name that does not resolve and loopback names are known") {
   CHECK(IsLoopbackHost("127.8.9.1"));
   CHECK(IsLoopbackHost("::1"));
   CHECK_FALSE(IsLoopbackHost("127.example.com"));
+  CHECK_FALSE(IsLoopbackHost("registry.localhost"));
 }
 
 }  // namespace

@@ -50,6 +50,8 @@ class RawServer {
     ::close(listener_);
   }
 
+  std::atomic<bool> hangs_up_on_tls = false;
+
   int port() const { return port_; }
   std::string HostPort() const { return "127.0.0.1:" + std::to_string(port_); }
   int connection_count() const { return count_; }
@@ -87,6 +89,7 @@ class RawServer {
       input.append(buffer.data(), static_cast<std::size_t>(got));
       // A TLS greeting, which never has a blank line: what Go's server says to it.
       if (input.front() == '\x16') {
+        if (hangs_up_on_tls) return;
         const std::string_view answer = "HTTP/1.0 400 Bad Request\r\n\r\n";
         static_cast<void>(::send(fd, answer.data(), answer.size(), MSG_NOSIGNAL));
         return;

@@ -23,6 +23,7 @@ class TestProxy {
     int target = 0;    // 0: every way is refused
     std::string user;  // wanted, unless empty (SOCKS only)
     std::string password;
+    std::string smuggled;  // said right after the answer to CONNECT
   };
 
   explicit TestProxy(Options options) : options_(std::move(options)) {
@@ -130,7 +131,8 @@ class TestProxy {
       head += more;
     }
     Note(head.substr(8, head.find(' ', 8) - 8));
-    Send(fd, options_.target == 0 ? "HTTP/1.1 502 Bad Gateway\r\n\r\n" : "HTTP/1.1 200 OK\r\n\r\n");
+    Send(fd, options_.target == 0 ? "HTTP/1.1 502 Bad Gateway\r\n\r\n"
+                                  : "HTTP/1.1 200 OK\r\n\r\n" + options_.smuggled);
     return options_.target != 0;
   }
   void Serve(int fd) {

@@ -215,5 +215,22 @@ TEST_CASE("TLS goes through proxies to the host that was meant") {
                                                       "far.example:443", "other.example:443"});
 }
 
+TEST_CASE("What a proxy says ahead of TLS never passes for the peer's answer") {
+  const crisp::testing::TestRoot root;
+  TlsServer server("DNS:far.example");
+  testing::TestProxy proxy(
+      {.target = server.port(), .smuggled = testing::RawServer::Ok("the proxy's own words")});
+  const auto tls = Tls({.ca_files = {root.Write("ca.pem", server.Pem())}});
+  Client client({.proxy = *ProxyConfig::From([&](const char* name) -> std::optional<std::string> {
+                   if (std::string_view(name) != "HTTPS_PROXY") return std::nullopt;
+                   return "http://" + proxy.HostPort();
+                 })});
+  const Request request{.url = *Url::Parse("https://far.example/"), .tls = tls};
+  const auto answer = client.Send(Soon(), request);
+  CHECK(answer.code() == Code::kUnavailable);
+  CHECK(answer.status().message().find("it speaks before TLS") != std::string::npos);
+  CHECK_FALSE(client.SpeaksTls(Soon(), request).ok());
+}
+
 }  // namespace
 }  // namespace crisp::http

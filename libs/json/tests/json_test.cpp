@@ -72,6 +72,15 @@ TEST_CASE("Bad, long and deep texts are refused") {
   CHECK(Parse("[[1],[2],[3]]", {.max_depth = 2}).ok());
 }
 
+TEST_CASE("A key that is there twice is refused where keys must be unique") {
+  const Limits unique{.unique_keys = true};
+  CHECK(Parse(R"({"a":1,"a":2})")->at("a") == 2);
+  CHECK(Parse(R"({"a":1,"a":2})", unique).code() == Code::kInvalidArgument);
+  CHECK(Parse(R"([{"b":{"a":{},"c":1,"a":[]}}])", unique).status().message() ==
+        "JSON: the key a is there twice");
+  CHECK(Parse(R"([{"a":{"a":[{"a":1}]}},{"a":"a"}])", unique).ok());
+}
+
 TEST_CASE("Dump never throws") { CHECK(Dump({{"a", "\xff"}}) == "{\"a\":\"\xEF\xBF\xBD\"}"); }
 
 }  // namespace

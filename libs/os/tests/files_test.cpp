@@ -80,17 +80,34 @@ TEST_CASE("RemoveTree takes all that is inside and follows no symlink") {
   CHECK(RemoveTree("/").code() == Code::kInvalidArgument);
 }
 
-TEST_CASE("RemoveTree takes a tree that is deeper than any path may be") {
-  const TempDir dir = Temp();
-  auto at = Open(dir.path(), O_RDONLY | O_DIRECTORY);
+void MakeDeep(const std::string& path, int depth) {
+  auto at = Open(path, O_RDONLY | O_DIRECTORY);
   REQUIRE(at.ok());
-  for (int i = 0; i < 3000; ++i) {
+  for (int i = 0; i < depth; ++i) {
     REQUIRE(::mkdirat(at->get(), "deep", 0755) == 0);
     at = UniqueFd(::openat(at->get(), "deep", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     REQUIRE(at->valid());
   }
+}
+
+TEST_CASE("RemoveTree takes a tree that is deeper than any path may be") {
+  const TempDir dir = Temp();
+  MakeDeep(dir.path(), 3000);
   CHECK(RemoveTree(dir.path() + "/deep").ok());
   CHECK_FALSE(Exists(dir.path() + "/deep"));
+}
+
+TEST_CASE("A tree goes in pieces, however deep it is and whatever names are in it") {
+  const TempDir dir = Temp();
+  MakeDeep(dir.path(), 3000);
+  for (int i = 0; i < 5; ++i)
+    REQUIRE(MakeDirs(fmt::format("{}/deep/.deep-{}/x", dir.path(), i)).ok());
+  int calls = 1;
+  while (!RemoveSome(dir.path() + "/deep", 100).value()) ++calls;
+  CHECK(calls >= 30);
+  CHECK(calls < 60);
+  CHECK_FALSE(Exists(dir.path() + "/deep"));
+  CHECK(*RemoveSome(dir.path() + "/deep", 1));
 }
 
 TEST_CASE("An atomic write replaces the file and leaves nothing beside it") {

@@ -50,6 +50,7 @@ TEST_CASE("The parts of a reference") {
 TEST_CASE("What is no reference is refused with the reason") {
   for (const std::string& bad : {std::string(),
                                  std::string("Busybox"),
+                                 std::string("Team/app"),
                                  std::string("a//b"),
                                  std::string("/a"),
                                  std::string("a/"),
@@ -75,8 +76,16 @@ TEST_CASE("What is no reference is refused with the reason") {
     INFO(bad);
     CHECK(Parse(bad).code() == Code::kInvalidArgument);
   }
-  CHECK(Parse("A/b").status().message().find("'A/b'") == std::string::npos);
   CHECK(Parse("docker.io/A").status().message().find("lower case") != std::string::npos);
+}
+
+TEST_CASE("A registry is the same in whatever case it is written") {
+  CHECK(Parse("Quay.IO:5000/team/x:Tag")->ToString() == "quay.io:5000/team/x:Tag");
+  CHECK(Parse("LOCALHOST/x")->Name() == "localhost/x");
+  CHECK(Parse("Index.Docker.io/x")->Name() == "docker.io/library/x");
+  CHECK(LowerDomain("Quay.IO/team") == "quay.io/team");
+  CHECK(LowerDomain("*.Example.com") == "*.example.com");
+  CHECK(LowerDomain("Q.io/a:TAG") == "q.io/a:TAG");
 }
 
 TEST_CASE("Ids and their beginnings are told from names") {

@@ -233,6 +233,7 @@ Status ArchiveSource::ReadDocker(Bytes limit) {
 
 Result<FetchedManifest> ArchiveSource::Manifest(const CallContext& cc,
                                                 const std::string& tag_or_digest, Bytes limit) {
+  if (!tag_or_digest.starts_with("sha256:")) return NotFound("an archive has no tags");
   FetchedManifest manifest;
   manifest.digest = CRISP_TRY(digest::Digest::Parse(tag_or_digest));
   const auto made = made_.find(manifest.digest);
@@ -250,11 +251,12 @@ Result<std::string> ArchiveSource::Blob(const CallContext& cc, const digest::Dig
 
 Result<std::unique_ptr<BlobReader>> ArchiveSource::OpenBlob(const CallContext& cc,
                                                             const digest::Digest& digest,
-                                                            std::uint64_t offset) {
+                                                            BlobRange range) {
   CRISP_TRY(cc.Check());
   const auto blob = blobs_.find(digest);
   if (blob == blobs_.end()) return NotFound("the archive has no blob {}", digest.str());
-  return std::unique_ptr<BlobReader>(std::make_unique<Reader>(spool_.get(), blob->second, offset));
+  return std::unique_ptr<BlobReader>(
+      std::make_unique<Reader>(spool_.get(), blob->second, range.from));
 }
 
 }  // namespace crisp::imaged

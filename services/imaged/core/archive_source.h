@@ -45,7 +45,7 @@ class ArchiveSource final : public ImageSource {
   Result<std::string> Blob(const CallContext& cc, const digest::Digest& digest,
                            Bytes limit) override;
   Result<std::unique_ptr<BlobReader>> OpenBlob(const CallContext& cc, const digest::Digest& digest,
-                                               std::uint64_t offset) override;
+                                               BlobRange range) override;
 
  private:
   struct Member {

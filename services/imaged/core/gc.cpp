@@ -1,6 +1,9 @@
 #include "services/imaged/core/gc.h"
 
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <algorithm>
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
@@ -10,10 +13,18 @@
 namespace crisp::imaged {
 namespace {
 
-constexpr int kBatch = 256;  // files between two pauses
+constexpr std::uint64_t kBatch = 256;  // files between two pauses
 constexpr auto kPause = std::chrono::milliseconds(20);
 constexpr auto kOldHome = std::chrono::minutes(10);
-constexpr int kMaxBatches = 500;  // of one call
+constexpr int kMaxBatches = 500;    // of one call
+constexpr std::size_t kLocks = 64;  // held at once: a descriptor each
+
+/// Tells of a failure that others are not held up by; keeps the first.
+void Note(const Status& status, std::string_view what, Status& first) {
+  if (status.ok()) return;
+  log::Error(what, {{"error", status.message()}});
+  if (first.ok()) first = status;
+}
 
 }  // namespace
 
@@ -37,7 +48,7 @@ Status Gc::DiscardUnknown(const std::string& directory, bool staging) {
   return Status::Ok();
 }
 
-/// Homes of gpg whose imaged was killed; a younger one may be another instance's at work.
+/// A younger one may be at work, of this instance or another.
 Status Gc::DiscardOldHomes() {
   for (const std::string& name : CRISP_TRY(os::ListDir(store_.layout().root()))) {
     const std::string path = store_.layout().root() + "/" + name;
@@ -49,6 +60,25 @@ Status Gc::DiscardOldHomes() {
   return Status::Ok();
 }
 
+Status Gc::ForgetMissing() {
+  for (const CatalogueLayer& layer : CRISP_TRY(catalogue_.AllLayers())) {
+    const std::string path = store_.layout().Diff(layer.chain.hex());
+    if (os::IsDirectory(path)) continue;
+    // Looked at again with the lock: another instance may have collected it, and fetched it anew.
+    const Result<ChainLock> lock = store_.TryLock(layer.chain);
+    if (!lock.ok() || os::IsDirectory(path)) continue;
+    const Result<std::vector<std::string>> images = catalogue_.ForgetLayer(layer.chain);
+    if (!images.ok()) {
+      log::Error("a layer is not there",
+                 {{"chain", layer.chain.str()}, {"kept because", images.status().message()}});
+      continue;
+    }
+    log::Warn("a layer is not there: forgotten, with its images",
+              {{"chain", layer.chain.str()}, {"images", images->size()}});
+  }
+  return Status::Ok();
+}
+
 Status Gc::Recover() {
   const Layout& layout = store_.layout();
   CRISP_TRY(DiscardOldHomes());
@@ -56,6 +86,7 @@ Status Gc::Recover() {
   if (doubtful > 0)
     log::Warn("layers were not on the disk when the machine went down: forgotten",
               {{"layers", doubtful}});
+  CRISP_TRY(ForgetMissing());
   CRISP_TRY(DiscardUnknown(layout.Staging(), true));
   CRISP_TRY(DiscardUnknown(layout.Layers(), false));
   for (const std::string& owner : CRISP_TRY(os::ListDir(layout.Snapshots())))
@@ -72,26 +103,76 @@ Status Gc::SyncLayers() {
 }
 
 Status Gc::Collect() {
-  for (const digest::Digest& chain : CRISP_TRY(catalogue_.UnusedLayers(clock_.Wall()))) {
-    const Result<ChainLock> lock = store_.TryLock(chain);
-    if (!lock.ok()) continue;
-    if (!CRISP_TRY(catalogue_.DropLayer(chain))) continue;
-    CRISP_TRY(store_.Discard(store_.layout().Layer(chain.hex())));
-    metrics_.LayerCollected();
-    log::Info("unused layer collected", {{"chain", chain.str()}});
+  const std::vector<digest::Digest> unused = CRISP_TRY(catalogue_.UnusedLayers(clock_.Wall()));
+  Status first;
+  for (std::size_t at = 0; at < unused.size(); at += kLocks) {
+    std::vector<ChainLock> locks;
+    std::vector<digest::Digest> chains;
+    for (std::size_t i = at; i < std::min(unused.size(), at + kLocks); ++i) {
+      Result<ChainLock> lock = store_.TryLock(unused[i]);
+      if (!lock.ok()) continue;
+      locks.push_back(*std::move(lock));
+      chains.push_back(unused[i]);
+    }
+    for (const digest::Digest& chain : CRISP_TRY(catalogue_.DropLayers(chains))) {
+      const Status moved = store_.Discard(store_.layout().Layer(chain.hex()));
+      Note(moved, "collect an unused layer", first);
+      if (!moved.ok()) continue;
+      metrics_.LayerCollected();
+      log::Info("unused layer collected", {{"chain", chain.str()}});
+    }
   }
-  return Status::Ok();
+  return first;
+}
+
+bool Gc::IsLowOnSpace() const {
+  for (const std::string& root : {store_.layout().root(), store_.layout().snapshots_root()}) {
+    struct statvfs info {};
+    if (::statvfs(root.c_str(), &info) != 0) continue;
+    constexpr std::uint64_t kWhole = 100;
+    const auto low = [this](std::uint64_t free, std::uint64_t all) {
+      return all > 0 && free < all / kWhole * options_.low_percent;
+    };
+    if (low(info.f_bavail, info.f_blocks) || low(info.f_favail, info.f_files)) return true;
+  }
+  return false;
+}
+
+bool Gc::MayDelete() {
+  if (quiet_() || IsLowOnSpace()) return true;
+  auto since = waiting_since_.lock();
+  if (!since->has_value()) *since = clock_.Now();
+  return clock_.Now() - **since >= options_.patience;
 }
 
 Result<bool> Gc::EmptyTrash(const CallContext& cc) {
   int batches = 0;
+  Status first;
   for (const std::string& path : CRISP_TRY(store_.Trash())) {
     while (true) {
-      if (!quiet_() || ++batches > kMaxBatches) return false;
-      if (CRISP_TRY(store_.DeleteSome(path, kBatch))) break;
+      if (!MayDelete() || ++batches > kMaxBatches) return false;
+      const Result<bool> gone = store_.DeleteSome(path, kBatch);
+      Note(gone.status(), "empty the trash", first);
+      if (!gone.ok() || *gone) break;
       CRISP_TRY(Pause(cc, kPause));
     }
   }
+  waiting_since_.lock()->reset();
+  CRISP_TRY(std::move(first));
+  return true;
+}
+
+Result<bool> Gc::FreeNow(const CallContext& cc) {
+  Status first = Collect();
+  for (const std::string& path : CRISP_TRY(store_.Trash())) {
+    while (true) {
+      if (!cc.Check().ok()) return false;
+      const Result<bool> gone = store_.DeleteSome(path, kBatch);
+      Note(gone.status(), "empty the trash", first);
+      if (!gone.ok() || *gone) break;
+    }
+  }
+  CRISP_TRY(std::move(first));
   return true;
 }
 

@@ -21,6 +21,12 @@ struct FetchedManifest {
   digest::Digest digest;
 };
 
+/// The bytes of a blob from `from` on: `size` of them, or with 0 all.
+struct BlobRange {
+  std::uint64_t from = 0;
+  std::uint64_t size = 0;
+};
+
 /// A blob's bytes as they come. Belongs to one thread at a time.
 class BlobReader {
  public:
@@ -30,6 +36,11 @@ class BlobReader {
   virtual Result<std::size_t> Read(const CallContext& cc, std::span<char> into) = 0;
   /// The size of the whole blob, where the source says it.
   virtual std::optional<std::uint64_t> total() const = 0;
+  /// False: a range with a size was asked for, and the source has all bytes from the first on
+  /// instead.
+  virtual bool is_range() const { return false; }
+  /// Another text stands for other bytes (ETag); "" where the source does not say.
+  virtual std::string version() const { return {}; }
 };
 
 /// Where an image's parts come from: a registry, or an archive. Any thread.
@@ -42,10 +53,11 @@ class ImageSource {
   /// A small blob, verified (kDataLoss).
   virtual Result<std::string> Blob(const CallContext& cc, const digest::Digest& digest,
                                    Bytes limit) = 0;
-  /// A blob's bytes from `offset` on.
+  /// A blob's bytes. A range without a size is always kept to; one with a size only where the
+  /// reader says so.
   virtual Result<std::unique_ptr<BlobReader>> OpenBlob(const CallContext& cc,
                                                        const digest::Digest& digest,
-                                                       std::uint64_t offset) = 0;
+                                                       BlobRange range) = 0;
 };
 
 }  // namespace crisp::imaged

@@ -40,7 +40,7 @@ Images::Images(Catalogue& catalogue, const Layout& layout, std::vector<std::stri
   for (std::string& name : pinned) {
     const Result<ref::ImageRef> parsed = ref::Parse(name);
     // "busybox" pins docker.io/library/busybox:latest; patterns and ids are taken as they are.
-    pinned_.push_back(!parsed.ok()             ? std::move(name)
+    pinned_.push_back(!parsed.ok()             ? ref::LowerDomain(name)
                       : parsed->digest.empty() ? parsed->Tagged()
                                                : parsed->Digested());
   }

@@ -10,8 +10,9 @@
 namespace crisp::imaged {
 namespace {
 
-constexpr std::size_t kCompressedQueue = 12;  // buffers: 3 MB
-constexpr std::size_t kPlainQueue = 16;
+constexpr std::size_t kCompressedQueue = 6;  // buffers: 1.5 MiB
+constexpr std::size_t kPlainQueue = 6;
+constexpr std::size_t kHashedQueue = 4;
 constexpr int kMaxBreaks = 5;  // broken connections in a row with hardly a byte between them
 // What a connection must bring so that the next break is the first again: a peer that drips is not
 // waited for to the end.
@@ -31,22 +32,30 @@ bool BlamesContent(const Status& status) {
 /// thread and read after the join.
 class Pipeline {
  public:
-  Pipeline(const CallContext& cc, const Descriptor& blob, const OpenBlob& open, BufferPool& pool,
-           Bytes max_size, LayerProgress& progress)
+  Pipeline(const CallContext& cc, const Descriptor& blob, const OpenBlob& open,
+           const LayerLimits& limits, LayerProgress& progress)
       : cc_(cc.deadline(), stop_.get_token(), cc.request_id()),
         outer_stop_(cc.stop(), [this] { stop_.request_stop(); }),
         blob_(blob),
         open_(open),
-        pool_(pool),
-        max_plain_(max_size.count() + kMaxOverhead),
+        limits_(limits),
+        pool_(limits.buffers),
+        max_plain_(limits.max_size.count() + kMaxOverhead),
         progress_(progress) {}
 
   Status Run(const digest::Digest& diff_id, Unpacker& unpacker);
+  /// After Run.
+  StageTimes times() const;
 
  private:
+  using Time = std::chrono::nanoseconds;
+
   void Fetch();
   Status FetchAll(digest::Sha256& sum);
   Status FetchFrom(BlobReader& blob, digest::Sha256& sum);
+  Result<std::unique_ptr<BlobReader>> FetchRanges(digest::Sha256& sum);
+  void Took(std::string_view bytes, digest::Sha256& sum);
+  Status HandOn(Buffer buffer);
   void Inflate();
   Status InflateAll();
   void Hash();
@@ -57,13 +66,14 @@ class Pipeline {
   std::stop_callback<std::function<void()>> outer_stop_;
   const Descriptor& blob_;
   const OpenBlob& open_;
+  const LayerLimits& limits_;
   BufferPool& pool_;
   const std::uint64_t max_plain_;
   LayerProgress& progress_;
 
   BufferQueue compressed_{kCompressedQueue};
   BufferQueue plain_{kPlainQueue};
-  BufferQueue hashed_{kPlainQueue};
+  BufferQueue hashed_{kHashedQueue};
   std::uint64_t offset_ = 0;  // bytes of the blob taken in
   Buffer filling_;
   std::atomic<bool> discard_ = false;  // nobody wants the bytes any more, only their digest counts
@@ -71,7 +81,42 @@ class Pipeline {
   Status inflated_;
   Status hashing_;
   std::string diff_hex_;
+  Time fetch_took_{0};
+  Time inflate_took_{0};
+  Time hash_took_{0};
+  Time unpack_took_{0};
 };
+
+/// Adds the time of its life to `took`.
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::chrono::nanoseconds& took) : took_(took) {}
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+  ~Stopwatch() { took_ += std::chrono::steady_clock::now() - start_; }
+
+ private:
+  std::chrono::nanoseconds& took_;
+  const SteadyTime start_ = std::chrono::steady_clock::now();
+};
+
+void Pipeline::Took(std::string_view bytes, digest::Sha256& sum) {
+  sum.Update(bytes);
+  offset_ += bytes.size();
+  progress_.done.store(offset_, std::memory_order_relaxed);
+  limits_.on_fetched(bytes.size());
+}
+
+Status Pipeline::HandOn(Buffer buffer) {
+  if (!discard_) {
+    if (compressed_.Push(std::move(buffer))) return Status::Ok();
+    discard_ = true;
+  } else {
+    pool_.Give(std::move(buffer));
+  }
+  if (offset_ > kMaxVerify) return Aborted("the rest of {} is not wanted", blob_.digest.str());
+  return Status::Ok();
+}
 
 Status Pipeline::FetchFrom(BlobReader& blob, digest::Sha256& sum) {
   while (offset_ < blob_.size) {
@@ -81,42 +126,60 @@ Status Pipeline::FetchFrom(BlobReader& blob, digest::Sha256& sum) {
     const std::size_t count = CRISP_TRY(blob.Read(
         cc_, room.first(static_cast<std::size_t>(std::min<std::uint64_t>(room.size(), left)))));
     if (count == 0) return Unavailable("the blob {} ends early", blob_.digest.str());
-    sum.Update(std::string_view(room.data(), count));
     filling_.size += count;
-    offset_ += count;
-    progress_.done.store(offset_, std::memory_order_relaxed);
+    Took({room.data(), count}, sum);
     if (filling_.size < kBufferSize && offset_ < blob_.size) continue;
-    if (discard_) {
-      filling_.size = 0;
-      if (offset_ > kMaxVerify) return Aborted("the rest of {} is not wanted", blob_.digest.str());
-    } else if (!compressed_.Push(std::exchange(filling_, Buffer()))) {
-      discard_ = true;
-    }
+    CRISP_TRY(HandOn(std::exchange(filling_, Buffer())));
   }
   return Status::Ok();
 }
 
+/// As much as comes in ranges, which may be nothing or all. Of a source that has none it answers
+/// the stream of the whole blob.
+Result<std::unique_ptr<BlobReader>> Pipeline::FetchRanges(digest::Sha256& sum) {
+  Result<std::unique_ptr<BlobReader>> first = open_(cc_, {.from = 0, .size = kPartSize});
+  // Somebody may dislike ranges, and be had without.
+  if (first.code() == Code::kUnknown || first.code() == Code::kUnavailable)
+    return std::unique_ptr<BlobReader>();
+  if (!first.ok() || !(*first)->is_range()) return first;
+  if ((*first)->total() != blob_.size) return std::unique_ptr<BlobReader>();
+  RangedFetch ranges(cc_, blob_.size, *std::move(first), open_, limits_.connections_of_one,
+                     limits_.connections, pool_);
+  while (std::optional<Buffer> buffer = ranges.Next()) {
+    Took(buffer->view(), sum);
+    CRISP_TRY(HandOn(*std::move(buffer)));
+  }
+  return std::unique_ptr<BlobReader>();
+}
+
 Status Pipeline::FetchAll(digest::Sha256& sum) {
+  const Slots::Hold connection = CRISP_TRY(limits_.connections.Take(cc_));
+  progress_.state = LayerProgress::State::kDownloading;
+  std::unique_ptr<BlobReader> reader;
+  if (limits_.connections_of_one > 1 && blob_.size >= limits_.ranged_from.count())
+    reader = CRISP_TRY(FetchRanges(sum));
   int breaks = 0;
-  do {
+  while (offset_ < blob_.size) {
     const std::uint64_t before = offset_;
-    const std::unique_ptr<BlobReader> reader = CRISP_TRY(open_(cc_, offset_));
+    if (!reader) reader = CRISP_TRY(open_(cc_, {.from = offset_}));
     const std::uint64_t total = reader->total().value_or(blob_.size);
     if (total > blob_.size)
       return DataLoss("the blob {} has {} bytes, its manifest says {}", blob_.digest.str(), total,
                       blob_.size);
     const Status status = FetchFrom(*reader, sum);
     if (status.ok() || status.code() != Code::kUnavailable) return status;
+    reader.reset();
     breaks = offset_ - before >= kProgress ? 1 : breaks + 1;
     if (breaks > kMaxBreaks)
       return DataLoss("the blob {} ends after {} of {} bytes ({})", blob_.digest.str(), offset_,
                       blob_.size, status.message());
     CRISP_TRY(Pause(cc_, std::chrono::milliseconds(100) * breaks));
-  } while (offset_ < blob_.size);
+  }
   return Status::Ok();
 }
 
 void Pipeline::Fetch() {
+  const Stopwatch watch(fetch_took_);
   digest::Sha256 sum;
   fetched_ = FetchAll(sum);
   if (fetched_.ok()) {
@@ -155,6 +218,7 @@ Status Pipeline::InflateAll() {
 }
 
 void Pipeline::Inflate() {
+  const Stopwatch watch(inflate_took_);
   inflated_ = InflateAll();
   if (inflated_.ok()) {
     plain_.Close();
@@ -177,6 +241,7 @@ Status Pipeline::HashAll() {
 }
 
 void Pipeline::Hash() {
+  const Stopwatch watch(hash_took_);
   hashing_ = HashAll();
   if (hashing_.ok()) {
     hashed_.Close();
@@ -192,6 +257,7 @@ Status Pipeline::Run(const digest::Digest& diff_id, Unpacker& unpacker) {
   std::thread hash([this] { Hash(); });
   Status unpacked;
   {
+    const Stopwatch watch(unpack_took_);
     QueueSource source(hashed_, pool_);
     archive::TarReader tar(source);
     unpacked = unpacker.Unpack(tar);
@@ -214,14 +280,24 @@ Status Pipeline::Run(const digest::Digest& diff_id, Unpacker& unpacker) {
   return Status::Ok();
 }
 
+StageTimes Pipeline::times() const {
+  return {
+      .download = fetch_took_ - compressed_.writer_waited(),
+      .inflate = inflate_took_ - compressed_.reader_waited() - plain_.writer_waited(),
+      .digest = hash_took_ - plain_.reader_waited() - hashed_.writer_waited(),
+      .unpack = unpack_took_ - hashed_.reader_waited(),
+  };
+}
+
 }  // namespace
 
 Status PullLayer(const CallContext& cc, const Descriptor& blob, const digest::Digest& diff_id,
-                 const OpenBlob& open, Unpacker& unpacker, BufferPool& pool, Bytes max_size,
-                 LayerProgress& progress) {
-  progress.state = LayerProgress::State::kDownloading;
-  Pipeline pipeline(cc, blob, open, pool, max_size, progress);
-  CRISP_TRY(pipeline.Run(diff_id, unpacker));
+                 const OpenBlob& open, Unpacker& unpacker, const LayerLimits& limits,
+                 LayerProgress& progress, StageTimes& times) {
+  Pipeline pipeline(cc, blob, open, limits, progress);
+  const Status status = pipeline.Run(diff_id, unpacker);
+  times = pipeline.times();
+  CRISP_TRY(Status(status));
   progress.state = LayerProgress::State::kUnpacked;
   return Status::Ok();
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -12,9 +13,12 @@
 #include "libs/base/units.h"
 #include "libs/digest/digest.h"
 #include "services/imaged/core/image_source.h"
+#include "services/imaged/core/limits.h"
 #include "services/imaged/core/manifest.h"
 #include "services/imaged/core/pipeline.h"
+#include "services/imaged/core/ranged_fetch.h"
 #include "services/imaged/core/unpack.h"
+#include "services/imaged/metrics.h"
 
 namespace crisp::imaged {
 
@@ -27,16 +31,23 @@ struct LayerProgress {
   std::atomic<State> state = State::kWaiting;
 };
 
-/// Opens the blob's bytes from an offset on (ImageSource::OpenBlob).
-using OpenBlob =
-    std::function<Result<std::unique_ptr<BlobReader>>(const CallContext&, std::uint64_t offset)>;
+/// What a node's layers share, and the bounds of each.
+struct LayerLimits {
+  BufferPool& buffers;
+  Slots& connections;                             // of the node
+  std::size_t connections_of_one = 1;             // layer
+  Bytes ranged_from;                              // smaller layers take one connection
+  Bytes max_size;                                 // unpacked
+  std::function<void(std::uint64_t)> on_fetched;  // told of bytes as they come, on any thread
+};
 
 /// Streams one blob into `unpacker`: socket and SHA-256 | inflate | SHA-256 | untar, a thread each,
-/// the last on the caller's. A broken connection goes on from the last good byte, a few times. Ok
+/// the last on the caller's. A large blob comes in ranges over several connections where its source
+/// has ranges. A broken connection goes on from the last good byte, a few times. Ok
 /// once all is unpacked and both digests match (kDataLoss names the blob and both digests else).
-/// Finish() of the unpacker is the caller's.
+/// Finish() of the unpacker is the caller's. `times` is set whatever the outcome.
 Status PullLayer(const CallContext& cc, const Descriptor& blob, const digest::Digest& diff_id,
-                 const OpenBlob& open, Unpacker& unpacker, BufferPool& pool, Bytes max_size,
-                 LayerProgress& progress);
+                 const OpenBlob& open, Unpacker& unpacker, const LayerLimits& limits,
+                 LayerProgress& progress, StageTimes& times);
 
 }  // namespace crisp::imaged

@@ -16,11 +16,11 @@
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 #include "libs/os/unique_fd.h"
+#include "services/imaged/store/layer_file.h"
 
 namespace crisp::imaged {
 namespace {
 
-constexpr std::string_view kOpaqueXattr = "user.overlay.opaque";
 constexpr std::size_t kPiece = std::size_t{256} << 10U;
 constexpr std::size_t kMaxXattr = 65536;
 

@@ -40,9 +40,28 @@ void BufferPool::Trim() {
   unused.swap(free_);
 }
 
+template <typename Ready>
+void BufferQueue::Wait(std::unique_lock<std::mutex>& lock, std::chrono::nanoseconds& waited,
+                       Ready ready) {
+  if (ready()) return;
+  const auto start = std::chrono::steady_clock::now();
+  changed_.wait(lock, ready);
+  waited += std::chrono::steady_clock::now() - start;
+}
+
+std::chrono::nanoseconds BufferQueue::writer_waited() const {
+  const std::lock_guard lock(mutex_);
+  return writer_waited_;
+}
+
+std::chrono::nanoseconds BufferQueue::reader_waited() const {
+  const std::lock_guard lock(mutex_);
+  return reader_waited_;
+}
+
 bool BufferQueue::Push(Buffer buffer) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return buffers_.size() < capacity_ || !aborted_.ok(); });
+  Wait(lock, writer_waited_, [this] { return buffers_.size() < capacity_ || !aborted_.ok(); });
   if (!aborted_.ok()) return false;
   buffers_.push_back(std::move(buffer));
   if (buffers_.size() == 1) changed_.notify_all();
@@ -65,7 +84,7 @@ void BufferQueue::Abort(const Status& why) {
 
 Result<std::optional<Buffer>> BufferQueue::Pop() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return !buffers_.empty() || closed_ || !aborted_.ok(); });
+  Wait(lock, reader_waited_, [this] { return !buffers_.empty() || closed_ || !aborted_.ok(); });
   if (!aborted_.ok()) return aborted_;
   if (buffers_.empty()) return std::optional<Buffer>();
   std::optional<Buffer> buffer(std::move(buffers_.front()));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
@@ -58,13 +59,23 @@ class BufferQueue {
   /// Nothing at the end; the reason after Abort.
   Result<std::optional<Buffer>> Pop();
 
+  /// How long the writer has waited for room and the reader for buffers, up to now.
+  std::chrono::nanoseconds writer_waited() const;
+  std::chrono::nanoseconds reader_waited() const;
+
  private:
+  /// Waits for `ready`, and adds what that took to `waited`.
+  template <typename Ready>
+  void Wait(std::unique_lock<std::mutex>& lock, std::chrono::nanoseconds& waited, Ready ready);
+
   const std::size_t capacity_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Buffer> buffers_;
   bool closed_ = false;
   Status aborted_;
+  std::chrono::nanoseconds writer_waited_{0};
+  std::chrono::nanoseconds reader_waited_{0};
 };
 
 /// Reads a queue as pieces; used-up buffers go back to the pool.

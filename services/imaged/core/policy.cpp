@@ -42,7 +42,8 @@ Result<SignedIdentity> ParseIdentity(const Json& object) {
   } else if (type == "remapIdentity") {
     CRISP_TRY(OnlyKeys(object, {"type", "prefix", "signedPrefix"}));
     identity.kind = Kind::kRemapIdentity;
-    identity.prefix = CRISP_TRY(json::GetString(object, "prefix"));
+    const std::string prefix = CRISP_TRY(json::GetString(object, "prefix"));
+    identity.prefix = ref::LowerDomain(prefix);
     identity.signed_prefix = CRISP_TRY(json::GetString(object, "signedPrefix"));
     if (identity.prefix.empty() || identity.signed_prefix.empty())
       return InvalidArgument("an empty prefix");
@@ -158,7 +159,8 @@ bool SignedIdentity::Matches(const ref::ImageRef& asked, std::string_view signed
   switch (kind) {
     case Kind::kMatchExact: return exact;
     case Kind::kMatchRepository: return same_repository;
-    case Kind::kMatchRepoDigestOrExact: return asked.digest.empty() ? exact : same_repository;
+    case Kind::kMatchRepoDigestOrExact:
+      return asked.digest.empty() ? exact : same_repository && HasTagOrDigest(signed_name);
     case Kind::kExactReference: {
       const Result<ref::ImageRef> wanted = ref::Parse(reference);
       return wanted.ok() && HasTagOrDigest(reference) == HasTagOrDigest(signed_name) &&
@@ -181,7 +183,7 @@ bool SignedIdentity::Matches(const ref::ImageRef& asked, std::string_view signed
 }
 
 Result<Policy> Policy::Parse(std::string_view text) {
-  const Json root = CRISP_TRY(json::Parse(text));
+  const Json root = CRISP_TRY(json::Parse(text, {.unique_keys = true}));
   CRISP_TRY(OnlyKeys(root, {"default", "transports"}));
   if (!root.contains("default")) return InvalidArgument("default is missing");
   Policy policy;
@@ -192,7 +194,10 @@ Result<Policy> Policy::Parse(std::string_view text) {
     for (const auto& [scope, requirements] : scopes.items()) {
       std::vector<Requirement> parsed = CRISP_TRY(
           ParseRequirements(requirements).While("transports.{:.64}, {:.200}", transport, scope));
-      if (transport == "docker") policy.scopes_.push_back({scope, std::move(parsed)});
+      if (transport != "docker") continue;
+      const std::string name = ref::LowerDomain(scope);
+      if (policy.Find(name) != nullptr) return InvalidArgument("{:.200} is there twice", name);
+      policy.scopes_.push_back({name, std::move(parsed)});
     }
   }
   return policy;

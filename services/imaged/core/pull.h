@@ -19,8 +19,10 @@
 #include "libs/work/pool.h"
 #include "services/imaged/core/image_config.h"
 #include "services/imaged/core/layer_pull.h"
+#include "services/imaged/core/limits.h"
 #include "services/imaged/core/manifest.h"
 #include "services/imaged/core/pipeline.h"
+#include "services/imaged/core/pull_progress.h"
 #include "services/imaged/metrics.h"
 #include "services/imaged/registry/auth.h"
 #include "services/imaged/registry/client.h"
@@ -38,6 +40,13 @@ namespace crisp::imaged {
 struct PullOptions {
   std::size_t parallel_layers = 4;  // of one pull
   std::size_t parallel_pulls = 8;
+  std::size_t parallel_unpackers = 8;   // layers over all pulls
+  std::size_t parallel_downloads = 16;  // connections over all pulls
+  std::size_t layer_connections = 4;    // of one large layer
+  Bytes ranged_from = MiB(64);          // what a large layer is, compressed
+  Bytes max_rate{0};                    // a second, of all pulls together; 0: any
+  Bytes max_pull_rate{0};               // of one pull
+  std::chrono::nanoseconds tell_every = std::chrono::seconds(5);  // of a long pull, in the log
   std::chrono::nanoseconds timeout = std::chrono::hours(1);
   Bytes max_layer_size = GiB(64);  // unpacked
   Bytes max_manifest_size = MiB(4);
@@ -45,29 +54,9 @@ struct PullOptions {
   std::uint64_t max_files = 4'000'000;  // of one layer
 };
 
-/// How far a pull is. Any thread.
-class PullProgress {
- public:
-  struct Layer {
-    std::string digest;
-    std::uint64_t size = 0;
-    std::uint64_t done = 0;
-    LayerProgress::State state = LayerProgress::State::kWaiting;
-  };
-  std::string stage() const;  // "resolve", "layers", "commit"
-  std::vector<Layer> layers() const;
-
- private:
-  friend class Puller;
-  void SetStage(std::string_view stage);
-
-  mutable std::mutex mutex_;
-  std::string stage_ = "resolve";
-  std::vector<std::shared_ptr<LayerProgress>> layers_;
-};
-
 /// Pulls images: resolve, config, layers side by side, commit. A pull of the same image with the
-/// same credentials is joined, and so is a layer that another pull fetches. Any thread.
+/// same credentials is joined, and so is a layer that another pull fetches: when that fails, this
+/// one fetches the layer itself. Any thread.
 class Puller {
  public:
   /// `on_store_changed`: the catalogue has layers that are not yet synced to the disk. Must not
@@ -115,6 +104,10 @@ class Puller {
   Status CheckTrust(const CallContext& cc, Work& work,
                     const std::vector<digest::Digest>& manifests);
   Status PullLayers(const CallContext& cc, Work& work);
+  static const LayerFlight* FailedFlight(const Work& work);
+  bool MayTryAgain(const Work& work, const Status& status, int round) const;
+  void WaitTelling(std::unique_lock<std::mutex>& lock, const CallContext& cc, Work& work,
+                   const std::function<bool()>& done);
   std::shared_ptr<LayerFlight> Join(const std::shared_ptr<Work>& work, std::size_t index);
   void Fly(const std::shared_ptr<LayerFlight>& flight, const std::shared_ptr<Work>& work,
            std::size_t index);
@@ -134,6 +127,9 @@ class Puller {
   Clock& clock_;
   const std::function<void()> on_store_changed_;
   BufferPool buffers_;
+  Slots unpackers_;
+  Slots connections_;
+  RateLimit rate_;
   work::Flights<std::string, std::string> pulls_;
   std::stop_source stop_;
 
@@ -142,8 +138,8 @@ class Puller {
   std::size_t active_ = 0;   // pulls that run
   std::size_t threads_ = 0;  // of layers
   SteadyTime last_end_;
-  std::map<std::string, std::shared_ptr<LayerFlight>> layers_;  // by chain id
-  std::map<std::string, std::shared_ptr<PullProgress>> progress_;
+  std::map<std::string, std::shared_ptr<LayerFlight>> layers_;   // by chain id
+  std::map<std::string, std::weak_ptr<PullProgress>> progress_;  // of who pulls or watches
 };
 
 }  // namespace crisp::imaged

@@ -66,7 +66,7 @@ struct Probe {
 
 Result<Probe> ProbeOnce(const CallContext& cc, ImageSource& source, const digest::Digest& blob,
                         Bytes max_plain) {
-  const std::unique_ptr<BlobReader> reader = CRISP_TRY(source.OpenBlob(cc, blob, 0));
+  const std::unique_ptr<BlobReader> reader = CRISP_TRY(source.OpenBlob(cc, blob, BlobRange()));
   HashedBlob bytes(cc, *reader);
   archive::PeekSource peek(bytes);
   const std::string_view head = CRISP_TRY(peek.Peek());

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "libs/base/try.h"
+#include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "services/imaged/store/flatten.h"
 
@@ -29,18 +30,8 @@ constexpr std::string_view kVolume = ".volume-";
 
 }  // namespace
 
-Status Snapshots::CheckTrust(const std::string& id, std::string_view image,
+Status Snapshots::CheckTrust(const CallContext& cc, const std::string& id, std::string_view image,
                              std::string_view user_specified) {
-  const std::optional<ImageRecord> record = CRISP_TRY(catalogue_.Find(id));
-  std::optional<ref::ImageRef> name;
-  const auto take = [&name](std::string_view text) {
-    if (name || ref::LooksLikeId(text)) return;
-    if (Result<ref::ImageRef> parsed = ref::Parse(text); parsed.ok()) name = *std::move(parsed);
-  };
-  take(user_specified);
-  take(image);
-  if (record && !record->tags.empty()) take(record->tags.front());
-  if (record && !record->digests.empty()) take(record->digests.front());
   // Each was found for a manifest that this image was pulled by.
   std::vector<Signature> signatures;
   std::vector<digest::Digest> manifests;
@@ -48,7 +39,22 @@ Status Snapshots::CheckTrust(const std::string& id, std::string_view image,
     signatures.push_back(CRISP_TRY(DecodeSignature(text)));
     manifests.push_back(signatures.back().manifest);
   }
-  return trust_.CheckKept(name, manifests, signatures);
+  for (const std::string_view given : {user_specified, image})
+    if (const auto name = CRISP_TRY(catalogue_.NameOf(given, id)))
+      return trust_.CheckKept(cc, name, manifests, signatures);
+  // Whoever names it by its id, or by a name that another image has by now, must not choose the
+  // policy.
+  std::vector<std::string> names;
+  if (const std::optional<ImageRecord> record = CRISP_TRY(catalogue_.Find(id))) {
+    names = record->tags;
+    names.insert(names.end(), record->digests.begin(), record->digests.end());
+  }
+  for (const std::string& text : names) {
+    const ref::ImageRef name = CRISP_TRY(ref::Parse(text));
+    CRISP_TRY(trust_.CheckKept(cc, name, manifests, signatures));
+  }
+  if (names.empty()) return trust_.CheckKept(cc, std::nullopt, manifests, signatures);
+  return Status::Ok();
 }
 
 Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId& owner,
@@ -56,7 +62,7 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
                                             std::string_view user_specified) {
   CRISP_TRY(CheckOwner(owner));
   const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
-  const std::string id = CRISP_TRY(Hold(owner, image, user_specified));
+  const std::string id = CRISP_TRY(Hold(cc, owner, image, user_specified));
 
   const Layout& layout = store_.layout();
   PreparedSnapshot snapshot;
@@ -90,8 +96,8 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
   return snapshot;
 }
 
-Result<std::string> Snapshots::Hold(const OwnerId& row, std::string_view image,
-                                    std::string_view user_specified) {
+Result<std::string> Snapshots::Hold(const CallContext& cc, const OwnerId& row,
+                                    std::string_view image, std::string_view user_specified) {
   const std::optional<SnapshotRecord> existing = CRISP_TRY(catalogue_.FindSnapshot(row));
   const std::optional<std::string> resolved = CRISP_TRY(catalogue_.Resolve(image));
   if (existing) {
@@ -102,7 +108,7 @@ Result<std::string> Snapshots::Hold(const OwnerId& row, std::string_view image,
     return id;
   }
   if (!resolved) return NotFound("no image {}", image);
-  CRISP_TRY(CheckTrust(*resolved, image, user_specified));
+  CRISP_TRY(CheckTrust(cc, *resolved, image, user_specified));
   CRISP_TRY(catalogue_.AddSnapshot({row, *resolved, clock_.Wall()}));
   metrics_.SnapshotMade();
   return *resolved;
@@ -115,7 +121,7 @@ Result<PreparedVolume> Snapshots::PrepareVolume(const CallContext& cc, const Own
   const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
   PreparedVolume volume;
   const OwnerId row(fmt::format("{}{}{}", owner, kVolume, index));
-  volume.image_id = CRISP_TRY(Hold(row, image, user_specified));
+  volume.image_id = CRISP_TRY(Hold(cc, row, image, user_specified));
   const Layout& layout = store_.layout();
   for (const digest::Digest& chain : CRISP_TRY(catalogue_.Layers(volume.image_id)))
     volume.layers.insert(volume.layers.begin(), layout.Diff(chain.hex()));
@@ -151,26 +157,40 @@ Status Snapshots::Release(const CallContext& cc, const OwnerId& owner) {
   return Status::Ok();
 }
 
-Result<std::vector<OwnerId>> Snapshots::Reconcile(const CallContext& cc,
-                                                  const std::vector<OwnerId>& live,
-                                                  std::chrono::nanoseconds grace) {
+Snapshots::Reconciled Snapshots::Reconcile(const CallContext& cc, const std::vector<OwnerId>& live,
+                                           std::chrono::nanoseconds grace) {
   const std::set<OwnerId> living(live.begin(), live.end());
   const WallTime before = clock_.Wall() - grace;
-  std::vector<OwnerId> freed;
-  for (const SnapshotRecord& snapshot : CRISP_TRY(catalogue_.ListSnapshots())) {
+  Reconciled done;
+  const Result<std::vector<SnapshotRecord>> snapshots = catalogue_.ListSnapshots();
+  if (!snapshots.ok()) return {{}, snapshots.status()};
+  for (const SnapshotRecord& snapshot : *snapshots) {
     const std::string& row = snapshot.owner.str();
     // An image volume's row is under the lock of whom it is for.
     const OwnerId owner(row.substr(0, row.find(kVolume)));
     if (living.contains(owner) || snapshot.created > before) continue;
-    const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
-    // It may have gone, and another come, while somebody else held that.
-    const auto now = CRISP_TRY(catalogue_.FindSnapshot(snapshot.owner));
-    if (!now || now->created > before) continue;
-    CRISP_TRY(ReleaseLocked(snapshot.owner));
-    freed.push_back(snapshot.owner);
+    if (Status over = cc.Check(); !over.ok()) {
+      if (done.failed.ok()) done.failed = std::move(over);
+      break;
+    }
+    const Result<work::LockTable::Held> held = owners_.TryLock(owner.str());
+    if (!held.ok()) continue;
+    Status released = [&]() -> Status {
+      // It may have gone, and another come, while somebody else held that.
+      const auto now = CRISP_TRY(catalogue_.FindSnapshot(snapshot.owner));
+      if (!now || now->created > before) return Aborted("not the one that was seen");
+      return ReleaseLocked(snapshot.owner);
+    }();
+    if (released.ok()) {
+      done.freed.push_back(snapshot.owner);
+      continue;
+    }
+    if (released.code() == Code::kAborted) continue;
+    log::Error("free an orphan", {{"owner", row}, {"error", released.message()}});
+    if (done.failed.ok()) done.failed = std::move(released);
   }
-  metrics_.OrphansFreed(freed.size());
-  return freed;
+  metrics_.OrphansFreed(done.freed.size());
+  return done;
 }
 
 }  // namespace crisp::imaged

@@ -64,7 +64,8 @@ class Snapshots {
 
   /// Idempotent by owner. `user_specified`: the image's name as the pod's author wrote it, which
   /// the signature policy is asked about once more (kUnknown "SignatureValidationFailed:
-  /// …"); empty: `image` if that is a name, else the image's own. kNotFound: no such image;
+  /// …"); where neither it nor `image` is a name of this image, every name must pass that the image
+  /// has. kNotFound: no such image;
   /// kFailedPrecondition: the owner has a snapshot of another image; kInvalidArgument: an owner
   /// that is no name for a directory.
   Result<PreparedSnapshot> Prepare(const CallContext& cc, const OwnerId& owner,
@@ -76,14 +77,20 @@ class Snapshots {
                                        std::string_view user_specified = {});
   /// Snapshot and views. Idempotent: an unknown owner is Ok. The caller has unmounted it.
   Status Release(const CallContext& cc, const OwnerId& owner);
-  /// Releases what belongs to no owner in the list and is older than `grace`; says which.
-  Result<std::vector<OwnerId>> Reconcile(const CallContext& cc, const std::vector<OwnerId>& live,
-                                         std::chrono::nanoseconds grace);
+  struct Reconciled {
+    std::vector<OwnerId> freed;
+    Status failed;  // the first of those that could not be; the others are freed all the same
+  };
+  /// Releases what belongs to no owner in the list and is older than `grace`. An owner that is
+  /// being worked on is left for the next time.
+  Reconciled Reconcile(const CallContext& cc, const std::vector<OwnerId>& live,
+                       std::chrono::nanoseconds grace);
 
  private:
-  Status CheckTrust(const std::string& id, std::string_view image, std::string_view user_specified);
+  Status CheckTrust(const CallContext& cc, const std::string& id, std::string_view image,
+                    std::string_view user_specified);
   /// The image that this row holds, made when it is new.
-  Result<std::string> Hold(const OwnerId& row, std::string_view image,
+  Result<std::string> Hold(const CallContext& cc, const OwnerId& row, std::string_view image,
                            std::string_view user_specified);
   Status ReleaseLocked(const OwnerId& owner);
 

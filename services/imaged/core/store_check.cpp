@@ -12,7 +12,7 @@
 namespace crisp::imaged {
 namespace {
 
-constexpr int kAll = std::numeric_limits<int>::max();
+constexpr auto kAll = std::numeric_limits<std::uint64_t>::max();
 
 /// "" when the layer is as it was; an error only when the looking fails.
 Result<std::string> Damage(const CallContext& cc, Catalogue& catalogue, const LayerStore& store,
@@ -117,8 +117,10 @@ Status WipeStore(const CallContext& cc, Catalogue& catalogue, LayerStore& store)
   CRISP_TRY(cc.Check());
   for (const ImageRecord& image : CRISP_TRY(catalogue.List()))
     CRISP_TRY(catalogue.RemoveImage(image.id));
+  std::vector<digest::Digest> chains;
   for (const CatalogueLayer& layer : CRISP_TRY(catalogue.AllLayers()))
-    CRISP_TRY(catalogue.DropLayer(layer.chain));
+    chains.push_back(layer.chain);
+  CRISP_TRY(catalogue.DropLayers(chains));
   for (const std::string& path : CRISP_TRY(Strays(catalogue, store)))
     CRISP_TRY(store.Discard(path));
   return EmptyTrash(store);
@@ -145,9 +147,12 @@ Result<std::string> VerifyOne(const CallContext& cc, Catalogue& catalogue, Layer
     owed = 0;
     return Pause(cc, pause);
   };
-  std::string damage = CRISP_TRY(Damage(cc, catalogue, store, *oldest, clock.Wall(), true, pace));
-  // Told of once a round, not at each look.
-  if (!damage.empty()) CRISP_TRY(catalogue.SetChecked(oldest->chain, oldest->tree, clock.Wall()));
+  Result<std::string> damage = Damage(cc, catalogue, store, *oldest, clock.Wall(), true, pace);
+  // Damage is told of once a round, not at each look; and a layer that takes longer than there is
+  // time must not keep the others from their turn.
+  const bool others_next =
+      damage.ok() ? !damage->empty() : damage.code() == Code::kDeadlineExceeded;
+  if (others_next) CRISP_TRY(catalogue.SetChecked(oldest->chain, oldest->tree, clock.Wall()));
   return damage;
 }
 

@@ -35,7 +35,8 @@ Result<CheckReport> CheckStore(const CallContext& cc, Catalogue& catalogue, Laye
 Status WipeStore(const CallContext& cc, Catalogue& catalogue, LayerStore& store);
 
 /// Looks at one layer, the one that was not looked at for longest; "" or what is wrong with it.
-/// Reads at most `bytes_per_second`.
+/// Reads at most `bytes_per_second`. kDeadlineExceeded: it is too large for the call's time; the
+/// next call looks at another.
 Result<std::string> VerifyOne(const CallContext& cc, Catalogue& catalogue, LayerStore& store,
                               Clock& clock, std::uint64_t bytes_per_second);
 

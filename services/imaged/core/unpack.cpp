@@ -30,9 +30,10 @@ constexpr std::uint64_t kStatBlock = 512;
 constexpr std::uint64_t kLongLink = 60;  // a longer symbolic link takes a block
 constexpr std::uint64_t kLinkBlock = 4096;
 constexpr std::size_t kMaxName = 255;
-constexpr std::size_t kMaxDepth = 256;  // of directories; deleting them holds a descriptor each
+constexpr std::size_t kMaxDepth = 256;  // of directories
 constexpr int kMaxLinks = 40;           // symbolic links in one path, as the kernel has it
 constexpr std::size_t kMaxOpen = 64;
+constexpr std::size_t kNode = 96;  // of memory, beside a remembered name
 constexpr mode_t kImpliedMode = 0755;
 constexpr mode_t kSetGid = S_ISGID;
 
@@ -51,17 +52,32 @@ timespec TimeOf(const TarEntry& entry) {
 
 Status SetXattrs(int fd, const TarEntry& entry) {
   for (const auto& [name, value] : entry.xattrs) {
-    if (!internal::XattrAllowed(name)) continue;
+    if (!IsLayerXattr(name)) continue;
     if (::fsetxattr(fd, name.c_str(), value.data(), value.size(), 0) != 0 && errno != EOPNOTSUPP)
       return Status::Errno(errno, "{}: set {}", entry.path, name);
   }
   return Status::Ok();
 }
 
+/// Of names in their order: this one and those below it.
+template <typename Names>
+void EraseTree(Names& names, const std::string& name) {
+  constexpr char kAfterSlash = '/' + 1;
+  names.erase(name);
+  names.erase(names.lower_bound(name + '/'), names.lower_bound(name + kAfterSlash));
+}
+
+/// What we make has the entry's owner already. Asked once: for each file it would be two system
+/// calls more.
+bool IsOurs(const TarEntry& entry) {
+  static const uid_t uid = ::geteuid();
+  static const gid_t gid = ::getegid();
+  return entry.uid == uid && entry.gid == gid;
+}
+
 /// Owner and mode of an open file that was made with `entry.mode` by us.
 Status SetOwner(int fd, const TarEntry& entry) {
-  const bool ours = entry.uid == ::geteuid() && entry.gid == ::getegid();
-  if (!ours && ::fchown(fd, entry.uid, entry.gid) != 0)
+  if (!IsOurs(entry) && ::fchown(fd, entry.uid, entry.gid) != 0)
     return Status::Errno(errno, "{}: chown", entry.path);
   // chown takes setuid and setgid away, and so may a write.
   if ((entry.mode & 06000U) != 0 && ::fchmod(fd, entry.mode) != 0)
@@ -80,7 +96,7 @@ Status SetDirectory(int fd, const TarEntry& entry) {
 
 /// The same for what is not opened: links and devices.
 Status SetAttributesAt(int directory, const std::string& name, const TarEntry& entry) {
-  const bool ours = entry.uid == ::geteuid() && entry.gid == ::getegid();
+  const bool ours = IsOurs(entry);
   if (!ours && ::fchownat(directory, name.c_str(), entry.uid, entry.gid, AT_SYMLINK_NOFOLLOW) != 0)
     return Status::Errno(errno, "{}: chown", entry.path);
   if (!ours && entry.type != EntryType::kSymlink &&
@@ -202,6 +218,26 @@ Status Unpacker::Account(std::uint64_t inodes) {
   return Status::Ok();
 }
 
+/// A sparse file's size counts in full: whoever reads or copies it gets all of it.
+Status Unpacker::AccountSize(std::uint64_t bytes) {
+  if (bytes > limits_.max_size.count() - contents_)
+    return ResourceExhausted("the layer is larger than the {} bytes allowed",
+                             limits_.max_size.count());
+  contents_ += bytes;
+  return Status::Ok();
+}
+
+/// Before the names are kept, which have so many bytes.
+Status Unpacker::Remember(std::size_t name) {
+  names_ += name + kNode;
+  if (names_ > limits_.max_names.count())
+    return ResourceExhausted(
+        "the names of the layer's directories, links and deletions take more "
+        "than the {} bytes allowed",
+        limits_.max_names.count());
+  return Status::Ok();
+}
+
 /// An open directory of this layer; valid until the next call. With `make`, what is missing on the
 /// way is made and remembered as implied. kNotFound without.
 Result<int> Unpacker::Directory(const std::string& path, bool make) {
@@ -232,6 +268,7 @@ Status Unpacker::MakeImplied(const std::string& path) {
     return Status::Ok();
   }
   if (hides) CRISP_TRY(MarkOpaque(-1, path));
+  CRISP_TRY(Remember(2 * path.size()));
   implied_.insert(path);
   late_[path];
   return Account(1);
@@ -250,22 +287,19 @@ Status Unpacker::Remove(int directory, const Path& path) {
   if (::unlinkat(directory, path.name.c_str(), 0) == 0) return Status::Ok();
   if (errno != EISDIR) return Status::Errno(errno, "replace {}", full);
   CRISP_TRY(os::RemoveTree(fmt::format("/proc/self/fd/{}/{}", directory, path.name)));
-  const auto below = [&full](const std::string& other) {
-    return other == full || other.starts_with(full + "/");
-  };
-  std::erase_if(open_, [&below](const auto& each) { return below(each.first); });
-  std::erase_if(late_, [&below](const auto& each) { return below(each.first); });
-  std::erase_if(implied_, below);
-  std::erase_if(whiteouts_, below);
-  std::erase_if(opaques_, below);
+  EraseTree(open_, full);
+  EraseTree(late_, full);
+  EraseTree(implied_, full);
+  EraseTree(whiteouts_, full);
+  EraseTree(opaques_, full);
   return Status::Ok();
 }
 
 Status Unpacker::MarkOpaque(int directory, const std::string& path) {
   if (directory < 0) directory = CRISP_TRY(Directory(path, false));
-  opaques_.insert(path);
-  if (::fsetxattr(directory, internal::kOpaqueXattr, "y", 1, 0) != 0)
-    return Status::Errno(errno, "{}: set {}", path, internal::kOpaqueXattr);
+  if (opaques_.insert(path).second) CRISP_TRY(Remember(path.size()));
+  if (::fsetxattr(directory, kOpaqueXattr, "y", 1, 0) != 0)
+    return Status::Errno(errno, "{}: set {}", path, kOpaqueXattr);
   return Status::Ok();
 }
 
@@ -281,7 +315,7 @@ Status Unpacker::Whiteout(const Path& path) {
   if (hidden.name.empty() || hidden.name == "." || hidden.name == "..")
     return InvalidArgument("the whiteout {} hides nothing", path.Full());
   if (::mknodat(parent, hidden.name.c_str(), S_IFCHR, ::makedev(0, 0)) == 0) {
-    whiteouts_.insert(hidden.Full());
+    CRISP_TRY(Remember(whiteouts_.insert(hidden.Full()).first->size()));
     return Account(1);
   }
   if (errno != EEXIST) return Status::Errno(errno, "whiteout of {}", hidden.Full());
@@ -322,9 +356,9 @@ Status Unpacker::MakeDirectory(const TarEntry& entry, const Path& path) {
   }
   if (made) CRISP_TRY(Account(1));
   implied_.erase(full);
+  if (!late_.contains(full)) CRISP_TRY(Remember(full.size()));
   late_[full] = {TimeOf(entry), true, (entry.mode & S_ISGID) != 0 ? entry.mode : 0};
-  const bool plain = made && entry.uid == ::geteuid() && entry.gid == ::getegid() &&
-                     (entry.mode & 07000U) == 0 && entry.xattrs.empty();
+  const bool plain = made && IsOurs(entry) && (entry.mode & 07000U) == 0 && entry.xattrs.empty();
   if (plain) return Status::Ok();
   const int fd = CRISP_TRY(Directory(full, false));
   return SetDirectory(fd, entry);
@@ -355,7 +389,6 @@ Status Unpacker::Write(archive::TarReader& tar, const TarEntry& entry, int fd) {
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) return Status::Errno(errno, "write {}", entry.path);
       piece.remove_prefix(static_cast<std::size_t>(count));
-      contents_ += static_cast<std::uint64_t>(count);
       if (entry.sparse) left -= static_cast<std::uint64_t>(count);
     }
   }
@@ -476,6 +509,7 @@ Status Unpacker::Defer(const Path& target, const Path& path) {
   struct stat info {};
   if (made != 0 || ::fstatat(parent, path.name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
     return Status::Errno(errno, "keep {} for a hard link", path.Full());
+  CRISP_TRY(Remember(2 * target.Full().size() + path.Full().size()));
   late_links_.push_back({target, path, info.st_ino});
   placeholders_[info.st_ino] = target;
   return Account(1);
@@ -497,10 +531,7 @@ Status Unpacker::Apply(archive::TarReader& tar, const TarEntry& entry) {
   const Path named = CRISP_TRY(Clean(entry.path));
   const Path path = CRISP_TRY(Locate(named));
   if (path.name.empty()) return RootAttributes(entry);
-  // A sparse file's size, too: whoever reads or copies it gets all of it.
-  if (contents_ + entry.size > limits_.max_size.count())
-    return ResourceExhausted("the layer is larger than the {} bytes allowed",
-                             limits_.max_size.count());
+  CRISP_TRY(AccountSize(entry.size));
   if (path.name.starts_with(kWhiteout)) return Whiteout(path);
   switch (entry.type) {
     case EntryType::kFile: return File(tar, entry, path);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "libs/archive/tar.h"
+#include "libs/base/call_context.h"
 #include "libs/base/result.h"
 #include "libs/base/units.h"
 #include "libs/os/unique_fd.h"
@@ -17,8 +18,9 @@
 namespace crisp::imaged {
 
 struct UnpackLimits {
-  Bytes max_size = GiB(64);  // contents of all files together
+  Bytes max_size = GiB(64);  // contents of all files together, with their holes
   std::uint64_t max_inodes = 4'000'000;
+  Bytes max_names = MiB(256);  // of memory, for what must be known of an archive to its end
 };
 
 /// Unpacks the tar of one layer into a directory, in the form that overlayfs takes as a lower layer
@@ -44,8 +46,9 @@ class Unpacker {
 
   /// Gives what the archive left open its final form, with the finished layers below (topmost
   /// first): directories that were only implied get their attributes from there, files that a hard
-  /// link names but that are not in this layer are copied up.
-  Status Finish(const std::vector<std::string>& parents);
+  /// link names but that are not in this layer are copied up, within the same limits. kAborted: a
+  /// layer below is not there any more.
+  Status Finish(const CallContext& cc, const std::vector<std::string>& parents);
 
   /// After Finish: what the layer takes on disk.
   const Usage& usage() const { return usage_; }
@@ -89,21 +92,25 @@ class Unpacker {
   Status MarkOpaque(int directory, const std::string& path);
   Status Remove(int directory, const Path& path);
   Status Write(archive::TarReader& tar, const archive::TarEntry& entry, int fd);
-  Status HideRootOf(const std::vector<std::string>& parents);
-  Status FinishDirectories();
+  Status HideRootOf(const CallContext& cc, const std::vector<std::string>& parents);
+  Status FinishDirectories(const CallContext& cc);
+  Status FinishImplied(const CallContext& cc, const std::vector<std::string>& parents);
   Status Account(std::uint64_t inodes);
+  Status AccountSize(std::uint64_t bytes);
+  Status Remember(std::size_t name);
   Status RootAttributes(const archive::TarEntry& entry);
   Result<Found> FindBelow(const std::vector<std::string>& parents, const std::string& path);
   Status Defer(const Path& target, const Path& path);
   bool IsHidden(const Path& path) const;
   const Path* DeferredTarget(const Path& path);
   Result<bool> IsHere(const Path& path);
-  Status FinishLinks(const std::vector<std::string>& parents);
-  Status CopyUp(const Found& found, const std::string& name, const Path& to);
+  Status FinishLinks(const CallContext& cc, const std::vector<std::string>& parents);
+  Status CopyUp(const CallContext& cc, const Found& found, const std::string& name, const Path& to);
 
   os::UniqueFd root_;
   UnpackLimits limits_;
-  std::uint64_t contents_ = 0;  // bytes written
+  std::uint64_t contents_ = 0;  // sizes of all files
+  std::uint64_t names_ = 0;     // bytes that the names below take
   Usage usage_;
   bool recount_ = false;  // something was made and replaced: usage_ is too large
   bool root_opaque_ = false;

@@ -11,39 +11,14 @@ namespace crisp::imaged {
 
 using internal::Both;
 using internal::IsWhiteout;
-using internal::kOpaqueXattr;
-using internal::XattrAllowed;
 
 namespace {
 
 constexpr std::uint64_t kStatBlock = 512;
 
-Status CopyXattrs(int from, int to, const std::string& path) {
-  const ssize_t size = ::flistxattr(from, nullptr, 0);
-  if (size <= 0) return Status::Ok();
-  std::string names(static_cast<std::size_t>(size), '\0');
-  const ssize_t got = ::flistxattr(from, names.data(), names.size());
-  if (got < 0) return Status::Errno(errno, "{}: list extended attributes", path);
-  std::string value(XATTR_SIZE_MAX, '\0');
-  for (std::size_t at = 0; at < static_cast<std::size_t>(got);) {
-    const std::string name = names.c_str() + at;
-    at += name.size() + 1;
-    if (!XattrAllowed(name)) continue;
-    const ssize_t length = ::fgetxattr(from, name.c_str(), value.data(), value.size());
-    if (length < 0 ||
-        ::fsetxattr(to, name.c_str(), value.data(), static_cast<std::size_t>(length), 0) != 0)
-      return Status::Errno(errno, "{}: copy {}", path, name);
-  }
-  return Status::Ok();
-}
-
-Status CopyBytes(int from, int to, const std::string& path) {
-  constexpr std::size_t kStep = std::size_t{1} << 30U;
-  while (true) {
-    const ssize_t count = ::copy_file_range(from, nullptr, to, nullptr, kStep, 0);
-    if (count == 0) return Status::Ok();
-    if (count < 0) return Status::Errno(errno, "copy {} up", path);
-  }
+/// Collected, as nothing held it yet.
+Status Gone(const std::string& parent) {
+  return Aborted("the layer below at {} is not there any more", parent);
 }
 
 }  // namespace
@@ -53,6 +28,7 @@ Result<Unpacker::Found> Unpacker::FindBelow(const std::vector<std::string>& pare
                                             const std::string& path) {
   for (const std::string& parent : parents) {
     os::UniqueFd at(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!at && errno == ENOENT) return Gone(parent);
     if (!at) return Status::Errno(errno, "open {}", parent);
     bool opaque = false;
     std::string_view rest = path;
@@ -81,7 +57,9 @@ Result<Unpacker::Found> Unpacker::FindBelow(const std::vector<std::string>& pare
 }
 
 /// A file of a lower layer, made here as `to`.
-Status Unpacker::CopyUp(const Found& found, const std::string& full, const Path& target) {
+Status Unpacker::CopyUp(const CallContext& cc, const Found& found, const std::string& full,
+                        const Path& target) {
+  CRISP_TRY(AccountSize(static_cast<std::uint64_t>(found.info.st_size)));
   const int parent = CRISP_TRY(Directory(target.directory, true));
   const std::array<timespec, 2> times = {found.info.st_atim, found.info.st_mtim};
   if (S_ISLNK(found.info.st_mode)) {
@@ -100,7 +78,7 @@ Status Unpacker::CopyUp(const Found& found, const std::string& full, const Path&
     const os::UniqueFd to(::openat(parent, target.name.c_str(),
                                    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!from || !to) return Status::Errno(errno, "copy {} up", full);
-    CRISP_TRY(CopyBytes(from.get(), to.get(), full));
+    CRISP_TRY(CopyContents(cc, from.get(), to.get(), full));
     if (::fchown(to.get(), found.info.st_uid, found.info.st_gid) != 0 ||
         ::fchmod(to.get(), found.info.st_mode & 07777U) != 0)
       return Status::Errno(errno, "copy {} up", full);
@@ -115,10 +93,14 @@ Status Unpacker::CopyUp(const Found& found, const std::string& full, const Path&
 
 /// An opaque root: overlayfs would not take it from a layer's own root, so each name below is
 /// hidden.
-Status Unpacker::HideRootOf(const std::vector<std::string>& parents) {
+Status Unpacker::HideRootOf(const CallContext& cc, const std::vector<std::string>& parents) {
   if (!root_opaque_) return Status::Ok();
-  for (const std::string& parent : parents)
-    for (const std::string& name : CRISP_TRY(os::ListDir(parent))) {
+  for (const std::string& parent : parents) {
+    const Result<std::vector<std::string>> names = os::ListDir(parent);
+    if (names.code() == Code::kNotFound) return Gone(parent);
+    if (!names.ok()) return names.status();
+    for (const std::string& name : *names) {
+      CRISP_TRY(cc.Check());
       if (::mknodat(root_.get(), name.c_str(), S_IFCHR, 0) == 0) {
         CRISP_TRY(Account(1));
         continue;
@@ -126,12 +108,14 @@ Status Unpacker::HideRootOf(const std::vector<std::string>& parents) {
       if (errno != EEXIST) return Status::Errno(errno, "whiteout of {}", name);
       if (late_.contains(name)) CRISP_TRY(MarkOpaque(-1, name));
     }
+  }
   return Status::Ok();
 }
 
 /// Times and setgid, from the leaves up or in any other order: nothing is made any more.
-Status Unpacker::FinishDirectories() {
+Status Unpacker::FinishDirectories(const CallContext& cc) {
   for (const auto& [path, late] : late_) {
+    CRISP_TRY(cc.Check());
     const Path clean = CRISP_TRY(Clean(path));
     const int parent = CRISP_TRY(Directory(clean.directory, false));
     const char* name = path.empty() ? "." : clean.name.c_str();
@@ -162,9 +146,10 @@ Result<bool> Unpacker::IsHere(const Path& path) {
 
 /// A link means the file that was there when its turn came: a lower layer's, even where this layer
 /// deletes or replaces it further on; else one that came later in this layer.
-Status Unpacker::FinishLinks(const std::vector<std::string>& parents) {
+Status Unpacker::FinishLinks(const CallContext& cc, const std::vector<std::string>& parents) {
   std::map<std::string, Path> copies;  // of lower files, by the links' target
   for (const auto& [target, path, placeholder] : late_links_) {
+    CRISP_TRY(cc.Check());
     const int parent = CRISP_TRY(Directory(path.directory, true));
     struct stat info {};
     if (::fstatat(parent, path.name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 ||
@@ -180,7 +165,7 @@ Status Unpacker::FinishLinks(const std::vector<std::string>& parents) {
     if (!own) {
       const bool taken = CRISP_TRY(IsHere(target));
       if (taken || IsHidden(target)) from = path;
-      CRISP_TRY(CopyUp(found, full, from));
+      CRISP_TRY(CopyUp(cc, found, full, from));
       copies[full] = from;
     }
     if (!CRISP_TRY(TryLink(from, path)))
@@ -190,9 +175,9 @@ Status Unpacker::FinishLinks(const std::vector<std::string>& parents) {
   return Status::Ok();
 }
 
-Status Unpacker::Finish(const std::vector<std::string>& parents) {
-  CRISP_TRY(FinishLinks(parents));
+Status Unpacker::FinishImplied(const CallContext& cc, const std::vector<std::string>& parents) {
   for (const std::string& path : implied_) {
+    CRISP_TRY(cc.Check());
     const Found found = CRISP_TRY(FindBelow(parents, path));
     if (!found.directory || !S_ISDIR(found.info.st_mode)) continue;
     const int fd = CRISP_TRY(Directory(path, false));
@@ -207,8 +192,14 @@ Status Unpacker::Finish(const std::vector<std::string>& parents) {
     late_[path] = {found.info.st_mtim, true, (mode & S_ISGID) != 0 ? mode : 0};
   }
   implied_.clear();
-  CRISP_TRY(HideRootOf(parents));
-  CRISP_TRY(FinishDirectories());
+  return Status::Ok();
+}
+
+Status Unpacker::Finish(const CallContext& cc, const std::vector<std::string>& parents) {
+  CRISP_TRY(FinishLinks(cc, parents));
+  CRISP_TRY(FinishImplied(cc, parents));
+  CRISP_TRY(HideRootOf(cc, parents));
+  CRISP_TRY(FinishDirectories(cc));
   // Whatever was replaced on the way was counted, too.
   if (recount_) usage_ = CRISP_TRY(MeasureTree(fmt::format("/proc/self/fd/{}/.", root_.get())));
   return Status::Ok();

@@ -195,9 +195,11 @@ Result<std::string> Authorizer::Token(const CallContext& cc, const Challenge& ch
   };
   http::Request request;
   request.url = CRISP_TRY(http::Url::Parse(parameter("realm")).While("token realm"));
-  request.verify_tls = like.verify_tls;
-  if (request.url.host == like.url.host) request.tls = like.tls;
-  if (!request.url.tls() && !insecure_allowed_ && !http::IsLoopbackHost(request.url.host))
+  const bool same_host = request.url.host == like.url.host;
+  const bool insecure = same_host ? insecure_allowed_ : is_insecure_(Lower(request.url.HostPort()));
+  request.verify_tls = same_host ? like.verify_tls : !insecure;
+  if (same_host) request.tls = like.tls;
+  if (!request.url.tls() && !insecure && !http::IsLoopbackHost(request.url.host))
     return Unauthenticated("the token server {} is not https", request.url.HostPort());
   std::string scope = parameter("scope");
   if (scope.empty()) scope = fmt::format("repository:{}:pull", repository_);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
@@ -77,13 +78,17 @@ class TokenCache {
 /// Answers a registry's challenges for one repository and remembers the answer. Any thread.
 class Authorizer {
  public:
+  /// Whether a host (host:port) may go without a certificate that we trust.
+  using IsInsecure = std::function<bool(const std::string& host)>;
+  /// `insecure_allowed`: of the registry. A token server at another host must be insecure itself.
   Authorizer(http::Client& client, TokenCache& tokens, Credentials credentials,
-             std::string repository, bool insecure_allowed)
+             std::string repository, bool insecure_allowed, IsInsecure is_insecure)
       : client_(client),
         tokens_(tokens),
         credentials_(std::move(credentials)),
         repository_(std::move(repository)),
-        insecure_allowed_(insecure_allowed) {}
+        insecure_allowed_(insecure_allowed),
+        is_insecure_(std::move(is_insecure)) {}
 
   /// The Authorization header to send now; "" as long as nobody asked for one.
   std::string Current() const;
@@ -105,6 +110,7 @@ class Authorizer {
   const Credentials credentials_;
   const std::string repository_;
   const bool insecure_allowed_;
+  const IsInsecure is_insecure_;
   mutable std::mutex mutex_;
   std::string header_;
 };

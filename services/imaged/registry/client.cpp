@@ -1,6 +1,7 @@
 #include "services/imaged/registry/client.h"
 
 #include <algorithm>
+#include <charconv>
 #include <condition_variable>
 #include <optional>
 
@@ -11,24 +12,67 @@
 namespace crisp::imaged {
 namespace {
 
+/// What a 206 says that it brings (RFC 9110, 14.4).
+struct ContentRange {
+  std::uint64_t first = 0;
+  std::uint64_t last = 0;
+  std::optional<std::uint64_t> total;  // "*": it does not say
+};
+
+/// "bytes 0-99/1234". Nothing for any other text.
+std::optional<ContentRange> ParseContentRange(std::string_view text) {
+  ContentRange range;
+  const auto skip = [&text](std::string_view what) {
+    if (!text.starts_with(what)) return false;
+    text.remove_prefix(what.size());
+    return true;
+  };
+  const auto number = [&text](std::uint64_t& into) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), into);
+    text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+    return error == std::errc();
+  };
+  if (!skip("bytes ") || !number(range.first) || !skip("-") || !number(range.last) || !skip("/"))
+    return std::nullopt;
+  if (text == "*") return range;
+  if (!number(range.total.emplace()) || !text.empty()) return std::nullopt;
+  return range;
+}
+
 class ResponseReader final : public BlobReader {
  public:
   /// `broke` is set when the stream breaks: the next try is then somebody else's.
-  ResponseReader(http::Response response, std::optional<std::uint64_t> total,
+  ResponseReader(http::Response response, std::optional<std::uint64_t> total, bool is_range,
                  std::atomic<bool>& broke)
-      : response_(std::move(response)), total_(total), broke_(broke) {}
+      : response_(std::move(response)), total_(total), is_range_(is_range), broke_(broke) {}
   Result<std::size_t> Read(const CallContext& cc, std::span<char> into) override {
     Result<std::size_t> count = response_.Read(cc, into);
     if (count.code() == Code::kUnavailable) broke_ = true;
     return count;
   }
   std::optional<std::uint64_t> total() const override { return total_; }
+  bool is_range() const override { return is_range_; }
+  std::string version() const override { return response_.Header("ETag"); }
 
  private:
   http::Response response_;
   const std::optional<std::uint64_t> total_;
+  const bool is_range_;
   std::atomic<bool>& broke_;
 };
+
+/// Reads past what the caller has, of a server that sends all again.
+Status SkipBody(const CallContext& cc, http::Response& response, std::uint64_t count,
+                const digest::Digest& digest) {
+  std::string scratch(std::size_t{64} << 10U, '\0');
+  while (count > 0) {
+    const auto step = static_cast<std::size_t>(std::min<std::uint64_t>(count, scratch.size()));
+    const std::size_t got = CRISP_TRY(response.Read(cc, {scratch.data(), step}));
+    if (got == 0) return Unavailable("the blob {} ends early", digest.str());
+    count -= got;
+  }
+  return Status::Ok();
+}
 
 }  // namespace
 
@@ -42,7 +86,7 @@ Status Pause(const CallContext& cc, std::chrono::nanoseconds duration) {
 
 RegistryClient::RegistryClient(const ref::ImageRef& image,
                                std::vector<std::unique_ptr<Source>> sources)
-    : image_(image.ToString()), sources_(std::move(sources)) {}
+    : image_(image.ToString()), tag_(image.tag), sources_(std::move(sources)) {}
 RegistryClient::~RegistryClient() = default;
 
 Result<std::unique_ptr<RegistryClient>> RegistryClient::Open(http::Client& client, Hosts& hosts,
@@ -74,7 +118,7 @@ Status RegistryClient::Failure(const std::vector<std::pair<const Source*, Status
 
 template <typename T>
 Result<T> RegistryClient::Ask(const CallContext& cc, bool by_digest,
-                              const std::function<Result<T>(Source&)>& question) {
+                              const std::function<Result<T>(Source&)>& question, bool optional) {
   std::vector<Source*> order;
   for (const bool failed : {false, true})
     for (const auto& source : sources_)
@@ -86,7 +130,7 @@ Result<T> RegistryClient::Ask(const CallContext& cc, bool by_digest,
     Result<T> answer = question(*source);
     if (answer.ok()) return answer;
     CRISP_TRY(cc.Check().While("{}: {}", image_, source->Name()));
-    source->failed = true;
+    if (!optional || answer.code() != Code::kNotFound) source->failed = true;
     answers.emplace_back(source, std::move(answer).status());
   }
   // As the configuration has them, so that the registry itself is the last.
@@ -103,7 +147,7 @@ Result<T> RegistryClient::Ask(const CallContext& cc, bool by_digest,
 Result<FetchedManifest> RegistryClient::Manifest(const CallContext& cc,
                                                  const std::string& tag_or_digest, Bytes limit) {
   const bool by_digest = tag_or_digest.starts_with("sha256:");
-  return Ask<FetchedManifest>(cc, by_digest, [&](Source& source) -> Result<FetchedManifest> {
+  const auto question = [&](Source& source) -> Result<FetchedManifest> {
     http::Response response = CRISP_TRY(source.Get(cc, "/manifests/" + tag_or_digest,
                                                    {{"Accept", std::string(ManifestAccept())}},
                                                    "manifest " + tag_or_digest));
@@ -118,7 +162,10 @@ Result<FetchedManifest> RegistryClient::Manifest(const CallContext& cc,
     if (expected.starts_with("sha256:") && expected != manifest.digest.str())
       return DataLoss("the manifest {} has the digest {}", expected, manifest.digest.str());
     return manifest;
-  });
+  };
+  // Another tag than the image's is a signature's.
+  const bool optional = !by_digest && tag_or_digest != tag_;
+  return Ask<FetchedManifest>(cc, by_digest, question, optional);
 }
 
 Result<std::string> RegistryClient::Blob(const CallContext& cc, const digest::Digest& digest,
@@ -136,33 +183,33 @@ Result<std::string> RegistryClient::Blob(const CallContext& cc, const digest::Di
 
 Result<std::unique_ptr<BlobReader>> RegistryClient::OpenBlob(const CallContext& cc,
                                                              const digest::Digest& digest,
-                                                             std::uint64_t offset) {
+                                                             BlobRange range) {
   using Reader = std::unique_ptr<BlobReader>;
   http::Headers headers;
-  if (offset > 0) headers.emplace_back("Range", fmt::format("bytes={}-", offset));
+  if (range.size > 0) {
+    headers.emplace_back("Range",
+                         fmt::format("bytes={}-{}", range.from, range.from + range.size - 1));
+  } else if (range.from > 0) {
+    headers.emplace_back("Range", fmt::format("bytes={}-", range.from));
+  }
   return Ask<Reader>(cc, true, [&](Source& source) -> Result<Reader> {
     http::Response response =
         CRISP_TRY(source.Get(cc, "/blobs/" + digest.str(), headers, "blob " + digest.str()));
     std::optional<std::uint64_t> total = response.content_length();
-    if (offset == 0)
-      return Reader(std::make_unique<ResponseReader>(std::move(response), total, source.failed));
+    bool is_range = false;
     if (response.status() == 206) {
-      const std::string range = response.Header("Content-Range");
-      if (!range.starts_with(fmt::format("bytes {}-", offset)))
+      const auto sent = ParseContentRange(response.Header("Content-Range"));
+      if (!sent || sent->first != range.from ||
+          (range.size > 0 && sent->last != range.from + range.size - 1))
         return Unavailable("answers with the wrong range of {}", digest.str());
-      if (total) *total += offset;
-      return Reader(std::make_unique<ResponseReader>(std::move(response), total, source.failed));
+      if (total) *total += range.from;
+      if (sent->total || range.size > 0) total = sent->total;
+      is_range = range.size > 0;
+    } else if (range.size == 0) {
+      CRISP_TRY(SkipBody(cc, response, range.from, digest));
     }
-    // A server without ranges sends all of it again: what we have is read past.
-    std::string scratch(std::size_t{64} << 10U, '\0');
-    for (std::uint64_t left = offset; left > 0;) {
-      const std::size_t count = CRISP_TRY(response.Read(
-          cc, {scratch.data(),
-               static_cast<std::size_t>(std::min<std::uint64_t>(left, scratch.size()))}));
-      if (count == 0) return Unavailable("the blob {} ends early", digest.str());
-      left -= count;
-    }
-    return Reader(std::make_unique<ResponseReader>(std::move(response), total, source.failed));
+    return Reader(
+        std::make_unique<ResponseReader>(std::move(response), total, is_range, source.failed));
   });
 }
 

@@ -36,21 +36,23 @@ class RegistryClient final : public ImageSource {
                                    Bytes limit) override;
   Result<std::string> Blob(const CallContext& cc, const digest::Digest& digest,
                            Bytes limit) override;
-  /// By a Range request where `offset` is not 0.
+  /// By a Range request unless all of it is asked for.
   Result<std::unique_ptr<BlobReader>> OpenBlob(const CallContext& cc, const digest::Digest& digest,
-                                               std::uint64_t offset) override;
+                                               BlobRange range) override;
 
  private:
   class Source;
 
   RegistryClient(const ref::ImageRef& image, std::vector<std::unique_ptr<Source>> sources);
   /// Asks one source after another: those that failed before in this pull come last.
+  /// `optional`: that it is not there says nothing of what a source has else.
   template <typename T>
   Result<T> Ask(const CallContext& cc, bool by_digest,
-                const std::function<Result<T>(Source&)>& question);
+                const std::function<Result<T>(Source&)>& question, bool optional = false);
   Status Failure(const std::vector<std::pair<const Source*, Status>>& answers) const;
 
   const std::string image_;  // as errors name it
+  const std::string tag_;
   const std::vector<std::unique_ptr<Source>> sources_;
 };
 

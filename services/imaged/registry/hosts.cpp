@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "services/imaged/registry/certs.h"
 #include "services/imaged/registry/hosts_toml.h"
@@ -13,6 +14,12 @@ namespace {
 constexpr std::uint16_t kHttpPort = 80;
 constexpr std::uint16_t kHttpsPort = 443;
 constexpr std::string_view kHub = "docker.io";
+constexpr auto kPlainFor = std::chrono::minutes(5);
+
+/// Its host and port as the configuration has them: Settle may change the port.
+std::string KeyOf(const Endpoint& endpoint) {
+  return endpoint.location.substr(0, endpoint.location.find('/'));
+}
 
 Endpoint FromToml(const HostsToml::Host& host, const ref::ImageRef& image, bool mirror) {
   Endpoint endpoint;
@@ -35,16 +42,31 @@ Endpoint FromToml(const HostsToml::Host& host, const ref::ImageRef& image, bool 
 
 }  // namespace
 
-Hosts::Hosts(http::Client& client, HostsOptions options)
+Hosts::Hosts(http::Client& client, HostsOptions options, Clock& clock)
     : client_(client),
       options_(std::move(options)),
       registries_(options_.registries_conf),
-      auth_files_(options_.auth_files, options_.helper_dirs) {}
+      auth_files_(options_.auth_files, options_.helper_dirs),
+      clock_(clock) {}
 
-bool Hosts::IsInsecure(const std::string& host) const {
+bool Hosts::IsListed(const std::string& host) const {
   const std::string name = host.substr(0, host.rfind(':'));
   return std::any_of(options_.insecure.begin(), options_.insecure.end(),
-                     [&](const std::string& each) { return each == host || each == name; });
+                     [&](const std::string& written) {
+                       const std::string each = Lower(written);
+                       return each == host || each == name;
+                     });
+}
+
+bool Hosts::IsInsecure(const std::string& host) {
+  if (IsListed(host)) return true;
+  const auto conf = registries_.Current();
+  if (!conf.ok()) return false;
+  const std::string name = host.substr(0, host.rfind(':'));
+  return std::any_of((*conf)->registries.begin(), (*conf)->registries.end(), [&](const auto& each) {
+    const std::string place = each.location.substr(0, each.location.find('/'));
+    return each.insecure && (place == host || place == name);
+  });
 }
 
 Result<std::vector<ref::ImageRef>> Hosts::Names(std::string_view image) {
@@ -66,7 +88,7 @@ Result<Endpoint> Hosts::EndpointOf(const Place& place, const ref::ImageRef& imag
   endpoint.location = place.Location();
   endpoint.mirror = place.mirror;
   endpoint.own = place.host == image.domain;
-  const bool insecure = place.insecure || IsInsecure(place.host);
+  const bool insecure = place.insecure || IsListed(place.host);
   endpoint.verify_tls = !insecure;
   endpoint.insecure_allowed = insecure || http::IsLoopbackHost(endpoint.root.host);
   endpoint.settled = !endpoint.insecure_allowed;
@@ -94,11 +116,12 @@ Result<std::vector<Endpoint>> Hosts::Find(const ref::ImageRef& image) {
 
 Status Hosts::Settle(const CallContext& cc, Endpoint& endpoint) {
   if (endpoint.settled) return Status::Ok();
-  const std::string host = endpoint.root.HostPort();
+  const std::string host = KeyOf(endpoint);
   bool plain = false;
   {
     const std::lock_guard lock(mutex_);
-    plain = plain_http_.contains(host);
+    const auto known = plain_http_.find(host);
+    plain = known != plain_http_.end() && clock_.Now() < known->second;
   }
   if (!plain) {
     http::Request request;
@@ -108,8 +131,8 @@ Status Hosts::Settle(const CallContext& cc, Endpoint& endpoint) {
     plain = !CRISP_TRY(client_.SpeaksTls(cc, request));
     const std::lock_guard lock(mutex_);
     // Plain HTTP alone is remembered: a registry that speaks TLS costs nothing to ask again, and
-    // one that learns it must be noticed after a restart at the latest.
-    if (plain) plain_http_[host] = true;
+    // one that learns it must be noticed soon.
+    if (plain) plain_http_[host] = clock_.Now() + kPlainFor;
   }
   if (plain) {
     endpoint.root.scheme = "http";
@@ -118,6 +141,11 @@ Status Hosts::Settle(const CallContext& cc, Endpoint& endpoint) {
   }
   endpoint.settled = true;
   return Status::Ok();
+}
+
+void Hosts::Doubt(const Endpoint& endpoint) {
+  const std::lock_guard lock(mutex_);
+  plain_http_.erase(KeyOf(endpoint));
 }
 
 Result<FoundCredentials> Hosts::CredentialsFor(const CallContext& cc, const Endpoint& endpoint,

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "libs/base/call_context.h"
+#include "libs/base/clock.h"
 #include "libs/base/result.h"
 #include "libs/http/client.h"
 #include "libs/ref/ref.h"
@@ -48,7 +49,7 @@ struct Endpoint {
 /// which certificates and credentials. Files are looked at again with every question. Any thread.
 class Hosts {
  public:
-  Hosts(http::Client& client, HostsOptions options);
+  Hosts(http::Client& client, HostsOptions options, Clock& clock = Clock::System());
 
   /// RegistriesConf::NamesOf.
   Result<std::vector<ref::ImageRef>> Names(std::string_view image);
@@ -57,9 +58,15 @@ class Hosts {
   /// The endpoints of an image, in the order to ask. kPermissionDenied: blocked;
   /// kFailedPrecondition: a configuration file is broken, by file and line.
   Result<std::vector<Endpoint>> Find(const ref::ImageRef& image);
-  /// Finds out whether an endpoint that may be spoken to in plain HTTP must be. kUnavailable:
-  /// nobody answers there.
+  /// Finds out whether an endpoint that may be spoken to in plain HTTP must be: when it answers a
+  /// greeting of TLS in another protocol. That is remembered for some minutes. kUnavailable: nobody
+  /// answers there, or the connection breaks.
   Status Settle(const CallContext& cc, Endpoint& endpoint);
+  /// Plain HTTP did not go well there: Settle asks anew.
+  void Doubt(const Endpoint& endpoint);
+  /// True when the operator says that this host (host:port) may be spoken to in plain HTTP, and its
+  /// certificate be anybody's.
+  bool IsInsecure(const std::string& host);
   /// What to show at the endpoint: `given` by the pull's caller if they may go there, else the
   /// node's own. Errors as AuthFiles::Find.
   Result<FoundCredentials> CredentialsFor(const CallContext& cc, const Endpoint& endpoint,
@@ -67,16 +74,17 @@ class Hosts {
   TokenCache& tokens() { return tokens_; }
 
  private:
-  bool IsInsecure(const std::string& host) const;
+  bool IsListed(const std::string& host) const;
   Result<Endpoint> EndpointOf(const Place& place, const ref::ImageRef& image) const;
 
   http::Client& client_;
   const HostsOptions options_;
   RegistriesConfFile registries_;
   const AuthFiles auth_files_;
+  Clock& clock_;
   TokenCache tokens_;
   std::mutex mutex_;
-  std::map<std::string, bool> plain_http_;  // by host: it spoke no TLS
+  std::map<std::string, SteadyTime> plain_http_;  // by host: until when it counts as plain
 };
 
 }  // namespace crisp::imaged

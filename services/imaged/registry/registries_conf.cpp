@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/config/toml.h"
 #include "libs/log/log.h"
@@ -16,7 +17,7 @@ using config::TomlTable;
 using PullBy = RegistriesConf::PullBy;
 using ShortNames = RegistriesConf::ShortNames;
 
-/// host[:port][/path], without a scheme and a slash at the end.
+/// host[:port][/path], without a scheme and a slash at the end; the host in lower case.
 Result<std::string> Location(const TomlTable& table, std::string_view key) {
   std::string location = CRISP_TRY(table.Text(key));
   while (location.ends_with('/')) location.pop_back();
@@ -24,7 +25,7 @@ Result<std::string> Location(const TomlTable& table, std::string_view key) {
     return table.Wrong(key, "is a host and perhaps a path, without a scheme");
   if (location.starts_with('/') || location.find_first_of(" \t\r\n?#\\") != std::string::npos)
     return table.Wrong(key, "is not of the form host[:port][/path]");
-  return location;
+  return ref::LowerDomain(location);
 }
 
 Result<PullBy> ParsePullBy(const TomlTable& table, bool digest_only) {
@@ -73,7 +74,8 @@ Status ParseVersion1(const TomlTable& v1, const std::string& file, RegistriesCon
     return CRISP_TRY(v1.Table(table)).Texts("registries");
   };
   conf.search = CRISP_TRY(names("search"));
-  const auto entry = [&](const std::string& name) -> RegistriesConf::Registry& {
+  const auto entry = [&](const std::string& written) -> RegistriesConf::Registry& {
+    const std::string name = ref::LowerDomain(written);
     for (RegistriesConf::Registry& each : conf.registries)
       if (each.prefix == name) return each;
     conf.registries.push_back({.prefix = name, .location = name, .where = file});
@@ -91,7 +93,8 @@ bool IsShortName(std::string_view name) {
   const std::size_t slash = name.find('/');
   if (slash == std::string_view::npos) return true;
   const std::string_view first = name.substr(0, slash);
-  return first.find_first_of(".:") == std::string_view::npos && first != "localhost";
+  return first.find_first_of(".:") == std::string_view::npos && first != "localhost" &&
+         first == Lower(first);
 }
 
 Status ParseAliases(const TomlTable& aliases, RegistriesConf& conf) {

@@ -97,8 +97,7 @@ Result<std::shared_ptr<RegistryClient::Source::Opened>> RegistryClient::Source::
   CRISP_TRY(hosts_.Settle(cc, endpoint));
   FoundCredentials found = CRISP_TRY(hosts_.CredentialsFor(cc, endpoint, given_));
   const std::lock_guard lock(mutex_);
-  if (!opened_)
-    opened_ = std::make_shared<Opened>(client_, hosts_.tokens(), endpoint, std::move(found));
+  if (!opened_) opened_ = std::make_shared<Opened>(client_, hosts_, endpoint, std::move(found));
   return opened_;
 }
 
@@ -120,6 +119,9 @@ Result<http::Response> RegistryClient::Source::Get(const CallContext& cc, const 
   for (int tries = 0;; ++tries) {
     request.authorization = opened->authorizer.Current();
     Result<http::Response> response = client_.Send(cc, request);
+    // A server of TLS calls plain requests bad ones.
+    if (!endpoint.root.tls() && (!response.ok() || response->status() == 400))
+      hosts_.Doubt(endpoint);
     if (!response.ok()) {
       // Nobody there at all is told at once: the caller tries again when it likes.
       if (response.code() != Code::kUnavailable || tries + 1 >= kMaxTries - 1) return response;

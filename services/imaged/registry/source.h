@@ -33,11 +33,11 @@ class RegistryClient::Source {
 
  private:
   struct Opened {
-    Opened(http::Client& client, TokenCache& tokens, const Endpoint& settled,
-           FoundCredentials found)
+    Opened(http::Client& client, Hosts& hosts, const Endpoint& settled, FoundCredentials found)
         : endpoint(settled),
-          authorizer(client, tokens, std::move(found.credentials), settled.repository,
-                     settled.insecure_allowed),
+          authorizer(client, hosts.tokens(), std::move(found.credentials), settled.repository,
+                     settled.insecure_allowed,
+                     [&hosts](const std::string& host) { return hosts.IsInsecure(host); }),
           credential_source(std::move(found.source)) {}
     const Endpoint endpoint;
     Authorizer authorizer;

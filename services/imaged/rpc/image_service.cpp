@@ -40,10 +40,10 @@ grpc::ServerUnaryReactor* ImageService::PullImage(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* ImageService::RemoveImage(grpc::CallbackServerContext* context,
                                                     const runtime::v1::RemoveImageRequest* request,
                                                     runtime::v1::RemoveImageResponse* response) {
-  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
-                    [this](const CallContext&, const auto& req, auto&) {
+  return rpc::Unary(pool_, Lane::kWait, context, request, response,
+                    [this](const CallContext& cc, const auto& req, auto&) {
                       Status status = images_.Remove(req.image().image());
-                      on_removed_();
+                      on_removed_(cc);
                       return status;
                     });
 }

@@ -12,8 +12,9 @@ namespace crisp::imaged {
 /// The CRI's ImageService, word for word.
 class ImageService final : public runtime::v1::ImageService::CallbackService {
  public:
-  /// `on_removed` is told when layers may have become garbage.
-  ImageService(work::Pool& pool, Images& images, Puller& puller, std::function<void()> on_removed)
+  /// `on_removed` is called when layers may have become garbage, before the caller hears of it.
+  using OnRemoved = std::function<void(const CallContext&)>;
+  ImageService(work::Pool& pool, Images& images, Puller& puller, OnRemoved on_removed)
       : pool_(pool), images_(images), puller_(puller), on_removed_(std::move(on_removed)) {}
 
   grpc::ServerUnaryReactor* ListImages(grpc::CallbackServerContext* context,
@@ -39,7 +40,7 @@ class ImageService final : public runtime::v1::ImageService::CallbackService {
   work::Pool& pool_;
   Images& images_;
   Puller& puller_;
-  std::function<void()> on_removed_;
+  const OnRemoved on_removed_;
 };
 
 }  // namespace crisp::imaged

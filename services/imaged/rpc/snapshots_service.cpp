@@ -82,15 +82,15 @@ grpc::ServerUnaryReactor* SnapshotsService::Release(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* SnapshotsService::Reconcile(grpc::CallbackServerContext* context,
                                                       const v1::ReconcileRequest* request,
                                                       v1::ReconcileResponse* response) {
-  return rpc::Unary(
-      pool_, work::Lane::kMutate, context, request, response,
-      [this](const CallContext& cc, const auto& req, auto& resp) -> Status {
-        const std::vector<OwnerId> live(req.live_owner_ids().begin(), req.live_owner_ids().end());
-        for (const OwnerId& owner : CRISP_TRY(snapshots_.Reconcile(cc, live, orphan_grace_)))
-          resp.add_freed_owner_ids(owner.str());
-        if (resp.freed_owner_ids_size() > 0) on_released_();
-        return Status::Ok();
-      });
+  return rpc::Unary(pool_, work::Lane::kMutate, context, request, response,
+                    [this](const CallContext& cc, const auto& req, auto& resp) -> Status {
+                      const std::vector<OwnerId> live(req.live_owner_ids().begin(),
+                                                      req.live_owner_ids().end());
+                      Snapshots::Reconciled done = snapshots_.Reconcile(cc, live, orphan_grace_);
+                      for (const OwnerId& owner : done.freed) resp.add_freed_owner_ids(owner.str());
+                      if (!done.freed.empty()) on_released_();
+                      return std::move(done.failed);
+                    });
 }
 
 }  // namespace crisp::imaged

@@ -8,7 +8,7 @@ namespace crisp::imaged {
 namespace {
 
 // Names are looked up by their exact text. image_layers keeps a condemned image's layers, too.
-constexpr std::array<std::string_view, 3> kMigrations = {
+constexpr std::array<std::string_view, 4> kMigrations = {
     R"(CREATE TABLE images (
          id TEXT PRIMARY KEY,
          config BLOB NOT NULL,
@@ -44,10 +44,25 @@ constexpr std::array<std::string_view, 3> kMigrations = {
          data TEXT NOT NULL,
          PRIMARY KEY (image, data)) WITHOUT ROWID;)",
     R"(ALTER TABLE layers ADD COLUMN tree TEXT NOT NULL DEFAULT '';
-       ALTER TABLE layers ADD COLUMN checked INTEGER NOT NULL DEFAULT 0;)"};
+       ALTER TABLE layers ADD COLUMN checked INTEGER NOT NULL DEFAULT 0;)",
+    R"(CREATE TABLE signatures_by_name (
+         image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+         name TEXT NOT NULL,
+         data TEXT NOT NULL,
+         PRIMARY KEY (image, name, data)) WITHOUT ROWID;
+       INSERT INTO signatures_by_name SELECT image, '', data FROM signatures;
+       DROP TABLE signatures;
+       ALTER TABLE signatures_by_name RENAME TO signatures;
+       UPDATE layers SET tree = '';  -- TreeDigest is another one)"};
 
 std::int64_t Stamp(WallTime time) { return time.time_since_epoch().count(); }
 WallTime FromStamp(std::int64_t stamp) { return WallTime(std::chrono::nanoseconds(stamp)); }
+
+constexpr std::string_view kByName = "SELECT image FROM names WHERE name = ?1";
+/// What a reference means: its digest, and without one its tag.
+std::string KeyOf(const ref::ImageRef& name) {
+  return name.digest.empty() ? name.Tagged() : name.Digested();
+}
 
 }  // namespace
 
@@ -105,22 +120,26 @@ Result<std::optional<ImageRecord>> Catalogue::Find(const std::string& id) {
   return std::optional<ImageRecord>(std::move(found.front()));
 }
 
+Result<std::vector<ref::ImageRef>> Catalogue::ReadingsOf(std::string_view text) const {
+  if (names_) return names_(text);
+  return std::vector{CRISP_TRY(ref::Parse(text))};
+}
+
+Result<std::optional<ref::ImageRef>> Catalogue::NameOf(std::string_view text,
+                                                       const std::string& id) {
+  Result<std::vector<ref::ImageRef>> readings = ReadingsOf(text);
+  if (!readings.ok()) return std::optional<ref::ImageRef>();
+  const std::lock_guard lock(mutex_);
+  for (ref::ImageRef& name : *readings)
+    if (CRISP_TRY(OneText(kByName, KeyOf(name))) == id) return std::optional(std::move(name));
+  return std::optional<ref::ImageRef>();
+}
+
 Result<std::optional<std::string>> Catalogue::Resolve(std::string_view text) {
   const std::string given(text);
-  Result<std::vector<ref::ImageRef>> names = std::vector<ref::ImageRef>();
-  if (names_) {
-    names = names_(given);
-  } else {
-    Result<ref::ImageRef> name = ref::Parse(given);
-    if (name.ok()) {
-      names->push_back(*std::move(name));
-    } else {
-      names = std::move(name).status();
-    }
-  }
+  const Result<std::vector<ref::ImageRef>> names = ReadingsOf(given);
   const std::lock_guard lock(mutex_);
   constexpr std::string_view kById = "SELECT id FROM images WHERE id = ?1 AND condemned = 0";
-  constexpr std::string_view kByName = "SELECT image FROM names WHERE name = ?1";
   const std::string hex = given.starts_with("sha256:") ? given.substr(7) : given;
   if (IsFullId(hex)) {
     const std::string digest = "sha256:" + hex;
@@ -130,10 +149,8 @@ Result<std::optional<std::string>> Catalogue::Resolve(std::string_view text) {
                    digest);
   }
   if (names.ok()) {
-    for (const ref::ImageRef& name : *names) {
-      const std::string key = name.digest.empty() ? name.Tagged() : name.Digested();
-      if (auto id = CRISP_TRY(OneText(kByName, key))) return id;
-    }
+    for (const ref::ImageRef& name : *names)
+      if (auto id = CRISP_TRY(OneText(kByName, KeyOf(name)))) return id;
   }
   if (!IsIdOrPrefix(hex)) {
     if (!names.ok()) return names.status();
@@ -169,7 +186,8 @@ Result<std::vector<digest::Digest>> Catalogue::Layers(const std::string& id) {
 
 Result<std::vector<std::string>> Catalogue::Signatures(const std::string& id) {
   const std::lock_guard lock(mutex_);
-  sqlite::Statement rows = CRISP_TRY(db_.Prepare("SELECT data FROM signatures WHERE image = ?1"));
+  sqlite::Statement rows =
+      CRISP_TRY(db_.Prepare("SELECT DISTINCT data FROM signatures WHERE image = ?1 ORDER BY data"));
   rows.Bind(1, id);
   std::vector<std::string> signatures;
   while (CRISP_TRY(rows.Step())) signatures.push_back(rows.Text(0));
@@ -198,6 +216,21 @@ Status Catalogue::AddLayers(const std::vector<LayerRecord>& layers, WallTime kee
   sqlite::Transaction transaction = CRISP_TRY(sqlite::Transaction::Begin(db_));
   for (const LayerRecord& layer : layers) CRISP_TRY(AddLayerRow(layer, Stamp(keep_until)));
   return transaction.Commit();
+}
+
+Status Catalogue::AddSignatures(const NewImage& image) {
+  sqlite::Statement forget =
+      CRISP_TRY(db_.Prepare("DELETE FROM signatures WHERE image = ?1 AND name = ?2"));
+  forget.Bind(1, image.id).Bind(2, image.pulled_as);
+  CRISP_TRY(forget.Run());
+  sqlite::Statement add = CRISP_TRY(db_.Prepare(
+      "INSERT INTO signatures (image, name, data) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING"));
+  for (const std::string& signature : image.signatures) {
+    add.Reset();
+    add.Bind(1, image.id).Bind(2, image.pulled_as).Bind(3, signature);
+    CRISP_TRY(add.Run());
+  }
+  return Status::Ok();
 }
 
 Status Catalogue::CommitImage(const NewImage& image, WallTime now) {
@@ -229,13 +262,7 @@ Status Catalogue::CommitImage(const NewImage& image, WallTime now) {
     used.Bind(1, image.chain[i].str());
     CRISP_TRY(used.Run());
   }
-  sqlite::Statement sign = CRISP_TRY(
-      db_.Prepare("INSERT INTO signatures (image, data) VALUES (?1, ?2) ON CONFLICT DO NOTHING"));
-  for (const std::string& signature : image.signatures) {
-    sign.Reset();
-    sign.Bind(1, image.id).Bind(2, signature);
-    CRISP_TRY(sign.Run());
-  }
+  CRISP_TRY(AddSignatures(image));
   sqlite::Statement name =
       CRISP_TRY(db_.Prepare("INSERT INTO names (name, image, kind) VALUES (?1, ?2, ?3) "
                             "ON CONFLICT (name) DO UPDATE SET image = excluded.image"));
@@ -363,6 +390,7 @@ Status Catalogue::SetChecked(const digest::Digest& chain, const std::string& tre
 
 Result<std::vector<std::string>> Catalogue::ForgetLayer(const digest::Digest& chain) {
   const std::lock_guard lock(mutex_);
+  const Cleanup synced = CRISP_TRY(SyncEachCommit());
   sqlite::Transaction transaction = CRISP_TRY(sqlite::Transaction::Begin(db_));
   std::vector<std::string> images;
   {
@@ -437,14 +465,34 @@ Result<std::int64_t> Catalogue::DropDoubtful() {
   return dropped;
 }
 
-Result<bool> Catalogue::DropLayer(const digest::Digest& chain) {
+Result<Cleanup> Catalogue::SyncEachCommit() {
+  CRISP_TRY(db_.Exec("PRAGMA synchronous = FULL"));
+  return Cleanup([this] {
+    // Staying with it would cost time only.
+    static_cast<void>(db_.Exec("PRAGMA synchronous = NORMAL").ok());
+  });
+}
+
+Result<std::vector<digest::Digest>> Catalogue::DropLayers(
+    const std::vector<digest::Digest>& layers) {
+  if (layers.empty()) return std::vector<digest::Digest>();
   const std::lock_guard lock(mutex_);
-  sqlite::Statement drop =
-      CRISP_TRY(db_.Prepare("DELETE FROM layers WHERE chain = ?1 AND NOT EXISTS "
-                            "(SELECT 1 FROM image_layers il WHERE il.chain = ?1)"));
-  drop.Bind(1, chain.str());
-  CRISP_TRY(drop.Run());
-  return db_.Changes() > 0;
+  const Cleanup synced = CRISP_TRY(SyncEachCommit());
+  sqlite::Transaction transaction = CRISP_TRY(sqlite::Transaction::Begin(db_));
+  std::vector<digest::Digest> dropped;
+  {
+    sqlite::Statement drop =
+        CRISP_TRY(db_.Prepare("DELETE FROM layers WHERE chain = ?1 AND NOT EXISTS "
+                              "(SELECT 1 FROM image_layers il WHERE il.chain = ?1)"));
+    for (const digest::Digest& chain : layers) {
+      drop.Reset();
+      drop.Bind(1, chain.str());
+      CRISP_TRY(drop.Run());
+      if (db_.Changes() > 0) dropped.push_back(chain);
+    }
+  }
+  CRISP_TRY(transaction.Commit());
+  return dropped;
 }
 
 Result<Catalogue::Totals> Catalogue::Sum() {

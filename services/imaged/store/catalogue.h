@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "libs/base/cleanup.h"
 #include "libs/base/clock.h"
 #include "libs/base/ids.h"
 #include "libs/base/result.h"
@@ -54,7 +55,9 @@ struct NewImage {
   std::vector<LayerRecord> fresh_layers;  // of those, the ones that have no row yet
   std::string tag;                        // "" for a pull by digest
   std::vector<std::string> digests;       // names
-  std::vector<std::string> signatures;    // as trust encodes them; added to those of earlier pulls
+  std::string pulled_as;                  // the reference that was asked for
+  std::vector<std::string> signatures;    // as trust encodes them; in place of those that an
+                                          // earlier pull of the same reference brought
 };
 
 struct SnapshotRecord {
@@ -84,6 +87,8 @@ class Catalogue {
   /// before the first use.
   using Names = std::function<Result<std::vector<ref::ImageRef>>(std::string_view)>;
   void SetNames(Names names) { names_ = std::move(names); }
+  /// Of what a text may stand for, that which is a name of this image; nothing when none is.
+  Result<std::optional<ref::ImageRef>> NameOf(std::string_view text, const std::string& id);
   Result<std::optional<ImageRecord>> Find(const std::string& id);
   /// The config's text; kNotFound. Condemned images count too.
   Result<std::string> Config(const std::string& id);
@@ -114,14 +119,15 @@ class Catalogue {
 
   /// Layers that no image has and that nobody keeps for a next try.
   Result<std::vector<digest::Digest>> UnusedLayers(WallTime now);
-  /// Takes the layer's row unless an image has it meanwhile; true when taken.
-  Result<bool> DropLayer(const digest::Digest& chain);
+  /// Takes the rows of those layers that no image has meanwhile, and answers which. A power cut
+  /// does not bring them back: their files may be deleted.
+  Result<std::vector<digest::Digest>> DropLayers(const std::vector<digest::Digest>& layers);
 
   /// Every layer, whether an image needs it or not.
   Result<std::vector<CatalogueLayer>> AllLayers();
   Status SetChecked(const digest::Digest& chain, const std::string& tree, WallTime when);
-  /// Takes a layer that is damaged, with the images that need it; answers their ids.
-  /// kFailedPrecondition while a snapshot stands on one of them.
+  /// Takes a layer that is damaged, with the images that need it; answers their ids. Holds as
+  /// DropLayers does. kFailedPrecondition while a snapshot stands on one of them.
   Result<std::vector<std::string>> ForgetLayer(const digest::Digest& chain);
   /// kDataLoss: the database itself is damaged.
   Status CheckIntegrity();
@@ -148,7 +154,11 @@ class Catalogue {
       : boot_id_(std::move(boot_id)), db_(std::move(db)) {}
   Result<std::vector<ImageRecord>> Select(std::string_view where, const std::string& parameter);
   Result<std::optional<std::string>> OneText(std::string_view sql, const std::string& parameter);
+  Result<std::vector<ref::ImageRef>> ReadingsOf(std::string_view text) const;
   Status AddLayerRow(const LayerRecord& layer, std::int64_t keep_until);
+  Status AddSignatures(const NewImage& image);
+  /// What is committed while the answer lives is on the disk before the commit returns.
+  Result<Cleanup> SyncEachCommit();
 
   const std::string boot_id_;
   Names names_;

@@ -1,5 +1,7 @@
 #include "services/imaged/store/disk_usage.h"
 
+#include "libs/base/cleanup.h"
+
 namespace crisp::imaged {
 namespace {
 
@@ -21,10 +23,14 @@ void DiskUsage::Measure(State& state, SteadyTime now) {
   Numbers numbers;
   Add(state.layout.Staging(), numbers.temporary);
   Add(state.layout.Trash(), numbers.temporary);
-  Add(state.layout.Snapshots(), numbers.containers);
-  if (state.layout.SnapshotsTrash() != state.layout.Trash())
+  if (state.layout.snapshots_root() != state.layout.root()) {
+    Add(state.layout.Snapshots(), numbers.containers);
     Add(state.layout.SnapshotsTrash(), numbers.containers);
-  *state.shared.lock() = {numbers, false, true, now};
+  }
+  auto shared = state.shared.lock();
+  shared->numbers = numbers;
+  shared->known = true;
+  shared->measured = now;
 }
 
 DiskUsage::Numbers DiskUsage::Get() {
@@ -35,7 +41,12 @@ DiskUsage::Numbers DiskUsage::Get() {
     measure = !shared->measuring && (!shared->known || now - shared->measured >= kFresh);
     if (measure) shared->measuring = true;
   }
-  if (measure) later_([state = state_, now] { Measure(*state, now); });
+  if (measure) {
+    // Goes with the task, whether that ran or not.
+    const auto done =
+        std::make_shared<Cleanup>([state = state_] { state->shared.lock()->measuring = false; });
+    later_([state = state_, now, done] { Measure(*state, now); });
+  }
   return state_->shared.lock()->numbers;
 }
 

@@ -15,14 +15,14 @@ namespace crisp::imaged {
 /// Any thread.
 class DiskUsage {
  public:
-  /// Runs something soon, on another thread or at once.
+  /// Runs something soon, on another thread or at once. May drop it instead.
   using Later = std::function<void(std::function<void()>)>;
 
   DiskUsage(const Layout& layout, Clock& clock, Later later);
 
   struct Numbers {
     Usage temporary;   // of pulls, and trash
-    Usage containers;  // snapshots
+    Usage containers;  // snapshots, where they have a place of their own
   };
   /// The last numbers; has them measured anew when they are old.
   Numbers Get();

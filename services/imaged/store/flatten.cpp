@@ -13,6 +13,7 @@
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 #include "libs/os/unique_fd.h"
+#include "services/imaged/store/layer_file.h"
 
 namespace crisp::imaged {
 namespace {
@@ -25,25 +26,7 @@ struct CloseDir {
 
 bool IsOpaque(int directory) {
   std::array<char, 2> mark{};
-  return ::fgetxattr(directory, "user.overlay.opaque", mark.data(), mark.size()) == 1 &&
-         mark[0] == 'y';
-}
-
-Status CopyXattrs(int from, int to, const std::string& path) {
-  std::string names(XATTR_LIST_MAX, '\0');
-  const ssize_t size = ::flistxattr(from, names.data(), names.size());
-  std::string value(XATTR_SIZE_MAX, '\0');
-  for (std::size_t at = 0; size > 0 && at < static_cast<std::size_t>(size);) {
-    const std::string name = names.c_str() + at;
-    at += name.size() + 1;
-    const bool ours = name.starts_with("user.overlay.");
-    if (ours || (!name.starts_with("user.") && name != "security.capability")) continue;
-    const ssize_t length = ::fgetxattr(from, name.c_str(), value.data(), value.size());
-    if (length < 0 ||
-        ::fsetxattr(to, name.c_str(), value.data(), static_cast<std::size_t>(length), 0) != 0)
-      return Status::Errno(errno, "{}: copy {}", path, name);
-  }
-  return Status::Ok();
+  return ::fgetxattr(directory, kOpaqueXattr, mark.data(), mark.size()) == 1 && mark[0] == 'y';
 }
 
 /// One layer over what is in the target by now.
@@ -126,25 +109,9 @@ class Layer {
     const os::UniqueFd target(::openat(
         to, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kWhileMade));
     if (!source || !target) return Status::Errno(errno, "copy {}", path);
-    // Holes stay holes.
-    off_t end = 0;
-    while (true) {
-      const off_t data = ::lseek(source.get(), end, SEEK_DATA);
-      if (data < 0) break;
-      end = ::lseek(source.get(), data, SEEK_HOLE);
-      off_t in = data;
-      off_t out = data;
-      while (in < end) {
-        CRISP_TRY(cc_.Check());
-        constexpr off_t kStep = off_t{64} << 20U;
-        const auto size = static_cast<std::size_t>(std::min(end - in, kStep));
-        if (::copy_file_range(source.get(), &in, target.get(), &out, size, 0) <= 0)
-          return Status::Errno(errno, "copy {}", path);
-      }
-    }
+    CRISP_TRY(CopyContents(cc_, source.get(), target.get(), path));
     const std::array<timespec, 2> times = {info.st_atim, info.st_mtim};
-    if (::ftruncate(target.get(), info.st_size) != 0 ||
-        ::fchown(target.get(), info.st_uid, info.st_gid) != 0 ||
+    if (::fchown(target.get(), info.st_uid, info.st_gid) != 0 ||
         ::fchmod(target.get(), info.st_mode & 07777U) != 0)
       return Status::Errno(errno, "attributes of {}", path);
     CRISP_TRY(CopyXattrs(source.get(), target.get(), path));

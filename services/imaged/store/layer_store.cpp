@@ -1,14 +1,11 @@
 #include "services/imaged/store/layer_store.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <charconv>
 #include <condition_variable>
 #include <cstdio>
-#include <memory>
 #include <mutex>
 #include <set>
 
@@ -27,36 +24,6 @@ off_t LockOffset(const digest::Digest& chain) {
   const std::string_view hex = chain.hex().substr(0, 16);
   std::from_chars(hex.data(), hex.data() + hex.size(), value, 16);
   return static_cast<off_t>(value >> 2U);
-}
-
-struct CloseDir {
-  void operator()(DIR* dir) const { ::closedir(dir); }
-};
-
-/// Deletes below the open directory until `left` is used up; true when it is empty.
-bool Empty(os::UniqueFd directory, int& left) {
-  const int fd = directory.release();
-  const std::unique_ptr<DIR, CloseDir> dir(::fdopendir(fd));
-  if (!dir) {
-    ::close(fd);
-    return false;
-  }
-  while (const dirent* entry = ::readdir(dir.get())) {
-    const std::string_view name = entry->d_name;
-    if (name == "." || name == "..") continue;
-    if (left <= 0) return false;
-    if (::unlinkat(fd, entry->d_name, 0) == 0 || errno == ENOENT) {
-      --left;
-      continue;
-    }
-    if (errno != EISDIR) return false;
-    os::UniqueFd child(
-        ::openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!child || !Empty(std::move(child), left)) return false;
-    if (::unlinkat(fd, entry->d_name, AT_REMOVEDIR) != 0) return false;
-    --left;
-  }
-  return true;
 }
 
 }  // namespace
@@ -133,7 +100,7 @@ Status LayerStore::MakeSnapshot(std::string_view owner, const std::string& root_
   return Status::Ok();
 }
 
-Status LayerStore::Discard(const std::string& path, int delete_now) const {
+Status LayerStore::Discard(const std::string& path, std::uint64_t delete_now) const {
   const bool snapshot = path.starts_with(layout_.Snapshots() + "/");
   const std::string to = (snapshot ? layout_.SnapshotsTrash() : layout_.Trash()) + "/" +
                          RandomIds().Next().substr(0, 24);
@@ -154,23 +121,8 @@ Result<std::vector<std::string>> LayerStore::Trash() const {
   return paths;
 }
 
-Result<bool> LayerStore::DeleteSome(const std::string& trash, int files) const {
-  os::UniqueFd directory(::open(trash.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!directory) {
-    if (errno == ENOENT) return true;
-    if (errno == ENOTDIR || errno == ELOOP) {
-      CRISP_TRY(os::RemoveFile(trash));
-      return true;
-    }
-    return Status::Errno(errno, "open {}", trash);
-  }
-  int left = files;
-  if (!Empty(std::move(directory), left)) {
-    if (left <= 0) return false;
-    return Status::Errno(errno, "delete {}", trash);
-  }
-  CRISP_TRY(os::RemoveDir(trash));
-  return true;
+Result<bool> LayerStore::DeleteSome(const std::string& trash, std::uint64_t files) const {
+  return os::RemoveSome(trash, files);
 }
 
 Status LayerStore::Sync() const { return os::SyncFilesystem(layout_.root()); }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,11 +49,11 @@ class LayerStore {
 
   /// Moves a file tree away, to be deleted later; up to `delete_now` entries of it at once. Absent
   /// is Ok.
-  Status Discard(const std::string& path, int delete_now = 0) const;
+  Status Discard(const std::string& path, std::uint64_t delete_now = 0) const;
   /// What waits to be deleted.
   Result<std::vector<std::string>> Trash() const;
   /// Deletes at most `files` entries below a tree in the trash; true when all of it is gone.
-  Result<bool> DeleteSome(const std::string& trash, int files) const;
+  Result<bool> DeleteSome(const std::string& trash, std::uint64_t files) const;
 
   /// After this call what was written to the store before it outlives a power cut.
   Status Sync() const;

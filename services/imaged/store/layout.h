@@ -11,12 +11,15 @@ namespace crisp::imaged {
 /// imaged's state on disk, shared by all its instances:
 ///
 ///   <state_root>/imaged/, or imaged.image_root where that is set
-///     catalogue.db             images, names, layers, snapshots (SQLite, WAL)
-///     locks                    byte-range locks of chain ids, one file for all
-///     layers/<chain id>/diff   a finished layer: what overlayfs gets as lowerdir
-///     staging/<chain id>.<random>/diff   a layer on its way; renamed into layers/ when its digests
-///     match snapshots/<owner>/{upper,work}     a container's writable part empty/ the lowerdir of
-///     an image without layers trash/<random>           renamed here, deleted slowly later
+///     catalogue.db                      images, names, layers, snapshots (SQLite, WAL)
+///     in-use                            locked, together, by each imaged that runs
+///     locks                             byte-range locks of chain ids, one file for all
+///     layers/<chain id>/diff            a finished layer: what overlayfs gets as lowerdir
+///     staging/<chain id>.<random>/diff  a layer on its way; renamed into layers/ when its digests
+///                                       match
+///     snapshots/<owner>/{upper,work}    a container's writable part
+///     empty/                            the lowerdir of an image without layers
+///     trash/<random>                    renamed here, deleted slowly later
 class Layout {
  public:
   explicit Layout(const std::string& state_root)
@@ -28,6 +31,7 @@ class Layout {
   const std::string& root() const { return root_; }
   std::string Catalogue() const { return root_ + "/catalogue.db"; }
   std::string Locks() const { return root_ + "/locks"; }
+  std::string InUse() const { return root_ + "/in-use"; }
   std::string Layers() const { return root_ + "/layers"; }
   std::string Layer(std::string_view chain_hex) const {
     return Layers() + "/" + std::string(chain_hex);

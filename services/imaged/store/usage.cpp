@@ -16,6 +16,8 @@ namespace crisp::imaged {
 namespace {
 
 constexpr std::uint64_t kStatBlock = 512;
+constexpr std::size_t kMaxOpen = 32;  // directories at once
+constexpr int kDirectory = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 
 struct CloseDir {
   void operator()(DIR* dir) const { ::closedir(dir); }
@@ -31,42 +33,74 @@ class Walk {
     usage.bytes += static_cast<std::uint64_t>(info.st_blocks) * kStatBlock;
     ++usage.inodes;
   }
-  /// Depth first; the open directories are a stack of our own.
+  /// Depth first; the directories on the way are a stack of our own.
   void Below(os::UniqueFd directory) {
-    std::vector<Dir> stack;
-    Push(stack, std::move(directory));
-    while (!stack.empty()) {
-      const dirent* entry = ::readdir(stack.back().get());
+    Push(std::move(directory));
+    while (!levels_.empty()) {
+      DIR* const dir = levels_.back().dir.get();
+      const dirent* entry = ::readdir(dir);
       if (entry == nullptr) {
-        stack.pop_back();
+        Leave();
         continue;
       }
       const std::string_view name = entry->d_name;
       if (name == "." || name == "..") continue;
-      const int at = ::dirfd(stack.back().get());
       struct stat info {};
-      if (::fstatat(at, entry->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0) continue;
+      if (::fstatat(::dirfd(dir), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0) continue;
       if (info.st_dev != device_) continue;
       Count(info);
       if (S_ISDIR(info.st_mode))
-        Push(stack, os::UniqueFd(::openat(at, entry->d_name,
-                                          O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)));
+        Push(os::UniqueFd(::openat(::dirfd(dir), entry->d_name, kDirectory)));
     }
   }
 
   Usage usage;
 
  private:
-  static void Push(std::vector<Dir>& stack, os::UniqueFd fd) {
-    if (!fd) return;
+  /// Closed while many are open below it, and then gone on with where it was.
+  struct Level {
+    Dir dir;
+    ino_t inode = 0;
+    long at = 0;  // of a closed one
+  };
+
+  void Push(os::UniqueFd fd) {
+    struct stat info {};
+    if (!fd || ::fstat(fd.get(), &info) != 0) return;
     Dir dir(::fdopendir(fd.get()));
     if (!dir) return;
     fd.release();
-    stack.push_back(std::move(dir));
+    if (levels_.size() > kMaxOpen) {  // the first stays open
+      Level& far = levels_[levels_.size() - kMaxOpen];
+      if (far.dir) far.at = ::telldir(far.dir.get());
+      far.dir.reset();
+    }
+    levels_.push_back({std::move(dir), info.st_ino, 0});
+  }
+
+  /// Back to the directory above. Where somebody moved this one elsewhere meanwhile the way back is
+  /// lost, and we go on at the first.
+  void Leave() {
+    const Dir done = std::move(levels_.back().dir);
+    levels_.pop_back();
+    if (levels_.empty() || levels_.back().dir) return;
+    Level& above = levels_.back();
+    os::UniqueFd fd(::openat(::dirfd(done.get()), "..", kDirectory));
+    struct stat info {};
+    const bool same =
+        fd && ::fstat(fd.get(), &info) == 0 && info.st_dev == device_ && info.st_ino == above.inode;
+    above.dir.reset(same ? ::fdopendir(fd.get()) : nullptr);
+    if (!above.dir) {
+      levels_.erase(levels_.begin() + 1, levels_.end());
+      return;
+    }
+    fd.release();
+    ::seekdir(above.dir.get(), above.at);
   }
 
   const dev_t device_;
   std::set<ino_t> seen_;  // of files with several links
+  std::vector<Level> levels_;
 };
 
 }  // namespace
@@ -77,7 +111,7 @@ Result<Usage> MeasureTree(const std::string& path) {
   Walk walk(info.st_dev);
   walk.Count(info);
   if (S_ISDIR(info.st_mode)) {
-    os::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    os::UniqueFd fd(::open(path.c_str(), kDirectory));
     if (!fd) return Status::Errno(errno, "open {}", path);
     walk.Below(std::move(fd));
   }

@@ -27,6 +27,24 @@ TEST_CASE("Challenges are taken apart, one or several in a header") {
     CHECK(ParseChallenges(bad).size() <= 2);
 }
 
+TEST_CASE("A token server is not insecure because its registry is") {
+  http::Client client;
+  TokenCache tokens;
+  const http::Request like{.url = *http::Url::Parse("http://127.0.0.1:5000/v2/"),
+                           .verify_tls = false};
+  const auto renew = [&](const std::string& realm, const std::string& insecure) {
+    Authorizer authorizer(client, tokens, {.username = "joe", .password = "secret"}, "x", true,
+                          [&insecure](const std::string& host) { return host == insecure; });
+    return authorizer.Renew(CallContext::Background(seconds(20)),
+                            {"Bearer realm=\"" + realm + "\""}, "", like);
+  };
+  CHECK(renew("http://auth.invalid:81/token", "").message().ends_with("is not https"));
+  CHECK(renew("http://auth.invalid:81/token", "other.invalid").code() == Code::kUnauthenticated);
+  // The operator's own word for it is another matter: it is asked (and not there).
+  CHECK(renew("http://auth.invalid:81/token", "auth.invalid:81").code() == Code::kUnavailable);
+  CHECK(renew("https://auth.invalid:81/token", "").code() == Code::kUnavailable);
+}
+
 /// What a pull with `auth` shows to `location`, where its image's own name leads to `own`.
 Credentials Shown(const runtime::v1::AuthConfig& auth, const std::string& location,
                   const std::string& own) {

@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "libs/base/try.h"
 #include "libs/testing/test_root.h"
 
 namespace crisp::imaged {
@@ -86,8 +87,8 @@ TEST_CASE("A removed image is gone at once, but its layers stay while a snapshot
   CHECK(f.catalogue->RemoveSnapshot(owner).ok());
   CHECK(f.catalogue->RemoveSnapshot(owner).ok());
   CHECK(*f.catalogue->UnusedLayers(kNow) == std::vector<digest::Digest>{D(2)});
-  CHECK(*f.catalogue->DropLayer(D(2)));
-  CHECK_FALSE(*f.catalogue->DropLayer(D(1)));
+  CHECK(*f.catalogue->DropLayers({D(1), D(2), D(9)}) == std::vector<digest::Digest>{D(2)});
+  CHECK(*f.catalogue->HasLayer(D(1)));
 }
 
 TEST_CASE("A condemned image that is pulled again is there again") {
@@ -139,6 +140,38 @@ TEST_CASE("What an earlier boot did not bring to the disk is forgotten, the rest
   CHECK(f.Resolve("x") == safe);
   CHECK_FALSE(*f.catalogue->HasLayer(D(2)));
   CHECK(f.catalogue->ListSnapshots()->size() == 1);
+}
+
+TEST_CASE("A pull's signatures take the place of those that its reference had") {
+  Fixture f;
+  NewImage image;
+  image.id = D(1).str();
+  image.digests = {"q.io/a@" + D(2).str()};
+  const auto commit = [&](const std::string& name, const std::vector<std::string>& signatures) {
+    image.pulled_as = name;
+    image.signatures = signatures;
+    REQUIRE(f.catalogue->CommitImage(image, kNow).ok());
+    return f.catalogue->Signatures(image.id).value();
+  };
+  using Texts = std::vector<std::string>;
+  CHECK(commit("q.io/a:1", {"s1", "s2"}) == Texts{"s1", "s2"});
+  CHECK(commit("q.io/a:2", {"s2", "s3"}) == Texts{"s1", "s2", "s3"});
+  CHECK(commit("q.io/a:1", {"s4"}) == Texts{"s2", "s3", "s4"});
+  CHECK(commit("q.io/a:2", {}) == Texts{"s4"});
+}
+
+TEST_CASE("A text is a name of an image only where the catalogue says so") {
+  Fixture f;
+  const std::string id = f.Add(1, "q.io/team/app:latest", {1});
+  f.catalogue->SetNames([](std::string_view text) -> Result<std::vector<ref::ImageRef>> {
+    if (text != "app") return std::vector{CRISP_TRY(ref::Parse(text))};
+    return std::vector{*ref::Parse("docker.io/library/app"), *ref::Parse("q.io/team/app")};
+  });
+  CHECK(f.catalogue->NameOf("app", id)->value().Name() == "q.io/team/app");
+  CHECK(f.catalogue->NameOf("q.io/team/app:latest", id)->has_value());
+  CHECK_FALSE(f.catalogue->NameOf("q.io/team/app:2", id)->has_value());
+  CHECK_FALSE(f.catalogue->NameOf("q.io/team/app", D(7).str())->has_value());
+  CHECK_FALSE(f.catalogue->NameOf("NO NAME", id)->has_value());
 }
 
 }  // namespace

@@ -82,7 +82,10 @@ TEST_CASE("A confined imaged keeps its store, unpacks, runs helpers and resolves
           archive::TarReader reader(source);
           if (const Status status = unpacker->Unpack(reader); !status.ok())
             return status.ToString();
-          if (const Status status = unpacker->Finish({}); !status.ok()) return status.ToString();
+          if (const Status status =
+                  unpacker->Finish(CallContext::Background(std::chrono::minutes(1)), {});
+              !status.ok())
+            return status.ToString();
           if (const Status status = store->Commit(*staged, chain); !status.ok())
             return status.ToString();
           if (const Status status = store->Sync(); !status.ok()) return status.ToString();
@@ -160,9 +163,10 @@ TEST_CASE("A confined imaged checks GPG signatures") {
   const std::string message = gpg({"--sign", "--output", "-"}, "the payload");
   run("/usr/bin/gpgconf", {"--homedir", home, "--kill", "all"});
   CHECK(InImaged(settings, [&]() -> std::string {
-          const auto keys = GpgKeys::Import(Layout(settings).root(), {key});
+          const CallContext soon = CallContext::Background(std::chrono::seconds(30));
+          const auto keys = GpgKeys::Import(soon, Layout(settings).root(), {key});
           if (!keys.ok()) return keys.status().ToString();
-          const auto payload = keys->Verify(message);
+          const auto payload = keys->Verify(soon, message);
           if (!payload.ok()) return payload.status().ToString();
           return *payload == "the payload" ? "" : "says " + *payload;
         }) == "");

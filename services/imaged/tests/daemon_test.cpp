@@ -174,6 +174,7 @@ class Node {
     return *os::ReadFile(fmt::format("/proc/{}/status", child_->pid()));
   }
   std::string LayersDir() const { return root_ / "s/imaged/layers"; }
+  std::string StagingDir() const { return root_ / "s/imaged/staging"; }
   const crisp::testing::TestRoot& root() const { return root_; }
 
  private:
@@ -224,7 +225,7 @@ TEST_CASE("Whatever a layer tries, it is one error, nothing outside and nothing 
     const auto pulled = node.Pull(registry.Image("evil", {tar}));
     CHECK_FALSE(pulled.ok());
     CHECK(os::ListDir(node.LayersDir())->empty());
-    CHECK(os::ListDir(node.root() / "s/imaged/staging")->empty());
+    CHECK(os::ListDir(node.StagingDir())->empty());
     CHECK(node.List().empty());
     return pulled.status();
   };
@@ -352,6 +353,7 @@ TEST_CASE("kill -9 at any moment of a pull leaves a sound store, and the next pu
     REQUIRE(node.Pull(image).status().message() == "");
     INFO(check.out);
     CHECK(node.Check({"--quick"}).out.find("problem: ") == std::string::npos);
+    CHECK(os::ListDir(node.StagingDir())->empty());
     if (round % 3 == 0) node.Remove(image);
   }
   CHECK(node.Check({}).exit_code == 0);

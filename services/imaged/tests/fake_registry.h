@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -107,11 +108,15 @@ class LyingRegistry {
     return digest;
   }
   // What goes wrong; set before the first request.
-  std::string wrong_blob;         // digest whose bytes are another's
-  std::string cut_blob;           // digest that breaks off after each 100 KB
-  bool no_ranges = false;         // and knows no Range
-  bool always_short = false;      // a cut blob that never gets further
-  std::string stalled_blob;       // digest that goes silent in the middle
+  std::string wrong_blob;       // digest whose bytes are another's
+  std::string cut_blob;         // digest that breaks off after each 100 KB
+  bool no_ranges = false;       // and knows no Range
+  bool no_tail_ranges = false;  // knows none that begins beyond 0 and has an end
+  bool shifted_ranges = false;  // of those it sends others than were asked for
+  bool new_versions = false;    // each answer has another ETag
+  bool always_short = false;    // a cut blob that never gets further
+  std::string stalled_blob;     // digest that goes silent in the middle
+  std::function<void(const std::string& digest)> before_blob;  // on the connection's thread
   std::atomic<int> failures = 0;  // so many answers are `failure` first
   std::string failure = "503 Busy";
   std::string failure_headers;  // "Retry-After: 1\r\n"
@@ -202,18 +207,31 @@ class LyingRegistry {
   RawServer::Answer Blob(const std::string& digest, const std::string& head) {
     const auto found = image.blobs.find(digest);
     if (found == image.blobs.end()) return {Status("404 Not Found", "", "")};
+    if (before_blob) before_blob(digest);
     std::string blob = found->second;
     if (digest == wrong_blob) blob[blob.size() / 2] = static_cast<char>(blob[blob.size() / 2] ^ 1);
     std::size_t offset = 0;
-    if (const auto range = head.find("Range: bytes="); range != std::string::npos && !no_ranges)
-      offset = std::stoul(head.substr(range + 13));
-    std::string answer =
-        fmt::format("HTTP/1.1 {}\r\nContent-Length: {}\r\n",
-                    offset > 0 ? "206 Partial Content" : "200 OK", blob.size() - offset);
-    if (offset > 0)
-      answer +=
-          fmt::format("Content-Range: bytes {}-{}/{}\r\n", offset, blob.size() - 1, blob.size());
+    std::size_t end = blob.size();
+    bool ranged = false;
+    if (const auto range = head.find("Range: bytes="); range != std::string::npos && !no_ranges) {
+      const std::string text = head.substr(range + 13, head.find('\r', range) - range - 13);
+      const std::size_t last = text.find('-') + 1;
+      const std::size_t first = std::stoul(text);
+      const bool bounded = last < text.size();
+      if (!bounded || first == 0 || !no_tail_ranges) {
+        ranged = true;
+        offset = first;
+        if (bounded) end = std::min(end, std::stoul(text.substr(last)) + 1);
+        if (bounded && first > 0 && shifted_ranges) --offset, --end;
+      }
+    }
+    std::string answer = fmt::format("HTTP/1.1 {}\r\nContent-Length: {}\r\nETag: \"{}\"\r\n",
+                                     ranged ? "206 Partial Content" : "200 OK", end - offset,
+                                     new_versions ? versions_++ : 0);
+    if (ranged)
+      answer += fmt::format("Content-Range: bytes {}-{}/{}\r\n", offset, end - 1, blob.size());
     answer += "\r\n";
+    blob.resize(end);
     if (digest == cut_blob) {
       const std::size_t step = always_short ? (offset > 0 ? 0 : 5000) : 100'000;
       const std::size_t count = no_ranges && ++tries_ > 1 ? blob.size() : step;
@@ -225,6 +243,7 @@ class LyingRegistry {
   }
 
   std::atomic<int> tries_ = 0;
+  std::atomic<int> versions_ = 0;
   RawServer server_;
 };
 

@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "libs/http/tests/raw_server.h"
+#include "libs/testing/manual_clock.h"
 #include "libs/testing/test_root.h"
 #include "services/imaged/registry/certs.h"
 #include "services/imaged/registry/hosts_toml.h"
@@ -169,6 +171,48 @@ TEST_CASE("certs.d gives authorities and a client certificate, and complains of 
   CHECK(CertsFor(dirs, "half.example").code() == Code::kFailedPrecondition);
   CHECK(CertsFor(dirs, "other.example").status().message().find("a.key: has no ") !=
         std::string::npos);
+}
+
+TEST_CASE("Plain HTTP is believed of who answers so, and not for ever") {
+  http::testing::RawServer server([](const std::string&) {
+    return http::testing::RawServer::Answer{"HTTP/1.1 200 OK\r\n\r\n"};
+  });
+  http::Client client;
+  crisp::testing::ManualClock clock;
+  Hosts hosts(client, {}, clock);
+  const auto settle = [&] {
+    Endpoint endpoint = hosts.Find(*ref::Parse(server.HostPort() + "/x"))->front();
+    const Status status = hosts.Settle(CallContext::Background(std::chrono::seconds(30)), endpoint);
+    return status.ok() ? endpoint.root.scheme : CodeName(status.code());
+  };
+  server.hangs_up_on_tls = true;
+  CHECK(settle() == "UNAVAILABLE");
+  server.hangs_up_on_tls = false;
+  CHECK(settle() == "http");
+  server.hangs_up_on_tls = true;
+  CHECK(settle() == "http");
+  clock.Advance(std::chrono::minutes(6));
+  CHECK(settle() == "UNAVAILABLE");
+  server.hangs_up_on_tls = false;
+  CHECK(settle() == "http");
+  hosts.Doubt(hosts.Find(*ref::Parse(server.HostPort() + "/x"))->front());
+  server.hangs_up_on_tls = true;
+  CHECK(settle() == "UNAVAILABLE");
+}
+
+TEST_CASE("An insecure entry is one host's") {
+  const crisp::testing::TestRoot root;
+  http::Client client;
+  Hosts hosts(client, {.insecure = {"Plain.corp:5000", "any.corp"},
+                       .registries_conf = root.Write("r.conf", R"([[registry]]
+prefix = "docker.io"
+location = "conf.corp/hub"
+insecure = true
+)")});
+  for (const char* host : {"plain.corp:5000", "any.corp:1", "conf.corp:443", "conf.corp"})
+    CHECK(hosts.IsInsecure(host));
+  for (const char* host : {"plain.corp:5001", "plain.corp", "other.corp", "auth.conf.corp"})
+    CHECK_FALSE(hosts.IsInsecure(host));
 }
 
 TEST_CASE("Each endpoint gets its own credentials, never another's") {

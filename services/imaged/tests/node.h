@@ -20,7 +20,9 @@ namespace crisp::imaged::testing {
 struct Node {
   explicit Node(std::chrono::milliseconds stall = std::chrono::seconds(60))
       : Node(http::ClientOptions{.stall_timeout = stall}) {}
-  explicit Node(http::ClientOptions http) : client(std::move(http)) {
+  explicit Node(const PullOptions& pull) : Node(http::ClientOptions(), pull) {}
+  explicit Node(http::ClientOptions http, const PullOptions& pull = {})
+      : client(std::move(http)), options(pull) {
     catalogue->SetNames([this](std::string_view image) { return hosts.NamesHere(image); });
   }
 

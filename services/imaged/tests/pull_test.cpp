@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <spawn.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -10,9 +11,11 @@
 
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <future>
 
 #include "libs/base/cleanup.h"
 #include "libs/os/mount.h"
+#include "libs/testing/manual_clock.h"
 #include "services/imaged/tests/fake_registry.h"
 #include "services/imaged/tests/node.h"
 
@@ -76,6 +79,93 @@ TEST_CASE("A blob with other bytes is refused, named with both digests, and noth
   CHECK(message.find(registry.wrong_blob) != std::string::npos);
   CHECK(message.find("has the digest sha256:") != std::string::npos);
   CHECK(node.catalogue->List()->empty());
+  node.CheckClean();
+}
+
+TEST_CASE("A pull whose layer another one brings does not fail with the other's registry") {
+  const TestImage image =
+      TestImage::Make({{TarWriter().File("f", Noise(100'000)).Done(), Pack::kGzip}});
+  LyingRegistry bad(image);
+  LyingRegistry good(image);
+  const std::string layer = image.layer_digests[0];
+  bad.wrong_blob = layer;
+  std::promise<void> fetching;
+  std::promise<void> joined;
+  bad.before_blob = [&](const std::string& digest) {
+    if (digest != layer) return;
+    fetching.set_value();
+    joined.get_future().wait();
+  };
+  Node node;
+  std::thread first([&] {
+    const auto id = node.Pull(bad.Name());
+    CHECK(id.code() == Code::kDataLoss);
+    CHECK(id.status().message().find(bad.Name()) != std::string::npos);
+  });
+  fetching.get_future().wait();
+  const auto progress = node.puller.Watch(good.Name(), {}).value();
+  std::thread second([&] {
+    const auto id = node.Pull(good.Name());
+    CHECK(id.status().message() == "");
+  });
+  const auto waits = [&progress] {
+    const auto layers = progress->layers();
+    return layers.size() == 1 && layers[0].state == LayerProgress::State::kDownloading;
+  };
+  while (!waits()) std::this_thread::yield();
+  CHECK(good.blob_requests == 1);  // the config; the layer is on its way from the other
+  joined.set_value();
+  first.join();
+  second.join();
+  CHECK(good.blob_requests >= 2);
+  node.CheckClean();
+}
+
+TEST_CASE("A pull fails for its cause, not for what followed from it") {
+  LyingRegistry registry(TwoLayers());
+  registry.wrong_blob = registry.image.layer_digests[0];
+  // The layer above is there first, and waits for the one below.
+  std::atomic<bool> other = false;
+  registry.before_blob = [&](const std::string& digest) {
+    if (digest == registry.image.layer_digests[1]) other = true;
+    while (digest == registry.image.layer_digests[0] && !other) std::this_thread::yield();
+  };
+  Node node;
+  const auto id = node.Pull(registry.Name());
+  CHECK(id.code() == Code::kDataLoss);
+  CHECK(id.status().message().find(registry.wrong_blob) != std::string::npos);
+  node.CheckClean();
+}
+
+TEST_CASE("Layers that the catalogue cannot be told of are not left behind") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  sqlite::Db db = *sqlite::Db::Open(node.layout.Catalogue());
+  REQUIRE(db.Exec("CREATE TRIGGER full BEFORE INSERT ON layers BEGIN SELECT RAISE(FAIL, 'no'); END")
+              .ok());
+  CHECK_FALSE(node.Pull(registry.Name()).ok());
+  CHECK(os::ListDir(node.layout.Layers())->empty());
+  CHECK(os::ListDir(node.layout.Staging())->empty());
+  REQUIRE(db.Exec("DROP TRIGGER full").ok());
+  CHECK(node.Pull(registry.Name()).ok());
+  node.CheckClean();
+}
+
+TEST_CASE("A layer that is collected while the one above it is fetched is fetched again") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  const std::string id = *node.Pull(registry.Name());
+  const std::vector<digest::Digest> chain = *node.catalogue->Layers(id);
+  REQUIRE(node.images.Remove(id).ok());
+  REQUIRE(node.catalogue->DropLayers({chain[1]})->size() == 1);
+  REQUIRE(node.store.Discard(node.layout.Layer(chain[1].hex())).ok());
+  registry.before_blob = [&](const std::string& digest) {
+    if (digest != registry.image.layer_digests[1]) return;
+    CHECK(node.gc.Collect().ok());
+  };
+  CHECK(node.Pull(registry.Name()).status().message() == "");
+  CHECK(node.File(id, 1, "etc/name") == "low");
+  CHECK(node.File(id, 0, "etc/name") == "high");
   node.CheckClean();
 }
 
@@ -206,15 +296,103 @@ TEST_CASE("Snapshots are idempotent by owner, hold their layers and are freed wh
   REQUIRE(node.gc.Collect().ok());
   CHECK(os::ListDir(node.layout.Layers())->size() == 2);
   CHECK(node.snapshots.Prepare(Node::Call(), owner, id).ok());
-  CHECK(node.snapshots.Reconcile(Node::Call(), {}, seconds(60))->empty());
-  CHECK(node.snapshots.Reconcile(Node::Call(), {owner}, seconds(0))->empty());
-  CHECK(node.snapshots.Reconcile(Node::Call(), {OwnerId("c9")}, seconds(-1))->size() == 1);
+  CHECK(node.snapshots.Reconcile(Node::Call(), {}, seconds(60)).freed.empty());
+  CHECK(node.snapshots.Reconcile(Node::Call(), {owner}, seconds(0)).freed.empty());
+  CHECK(node.snapshots.Reconcile(Node::Call(), {OwnerId("c9")}, seconds(-1)).freed.size() == 1);
   CHECK(node.snapshots.Release(Node::Call(), owner).ok());
   REQUIRE(node.gc.Collect().ok());
   CHECK(os::ListDir(node.layout.Layers())->empty());
   CHECK(os::ListDir(node.layout.Snapshots())->empty());
   CHECK(*node.gc.EmptyTrash(Node::Call()));
   CHECK(os::ListDir(node.layout.Trash())->empty());
+}
+
+/// A mount point cannot be renamed, and what is below it is not ours to delete.
+class Obstacle {
+ public:
+  explicit Obstacle(std::string path) : path_(std::move(path)) {
+    REQUIRE(os::MakeDirs(path_).ok());
+    REQUIRE(::mount("none", path_.c_str(), "tmpfs", 0, nullptr) == 0);
+  }
+  Obstacle(const Obstacle&) = delete;
+  Obstacle& operator=(const Obstacle&) = delete;
+  ~Obstacle() { Lift(); }
+  void Lift() {
+    if (!path_.empty()) CHECK(::umount2(path_.c_str(), MNT_DETACH) == 0);
+    path_.clear();
+  }
+
+ private:
+  std::string path_;
+};
+
+TEST_CASE("One tree that cannot be deleted does not hold up the others") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  REQUIRE(node.Pull(registry.Name()).ok());
+  for (const char* owner : {"c1", "c2", "c3"})
+    REQUIRE(node.snapshots.Prepare(Node::Call(), OwnerId(owner), registry.Name()).ok());
+  const auto held = node.layout.Snapshot("c1");
+  {
+    const Obstacle mounted(held);
+    const auto done = node.snapshots.Reconcile(Node::Call(), {}, seconds(-1));
+    CHECK(done.freed == std::vector<OwnerId>{OwnerId("c2"), OwnerId("c3")});
+    CHECK_FALSE(done.failed.ok());
+  }
+  CHECK(node.snapshots.Reconcile(Node::Call(), {}, seconds(-1)).freed.size() == 1);
+
+  REQUIRE(node.images.Remove(registry.Name()).ok());
+  const std::string first = node.catalogue->UnusedLayers(Clock::System().Wall())->front().str();
+  Obstacle layer(node.layout.Layer(first.substr(7)));
+  CHECK_FALSE(node.gc.Collect().ok());
+  CHECK(node.catalogue->AllLayers()->empty());
+  CHECK(os::ListDir(node.layout.Layers())->size() == 1);
+  layer.Lift();
+  REQUIRE(node.gc.Recover().ok());
+  CHECK(os::ListDir(node.layout.Layers())->empty());
+
+  Obstacle trash(node.layout.Trash() + "/000/below");
+  CHECK(node.gc.EmptyTrash(Node::Call()).code() == Code::kFailedPrecondition);
+  CHECK(os::ListDir(node.layout.Trash())->size() == 1);
+  trash.Lift();
+  CHECK(*node.gc.EmptyTrash(Node::Call()));
+}
+
+TEST_CASE("Trash waits for pulls, but not for ever, and not where space is wanted") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  crisp::testing::ManualClock clock;
+  bool quiet = false;
+  Gc gc(*node.catalogue, node.store, node.metrics, clock, [&quiet] { return quiet; },
+        {.low_percent = 0});
+  const auto throw_away = [&node] {
+    REQUIRE(os::MakeDirs(node.layout.Layer("x") + "/diff/deep").ok());
+    REQUIRE(node.store.Discard(node.layout.Layer("x")).ok());
+  };
+  throw_away();
+  CHECK_FALSE(*gc.EmptyTrash(Node::Call()));
+  clock.Advance(std::chrono::minutes(4));
+  CHECK_FALSE(*gc.EmptyTrash(Node::Call()));
+  clock.Advance(std::chrono::minutes(1));
+  CHECK(*gc.EmptyTrash(Node::Call()));
+  CHECK(node.store.Trash()->empty());
+  // The next trash waits anew.
+  throw_away();
+  CHECK_FALSE(*gc.EmptyTrash(Node::Call()));
+  quiet = true;
+  CHECK(*gc.EmptyTrash(Node::Call()));
+  quiet = false;
+  throw_away();
+  Gc full(*node.catalogue, node.store, node.metrics, clock, [] { return false; },
+          {.low_percent = 101});
+  CHECK(*full.EmptyTrash(Node::Call()));
+  // Who removes an image waits for the space.
+  REQUIRE(node.Pull(registry.Name()).ok());
+  REQUIRE(node.images.Remove(registry.Name()).ok());
+  CHECK_FALSE(*gc.FreeNow(CallContext::Background(seconds(0))));
+  CHECK(os::ListDir(node.layout.Layers())->empty());
+  CHECK(*gc.FreeNow(Node::Call()));
+  CHECK(node.store.Trash()->empty());
 }
 
 TEST_CASE("Read-only views hold their image for the owner until it releases all at once") {
@@ -238,7 +416,7 @@ TEST_CASE("Read-only views hold their image for the owner until it releases all 
   CHECK(os::ListDir(node.layout.Layers())->size() == 2);
   // Another owner, whose name begins the same way, lets nothing of it go.
   CHECK(node.snapshots.Release(Node::Call(), OwnerId("c")).ok());
-  CHECK(node.snapshots.Reconcile(Node::Call(), {owner}, seconds(-1))->empty());
+  CHECK(node.snapshots.Reconcile(Node::Call(), {owner}, seconds(-1)).freed.empty());
   CHECK(node.snapshots.PrepareVolume(Node::Call(), owner, 7, id).ok());
   CHECK(node.snapshots.Release(Node::Call(), owner).ok());
   CHECK(node.snapshots.Release(Node::Call(), owner).ok());
@@ -248,7 +426,7 @@ TEST_CASE("Read-only views hold their image for the owner until it releases all 
 
   REQUIRE(node.Pull(registry.Name()).ok());
   REQUIRE(node.snapshots.PrepareVolume(Node::Call(), owner, 0, registry.Name()).ok());
-  CHECK(node.snapshots.Reconcile(Node::Call(), {OwnerId("c9")}, seconds(-1))->size() == 1);
+  CHECK(node.snapshots.Reconcile(Node::Call(), {OwnerId("c9")}, seconds(-1)).freed.size() == 1);
 }
 
 TEST_CASE("The kernel's overlay of a snapshot shows the image, deletions and all") {
@@ -323,6 +501,71 @@ TEST_CASE("What an interrupted pull or release left is garbage at the next start
   CHECK(os::ListDir(node.layout.Snapshots())->empty());
   CHECK(os::ListDir(node.layout.Staging())->size() == 1);  // another instance is at it
   CHECK(node.File(id, 0, "etc/name") == "high");
+}
+
+TEST_CASE("A layer that a power cut took is forgotten, and the next pull brings it") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  const std::string id = *node.Pull(registry.Name());
+  const std::vector<digest::Digest> chain = *node.catalogue->Layers(id);
+  REQUIRE(os::RemoveTree(node.layout.Layer(chain[1].hex())).ok());
+  REQUIRE(node.gc.Recover().ok());
+  CHECK(node.catalogue->List()->empty());
+  CHECK(*node.catalogue->HasLayer(chain[0]));
+  CHECK_FALSE(*node.catalogue->HasLayer(chain[1]));
+  CHECK(*node.Pull(registry.Name()) == id);
+  CHECK(node.File(id, 0, "etc/name") == "high");
+  // Under a container it stays, and others start all the same.
+  REQUIRE(node.snapshots.Prepare(Node::Call(), OwnerId("c1"), id).ok());
+  REQUIRE(os::RemoveTree(node.layout.Layer(chain[1].hex())).ok());
+  REQUIRE(node.gc.Recover().ok());
+  CHECK(node.catalogue->List()->size() == 1);
+}
+
+TEST_CASE("What a container's image is called decides by which policy") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  REQUIRE(os::MakeDirs(node.root / "etc").ok());
+  node.root.Write("etc/registries.conf",
+                  "[aliases]\napp = \"" + registry.Name("") + "\"\nother = \"x.io/other\"\n");
+  const std::string id = *node.Pull(registry.Name());
+  int owners = 0;
+  const auto prepare = [&](const std::string& image, const std::string& user_specified) {
+    return node.snapshots
+        .Prepare(Node::Call(), OwnerId(fmt::format("c{}", ++owners)), image, user_specified)
+        .status()
+        .message();
+  };
+  const auto policy = [&node](const std::string& scope, const char* there, const char* else_) {
+    node.root.Write("policy.json", fmt::format(R"({{"default":[{{"type":"{}"}}],
+                                    "transports":{{"docker":{{"{}":[{{"type":"{}"}}]}}}}}})",
+                                               else_, scope, there));
+  };
+  constexpr const char* kAccept = "insecureAcceptAnything";
+  // The alias means what the pull meant by it, whichever way the policy goes.
+  policy(registry.Name(""), kAccept, "reject");
+  CHECK(prepare("app", "").empty());
+  CHECK(prepare(id, "app").empty());
+  CHECK(prepare(id, "app:latest").empty());
+  CHECK(prepare(id, "").empty());
+  policy(registry.Name(""), "reject", kAccept);
+  CHECK(prepare("app", "").starts_with("SignatureValidationFailed: "));
+  CHECK(prepare(id, "app").starts_with("SignatureValidationFailed: "));
+  CHECK(prepare(id, "").starts_with("SignatureValidationFailed: "));
+  // A name that is not this image's chooses no policy.
+  policy("x.io", kAccept, "reject");
+  CHECK(prepare(id, "x.io/other:latest").starts_with("SignatureValidationFailed: "));
+  CHECK(prepare(id, "other").starts_with("SignatureValidationFailed: "));
+  // Of several names, a bare id wants all to pass.
+  policy(registry.Name(""), kAccept, "reject");
+  NewImage more;
+  more.id = id;
+  more.config = "{}";
+  more.chain = *node.catalogue->Layers(id);
+  more.tag = "z.io/more:1";
+  REQUIRE(node.catalogue->CommitImage(more, Clock::System().Wall()).ok());
+  CHECK(prepare(registry.Name(), "").empty());
+  CHECK(prepare(id, "").starts_with("SignatureValidationFailed: "));
 }
 
 /// Debian's docker-registry on a port of its own, ended and removed with the object.

@@ -69,7 +69,7 @@ TEST_CASE("The longest prefix that fits decides") {
     prefix = "example.com/team"
     location = "team.corp"
     [[registry]]
-    prefix = "example.com/team/bad"
+    prefix = "Example.com/team/bad"
     blocked = true
     [[registry]]
     prefix = "example.com/team/app:v1"
@@ -89,6 +89,7 @@ TEST_CASE("The longest prefix that fits decides") {
   CHECK(Places(conf, "example.com/team/bad:1") ==
         "error: example.com/team/bad:1: the registry example.com/team/bad is blocked by r.conf:7");
   CHECK(Places(conf, "example.com/team/bad/deeper").starts_with("error: "));
+  CHECK(Places(conf, "EXAMPLE.com/team/bad").starts_with("error: "));
   // Another port is another registry, another host too.
   CHECK(Places(conf, "example.com:5000/team/bad") == "example.com:5000/team/bad");
   CHECK(Places(conf, "example.comx/team/bad") == "example.comx/team/bad");

@@ -45,6 +45,22 @@ TEST_CASE("An image comes from the first mirror that has it, under its own name"
   node.CheckClean();
 }
 
+TEST_CASE("A mirror without the image's signature still gives its layers") {
+  LyingRegistry mirror(TwoLayers());
+  LyingRegistry own(TwoLayers());
+  Node node;
+  node.root.Write("etc/registries.conf",
+                  Mirrored(own.server().HostPort(), {mirror.server().HostPort()}));
+  const auto client =
+      RegistryClient::Open(node.client, node.hosts, *ref::Parse(own.Name()), {}).value();
+  REQUIRE(client->Manifest(Node::Call(), "latest", MiB(1)).ok());
+  CHECK(client->Manifest(Node::Call(), "sha256-abc.sig", MiB(1)).code() == Code::kNotFound);
+  const digest::Digest config = *digest::Digest::Parse(mirror.image.config_digest);
+  REQUIRE(client->Blob(Node::Call(), config, MiB(1)).ok());
+  CHECK(mirror.blob_requests == 1);
+  CHECK(own.blob_requests == 0);
+}
+
 TEST_CASE("Blobs that a mirror has not or damages come from the next endpoint") {
   LyingRegistry mirror(TwoLayers());
   LyingRegistry own(TwoLayers());

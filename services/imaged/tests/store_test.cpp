@@ -1,9 +1,14 @@
 // What the store tells of itself: pinned images, file systems and their use, drivers.
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include <catch2/catch.hpp>
 
 #include "libs/os/files.h"
+#include "libs/testing/manual_clock.h"
 #include "libs/testing/test_root.h"
 #include "services/imaged/core/images.h"
+#include "services/imaged/core/store_check.h"
 #include "services/imaged/store/layer_store.h"
 #include "services/imaged/store/tree_digest.h"
 #include "services/imaged/tests/unpack_bench.h"
@@ -37,7 +42,7 @@ struct Store {
     archive::StringSource source(archive);
     archive::TarReader tar(source);
     REQUIRE(unpacker.Unpack(tar).ok());
-    REQUIRE(unpacker.Finish({}).ok());
+    REQUIRE(unpacker.Finish(CallContext::Background(std::chrono::minutes(1)), {}).ok());
     REQUIRE(store->Commit(staged, chain).ok());
     NewImage image;
     image.id = digest::Sha256Digest("config of " + name).str();
@@ -109,6 +114,30 @@ TEST_CASE("What images take agrees with du, pulls' space and trash counted") {
   agrees();
 }
 
+TEST_CASE("A tree deeper than descriptors and stacks go is measured and deleted") {
+  Store store;
+  store.Open();
+  constexpr int kDepth = 20'000;
+  REQUIRE(store.store->MakeSnapshot("c1", store.layout->Empty()).ok());
+  const std::string upper = store.layout->Snapshot("c1") + "/upper";
+  os::UniqueFd at = *os::Open(upper, O_RDONLY | O_DIRECTORY);
+  for (int i = 0; i < kDepth; ++i) {
+    REQUIRE(::mkdirat(at.get(), "d", 0755) == 0);
+    if (i % 1000 == 0) {
+      REQUIRE(::mkdirat(at.get(), "beside", 0755) == 0);
+      REQUIRE(::mkdirat(at.get(), "z", 0755) == 0);
+    }
+    at = os::UniqueFd(::openat(at.get(), "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    REQUIRE(at.valid());
+  }
+  CHECK(MeasureTree(upper)->inodes == 1 + kDepth + 2 * kDepth / 1000);
+  REQUIRE(store.store->Discard(store.layout->Snapshot("c1")).ok());
+  const std::string trash = store.store->Trash()->front();
+  while (!store.store->DeleteSome(trash, 5000).value()) {
+  }
+  CHECK(store.store->Trash()->empty());
+}
+
 TEST_CASE("Images and containers may lie on file systems of their own") {
   Store store;
   store.Open();
@@ -130,6 +159,38 @@ TEST_CASE("Images and containers may lie on file systems of their own") {
   REQUIRE(store.store->Discard(store.layout->Snapshot("c1")).ok());
   CHECK(os::ListDir(store.layout->SnapshotsTrash())->size() == 1);
   CHECK(store.store->Trash()->size() == 1);
+}
+
+TEST_CASE("A measurement that is dropped does not stop the next one") {
+  Store store;
+  store.Open();
+  crisp::testing::ManualClock clock;
+  std::function<void()> task;
+  DiskUsage usage(*store.layout, clock,
+                  [&task](std::function<void()> measure) { task = std::move(measure); });
+  const auto stage = [&store](const std::string& name) {
+    const std::string staged = *store.store->Stage(digest::Sha256Digest(name));
+    REQUIRE(os::WriteFile(staged + "/diff/f", std::string(1U << 20U, 'x')).ok());
+  };
+  stage("a");
+  usage.Get();
+  REQUIRE(task);
+  task = nullptr;  // dropped
+  usage.Get();
+  REQUIRE(task);
+  std::exchange(task, nullptr)();
+  const std::uint64_t first = usage.Get().temporary.bytes;
+  CHECK(first > 1U << 20U);
+  CHECK_FALSE(task);  // fresh enough
+  stage("b");
+  // Containers' trees are not walked where nobody asks for them.
+  REQUIRE(store.store->MakeSnapshot("c1", store.layout->Empty()).ok());
+  clock.Advance(std::chrono::minutes(1));
+  CHECK(usage.Get().temporary.bytes == first);
+  REQUIRE(task);
+  std::exchange(task, nullptr)();
+  CHECK(usage.Get().temporary.bytes > first);
+  CHECK(usage.Get().containers.inodes == 0);
 }
 
 TEST_CASE("A tree's digest sees every change that a container would") {
@@ -159,6 +220,72 @@ TEST_CASE("A tree's digest sees every change that a container would") {
   const auto stopped = TreeDigest(bench.layers.front(),
                                   [](std::uint64_t) { return Status(Code::kCancelled, "enough"); });
   CHECK(stopped.code() == Code::kCancelled);
+}
+
+TEST_CASE("A large file is read in pieces, and its holes not at all") {
+  testing::Bench bench;
+  std::uint64_t read = 0;
+  const auto digest = [&bench, &read] {
+    read = 0;
+    return TreeDigest(bench.root.path(),
+                      [&read](std::uint64_t bytes) {
+                        CHECK(bytes <= 256U << 10U);
+                        read += bytes;
+                        return Status::Ok();
+                      })
+        .value();
+  };
+  const std::string path = bench.root / "f";
+  const std::string block(4096, 'x');
+  const auto write = [&path](const std::vector<std::pair<off_t, std::string>>& extents,
+                             off_t size) {
+    os::UniqueFd fd = *os::Open(path, O_RDWR | O_CREAT, 0600);
+    REQUIRE(::ftruncate(fd.get(), 0) == 0);
+    for (const auto& [offset, bytes] : extents)
+      REQUIRE(::pwrite(fd.get(), bytes.data(), bytes.size(), offset) ==
+              static_cast<ssize_t>(bytes.size()));
+    REQUIRE(::ftruncate(fd.get(), size) == 0);
+    const std::array<timespec, 2> times{};
+    REQUIRE(::futimens(fd.get(), times.data()) == 0);
+  };
+  constexpr off_t kFar = off_t{1} << 40U;
+  write({{0, block}, {kFar, "tail"}}, kFar + 4);
+  const std::string sparse = digest();
+  CHECK(read < 1U << 20U);
+  write({{0, block}, {kFar + 1, "tail"}}, kFar + 5);
+  CHECK(digest() != sparse);
+  const off_t size = off_t{1} << 20U;
+  write({{0, block + std::string(900'000, '\0')}}, size);
+  const std::string stored = digest();
+  CHECK(read > 900'000);
+  write({{0, block}}, size);
+  CHECK(digest() == stored);
+  write({{0, block}}, size + 1);
+  CHECK(digest() != stored);
+}
+
+TEST_CASE("A layer that takes too long to read does not keep the others from their turn") {
+  Store store;
+  store.Open();
+  store.Image("a", TarWriter().File("f", "a").Done());
+  store.Image("b", TarWriter().File("f", "b").Done());
+  constexpr std::uint64_t kRate = std::uint64_t{1} << 30U;
+  const auto verify = [&store](std::chrono::seconds time) {
+    return VerifyOne(CallContext::Background(time), *store.catalogue, *store.store, Clock::System(),
+                     kRate)
+        .code();
+  };
+  const auto unread = [&store] {
+    const std::vector<CatalogueLayer> layers = *store.catalogue->AllLayers();
+    return std::count_if(layers.begin(), layers.end(),
+                         [](const CatalogueLayer& each) { return each.tree.empty(); });
+  };
+  CHECK(verify(std::chrono::seconds(0)) == Code::kDeadlineExceeded);
+  CHECK(unread() == 2);
+  CHECK(verify(std::chrono::seconds(30)) == Code::kOk);
+  CHECK(unread() == 1);
+  CHECK(verify(std::chrono::seconds(30)) == Code::kOk);
+  CHECK(unread() == 0);
 }
 
 }  // namespace

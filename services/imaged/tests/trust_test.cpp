@@ -5,6 +5,7 @@
 
 #include "libs/base/cleanup.h"
 #include "libs/base/text.h"
+#include "libs/base/try.h"
 #include "libs/http/url.h"
 #include "libs/json/json.h"
 #include "libs/os/files.h"
@@ -19,6 +20,7 @@ using nlohmann::json;
 
 ref::ImageRef Ref(const std::string& text) { return ref::Parse(text).value(); }
 const std::string kHex(64, 'a');
+CallContext Soon() { return CallContext::Background(std::chrono::seconds(30)); }
 
 std::string PolicyError(const std::string& text) {
   const Result<Policy> policy = Policy::Parse(text);
@@ -37,6 +39,11 @@ TEST_CASE("A policy that is not understood as a whole is refused, by the key") {
   CHECK(PolicyError(R"({"default":[{"type":"reject"}],"defualt":[]})") == "unknown key defualt");
   CHECK(PolicyError(R"({"default":[{"type":"reject","x":1}]})") ==
         "default: requirement 0: unknown key x");
+  CHECK(PolicyError(R"({"default":[{"type":"reject"}],"default":[]})") ==
+        "JSON: the key default is there twice");
+  CHECK(PolicyError(R"({"default":[{"type":"reject"}],"transports":{"docker":{
+          "q.io/x":[{"type":"reject"}], "Q.IO/x":[{"type":"insecureAcceptAnything"}]}}})") ==
+        "q.io/x is there twice");
   CHECK(with(R"({"type":"maybe"})") ==
         "transports.docker, q.io/x: requirement 0: unknown type maybe");
   CHECK(with(R"({"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"})").empty());
@@ -63,7 +70,7 @@ TEST_CASE("The most specific scope decides") {
     "docker-daemon":{"":[{"type":"reject"}]},
     "docker":{
     "q.io/a/b:1":[{"type":"reject"}], "q.io/a/b":[{"type":"reject"}], "q.io/a":[{"type":"reject"}],
-    "q.io":[{"type":"reject"}], "*.r.org":[{"type":"reject"}], "*.org":[{"type":"reject"}],
+    "Q.io":[{"type":"reject"}], "*.R.org":[{"type":"reject"}], "*.org":[{"type":"reject"}],
     "local:5000":[{"type":"reject"}], "docker.io/library/busybox":[{"type":"reject"}],
     "":[{"type":"insecureAcceptAnything"}]}}})")
                             .value();
@@ -73,6 +80,7 @@ TEST_CASE("The most specific scope decides") {
   CHECK(scope("q.io/a/b:1@sha256:" + kHex) == "q.io/a/b");
   CHECK(scope("q.io/a/c/d") == "q.io/a");
   CHECK(scope("q.io/ab/c") == "q.io");
+  CHECK(scope("Q.IO/a/b:1") == "q.io/a/b:1");
   CHECK(scope("x.r.org/a") == "*.r.org");
   CHECK(scope("x.y.r.org:80/a") == "*.r.org");
   CHECK(scope("r.org/a") == "*.org");
@@ -99,6 +107,7 @@ TEST_CASE("What a signature is for must fit what was asked for") {
   CHECK_FALSE(fits(Kind::kMatchExact, digest, "q.io/a:1"));
   CHECK(fits(Kind::kMatchRepoDigestOrExact, digest, "q.io/a:1"));
   CHECK_FALSE(fits(Kind::kMatchRepoDigestOrExact, digest, "q.io/b:1"));
+  CHECK_FALSE(fits(Kind::kMatchRepoDigestOrExact, digest, "q.io/a"));
   CHECK(fits(Kind::kMatchRepoDigestOrExact, "q.io/a:1", "q.io/a:1"));
   CHECK_FALSE(fits(Kind::kMatchRepoDigestOrExact, "q.io/a:1", "q.io/a:2"));
   CHECK(fits(Kind::kMatchRepository, "q.io/a:1", "q.io/a"));
@@ -142,6 +151,9 @@ TEST_CASE("A signed claim says what it must and nothing else") {
   more["critical"]["extra"] = 1;
   CHECK_FALSE(ParseClaim(more.dump(), kSimpleType).ok());
   CHECK_FALSE(ParseClaim("", kSimpleType).ok());
+  std::string twice = good.dump();
+  twice.insert(1, R"("critical":{},)");
+  CHECK_FALSE(ParseClaim(twice, kSimpleType).ok());
 }
 
 TEST_CASE("registries.d says where signatures lie") {
@@ -253,11 +265,13 @@ struct Signer {
       if (found == repository.end()) return NotFound("no {}", tag);
       return found->second;
     };
-    reader.blob = [&](const CallContext& cc, const digest::Digest& blob) {
-      return reader.manifest(cc, blob.str());
+    reader.blob = [&](const CallContext& cc, const digest::Digest& blob,
+                      Bytes limit) -> Result<std::string> {
+      std::string text = CRISP_TRY(reader.manifest(cc, blob.str()));
+      if (text.size() > limit.count()) return ResourceExhausted("{} is too large", blob.str());
+      return text;
     };
-    return trust.CheckPull(CallContext::Background(std::chrono::seconds(30)), Ref(name), {digest},
-                           reader);
+    return trust.CheckPull(Soon(), Ref(name), {digest}, reader);
   }
   std::string Refusal(const std::string& name) {
     const auto pulled = Pull(name);
@@ -275,7 +289,9 @@ TEST_CASE("No policy at the usual place accepts anything, one that cannot be rea
   CHECK(signer.Refusal("q.io/b:1") ==
         "SignatureValidationFailed: q.io/b:1 (policy scope default): the policy rejects it");
   Trust strict({.policy = signer.root / "none.json", .policy_may_be_absent = false}, signer.client);
-  CHECK(strict.CheckKept(Ref("q.io/a"), {}, {}).message().starts_with("SignatureValidationFailed"));
+  CHECK(strict.CheckKept(Soon(), Ref("q.io/a"), {}, {})
+            .message()
+            .starts_with("SignatureValidationFailed"));
 }
 
 TEST_CASE("signedBy wants a good signature by a key of the policy, over this manifest and name") {
@@ -290,7 +306,7 @@ TEST_CASE("signedBy wants a good signature by a key of the policy, over this man
   signer.SignSimple("alice@x", good, 2);
   const auto pulled = signer.Pull("q.io/a:1");
   REQUIRE(pulled.ok());
-  CHECK(pulled->size() == 2);
+  CHECK(pulled->size() == 1);  // mallory's is not kept
   CHECK(signer.Refusal("q.io/a:2").find("it is for q.io/a:1") != std::string::npos);
   CHECK(signer.Refusal("q.io/a@" + signer.digest.str()).empty());
   signer.SignSimple("alice@x", signer.Claim(kSimpleType, "q.io/a:1", "sha256:" + kHex), 2);
@@ -304,17 +320,37 @@ TEST_CASE("signedBy wants a good signature by a key of the policy, over this man
   const std::vector<digest::Digest> manifests = {signer.digest};
   std::vector<Signature> kept;
   for (const Signature& each : *pulled) kept.push_back(*DecodeSignature(EncodeSignature(each)));
-  CHECK(signer.trust.CheckKept(Ref("q.io/a:1"), manifests, kept).ok());
-  CHECK_FALSE(signer.trust.CheckKept(Ref("q.io/a:1"), manifests, {}).ok());
-  CHECK_FALSE(signer.trust.CheckKept(std::nullopt, manifests, kept).ok());
+  CHECK(signer.trust.CheckKept(Soon(), Ref("q.io/a:1"), manifests, kept).ok());
+  CHECK_FALSE(signer.trust.CheckKept(Soon(), Ref("q.io/a:1"), manifests, {}).ok());
+  CHECK_FALSE(signer.trust.CheckKept(Soon(), std::nullopt, manifests, kept).ok());
   signer.SetPolicy(R"({"type":"signedBy","keyType":"GPGKeys","keyPaths":[")" + alice +
                    "\"]},{\"type\":\"reject\"}");
-  CHECK_FALSE(signer.trust.CheckKept(Ref("q.io/a:1"), manifests, kept).ok());
+  CHECK_FALSE(signer.trust.CheckKept(Soon(), Ref("q.io/a:1"), manifests, kept).ok());
   signer.SetPolicy(R"({"type":"signedBy","keyType":"GPGKeys","keyPath":"/nowhere"})");
   CHECK(signer.Refusal("q.io/a:1").starts_with("SignatureValidationFailed: q.io/a:1"));
   // A home of gpg's goes with each decision.
   const std::vector<std::string> names = os::ListDir(signer.root.path()).value();
   for (const std::string& name : names) CHECK_FALSE(name.starts_with("gpg-"));
+}
+
+TEST_CASE("A signature may not unpack to more than it could ever say, nor take for ever") {
+  Signer signer;
+  const std::string alice = signer.MakeGpgKey("alice@x");
+  signer.SetPolicy(R"({"type":"signedBy","keyType":"GPGKeys","keyPath":")" + alice + "\"}");
+  signer.SignSimple("alice@x", std::string(32U << 20U, ' '));
+  CHECK(signer.Refusal("q.io/a:1").find("unpacks to more than") != std::string::npos);
+  signer.root.Write(fmt::format("sigs/q.io/a@sha256={}/signature-1", signer.digest.hex()),
+                    std::string(65U << 10U, 'x'));
+  CHECK(signer.Refusal("q.io/a:1").find("SignatureValidationFailed") != std::string::npos);
+  const CallContext over = CallContext::Background(std::chrono::seconds(0));
+  CHECK(signer.trust.CheckKept(over, Ref("q.io/a:1"), {signer.digest}, {}).code() ==
+        Code::kDeadlineExceeded);
+  // A key that gpg has by other ways than the policy is none of its keys.
+  const std::string key = os::ReadFile(alice).value();
+  const GpgKeys keys = GpgKeys::Import(Soon(), signer.root.path(), {key}).value();
+  const std::string text =
+      signer.Gpg({"--local-user", "alice@x", "--sign", "--output", "-"}, "yes");
+  CHECK(*keys.Verify(Soon(), text) == "yes");
 }
 
 TEST_CASE("sigstoreSigned takes cosign's attachments by any of the keys") {

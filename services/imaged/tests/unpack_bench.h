@@ -22,7 +22,8 @@ struct Bench {
   std::vector<std::string> layers;  // topmost first
   Usage usage;
 
-  Status Layer(const std::string& archive, const UnpackLimits& limit = {.max_size = MiB(64)}) {
+  Status Layer(const std::string& archive, const UnpackLimits& limit = {.max_size = MiB(64)},
+               const CallContext& finish = CallContext::Background(std::chrono::minutes(1))) {
     const std::string directory = root / fmt::format("layer{}", layers.size());
     REQUIRE(os::MakeDirs(directory).ok());
     Result<Unpacker> unpacker = Unpacker::Create(directory, limit);
@@ -30,7 +31,7 @@ struct Bench {
     archive::StringSource source(archive, 1000);
     archive::TarReader tar(source);
     Status status = unpacker->Unpack(tar);
-    if (status.ok()) status = unpacker->Finish(layers);
+    if (status.ok()) status = unpacker->Finish(finish, layers);
     usage = unpacker->usage();
     layers.insert(layers.begin(), directory);
     return status;

@@ -142,6 +142,53 @@ TEST_CASE("Depth, names, files and bytes of a layer are bounded") {
   CHECK(bench.Layer(many.Done(), {.max_inodes = 40}).code() == Code::kResourceExhausted);
 }
 
+TEST_CASE("What must be remembered of an archive is bounded") {
+  const std::string name(200, 'n');
+  const auto refused = [&name](int kind, int count) {
+    Bench bench;
+    TarWriter tar;
+    for (int i = 0; i < count; ++i) {
+      const std::string each = fmt::format("{}{}", name, i);
+      if (kind == 0) tar.File("x", "", {.pax = {{"path", each + "/f"}}});
+      if (kind == 1) tar.Dir("x/", {.mode = 0755, .pax = {{"path", each + "/"}}});
+      if (kind == 2) tar.File("x", "", {.pax = {{"path", ".wh." + each}}});
+      if (kind == 3) tar.HardLink(each.substr(120), "later");
+    }
+    tar.File("later", "");
+    return bench.Layer(tar.Done(), {.max_names = KiB(64)}).code() == Code::kResourceExhausted;
+  };
+  for (int kind = 0; kind < 4; ++kind) {
+    CAPTURE(kind);
+    CHECK_FALSE(refused(kind, 20));
+    CHECK(refused(kind, 400));
+  }
+}
+
+TEST_CASE("What is copied up and what is a hole counts where size is limited") {
+  Bench bench;
+  const auto sparse = [](const char* name, TarWriter& tar) {
+    tar.File(name, "ht",
+             {.pax = {{"GNU.sparse.size", "8388608"}, {"GNU.sparse.map", "0,1,8388607,1"}}});
+  };
+  TarWriter low;
+  sparse("s", low);
+  REQUIRE(bench.Layer(low.Done()).ok());
+  TarWriter two;
+  sparse("a", two);
+  sparse("b", two);
+  CHECK(bench.Layer(two.Done(), {.max_size = MiB(16)}).ok());
+  CHECK(bench.Layer(two.Done(), {.max_size = MiB(15)}).code() == Code::kResourceExhausted);
+  const std::string link = TarWriter().HardLink("l", "s").Done();
+  CHECK(bench.Layer(link, {.max_size = MiB(7)}).code() == Code::kResourceExhausted);
+  CHECK(bench.Layer(link, {}, CallContext::Background(std::chrono::seconds(0))).code() ==
+        Code::kDeadlineExceeded);
+  REQUIRE(bench.Layer(link).ok());
+  CHECK(bench.Info("l").st_size == 8 << 20);
+  CHECK(bench.Info("l").st_blocks * 512 < 64 << 10);  // its hole is one here, too
+  REQUIRE(os::RemoveTree(bench.layers.front()).ok());
+  CHECK(bench.Layer(link).code() == Code::kAborted);  // whoever pulls looks again
+}
+
 TEST_CASE("What a layer takes on disk is what du says") {
   Bench bench;
   TarWriter tar;
@@ -241,6 +288,14 @@ TEST_CASE("Anything may replace anything") {
       if (first == 6 && second == 1) CHECK(bench.IsOpaque("x"));
       if (first == 5 && second != 5) CHECK(bench.Text("other") == "o");
     }
+  // Nothing but the directory's own goes with it.
+  TarWriter tar;
+  for (const char* name : {"x/", "x/in/", "x-y/", "x.y/", "x0/"})
+    tar.Dir(name, {.mode = 0755, .mtime = 77});
+  tar.File("x/.wh.w", "").File("x", "a file now").File("x-y/f", "").File("x0/f", "");
+  REQUIRE(bench.Layer(tar.Done()).ok());
+  CHECK(bench.Text("x") == "a file now");
+  for (const char* name : {"x-y", "x.y", "x0"}) CHECK(bench.Info(name).st_mtime == 77);
 }
 
 TEST_CASE("A confined unpacker leaves out devices that would open the machine") {
@@ -262,7 +317,9 @@ TEST_CASE("A confined unpacker leaves out devices that would open the machine") 
     Result<Unpacker> unpacker = Unpacker::Create(layer, {});
     archive::StringSource source(archive);
     archive::TarReader reader(source);
-    if (!unpacker.ok() || !unpacker->Unpack(reader).ok() || !unpacker->Finish({}).ok()) ::_exit(3);
+    if (!unpacker.ok() || !unpacker->Unpack(reader).ok() ||
+        !unpacker->Finish(CallContext::Background(std::chrono::minutes(1)), {}).ok())
+      ::_exit(3);
     ::_exit(unpacker->devices_left_out() == 2 ? 0 : 4);
   }
   int status = 0;

@@ -9,6 +9,7 @@
 #include "libs/http/url.h"
 #include "libs/json/json.h"
 #include "libs/os/files.h"
+#include "libs/ref/ref.h"
 
 namespace crisp::imaged {
 namespace {
@@ -18,7 +19,7 @@ using Json = nlohmann::json;
 constexpr std::string_view kFile = "file://";
 constexpr std::string_view kBuiltIn = "file:///var/lib/containers/sigstore";
 constexpr int kMaxSignatures = 64;
-constexpr Bytes kMaxSignature = MiB(1);
+constexpr Bytes kMaxSignature = KiB(64);
 constexpr std::string_view kAnnotation = "dev.cosignproject.cosign/signature";
 constexpr std::string_view kLayerType = "application/vnd.dev.cosign.simplesigning.v1+json";
 
@@ -72,7 +73,7 @@ Result<std::optional<std::string>> Get(const CallContext& cc, http::Client& clie
 }  // namespace
 
 Result<Claim> ParseClaim(std::string_view payload, std::string_view type) {
-  const Json root = CRISP_TRY(json::Parse(payload));
+  const Json root = CRISP_TRY(json::Parse(payload, {.unique_keys = true}));
   if (!root.is_object() || !root.contains("critical"))
     return InvalidArgument("critical is missing");
   for (const auto& [key, value] : root.items())
@@ -106,7 +107,8 @@ Result<Lookaside> Lookaside::Load(const std::string& directory) {
     CRISP_TRY(schema.LoadFile(directory + "/" + name));
     if (!common.url().empty()) lookaside.default_ = common.url();
     for (const auto& [scope, place] : scopes)
-      if (!place.url().empty()) lookaside.scopes_.emplace_back(scope, place.url());
+      if (!place.url().empty())
+        lookaside.scopes_.emplace_back(ref::LowerDomain(scope), place.url());
   }
   return lookaside;
 }
@@ -164,7 +166,7 @@ Result<std::vector<Signature>> FetchSigstore(const CallContext& cc, const Reposi
     if (encoded == annotations.end() || !encoded->is_string()) continue;
     const std::string stated = CRISP_TRY(json::GetString(layer, "digest"));
     const digest::Digest blob = CRISP_TRY(digest::Digest::Parse(stated));
-    const std::string payload = CRISP_TRY(reader.blob(cc, blob));
+    const std::string payload = CRISP_TRY(reader.blob(cc, blob, kMaxSignature));
     const std::string raw =
         CRISP_TRY(FromBase64(encoded->get_ref<const std::string&>()).While("{}", tag));
     signatures.push_back({Signature::Kind::kSigstore, manifest, payload, raw});

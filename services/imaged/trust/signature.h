@@ -7,6 +7,7 @@
 
 #include "libs/base/call_context.h"
 #include "libs/base/result.h"
+#include "libs/base/units.h"
 #include "libs/digest/digest.h"
 #include "libs/http/client.h"
 
@@ -57,7 +58,7 @@ struct RepositoryReader {
   /// A manifest's text by tag; kNotFound.
   std::function<Result<std::string>(const CallContext&, const std::string& tag)> manifest;
   /// A small blob, verified.
-  std::function<Result<std::string>(const CallContext&, const digest::Digest&)> blob;
+  std::function<Result<std::string>(const CallContext&, const digest::Digest&, Bytes limit)> blob;
 };
 /// Those that cosign attached to a manifest, under the tag sha256-<hex>.sig. None is Ok.
 Result<std::vector<Signature>> FetchSigstore(const CallContext& cc, const RepositoryReader& reader,

@@ -13,6 +13,7 @@ namespace crisp::imaged {
 namespace {
 
 constexpr std::string_view kFailed = "SignatureValidationFailed";
+constexpr Bytes kMaxSignatures = MiB(8);  // of all that one image has
 
 Result<std::vector<std::string>> ReadKeys(const Requirement& requirement) {
   std::vector<std::string> keys = requirement.key_data;
@@ -24,11 +25,12 @@ Result<std::vector<std::string>> ReadKeys(const Requirement& requirement) {
 /// Checks signatures of one kind with the keys of one requirement; the payload of a good one.
 class Verifier {
  public:
-  static Result<Verifier> Make(const Requirement& requirement, const std::string& temp_root) {
+  static Result<Verifier> Make(const CallContext& cc, const Requirement& requirement,
+                               const std::string& temp_root) {
     const std::vector<std::string> keys = CRISP_TRY(ReadKeys(requirement));
     Verifier verifier;
     if (requirement.kind == Requirement::Kind::kSignedBy) {
-      verifier.gpg_ = CRISP_TRY(GpgKeys::Import(temp_root, keys).While("GPG keys"));
+      verifier.gpg_ = CRISP_TRY(GpgKeys::Import(cc, temp_root, keys).While("GPG keys"));
       return verifier;
     }
     for (const std::string& key : keys)
@@ -39,8 +41,8 @@ class Verifier {
     return gpg_ ? Signature::Kind::kSimple : Signature::Kind::kSigstore;
   }
   std::string_view claim_type() const { return gpg_ ? kSimpleType : kSigstoreType; }
-  Result<std::string> Verify(const Signature& signature) const {
-    if (gpg_) return gpg_->Verify(signature.data);
+  Result<std::string> Verify(const CallContext& cc, const Signature& signature) const {
+    if (gpg_) return gpg_->Verify(cc, signature.data);
     const bool good = std::any_of(keys_.begin(), keys_.end(), [&](const digest::PublicKey& key) {
       return key.Verify(signature.data, signature.raw);
     });
@@ -53,10 +55,10 @@ class Verifier {
   std::vector<digest::PublicKey> keys_;
 };
 
-Status CheckOne(const Verifier& verifier, const Signature& signature,
+Status CheckOne(const CallContext& cc, const Verifier& verifier, const Signature& signature,
                 const SignedIdentity& identity, const ref::ImageRef& image,
                 const std::vector<digest::Digest>& manifests) {
-  const std::string payload = CRISP_TRY(verifier.Verify(signature));
+  const std::string payload = CRISP_TRY(verifier.Verify(cc, signature));
   const Claim claim = CRISP_TRY(ParseClaim(payload, verifier.claim_type()).While("what is signed"));
   const bool ours = std::any_of(manifests.begin(), manifests.end(), [&](const auto& digest) {
     return digest.str() == claim.manifest_digest;
@@ -85,15 +87,17 @@ Result<Policy> Trust::LoadPolicy() {
   return policy;
 }
 
-Status Trust::Fulfils(const Requirement& requirement, const ref::ImageRef& image,
-                      const std::vector<digest::Digest>& manifests,
-                      const std::vector<Signature>& signatures) const {
-  const Verifier verifier = CRISP_TRY(Verifier::Make(requirement, options_.temp_root));
+Result<Signature> Trust::Fulfils(const CallContext& cc, const Requirement& requirement,
+                                 const ref::ImageRef& image,
+                                 const std::vector<digest::Digest>& manifests,
+                                 const std::vector<Signature>& signatures) const {
+  const Verifier verifier = CRISP_TRY(Verifier::Make(cc, requirement, options_.temp_root));
   std::vector<std::string> reasons;
   for (const Signature& signature : signatures) {
     if (signature.kind != verifier.kind()) continue;
-    const Status status = CheckOne(verifier, signature, requirement.identity, image, manifests);
-    if (status.ok()) return status;
+    const Status status = CheckOne(cc, verifier, signature, requirement.identity, image, manifests);
+    if (status.ok()) return signature;
+    CRISP_TRY(cc.Check());
     reasons.emplace_back(status.message());
   }
   if (reasons.empty()) return PermissionDenied("there is no signature");
@@ -103,9 +107,11 @@ Status Trust::Fulfils(const Requirement& requirement, const ref::ImageRef& image
   return PermissionDenied("{:.2000}", all);
 }
 
-Status Trust::Evaluate(const Policy::Match& match, const std::optional<ref::ImageRef>& image,
-                       const std::vector<digest::Digest>& manifests,
-                       const std::vector<Signature>& signatures) const {
+Result<std::vector<Signature>> Trust::Evaluate(const CallContext& cc, const Policy::Match& match,
+                                               const std::optional<ref::ImageRef>& image,
+                                               const std::vector<digest::Digest>& manifests,
+                                               const std::vector<Signature>& signatures) const {
+  std::vector<Signature> good;
   const std::string name = image ? image->ToString() : "an image without a name";
   for (const Requirement& requirement : *match.requirements) {
     if (requirement.kind == Requirement::Kind::kAccept) continue;
@@ -118,14 +124,17 @@ Status Trust::Evaluate(const Policy::Match& match, const std::optional<ref::Imag
     } else if (!image) {
       status = PermissionDenied("the policy asks for a signature");
     } else {
-      status = Fulfils(requirement, *image, manifests, signatures);
+      Result<Signature> found = Fulfils(cc, requirement, *image, manifests, signatures);
+      status = found.status();
+      if (found.ok()) good.push_back(*std::move(found));
     }
+    if (!status.ok()) CRISP_TRY(cc.Check());
     if (!status.ok())
       // The kubelet looks at the first word of kUnknown errors only.
-      return {Code::kUnknown, fmt::format("{}: {} (policy scope {}): {}", kFailed, name,
-                                          match.scope, status.message())};
+      return Status(Code::kUnknown, fmt::format("{}: {} (policy scope {}): {}", kFailed, name,
+                                                match.scope, status.message()));
   }
-  return Status::Ok();
+  return good;
 }
 
 Result<std::vector<Signature>> Trust::CheckPull(const CallContext& cc, const ref::ImageRef& image,
@@ -138,8 +147,15 @@ Result<std::vector<Signature>> Trust::CheckPull(const CallContext& cc, const ref
                        [kind](const Requirement& each) { return each.kind == kind; });
   };
   std::vector<Signature> signatures;
-  const auto add = [&signatures](std::vector<Signature> more) {
-    for (Signature& each : more) signatures.push_back(std::move(each));
+  std::size_t bytes = 0;
+  const auto add = [&](std::vector<Signature> more) -> Status {
+    for (Signature& each : more) {
+      bytes += each.data.size() + each.raw.size();
+      signatures.push_back(std::move(each));
+    }
+    if (bytes <= kMaxSignatures.count()) return Status::Ok();
+    return PermissionDenied("{}: {}: its signatures have more than {} bytes", kFailed,
+                            image.ToString(), kMaxSignatures.count());
   };
   // A rejected image's registry is not asked for signatures.
   if (!asks_for(Requirement::Kind::kReject)) {
@@ -153,24 +169,24 @@ Result<std::vector<Signature>> Trust::CheckPull(const CallContext& cc, const ref
         Result<std::vector<Signature>> found =
             FetchSimple(cc, client_, places->For(image.Name()), image.Name(), manifest);
         if (!found.ok()) return failed(found.status());
-        add(*std::move(found));
+        CRISP_TRY(add(*std::move(found)));
       }
       if (asks_for(Requirement::Kind::kSigstoreSigned)) {
         Result<std::vector<Signature>> found = FetchSigstore(cc, reader, manifest);
         if (!found.ok()) return failed(found.status());
-        add(*std::move(found));
+        CRISP_TRY(add(*std::move(found)));
       }
     }
   }
-  CRISP_TRY(Evaluate(match, image, manifests, signatures));
-  return signatures;
+  return Evaluate(cc, match, image, manifests, signatures);
 }
 
-Status Trust::CheckKept(const std::optional<ref::ImageRef>& image,
+Status Trust::CheckKept(const CallContext& cc, const std::optional<ref::ImageRef>& image,
                         const std::vector<digest::Digest>& manifests,
                         const std::vector<Signature>& signatures) {
   const Policy policy = CRISP_TRY(LoadPolicy());
-  return Evaluate(image ? policy.For(*image) : policy.ForNameless(), image, manifests, signatures);
+  const Policy::Match match = image ? policy.For(*image) : policy.ForNameless();
+  return Evaluate(cc, match, image, manifests, signatures).status();
 }
 
 }  // namespace crisp::imaged

@@ -30,25 +30,28 @@ class Trust {
       : options_(std::move(options)), client_(client) {}
 
   /// Before an image is pulled. `manifests`: the digests of what the name stood for and of what was
-  /// chosen from it; a signature of either is one. Answers the signatures that were found, to be
-  /// kept for CheckKept.
+  /// chosen from it; a signature of either is one. Answers the signatures that the decision rests
+  /// on, to be kept for CheckKept.
   Result<std::vector<Signature>> CheckPull(const CallContext& cc, const ref::ImageRef& image,
                                            const std::vector<digest::Digest>& manifests,
                                            const RepositoryReader& reader);
   /// Before an image becomes a container, without asking anybody: the policy may be another by now.
   /// No image name: only a default that accepts anything lets it pass.
-  Status CheckKept(const std::optional<ref::ImageRef>& image,
+  Status CheckKept(const CallContext& cc, const std::optional<ref::ImageRef>& image,
                    const std::vector<digest::Digest>& manifests,
                    const std::vector<Signature>& signatures);
 
  private:
   Result<Policy> LoadPolicy();
-  Status Evaluate(const Policy::Match& match, const std::optional<ref::ImageRef>& image,
-                  const std::vector<digest::Digest>& manifests,
-                  const std::vector<Signature>& signatures) const;
-  Status Fulfils(const Requirement& requirement, const ref::ImageRef& image,
-                 const std::vector<digest::Digest>& manifests,
-                 const std::vector<Signature>& signatures) const;
+  /// The signatures that fulfil the requirements.
+  Result<std::vector<Signature>> Evaluate(const CallContext& cc, const Policy::Match& match,
+                                          const std::optional<ref::ImageRef>& image,
+                                          const std::vector<digest::Digest>& manifests,
+                                          const std::vector<Signature>& signatures) const;
+  Result<Signature> Fulfils(const CallContext& cc, const Requirement& requirement,
+                            const ref::ImageRef& image,
+                            const std::vector<digest::Digest>& manifests,
+                            const std::vector<Signature>& signatures) const;
 
   const TrustOptions options_;
   http::Client& client_;

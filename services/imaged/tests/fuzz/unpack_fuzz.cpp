@@ -45,7 +45,10 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   if (!unpacker.ok()) std::abort();
   crisp::archive::StringSource source({reinterpret_cast<const char*>(data), size}, 1000);
   crisp::archive::TarReader tar(source, {.max_entries = 100, .max_header = crisp::KiB(64)});
-  if (unpacker->Unpack(tar).ok()) static_cast<void>(unpacker->Finish({room.below}).ok());
+  if (unpacker->Unpack(tar).ok())
+    static_cast<void>(
+        unpacker->Finish(crisp::CallContext::Background(std::chrono::minutes(1)), {room.below})
+            .ok());
   room.Check();
   if (!crisp::os::RemoveTree(room.layer).ok()) std::abort();
   return 0;

@@ -1,0 +1,81 @@
+#include "services/imaged/core/pull_progress.h"
+
+#include <algorithm>
+
+#include "libs/log/log.h"
+
+namespace crisp::imaged {
+
+std::string PullProgress::stage() const {
+  const std::lock_guard lock(mutex_);
+  return stage_;
+}
+
+std::vector<PullProgress::Layer> PullProgress::layers() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Layer> layers;
+  for (const auto& each : layers_)
+    layers.push_back({each->digest, each->size, each->done.load(), each->state.load()});
+  return layers;
+}
+
+void PullProgress::SetStage(std::string_view stage) {
+  const std::lock_guard lock(mutex_);
+  stage_ = stage;
+}
+
+void PullProgress::SetLayers(const std::vector<Descriptor>& layers) {
+  const std::lock_guard lock(mutex_);
+  layers_.clear();
+  for (const Descriptor& layer : layers) {
+    auto each = std::make_shared<LayerProgress>();
+    each->digest = layer.digest.str();
+    each->size = layer.size;
+    layers_.push_back(std::move(each));
+  }
+}
+
+void PullProgress::SetPresent(std::size_t index) {
+  const std::lock_guard lock(mutex_);
+  LayerProgress& layer = *layers_[index];
+  layer.done = layer.size;
+  layer.state = LayerProgress::State::kPresent;
+}
+
+void PullProgress::SetLayer(std::size_t index, std::shared_ptr<LayerProgress> progress) {
+  const std::lock_guard lock(mutex_);
+  layers_[index] = std::move(progress);
+}
+
+void PullProgress::Tell(std::string_view image) {
+  std::size_t layers_done = 0;
+  std::uint64_t size = 0;
+  std::uint64_t done = 0;
+  const std::vector<Layer> all = layers();
+  for (const Layer& layer : all) {
+    size += layer.size;
+    done += layer.done;
+    if (layer.state >= LayerProgress::State::kUnpacked) ++layers_done;
+  }
+  const SteadyTime now = std::chrono::steady_clock::now();
+  double rate = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    rate = static_cast<double>(done - std::min(done, told_bytes_)) /
+           std::chrono::duration<double>(now - told_at_).count();
+    told_at_ = now;
+    told_bytes_ = done;
+  }
+  log::Info("image is being pulled", {{"image", image},
+                                      {"layers", fmt::format("{}/{}", layers_done, all.size())},
+                                      {"bytes", done},
+                                      {"of", size},
+                                      {"bytes_per_second", static_cast<std::uint64_t>(rate)}});
+}
+
+SteadyTime PullProgress::told_at() const {
+  const std::lock_guard lock(mutex_);
+  return told_at_;
+}
+
+}  // namespace crisp::imaged
