@@ -410,9 +410,8 @@ class Bench {
   /// What a node sees when many pods of one image come at once.
   void PullAtOnce(const std::string& image, const std::string& name) {
     const int count = settings_.pulls_at_once;
-    const auto took = InParallel(count, count, [&](int) {
-      Need(cri_.Pull(image, kPullDeadline), "PullImage " + image);
-    });
+    const auto took = InParallel(
+        count, count, [&](int) { Need(cri_.Pull(image, kPullDeadline), "PullImage " + image); });
     samples_.AddTime(fmt::format("pull {}, {} at once", name, count), took);
   }
 
