@@ -66,8 +66,17 @@ unsigned long FlagOf(std::string_view option) {
   return 0;
 }
 
+/// Before Linux 6.5 overlayfs has no context of its own: the kernel's stand-in for it collects
+/// whatever it is told as one string of options, and calls all of it invalid in the end.
+bool OverlayKnowsItsOptions() {
+  const UniqueFd context(::fsopen("overlay", FSOPEN_CLOEXEC));
+  return context && ::fsconfig(context.get(), FSCONFIG_SET_FLAG, "no-such-option", nullptr, 0) != 0;
+}
+
 /// False: this kernel cannot; mount(2) may.
 Result<bool> MountOverlayByContext(const Overlay& overlay, const std::string& target) {
+  static const bool known = OverlayKnowsItsOptions();
+  if (!known) return false;
   const UniqueFd context(::fsopen("overlay", FSOPEN_CLOEXEC));
   if (!context) {
     if (errno == ENOSYS || errno == EPERM) return false;
