@@ -153,11 +153,17 @@ Status MountOverlayByString(const Overlay& overlay, const std::string& target) {
     return InvalidArgument("overlay: {} layers make {} bytes of options, this kernel takes {}",
                            overlay.lower_dirs.size(), data.size(), kMountDataLimit);
   }
-  return Mount({.source = "overlay",
-                .target = target,
-                .type = "overlay",
-                .flags = flags,
-                .data = std::move(data)});
+  Status mounted = Mount({.source = "overlay",
+                          .target = target,
+                          .type = "overlay",
+                          .flags = flags,
+                          .data = std::move(data)});
+  if (mounted.code() != Code::kNotFound) return mounted;
+  // The kernel does not say which.
+  for (const std::string& lower : overlay.lower_dirs) {
+    if (!Exists(lower)) return std::move(mounted).While("overlay: lower layer {}", lower);
+  }
+  return mounted;
 }
 
 /// mountinfo writes blank, tab, newline and backslash as \ooo.
