@@ -16,7 +16,7 @@ import sys
 LAYERS = [
     {"base"},
     {"log", "metrics", "os", "digest", "json", "ref", "sqlite"},
-    {"config", "settings", "process", "archive", "loop", "work"},
+    {"config", "settings", "process", "archive", "loop", "work", "systemd"},
     {"http", "rpc"},
     {"daemon"},
     {"testing"},  # above all: only tests link it
@@ -34,6 +34,7 @@ HOMES = [
     (r"spdlog/", ["libs/log/"], False),
     (r"prometheus/", ["libs/metrics/"], False),
     (r"isa-l|igzip_lib\.h|zstd\.h", ["libs/archive/"], False),
+    (r"systemd/sd-bus\.h", ["libs/systemd/"], False),
     (r"seccomp\.h$", ["libs/os/", "services/rund/spec/"], False),
     (r"sys/capability\.h", ["libs/os/", "services/rund/spec/"], False),
     (r"CLI/|CLI11", ["libs/daemon/", "services/crispctl/"], False),

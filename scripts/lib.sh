@@ -24,7 +24,7 @@ BUILD_PACKAGES=(
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libboost1.81-dev libyaml-cpp-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libspdlog-dev
   prometheus-cpp-dev libsqlite3-dev libssl-dev libisal-dev libzstd-dev zlib1g-dev libseccomp-dev libcap-dev libcli11-dev
-  libgpgme-dev
+  libgpgme-dev libsystemd-dev
   catch2 libbenchmark-dev lowdown
 )
 RUN_PACKAGES=(
@@ -32,6 +32,8 @@ RUN_PACKAGES=(
   iproute2 iptables nftables util-linux procps zstd python3 gpg gpg-agent openssl skopeo umoci
 )
 CHECK_PACKAGES=(clang-format shellcheck mandoc man-db apparmor zsh fish dpkg-dev fakeroot lintian rpm prometheus)
+# A machine of another kind, in software emulation.
+VM_PACKAGES=(qemu-system-x86 debootstrap)
 FUZZ_PACKAGES=(clang libclang-rt-14-dev)
 
 # install_packages NAME...: asks apt only when something is missing.

@@ -297,6 +297,12 @@ Status MountOverlay(const Overlay& overlay, const std::string& target) {
       CRISP_TRY(MountOverlayByContext(overlay, target).While("mount on {}", target));
   if (tried.done) return Status::Ok();
   Status mounted = Mount(CRISP_TRY(OverlayArgs(overlay, target)));
+  if (mounted.code() == Code::kNotFound) {
+    // The kernel does not say which.
+    for (const std::string& lower : overlay.lower_dirs) {
+      if (!Exists(lower)) return std::move(mounted).While("overlay: lower layer {}", lower);
+    }
+  }
   if (tried.refused.empty()) return mounted;
   return std::move(mounted).While("{}", tried.refused);
 }

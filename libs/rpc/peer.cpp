@@ -19,7 +19,8 @@ Channel Connect(const std::string& socket_path) {
   arguments.SetMaxSendMessageSize(static_cast<int>(MiB(80).count()));
   // gRPC does not go below 100 ms by itself; who waits for a peer asks it to try at once (Poke).
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 10);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 10);
+  // The time for one attempt, not between two: a peer on a busy machine needs more than a moment.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 10'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 250);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   // A connection of its own, not shared with other channels to the same address.

@@ -157,7 +157,10 @@ TEST_CASE("A confined process reaches the paths it was given, and no others") {
   CHECK(InChild([&]() -> std::string {
           ConfinePlan plan = room.Plan();
           plan.read = {room.outside + "/absent", "/etc/hosts"};
-          if (const auto done = Confine(plan); !done.ok()) return done.status().ToString();
+          const auto done = Confine(plan);
+          if (!done.ok()) return done.status().ToString();
+          // Before Linux 6.2 Landlock does not ask.
+          const bool truncates = done->landlock_abi() < 3;
           const std::string secret = room.outside + "/secret";
           const std::string link = room.inside + "/link";
           const std::string made = room.inside + "/made";
@@ -170,7 +173,8 @@ TEST_CASE("A confined process reaches the paths it was given, and no others") {
                Fails("write outside", ::open(secret.c_str(), O_WRONLY), EACCES),
                Fails("create outside", ::open((secret + "2").c_str(), O_CREAT | O_WRONLY, 0644),
                      EACCES),
-               Fails("truncate outside", ::truncate(secret.c_str(), 0), EACCES),
+               truncates ? std::string()
+                         : Fails("truncate outside", ::truncate(secret.c_str(), 0), EACCES),
                Fails("unlink outside", ::unlink(secret.c_str()), EACCES),
                Fails("rename out", ::rename((made + "d").c_str(), (secret + "d").c_str()), EACCES),
                Fails("hard link in", ::link(secret.c_str(), (made + "2").c_str()), EXDEV),

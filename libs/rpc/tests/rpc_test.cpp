@@ -250,6 +250,21 @@ TEST_CASE("a peer that stays away is Unavailable by name") {
   CHECK_FALSE(peer.Ready());
 }
 
+TEST_CASE("a peer that is slow to answer is waited for, not called again and again") {
+  testing::TestRoot root;
+  const os::UniqueFd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  (root / "s").copy(address.sun_path, sizeof address.sun_path - 1);
+  REQUIRE(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  REQUIRE(::listen(listener.get(), 16) == 0);
+  Peer peer("slow", root / "s", 1s);
+  CHECK(peer.WaitReady(Soon()).code() == Code::kUnavailable);
+  int connections = 0;
+  while (os::UniqueFd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC))) ++connections;
+  CHECK(connections == 1);
+}
+
 TEST_CASE("a call waits for a peer that comes, and is sent again to one that restarts") {
   testing::TestRoot root;
   const Peer peer("rund/1", root / "s", 10s);
