@@ -94,6 +94,8 @@ YAML
     kill -0 "$REGISTRY_PID" 2>/dev/null || break
     sleep 0.05
   done
+  kill "$REGISTRY_PID" 2>/dev/null || true
+  wait "$REGISTRY_PID" 2>/dev/null || true
   cat "$dir/log" >&2
   die "the registry did not start (tried $tries times)"
 }

@@ -29,6 +29,7 @@ constexpr std::chrono::seconds kDrain{10};
 /// For work that outlives its caller; what it does not finish, the next start does.
 constexpr std::chrono::seconds kLastWork{5};
 constexpr std::chrono::seconds kReload{10};
+constexpr std::chrono::seconds kRender{5};
 /// After so long without a call, memory goes back to the system.
 constexpr std::chrono::seconds kIdle{5};
 
@@ -85,12 +86,16 @@ Status InitLog(const Options& options, const settings::Settings& settings) {
 void AddPoolMetrics(metrics::Registry& registry, const std::string& service,
                     const work::Pool& pool) {
   using work::Lane;
-  for (const Lane lane : {Lane::kMutate, Lane::kWait, Lane::kBulk, Lane::kFlight}) {
+  for (const Lane lane : {Lane::kMutate, Lane::kWait, Lane::kBulk, Lane::kFlight, Lane::kSlowFlight,
+                          Lane::kSlowWait, Lane::kEndFlight}) {
     const metrics::Labels labels = {{"lane", std::string(work::LaneName(lane))}};
     registry.AddGauge(fmt::format("crisp_{}_pool_running_tasks", service), "Tasks that run", labels,
                       [&pool, lane] { return static_cast<double>(pool.Stats(lane).running); });
     registry.AddGauge(fmt::format("crisp_{}_pool_queued_tasks", service), "Tasks that wait", labels,
                       [&pool, lane] { return static_cast<double>(pool.Stats(lane).queued); });
+    registry.AddCounter(fmt::format("crisp_{}_pool_exceptions_total", service),
+                        "Exceptions that have left a task: bugs", labels,
+                        [&pool, lane] { return static_cast<double>(pool.Stats(lane).exceptions); });
   }
 }
 
@@ -112,12 +117,14 @@ struct Daemon::Impl {
   std::vector<grpc::Service*> services;
   std::vector<std::string> sockets;
   std::vector<std::function<void()>> on_drain;
+  std::function<bool()> has_records;
   std::vector<std::function<void(const settings::Settings&)>> on_reload;
   loop::SignalWatch signals;
   loop::Timer idle;
   std::uint64_t calls_seen = 0;  // on the loop
   bool released = false;         // on the loop
   std::unique_ptr<http::Server> metrics_server;
+  std::optional<Status> quiesced;  // what Quiesce has come to; the main thread's
 
   std::mutex mutex;
   std::condition_variable changed;
@@ -164,7 +171,12 @@ struct Daemon::Impl {
         return Status::Ok();
       }());
     }
-    for (const auto& fn : on_reload) fn(*loaded);
+    std::vector<std::function<void(const settings::Settings&)>> told;
+    {
+      std::lock_guard guard(mutex);
+      told = on_reload;
+    }
+    for (const auto& fn : told) fn(*loaded);
     log::Info("settings reloaded");
   }
 
@@ -173,10 +185,39 @@ struct Daemon::Impl {
     metrics_server = CRISP_TRY(http::Server::ListenUnix(
         loop, path, 0660, [this](const http::ServerRequest& request, const http::Respond& respond) {
           if (request.target != "/metrics") return respond({.status = 404, .body = "not found\n"});
-          respond({.content_type = "text/plain; version=0.0.4; charset=utf-8",
-                   .body = metrics.Render()});
+          RenderMetrics([respond](Result<std::string> page) {
+            if (!page.ok()) {
+              return respond({.status = 503, .body = page.status().message() + "\n"});
+            }
+            respond({.content_type = "text/plain; version=0.0.4; charset=utf-8",
+                     .body = *std::move(page)});
+          });
         }));
     return Status::Ok();
+  }
+
+  void RenderMetrics(const std::function<void(Result<std::string>)>& done) {
+    const Status submitted = pool.Submit(
+        work::Lane::kFast, CallContext::Background(kRender, "metrics"),
+        [this, done] { done(metrics.Render()); }, [done](const Status& why) { done(why); });
+    if (!submitted.ok()) done(submitted);
+  }
+
+  std::string RecordsMark() const {
+    return fmt::format("{}/{}/{}.records", settings.run_root, about.options.service,
+                       about.options.instance);
+  }
+
+  Status Serve();
+
+  Status Quiesce() {
+    if (quiesced) return *quiesced;
+    pool.Stop();
+    const bool ended = pool.WaitEnded(kLastWork);
+    metrics_server.reset();
+    if (ended) loop.Stop();
+    quiesced = ended ? Status::Ok() : DeadlineExceeded("work is still under way");
+    return *quiesced;
   }
 };
 
@@ -246,36 +287,55 @@ void Daemon::SetProblems(std::function<std::vector<Problem>()> problems) {
 }
 void Daemon::OnDrain(std::function<void()> fn) { impl_->on_drain.push_back(std::move(fn)); }
 void Daemon::OnReload(std::function<void(const settings::Settings&)> fn) {
+  std::lock_guard lock(impl_->mutex);
   impl_->on_reload.push_back(std::move(fn));
+}
+Status Daemon::MarkRecords(std::function<bool()> has_records) {
+  impl_->has_records = std::move(has_records);
+  return os::WriteFile(impl_->RecordsMark(), "");
+}
+void Daemon::RenderMetrics(const std::function<void(Result<std::string>)>& done) {
+  impl_->RenderMetrics(done);
 }
 void Daemon::RequestStop() { impl_->RequestStop(); }
 
+Status Daemon::Quiesce() { return impl_->Quiesce(); }
+
 Status Daemon::Run() {
-  CRISP_TRY(impl_->ServeMetrics());
-  for (const std::string& path : impl_->sockets) {
+  const Status served = impl_->Serve();
+  const Status quiet = Quiesce();
+  CRISP_TRY(served);
+  CRISP_TRY(quiet);
+  if (impl_->has_records && !impl_->has_records()) {
+    log::IfError("take the mark of records away", os::RemoveFile(impl_->RecordsMark()));
+  }
+  log::Info("stopped");
+  return Status::Ok();
+}
+
+Status Daemon::Impl::Serve() {
+  CRISP_TRY(ServeMetrics());
+  for (const std::string& path : sockets) {
     const std::string directory = std::filesystem::path(path).parent_path();
     if (!os::Exists(directory)) CRISP_TRY(os::MakeDirs(directory, 0711));
   }
-  rpc::Server server({.sockets = impl_->sockets, .observer = &*impl_->rpc_metrics});
-  server.AddService(&impl_->info);
-  for (grpc::Service* service : impl_->services) server.AddService(service);
+  rpc::Server server({.sockets = sockets, .observer = &*rpc_metrics});
+  server.AddService(&info);
+  for (grpc::Service* service : services) server.AddService(service);
   CRISP_TRY(server.Start());
   server.SetServing(true);
   log::IfError("systemd was not told", Notify("READY=1"));
-  log::Info("serving", {{"socket", impl_->sockets.back()}, {"version", Version()}});
+  log::Info("serving", {{"socket", sockets.back()}, {"version", Version()}});
 
   {
-    std::unique_lock lock(impl_->mutex);
-    impl_->changed.wait(lock, [this] { return impl_->stop; });
+    std::unique_lock guard(mutex);
+    changed.wait(guard, [this] { return stop; });
   }
-  impl_->about.draining = true;
+  about.draining = true;
   log::IfError("systemd was not told", Notify("STOPPING=1"));
   server.SetServing(false);
-  for (const auto& fn : impl_->on_drain) fn();
+  for (const auto& fn : on_drain) fn();
   server.Shutdown(kDrain);
-  impl_->pool.Stop();
-  if (!impl_->pool.WaitEnded(kLastWork)) return DeadlineExceeded("work is still under way");
-  log::Info("stopped");
   return Status::Ok();
 }
 
@@ -288,11 +348,12 @@ int Main(int argc, const char* const* argv, std::string_view service,
   const Status ran = [&]() -> Status {
     const std::unique_ptr<Daemon> frame = CRISP_TRY(Daemon::Create(*flags.options, confine));
     const std::unique_ptr<App> app = CRISP_TRY(make(*frame));
-    Status served = frame->Run();
-    if (served.code() == Code::kDeadlineExceeded) {
+    const Status served = frame->Run();
+    if (const Status quiet = frame->Quiesce(); !quiet.ok()) {
       // Nothing may be taken down under work that still runs. The records know how far it came.
       log::Warn("leaving in the midst of work", {{"error", served}});
-      _exit(0);
+      const bool told_to = served.code() == quiet.code();
+      _exit(told_to ? 0 : 1);
     }
     return served;
   }();

@@ -82,13 +82,27 @@ class Daemon {
   /// SIGHUP: `fn` gets the settings as they now are in the file (valid ones only). Runs on a pool
   /// thread. The log level is changed by the Daemon itself.
   void OnReload(std::function<void(const settings::Settings&)> fn);
+  /// Leaves <run_root>/<service>/<instance>.records from now on: a mark for others that this
+  /// instance may have records, also while it is stopped or dead, so that what it has is not taken
+  /// for nobody's. It goes at the clean end of Run when `has_records` answers false (asked on the
+  /// main thread, when all is quiet). Before Run and the first record.
+  Status MarkRecords(std::function<bool()> has_records);
+  /// The page of /metrics, made on a thread of the pool; `done` runs once, on any thread.
+  /// kUnavailable while the daemon stops, kDeadlineExceeded when the pool is too busy.
+  void RenderMetrics(const std::function<void(Result<std::string>)>& done);
   /// As SIGTERM does. Any thread.
   void RequestStop();
 
-  /// Serves until told to stop; then: not ready, no new calls, at most 10 s for those in flight and
-  /// 5 s for what is left in the pool. Ok after a clean drain; kDeadlineExceeded: pool work is
-  /// still under way, so nothing that it uses may be destroyed (Main then leaves by _exit).
+  /// Serves until told to stop; then: not ready, no new calls, at most 10 s for those in flight.
+  /// However it ends, the daemon is quiet then (Quiesce). Ok after a clean drain;
+  /// kDeadlineExceeded: see Quiesce.
   Status Run();
+
+  /// Nothing of the frame calls into the App any more when it returns Ok: the pool has ended, after
+  /// at most 5 s, metrics are not served, the loop stands still. Before an App is destroyed; Run
+  /// does it, and so does an App's maker that fails half-way. Idempotent. kDeadlineExceeded: pool
+  /// work is still under way, so nothing that it uses may be destroyed (Main leaves by _exit).
+  Status Quiesce();
 
  private:
   struct Impl;

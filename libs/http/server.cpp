@@ -11,6 +11,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
+#include <cerrno>
 #include <charconv>
 #include <future>
 #include <optional>
@@ -215,9 +216,9 @@ Result<std::unique_ptr<Server>> Server::ListenUnix(loop::Loop& loop, const std::
 
   Protocol::acceptor acceptor(loop.io());
   acceptor.open(endpoint.protocol(), error);
-  const mode_t before = umask(static_cast<mode_t>(0777 & ~mode));
   if (!error) acceptor.bind(endpoint, error);
-  umask(before);
+  // Nobody can connect before listen, so that no umask is needed: that is the whole process's.
+  if (!error && chmod(path.c_str(), mode) != 0) return Status::Errno(errno, "chmod {}", path);
   if (!error) acceptor.listen(16, error);
   if (error) return FromError(error, fmt::format("listen on {}", path));
 

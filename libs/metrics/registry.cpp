@@ -137,10 +137,13 @@ Histogram& Registry::AddHistogram(const std::string& name, const std::string& he
 
 std::string Registry::Render() const {
   std::vector<prometheus::MetricFamily> families = impl_->registry.Collect();
+  // A value may take locks under which others add metrics: it is asked for outside of ours.
+  std::map<std::string, Asked> all_asked;
   {
     std::lock_guard lock(impl_->mutex);
-    for (const auto& [name, asked] : impl_->asked) families.push_back(Collect(name, asked));
+    all_asked = impl_->asked;
   }
+  for (const auto& [name, asked] : all_asked) families.push_back(Collect(name, asked));
   return prometheus::TextSerializer().Serialize(families);
 }
 

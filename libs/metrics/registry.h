@@ -68,7 +68,8 @@ class Registry {
 
   Counter& AddCounter(const std::string& name, const std::string& help, const Labels& labels = {});
   Gauge& AddGauge(const std::string& name, const std::string& help, const Labels& labels = {});
-  /// A gauge whose value is asked for at each Render, on the rendering thread: memory work only.
+  /// A gauge whose value is asked for at each Render, on the rendering thread and without any lock
+  /// of the registry: memory work only.
   void AddGauge(const std::string& name, const std::string& help, const Labels& labels,
                 std::function<double()> value);
   /// The same for a count that somebody else keeps; shown as a counter.

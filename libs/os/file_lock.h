@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "libs/base/result.h"
@@ -14,6 +15,9 @@ class FileLock {
   static Result<FileLock> TryLock(const std::string& path);
   /// The same, together with others that share it; kUnavailable while somebody has it alone.
   static Result<FileLock> TryLockShared(const std::string& path);
+  /// Alone one of the 2^62 locks that a file can hold beside each other (fcntl(2), one byte each);
+  /// apart from those of the whole file. For objects that come and go: no file of theirs is left.
+  static Result<FileLock> TryLockAt(const std::string& path, std::uint64_t which);
 
  private:
   static Result<FileLock> Try(const std::string& path, int operation);

@@ -45,23 +45,37 @@ class Broadcast {
     // At once, so that a reader can know that it is heard from now on.
     stream->StartSendInitialMetadata();
     state_->streams.insert(stream);
-    if (first != nullptr) stream->Push(std::move(first));
+    const bool over = first != nullptr && stream->Push(std::move(first));
+    lock.unlock();
+    if (over) stream->FinishLast();
     return stream;
   }
 
   /// Queues the event for every reader.
   void Publish(EventPtr event) {
-    std::lock_guard lock(state_->mutex);
-    for (Stream* stream : state_->streams) stream->Push(event);
+    std::vector<Stream*> over;
+    {
+      std::lock_guard lock(state_->mutex);
+      for (Stream* stream : state_->streams) {
+        if (stream->Push(event)) over.push_back(stream);
+      }
+    }
+    for (Stream* stream : over) stream->FinishLast();
   }
 
   /// Ends every stream, and those that come later at once.
   void Close(const Status& why) {
-    std::lock_guard lock(state_->mutex);
-    if (state_->closed) return;
-    state_->closed = true;
-    state_->why = why;
-    for (Stream* stream : state_->streams) stream->End(ToGrpc(why));
+    std::vector<Stream*> over;
+    {
+      std::lock_guard lock(state_->mutex);
+      if (state_->closed) return;
+      state_->closed = true;
+      state_->why = why;
+      for (Stream* stream : state_->streams) {
+        if (stream->End(ToGrpc(why))) over.push_back(stream);
+      }
+    }
+    for (Stream* stream : over) stream->FinishLast();
   }
 
   std::size_t readers() const {
@@ -81,46 +95,62 @@ class Broadcast {
   };
 
   /// All its fields are under State::mutex. The calls into gRPC made with it held only queue: their
-  /// reactions come on gRPC's threads.
+  /// reactions come on gRPC's threads. Finish is not one of them: observers of the call run inside
+  /// it. Whoever learns from Push or End that the stream is over calls FinishLast, once, without
+  /// the lock; until then the stream lives.
   class Stream final : public grpc::ServerWriteReactor<Event> {
    public:
     Stream(std::shared_ptr<State> state, grpc::CallbackServerContext* context)
         : state_(std::move(state)), context_(context) {}
 
-    void Push(EventPtr event) {
-      if (ended_) return;
+    /// True: the stream is over.
+    [[nodiscard]] bool Push(EventPtr event) {
+      if (ended_) return false;
       if (queue_.size() >= state_->max_queue) {
-        End(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "the reader is too slow"));
+        const bool over =
+            End(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "the reader is too slow"));
         // A write that the reader's window holds back would never end.
         if (writing_) context_->TryCancel();
-        return;
+        return over;
       }
       queue_.push_back(std::move(event));
       if (!writing_) WriteNext();
+      return false;
     }
-    void End(grpc::Status status) {
-      if (ended_) return;
+    /// True: the stream is over; else it was before, or will be when its write has ended.
+    [[nodiscard]] bool End(grpc::Status status) {
+      if (ended_) return false;
       ended_ = true;
       queue_.clear();
       last_ = std::move(status);
-      if (!writing_) this->Finish(last_);
+      return !writing_;
     }
+    /// The last act; the stream may be gone when it returns.
+    void FinishLast() { this->Finish(last_); }
 
     void OnWriteDone(bool ok) override {
-      std::lock_guard lock(state_->mutex);
-      writing_ = false;
-      written_ = nullptr;
-      if (ended_) {
-        this->Finish(last_);
-      } else if (!ok) {
-        End(grpc::Status(grpc::StatusCode::CANCELLED, "the reader went away"));
-      } else if (!queue_.empty()) {
-        WriteNext();
+      bool over = false;
+      {
+        std::lock_guard lock(state_->mutex);
+        writing_ = false;
+        written_ = nullptr;
+        if (ended_) {
+          over = true;
+        } else if (!ok) {
+          over = End(grpc::Status(grpc::StatusCode::CANCELLED, "the reader went away"));
+        } else if (!queue_.empty()) {
+          WriteNext();
+        }
       }
+      if (over) FinishLast();
     }
     void OnCancel() override {
-      std::lock_guard lock(state_->mutex);
-      End(grpc::Status(grpc::StatusCode::CANCELLED, "the reader went away"));
+      bool over = false;
+      {
+        std::lock_guard lock(state_->mutex);
+        over = End(grpc::Status(grpc::StatusCode::CANCELLED, "the reader went away"));
+      }
+      if (over) FinishLast();
     }
     void OnDone() override {
       {

@@ -125,8 +125,12 @@ class Follow {
       if (!self->stopping) {
         self->waiting = true;
         self->alarm = std::make_unique<grpc::Alarm>();
+        // The alarm keeps its callback, and the state the alarm: the callback lets go of it.
         self->alarm->Set(std::chrono::system_clock::now() + self->pause,
-                         [self](bool /*fired*/) { Connect(self); });
+                         [state = self](bool /*fired*/) mutable {
+                           const auto keep = std::move(state);
+                           Connect(keep);
+                         });
       }
       self->changed.notify_all();
     }

@@ -75,7 +75,6 @@ class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_f
       if (options_.idempotent && now < patience_) return Wait();
       status = std::move(status).While("{} is away", peer_.name());
     }
-    if (options_.answered) status = options_.answered(status, *response_);
     Reply(status);
   }
 
@@ -89,15 +88,15 @@ class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_f
     if (cancelled) return Reply(Cancelled("the caller went away"));
     const auto now = std::chrono::steady_clock::now();
     if (now >= cc_.deadline()) return Reply(DeadlineExceeded("waiting for {}", peer_.name()));
-    if (now >= patience_) {
-      Status away = internal::Away(peer_);
-      if (options_.answered) away = options_.answered(away, *response_);
-      return Reply(away);
-    }
+    if (now >= patience_ || peer_.given_up()) return Reply(internal::Away(peer_));
     peer_.Poke();
     alarm_ = std::make_unique<grpc::Alarm>();
+    // The alarm keeps its callback, and we keep the alarm: the callback lets go of us.
     alarm_->Set(std::chrono::system_clock::now() + internal::kPokeEvery,
-                [self = shared_from_this()](bool /*fired*/) { self->Attempt(); });
+                [self = shared_from_this()](bool /*fired*/) mutable {
+                  const auto keep = std::move(self);
+                  keep->Attempt();
+                });
   }
 
   void Reply(const Status& status) { Finish(ToGrpc(status)); }

@@ -16,9 +16,6 @@ namespace crisp::rpc {
 struct ForwardOptions {
   /// False (ExecSync): a call that was under way when the connection broke is not sent again.
   bool idempotent = true;
-  /// Sees the peer's answer, and may replace it, before it is passed on. Runs on gRPC's threads:
-  /// memory work only.
-  std::function<Status(const Status&, grpc::ByteBuffer&)> answered = nullptr;
 };
 
 /// Passes a raw unary call on to a peer: callback in, callback out, no thread, no parsing. For the

@@ -31,8 +31,12 @@ Channel Connect(const std::string& socket_path) {
                                    arguments);
 }
 
-Peer::Peer(std::string name, const std::string& socket_path, std::chrono::nanoseconds wait)
-    : name_(std::move(name)), channel_(Connect(socket_path)), wait_(wait) {}
+Peer::Peer(std::string name, const std::string& socket_path, std::chrono::nanoseconds wait,
+           std::stop_token give_up)
+    : name_(std::move(name)),
+      channel_(Connect(socket_path)),
+      wait_(wait),
+      give_up_(std::move(give_up)) {}
 
 bool Peer::Ready() const { return channel_->GetState(true) == GRPC_CHANNEL_READY; }
 
@@ -45,7 +49,7 @@ Status Peer::WaitReady(const CallContext& cc) const {
   while (!Ready()) {
     if (Status over = cc.Check(); !over.ok()) return std::move(over).While("waiting for {}", name_);
     const auto left = until - std::chrono::steady_clock::now();
-    if (left <= left.zero()) return internal::Away(*this);
+    if (left <= left.zero() || given_up()) return internal::Away(*this);
     // In slices, because a stop of the call does not wake gRPC, and a new try is due anyway.
     const auto slice = std::min<std::chrono::nanoseconds>(left, internal::kPokeEvery);
     channel_->WaitForConnected(std::chrono::system_clock::now() +

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "libs/base/call_context.h"
@@ -27,11 +28,14 @@ Channel Connect(const std::string& socket_path);
 class Peer {
  public:
   Peer() = default;
-  Peer(std::string name, const std::string& socket_path, std::chrono::nanoseconds wait);
+  /// `give_up`: from its request on nobody waits for a peer that is away (we stop ourselves).
+  Peer(std::string name, const std::string& socket_path, std::chrono::nanoseconds wait,
+       std::stop_token give_up = {});
 
   const std::string& name() const { return name_; }
   const Channel& channel() const { return channel_; }
   std::chrono::nanoseconds wait() const { return wait_; }
+  bool given_up() const { return give_up_.stop_requested(); }
   /// True when connected now (and asks for a connection if not).
   bool Ready() const;
   /// Not connected: try now, whatever the back-off (its socket has appeared, say).
@@ -43,6 +47,7 @@ class Peer {
   std::string name_;
   Channel channel_;
   std::chrono::nanoseconds wait_{};
+  std::stop_token give_up_;
 };
 
 struct CallOptions {

@@ -9,8 +9,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <condition_variable>
 #include <cstring>
 #include <mutex>
+#include <thread>
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
@@ -40,15 +42,42 @@ log::Level LevelOf(Code code) {
   }
 }
 
+/// Calls that gRPC has not let go of yet: their answers may not be sent.
+class CallCount {
+ public:
+  void Add() {
+    std::lock_guard lock(mutex_);
+    ++count_;
+  }
+  void Drop() {
+    std::lock_guard lock(mutex_);
+    if (--count_ == 0) changed_.notify_all();
+  }
+  void WaitNone(std::chrono::system_clock::time_point until) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_until(lock, until, [this] { return count_ == 0; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::size_t count_ = 0;
+};
+
 /// Sits in each call: counts it, and writes the one line about its failure.
 class CallWatch final : public grpc::experimental::Interceptor {
  public:
-  CallWatch(const char* method, CallObserver* observer)
-      : method_(method), observer_(observer), started_(std::chrono::steady_clock::now()) {
+  CallWatch(const char* method, CallObserver* observer, CallCount& count)
+      : method_(method),
+        observer_(observer),
+        count_(count),
+        started_(std::chrono::steady_clock::now()) {
+    count_.Add();
     if (observer_ != nullptr) observer_->OnCallStarted(method_);
   }
   ~CallWatch() override {
     if (!done_) Done(Cancelled("the call ended without a status"), "");
+    count_.Drop();
   }
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* batch) override {
@@ -88,20 +117,22 @@ class CallWatch final : public grpc::experimental::Interceptor {
 
   const std::string_view method_;
   CallObserver* const observer_;
+  CallCount& count_;
   const std::chrono::steady_clock::time_point started_;
   bool done_ = false;
 };
 
 class CallWatchFactory final : public grpc::experimental::ServerInterceptorFactoryInterface {
  public:
-  explicit CallWatchFactory(CallObserver* observer) : observer_(observer) {}
+  CallWatchFactory(CallObserver* observer, CallCount& count) : observer_(observer), count_(count) {}
   grpc::experimental::Interceptor* CreateServerInterceptor(
       grpc::experimental::ServerRpcInfo* info) override {
-    return new CallWatch(info->method() == nullptr ? "unknown" : info->method(), observer_);
+    return new CallWatch(info->method() == nullptr ? "unknown" : info->method(), observer_, count_);
   }
 
  private:
   CallObserver* const observer_;
+  CallCount& count_;
 };
 
 /// Makes the place free for our socket: fits in an address, nobody alive there.
@@ -147,6 +178,7 @@ struct Server::Impl {
   explicit Impl(ServerOptions given) : options(std::move(given)) {}
   ServerOptions options;
   std::vector<grpc::Service*> services;
+  CallCount calls;
   std::unique_ptr<grpc::Server> server;
 };
 
@@ -170,13 +202,13 @@ Status Server::Start() {
   builder.SetMaxReceiveMessageSize(max_message);
   builder.SetMaxSendMessageSize(max_message);
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> watches;
-  watches.push_back(std::make_unique<CallWatchFactory>(options.observer));
+  watches.push_back(std::make_unique<CallWatchFactory>(options.observer, impl_->calls));
   builder.experimental().SetInterceptorCreators(std::move(watches));
 
-  // The socket must never be there with a wider mode than it ends with.
-  const mode_t before = umask(static_cast<mode_t>(0777 & ~options.socket_mode));
+  // Until its mode is set, who may not write to a socket cannot connect to it: with the umask of a
+  // daemon (022) that is everybody but its owner. It stays as it is, since other threads make
+  // files.
   impl_->server = builder.BuildAndStart();
-  umask(before);
   if (impl_->server == nullptr) {
     return Unavailable("gRPC cannot listen on {}", fmt::join(options.sockets, ", "));
   }
@@ -198,7 +230,12 @@ void Server::Shutdown(std::chrono::nanoseconds grace) {
   SetServing(false);
   const auto until = std::chrono::system_clock::now() +
                      std::chrono::duration_cast<std::chrono::microseconds>(grace);
-  impl_->server->Shutdown(until);
+  // It ends with the last connection, and a client that has nothing under way may read only seconds
+  // later that it is to close its own: we do, once no call is left.
+  std::thread shutdown([this, until] { impl_->server->Shutdown(until); });
+  impl_->calls.WaitNone(until);
+  grpc_server_cancel_all_calls(impl_->server->c_server());
+  shutdown.join();
   impl_->server.reset();
 }
 

@@ -2,10 +2,12 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -17,10 +19,11 @@
 namespace crisp::work {
 
 /// Work that outlives its caller and that equal calls share: the first call for a key starts it on
-/// a pool thread of its own (Lane::kFlight), later ones join while it is under way, all get its
-/// answer. A caller's deadline or stop ends that caller's wait only; the work has a deadline of its
-/// own. Once it has ended the key is forgotten: the next call starts anew (what was achieved is
-/// then found in the records). Any thread; never call Do from within a flight of the same key.
+/// a pool thread of its own (Lane::kFlight unless told), later ones join while it is under way, all
+/// get its answer. A caller's deadline or stop ends that caller's wait only; the work has a
+/// deadline of its own. Once it has ended the key is forgotten: the next call starts anew (what was
+/// achieved is then found in the records). Any thread; never call Do from within a flight of the
+/// same key.
 template <typename K, typename V>
 class Flights {
  public:
@@ -58,12 +61,6 @@ class Flights {
     return DeadlineExceeded("the deadline of the call has passed");
   }
 
-  /// True while work for the key is under way.
-  bool Has(const K& key) const {
-    std::lock_guard lock(state_->mutex);
-    return state_->flights.contains(key);
-  }
-
  private:
   struct Flight {
     std::mutex mutex;
@@ -87,17 +84,29 @@ class Flights {
     }
   };
 
+  /// An exception that leaves `fn` is our bug, not its callers': they are told at once.
+  template <typename F>
+  static Result<V> Run(const F& fn, const CallContext& own) {
+    try {
+      if constexpr (std::is_invocable_v<const F&, const CallContext&>) {
+        return fn(own);
+      } else {
+        return fn();
+      }
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& e) {
+      return Internal("unexpected exception: {}", e.what());
+    }
+  }
+
   template <typename F>
   void Launch(const CallContext& cc, const K& key, const std::shared_ptr<Flight>& flight, F fn) {
     const CallContext own = cc.Detached(timeout_);
     Status submitted = pool_.Submit(
         lane_, own,
         [state = state_, key, flight, own, fn = std::move(fn)] {
-          if constexpr (std::is_invocable_v<F, const CallContext&>) {
-            state->Land(key, flight, fn(own));
-          } else {
-            state->Land(key, flight, fn());
-          }
+          state->Land(key, flight, Run(fn, own));
         },
         [state = state_, key, flight](const Status& why) { state->Land(key, flight, why); });
     if (!submitted.ok()) state_->Land(key, flight, std::move(submitted));

@@ -5,12 +5,15 @@
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <utility>
 #include <vector>
 
 #include "libs/base/check.h"
+#include "libs/log/log.h"
 
 namespace crisp::work {
 namespace {
@@ -33,7 +36,25 @@ struct LaneState {
   std::vector<Sleeper*> idle;  // the latest last: it is woken first, so that the others may end
   std::size_t threads = 0;
   std::size_t running = 0;
+  std::size_t exceptions = 0;
 };
+
+/// False when an exception came out of it.
+bool RunTask(Task& task, const Status& over) {
+  try {
+    if (over.ok()) {
+      task.run();
+    } else if (task.dropped) {
+      task.dropped(over);
+    }
+    return true;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& e) {
+    log::Error("an exception has left a task", {{"error", e.what()}});
+    return false;
+  }
+}
 
 }  // namespace
 
@@ -56,14 +77,11 @@ struct Pool::State {
         Status over = stopped ? Unavailable("the daemon is stopping") : task.cc.Check();
         ++lane.running;
         lock.unlock();
-        if (over.ok()) {
-          task.run();
-        } else if (task.dropped) {
-          task.dropped(over);
-        }
+        const bool well = RunTask(task, over);
         task = Task{};  // what the closures hold goes before the lock is taken again
         lock.lock();
         --lane.running;
+        if (!well) ++lane.exceptions;
         continue;
       }
       if (stopped) break;
@@ -128,6 +146,9 @@ std::string_view LaneName(Lane lane) {
     case Lane::kWait: return "wait";
     case Lane::kBulk: return "bulk";
     case Lane::kFlight: return "flight";
+    case Lane::kSlowFlight: return "slow_flight";
+    case Lane::kSlowWait: return "slow_wait";
+    case Lane::kEndFlight: return "end_flight";
   }
   return "unknown";
 }
@@ -139,6 +160,9 @@ Pool::Pool(const PoolOptions& options) : state_(std::make_shared<State>()) {
   state_->At(Lane::kWait).options = options.wait;
   state_->At(Lane::kBulk).options = options.bulk;
   state_->At(Lane::kFlight).options = options.flight;
+  state_->At(Lane::kSlowFlight).options = options.slow_flight;
+  state_->At(Lane::kSlowWait).options = options.slow_wait;
+  state_->At(Lane::kEndFlight).options = options.end_flight;
 }
 
 Pool::~Pool() {
@@ -190,7 +214,7 @@ bool Pool::WaitEnded(std::chrono::nanoseconds timeout) {
 LaneStats Pool::Stats(Lane which) const {
   std::lock_guard lock(state_->mutex);
   const LaneState& lane = state_->At(which);
-  return {lane.running, lane.queue.size(), lane.threads};
+  return {lane.running, lane.queue.size(), lane.threads, lane.exceptions};
 }
 
 }  // namespace crisp::work

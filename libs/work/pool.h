@@ -15,9 +15,20 @@ namespace crisp::work {
 /// Kinds of work by how long they hold a thread. kFast: reads of memory (rpc::Unary runs it inline,
 /// without the pool). kMutate: create, start, remove, mount, CNI. kWait: a stop's grace, ExecSync.
 /// kBulk: layers, garbage. kFlight: the work of Flights, which callers in other lanes wait for; do
-/// not use it for anything else.
-enum class Lane { kFast, kMutate, kWait, kBulk, kFlight };
-inline constexpr std::size_t kLanes = 5;
+/// not use it for anything else. Flights that others' programs may hold up for long (a network
+/// plugin that hangs) have kSlowFlight, and those who wait for them kSlowWait; flights that take
+/// things down have kEndFlight: what hangs must not keep the rest from ending.
+enum class Lane {
+  kFast,
+  kMutate,
+  kWait,
+  kBulk,
+  kFlight,
+  kSlowFlight,
+  kSlowWait,
+  kEndFlight,
+};
+inline constexpr std::size_t kLanes = 8;
 /// "fast", "mutate", ...: for metrics.
 std::string_view LaneName(Lane lane);
 
@@ -34,6 +45,9 @@ struct PoolOptions {
   LaneOptions wait{128, 1024};
   LaneOptions bulk{8, 1024};
   LaneOptions flight{32, 1024};
+  LaneOptions slow_flight{128, 1024};
+  LaneOptions slow_wait{128, 1024};
+  LaneOptions end_flight{64, 1024};
   /// A thread without work ends after this (its memory goes back).
   std::chrono::milliseconds idle{10'000};
   /// Of each thread.
@@ -44,6 +58,8 @@ struct LaneStats {
   std::size_t running = 0;
   std::size_t queued = 0;
   std::size_t threads = 0;
+  /// That have left a task, ever: bugs.
+  std::size_t exceptions = 0;
 };
 
 /// Threads made on demand, per lane, that end when idle. Any thread may submit.
@@ -57,8 +73,9 @@ class Pool {
 
   /// Runs `task` on a thread of the lane. When `cc` is over (deadline, stop) before its turn comes,
   /// or the pool stops, `dropped` is called instead, with the reason, on a pool thread: exactly one
-  /// of the two runs for a submission that answered Ok. An exception that leaves `task` dies
-  /// loudly. kResourceExhausted: the lane's queue is full. kUnavailable: stopped.
+  /// of the two runs for a submission that answered Ok. An exception that leaves either is counted
+  /// (LaneStats::exceptions), but out of memory dies loudly. kResourceExhausted: the lane's queue
+  /// is full. kUnavailable: stopped.
   Status Submit(Lane lane, const CallContext& cc, std::function<void()> task,
                 std::function<void(const Status&)> dropped = nullptr);
 

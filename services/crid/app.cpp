@@ -1,8 +1,11 @@
 #include "services/crid/app.h"
 
 #include <atomic>
+#include <mutex>
+#include <stop_token>
 #include <utility>
 
+#include "libs/base/check.h"
 #include "libs/base/ids.h"
 #include "libs/base/try.h"
 #include "libs/http/server.h"
@@ -16,6 +19,10 @@
 
 namespace crisp::crid {
 namespace {
+
+constexpr std::chrono::seconds kListenAgain{10};
+/// In a row: then it is said once.
+constexpr int kReconcileFailures = 3;
 
 FlowOptions FlowsOf(const settings::Settings& settings) {
   FlowOptions options;
@@ -50,20 +57,37 @@ class CridApp final : public daemon::App {
     daemon_.AddService(&images_);
     daemon_.AddSocket(daemon_.settings().crid.socket);
     daemon_.SetProblems([this] { return Problems(); });
-    daemon_.OnDrain([this] { runtime_.observer().Close(); });
+    daemon_.OnDrain([this] {
+      // Nobody waits any more: for a daemon that is away, for a change, for events.
+      stop_.request_stop();
+      peers_.Close();
+      view_->Close();
+      runtime_.observer().Close();
+    });
     AddViewMetrics();
     reconcile_timer_ =
         daemon_.loop().Every(daemon_.settings().crid.reconcile, [this] { ReconcileSoon(); });
-    const std::string& address = daemon_.settings().crid.metrics_address;
-    if (!address.empty()) {
-      metrics_server_ =
-          CRISP_TRY(http::Server::ListenTcp(daemon_.loop(), address, MetricsHandler(daemon_))
-                        .While("listen on crid.metrics_address {}", address));
-    }
+    ListenForMetrics();
     return Status::Ok();
   }
 
  private:
+  /// Who has the address may leave; the CRI does not wait for that. Here, then on the loop.
+  void ListenForMetrics() {
+    const std::string& address = daemon_.settings().crid.metrics_address;
+    if (address.empty()) return;
+    auto server = http::Server::ListenTcp(daemon_.loop(), address, MetricsHandler(daemon_));
+    std::lock_guard lock(metrics_mutex_);
+    if (server.ok()) {
+      metrics_server_ = *std::move(server);
+      metrics_problem_ = Status::Ok();
+      return;
+    }
+    if (metrics_problem_.ok()) log::Warn("no metrics on TCP", {{"error", server.status()}});
+    metrics_problem_ = server.status();
+    metrics_retry_ = daemon_.loop().After(kListenAgain, [this] { ListenForMetrics(); });
+  }
+
   void ReconcileSoon() {
     // One waits at most: it will see what this one would.
     if (reconcile_waits_.exchange(true)) return;
@@ -73,12 +97,27 @@ class CridApp final : public daemon::App {
             work::Lane::kBulk, CallContext::Background(std::chrono::seconds(60), "reconcile"),
             [this] {
               reconcile_waits_ = false;
-              const auto cc = CallContext::Background(std::chrono::seconds(60), "reconcile");
-              if (Status done = Reconcile(cc, *view_, peers_, metrics_); !done.ok()) {
-                log::Debug("reconcile not done", {{"why", done}});
-              }
+              ReconcileNow();
             },
             [this](const Status& /*why*/) { reconcile_waits_ = false; }));
+  }
+
+  void ReconcileNow() {
+    const CallContext cc = CallContext(SteadyTime::max(), stop_.get_token(), "reconcile")
+                               .Within(std::chrono::seconds(60));
+    const Status done = Reconcile(cc, *view_, peers_, metrics_);
+    if (done.ok() || cc.stop().stop_requested()) {
+      reconcile_failures_ = 0;
+      return;
+    }
+    metrics_.ReconcileFailed();
+    // The first ones are those of a start: not everybody is there yet.
+    if (++reconcile_failures_ == kReconcileFailures) {
+      log::Warn("what belongs to nobody is not freed: the reconcile fails again and again",
+                {{"error", done}});
+    } else {
+      log::Debug("reconcile not done", {{"why", done}});
+    }
   }
 
   std::vector<daemon::Problem> Problems() {
@@ -95,6 +134,11 @@ class CridApp final : public daemon::App {
     }
     if (!peers_.ImagedReady()) away("imaged/1");
     if (!peers_.NetdReady()) away("netd/1");
+    std::lock_guard lock(metrics_mutex_);
+    if (!metrics_problem_.ok()) {
+      problems.push_back({"no metrics on TCP: " + metrics_problem_.message(),
+                          "free the address, or change crid.metrics_address"});
+    }
     return problems;
   }
 
@@ -123,13 +167,18 @@ class CridApp final : public daemon::App {
   Metrics metrics_;
   RandomIds ids_;
   std::atomic<bool> reconcile_waits_{false};
+  std::atomic<int> reconcile_failures_{0};  // one after the other
+  std::stop_source stop_;
   const std::shared_ptr<View> view_;
   Peers peers_;
   PodFlow pods_;
   ContainerFlow containers_;
   RuntimeService runtime_;
   ImageService images_;
+  std::mutex metrics_mutex_;
   std::unique_ptr<http::Server> metrics_server_;
+  Status metrics_problem_;
+  loop::Timer metrics_retry_;
   loop::Timer reconcile_timer_;
 };
 
@@ -137,7 +186,10 @@ class CridApp final : public daemon::App {
 
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   auto app = std::make_unique<CridApp>(daemon);
-  CRISP_TRY(app->Start());
+  if (Status started = app->Start(); !started.ok()) {
+    CRISP_CHECK(daemon.Quiesce().ok());
+    return started;
+  }
   return std::unique_ptr<daemon::App>(std::move(app));
 }
 

@@ -12,7 +12,10 @@ Metrics::Metrics(metrics::Registry& registry)
                                         {{"kind", "snapshot"}})),
       freed_networks_(registry.AddCounter("crisp_crid_orphans_freed_total",
                                           "What the reconcile freed because its owner is gone.",
-                                          {{"kind", "attachment"}})) {}
+                                          {{"kind", "attachment"}})),
+      reconcile_errors_(registry.AddCounter("crisp_crid_reconcile_errors_total",
+                                            "Reconciles that were not done: a daemon is away, or "
+                                            "fails. The next one repeats them.")) {}
 
 void Metrics::FlowDone(const std::string& flow, const Status& outcome,
                        std::chrono::nanoseconds took) {
@@ -25,6 +28,8 @@ void Metrics::FlowDone(const std::string& flow, const Status& outcome,
                     metrics::LatencyBuckets(), {{"flow", flow}})
       .Observe(std::chrono::duration<double>(took).count());
 }
+
+void Metrics::ReconcileFailed() { reconcile_errors_.Add(); }
 
 void Metrics::LeftBehind() { left_behind_.Add(); }
 

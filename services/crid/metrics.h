@@ -18,14 +18,15 @@ class Metrics {
   /// An undo or a release after the answer failed; the reconcile or the next call repeats it.
   void LeftBehind();
   void Reconciled(std::size_t freed_images, std::size_t freed_networks);
-
-  metrics::Registry& registry() { return registry_; }
+  /// It was not done, or not by both.
+  void ReconcileFailed();
 
  private:
   metrics::Registry& registry_;
   metrics::Counter& left_behind_;
   metrics::Counter& freed_images_;
   metrics::Counter& freed_networks_;
+  metrics::Counter& reconcile_errors_;
 };
 
 /// Tells `metrics` when the scope ends; say the outcome by Done().

@@ -31,10 +31,13 @@ http::Handler MetricsHandler(daemon::Daemon& daemon) {
     std::string_view path = request.target;
     path = path.substr(0, path.find('?'));
     if (path == "/metrics") {
-      http::ServerResponse response;
-      response.content_type = kType;
-      response.body = daemon.metrics().Render();
-      return respond(std::move(response));
+      return daemon.RenderMetrics([respond](Result<std::string> page) {
+        if (!page.ok()) return respond(Text(503, page.status().message()));
+        http::ServerResponse response;
+        response.content_type = kType;
+        response.body = *std::move(page);
+        respond(std::move(response));
+      });
     }
     constexpr std::string_view kPrefix = "/metrics/";
     const std::string_view rest = path.starts_with(kPrefix) ? path.substr(kPrefix.size()) : "";

@@ -64,12 +64,14 @@ Status LogReader::Read(const std::function<void(const LogLine&)>& line) {
   if (fd_.valid()) {
     CRISP_TRY(Drain(line));
     if (SameFile(fd_.get(), path_)) return Status::Ok();
-    rest_.clear();
-    fd_.reset();
   }
   auto opened = os::Open(path_, O_RDONLY);
+  // Between a rename and the new file the old one is still written to.
   if (opened.code() == Code::kNotFound) return Status::Ok();
-  fd_ = CRISP_TRY(std::move(opened));
+  os::UniqueFd fresh = CRISP_TRY(std::move(opened));
+  if (fd_.valid()) CRISP_TRY(Drain(line));
+  rest_.clear();
+  fd_ = std::move(fresh);
   return Drain(line);
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "libs/base/check.h"
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 #include "services/netd/config.h"
@@ -71,7 +72,10 @@ Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   std::string boot_id = CRISP_TRY(os::BootId());
   std::unique_ptr<Attachments> store = CRISP_TRY(Attachments::Open(config.layout.Database()));
   auto app = std::make_unique<NetdApp>(daemon, config, std::move(boot_id), std::move(store));
-  CRISP_TRY(app->Start());
+  if (Status started = app->Start(); !started.ok()) {
+    CRISP_CHECK(daemon.Quiesce().ok());
+    return started;
+  }
   return std::unique_ptr<daemon::App>(std::move(app));
 }
 

@@ -144,6 +144,8 @@ Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = CRISP_TRY(Config::From(daemon.settings(), daemon.instance()));
   auto engine =
       CRISP_TRY(Engine::Open(std::move(config), daemon.pool(), Clock::System(), daemon.metrics()));
+  CRISP_TRY(daemon.MarkRecords(
+      [&state = engine->state()] { return !state.Pods().empty() || !state.Containers().empty(); }));
   auto streams = CRISP_TRY(Streams::Start(engine->parts()));
   return std::unique_ptr<daemon::App>(
       std::make_unique<App>(daemon, std::move(engine), std::move(streams)));

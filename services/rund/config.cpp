@@ -1,5 +1,6 @@
 #include "services/rund/config.h"
 
+#include <algorithm>
 #include <charconv>
 #include <string_view>
 
@@ -85,7 +86,9 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
         "rund.cgroup_driver: 'systemd' is not there yet; use cgroupfs (the kubelet asks which one "
         "it is)");
   }
-  config.abandoned_grace = rund.abandoned_grace;
+  // crid may still be at work on what it has reserved for as long as it gives itself.
+  config.abandoned_grace =
+      rund.abandoned_grace + std::max(settings.crid.create_timeout, settings.crid.run_pod_timeout);
   config.runtime_timeout = rund.runtime_timeout;
   config.capabilities = rund.default_capabilities;
   for (const std::string& text : rund.default_ulimits) {

@@ -124,6 +124,43 @@ TEST_CASE("SIGHUP reads the settings again, and bad ones change nothing") {
   CHECK(run.get().ok());
 }
 
+TEST_CASE("nothing calls into the App once Run has returned, however it ended") {
+  TestDaemon test;
+  auto frame = Daemon::Create(test.options);
+  REQUIRE(frame.ok());
+  Daemon& daemon = **frame;
+  daemon.AddSocket(test.root.Write("r/taken", "no socket"));
+  CHECK(daemon.Run().code() == Code::kFailedPrecondition);
+  CHECK_FALSE(os::Exists(test.root / "r/rund/1.metrics.sock"));
+  bool called = false;
+  const auto call = [&called] { called = true; };
+  CHECK(daemon.pool().Submit(work::Lane::kBulk, CallContext::Background(10s), call).code() ==
+        Code::kUnavailable);
+  daemon.loop().Post(call);
+  std::promise<Code> rendered;
+  daemon.RenderMetrics(
+      [&rendered](const Result<std::string>& page) { rendered.set_value(page.code()); });
+  CHECK(rendered.get_future().get() == Code::kUnavailable);
+  CHECK(daemon.Quiesce().ok());
+  frame->reset();
+  CHECK_FALSE(called);
+}
+
+TEST_CASE("the mark of records stays while there are some, also when the daemon is stopped") {
+  TestDaemon test;
+  const std::string mark = test.root / "r/rund/1.records";
+  for (const bool some : {true, false}) {
+    auto frame = Daemon::Create(test.options);
+    REQUIRE(frame.ok());
+    REQUIRE((*frame)->MarkRecords([some] { return some; }).ok());
+    CHECK(os::Exists(mark));
+    (*frame)->RequestStop();
+    CHECK((*frame)->Run().ok());
+    frame->reset();
+    CHECK(os::Exists(mark) == some);
+  }
+}
+
 TEST_CASE("bad settings and a failing composition root end main with 1") {
   testing::TestRoot root;
   const std::string bad = root.Write("bad.yaml", "nonsense: 1\n");

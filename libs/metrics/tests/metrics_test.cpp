@@ -1,5 +1,8 @@
 #include "libs/metrics/registry.h"
 
+#include <chrono>
+#include <future>
+
 namespace crisp::metrics {
 namespace {
 
@@ -30,6 +33,15 @@ TEST_CASE("the same name and labels are the same object") {
   CHECK(&one != &registry.AddCounter("c_total", "C", {{"a", "2"}}));
   one.Add();
   CHECK(one.Value() == 1);
+}
+
+TEST_CASE("an asked value may wait for somebody who adds metrics") {
+  Registry registry;
+  registry.AddGauge("q", "Queue", {}, [&registry] {
+    auto add = std::async(std::launch::async, [&registry] { registry.AddCounter("c_total", "C"); });
+    return add.wait_for(std::chrono::seconds(5)) == std::future_status::ready ? 1.0 : 0.0;
+  });
+  CHECK(Has(registry, "q 1"));
 }
 
 TEST_CASE("asked values are those of the moment") {

@@ -6,10 +6,13 @@
 #include <unistd.h>
 
 #include <future>
+#include <stop_token>
+#include <thread>
 
 #include "crisp/daemon/v1/daemon.grpc.pb.h"
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
 #include "libs/os/files.h"
+#include "libs/os/unique_fd.h"
 #include "libs/rpc/broadcast.h"
 #include "libs/rpc/follow.h"
 #include "libs/rpc/forward.h"
@@ -417,20 +420,83 @@ TEST_CASE("Forward cancels the peer's work when the caller goes") {
   CHECK(stopped.get_future().get());
 }
 
-TEST_CASE("Forward's answer can be replaced") {
+TEST_CASE("Forward lets go of a call that has waited for its peer") {
   testing::TestRoot root;
-  TestServer back(root / "back", Answer("back"));
-  Front front(root / "front", Peer("back/1", root / "back", 5s),
-              {.answered = [](const Status& status, grpc::ByteBuffer& bytes) {
-                InfoResponse answer;
-                if (Status parsed = ParseBytes(bytes, answer); !parsed.ok()) return parsed;
-                answer.set_service(answer.service() + "+");
-                bytes = ToBytes(answer);
-                return status;
-              }});
-  CHECK(GetInfo(Soon(), Peer("front/1", root / "front", 5s))->service() == "back+");
+  const Peer to_back("back/1", root / "back", 10s);
+  const long before = to_back.channel().use_count();
+  {
+    Front front(root / "front", to_back);
+    auto call = std::async(std::launch::async, [&] {
+      return GetInfo(Soon(), Peer("front/1", root / "front", 5s)).ok();
+    });
+    // Each look at the peer that is away asks its channel to connect.
+    while (to_back.channel()->GetState(false) == GRPC_CHANNEL_IDLE) std::this_thread::yield();
+    TestServer back(root / "back", Answer("back"));
+    CHECK(call.get());
+  }
+  const auto until = std::chrono::steady_clock::now() + 10s;
+  while (to_back.channel().use_count() > before && std::chrono::steady_clock::now() < until) {
+    std::this_thread::yield();
+  }
+  CHECK(to_back.channel().use_count() == before);
+}
+
+TEST_CASE("nobody waits for a peer that is given up") {
+  testing::TestRoot root;
+  std::stop_source give_up;
+  const Peer peer("back/1", root / "back", 1h, give_up.get_token());
+  Front front(root / "front", peer);
+  const auto cc = [] { return CallContext::Background(1h, "req-1"); };
+  auto own = std::async(std::launch::async, [&] { return GetInfo(cc(), peer).status(); });
+  auto forwarded = std::async(std::launch::async, [&] {
+    return GetInfo(cc(), Peer("front/1", root / "front", 5s)).status();
+  });
+  give_up.request_stop();
+  CHECK(own.get().ToString() == "UNAVAILABLE: back/1 is away");
+  CHECK(forwarded.get().ToString() == "UNAVAILABLE: back/1 is away");
+}
+
+TEST_CASE("a client that has nothing under way does not hold the server's end up") {
+  testing::TestRoot root;
+  TestServer server(root / "s", Answer("it"));
+  const os::UniqueFd client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  (root / "s").copy(address.sun_path, sizeof address.sun_path - 1);
+  REQUIRE(connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  // An HTTP/2 client that connects, and then neither reads nor writes.
+  constexpr std::string_view kPreface{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33};
+  REQUIRE(write(client.get(), kPreface.data(), kPreface.size()) == kPreface.size());
+  char first = 0;
+  REQUIRE(read(client.get(), &first, 1) == 1);  // the server's settings: it has heard us
+  auto end = std::async(std::launch::async, [&server] { server.server.Shutdown(1h); });
+  CHECK(end.wait_for(15s) == std::future_status::ready);
+  shutdown(client.get(), SHUT_RDWR);
+}
+
+TEST_CASE("bytes that are no message are refused") {
   InfoResponse message;
   CHECK(ParseBytes(StringToBytes("\xff\xff"), message).code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("a long message in any bytes fits the metadata of an answer") {
+  testing::TestRoot root;
+  std::string words;
+  TestServer server(root / "s", [&words](const CallContext&, const InfoRequest&, InfoResponse&) {
+    return NotFound("{}", words);
+  });
+  const Peer peer("it/1", root / "s", 5s);
+  for (const char* letter : {"x", "%", "\xff", "\xe2\x82\xac"}) {
+    words.clear();
+    while (words.size() < 4096) words += letter;
+    const Status status = GetInfo(Soon(), peer).status();
+    CAPTURE(letter);
+    CHECK(status.code() == Code::kNotFound);
+    CHECK(status.message().starts_with(std::string(letter) + letter));
+  }
+  // Whole characters only.
+  const std::string cut = ToGrpc(NotFound("{}", words)).error_message();
+  CHECK(cut.ends_with("\xe2\x82\xac ..."));
 }
 
 }  // namespace crisp::rpc

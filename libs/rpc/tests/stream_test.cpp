@@ -1,6 +1,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <condition_variable>
+#include <future>
 #include <mutex>
 
 #include "crisp/rund/v1/rund.grpc.pb.h"
@@ -139,6 +140,67 @@ TEST_CASE("a reader that falls behind is closed and starts anew") {
   }
   CHECK(ear.WaitForDowns(1));
   CHECK(ear.WaitFor(1, 2));
+}
+
+TEST_CASE("a Follow that came back once leaves nothing behind") {
+  testing::TestRoot root;
+  std::promise<void> gone;
+  {
+    auto server = std::make_unique<TestServer>(root / "s");
+    const Peer peer("rund/1", root / "s", 5s);
+    Ear ear;
+    const auto held = std::shared_ptr<int>(new int(0), [&gone](const int* number) {
+      delete number;
+      gone.set_value();
+    });
+    Follow<WatchEvent> follow(
+        [stub = std::shared_ptr(Records::NewStub(peer.channel()))](auto* context, auto* reactor) {
+          static const WatchRequest kRequest;
+          stub->async()->Watch(context, &kRequest, reactor);
+        },
+        [&ear, held](const WatchEvent& event) { ear.Event(event); },
+        [&ear](const Status& why) { ear.Down(why); }, FollowOptions{.pause = 5ms});
+    REQUIRE(ear.WaitFor(1, 1));
+    server.reset();
+    REQUIRE(ear.WaitForDowns(1));
+    server = std::make_unique<TestServer>(root / "s");
+    REQUIRE(ear.WaitFor(1, 2));
+  }
+  CHECK(gone.get_future().wait_for(20s) == std::future_status::ready);
+}
+
+/// Asks, when a call ends, for what needs the broadcast's lock, as the rendering of a gauge does.
+class AskingObserver final : public CallObserver {
+ public:
+  void OnCallStarted(std::string_view) override {}
+  void OnCallDone(std::string_view, Code, std::chrono::nanoseconds) override {
+    auto readers = std::async(std::launch::async, [this] { return stream->readers(); });
+    const bool got = readers.wait_for(5s) == std::future_status::ready;
+    asked.set_value(got);
+  }
+  Broadcast<WatchEvent>* stream = nullptr;
+  std::promise<bool> asked;
+};
+
+TEST_CASE("the end of a stream is observed outside of the broadcast's lock") {
+  testing::TestRoot root;
+  TestRecords records(4096);
+  AskingObserver observer;
+  observer.stream = &records.stream();
+  Server server({.sockets = {root / "s"}, .observer = &observer});
+  server.AddService(&records);
+  REQUIRE(server.Start().ok());
+  const Peer peer("rund/1", root / "s", 5s);
+  REQUIRE(peer.WaitReady(CallContext::Background(10s)).ok());
+  auto stub = Records::NewStub(peer.channel());
+  grpc::ClientContext context;
+  auto reader = stub->Watch(&context, WatchRequest());
+  WatchEvent event;
+  REQUIRE(reader->Read(&event));
+  records.stream().Close(Unavailable("stopping"));
+  CHECK(observer.asked.get_future().get());
+  CHECK_FALSE(reader->Read(&event));
+  CHECK(reader->Finish().error_code() == grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST_CASE("a Follow ends while its server is away") {

@@ -45,8 +45,8 @@ PodFlow::PodFlow(View& view, Backends& backends, work::Pool& pool, IdSource& ids
       ids_(ids),
       metrics_(metrics),
       options_(options),
-      runs_(pool, options.run_pod_timeout),
-      ends_(pool, options.end_timeout) {}
+      runs_(pool, options.run_pod_timeout, work::Lane::kSlowFlight),
+      ends_(pool, options.end_timeout, work::Lane::kEndFlight) {}
 
 Result<std::string> PodFlow::Run(const CallContext& cc,
                                  const runtime::v1::RunPodSandboxRequest& request) {
@@ -67,6 +67,7 @@ Result<std::shared_ptr<Rund>> PodFlow::Choose(const CallContext& cc, const std::
   std::sort(instances.begin(), instances.end(),
             [](const auto& a, const auto& b) { return a.pods < b.pods; });
   for (const auto& instance : instances) {
+    if (!instance.fresh) continue;
     if (auto rund = backends_.RundOf(instance.name)) return rund;
   }
   return Unavailable("rund/1 is not running");
@@ -224,6 +225,8 @@ Status PodFlow::RemoveNow(const CallContext& cc, const Record& pod) {
 
 void ReleaseSnapshot(const CallContext& cc, Imaged& imaged, Metrics& metrics,
                      const std::string& container_id) {
+  // One that hangs must not hold up what only takes things down; the reconcile repeats it.
+  constexpr std::chrono::seconds kRelease{10};
   if (!imaged.Ready()) {
     log::Warn("imaged is away: the reconcile gives the snapshot back",
               {{"container", container_id}});
@@ -232,7 +235,7 @@ void ReleaseSnapshot(const CallContext& cc, Imaged& imaged, Metrics& metrics,
   }
   imaged::v1::ReleaseRequest release;
   release.set_owner_id(container_id);
-  Status released = StatusOf(imaged.Release(cc, release));
+  Status released = StatusOf(imaged.Release(cc.Within(kRelease), release));
   if (!released.ok()) metrics.LeftBehind();
   log::IfError("give the container's snapshot back", released);
 }

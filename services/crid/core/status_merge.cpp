@@ -20,11 +20,13 @@ void AddRuntimeReady(runtime::v1::StatusResponse& out, const std::vector<RundSta
     AddCondition(out, "RuntimeReady", false, "RundNotRunning", "rund/1 is not running");
     return;
   }
+  std::string away;
+  bool any = false;
   for (const RundStatus& rund : runds) {
-    if (!rund.answer.ok()) {
-      AddCondition(out, "RuntimeReady", false, "RundNotRunning", rund.answer.status().message());
-      return;
-    }
+    const Status& why = rund.answer.ok() ? rund.away : rund.answer.status();
+    if (!why.ok() && away.empty()) away = why.message();
+    if (!rund.answer.ok()) continue;
+    any = true;
     for (const auto& condition : rund.answer->conditions()) {
       if (condition.type() != "RuntimeReady" || condition.status()) continue;
       AddCondition(out, "RuntimeReady", false,
@@ -33,7 +35,8 @@ void AddRuntimeReady(runtime::v1::StatusResponse& out, const std::vector<RundSta
       return;
     }
   }
-  AddCondition(out, "RuntimeReady", true);
+  if (!any) return AddCondition(out, "RuntimeReady", false, "RundNotRunning", away);
+  AddCondition(out, "RuntimeReady", true, away.empty() ? "" : "RundAway", away);
 }
 
 void AddNetworkReady(runtime::v1::StatusResponse& out,
@@ -80,6 +83,38 @@ runtime::v1::StatusResponse MergeStatus(const std::vector<RundStatus>& runds,
   }
   for (auto& [name, handler] : handlers) *out.add_runtime_handlers() = std::move(handler);
   return out;
+}
+
+template <typename Answer>
+Result<Answer> StatusGrace::Take(Result<Answer> answer, std::optional<Last<Answer>>& last,
+                                 Status& away) const {
+  const SteadyTime now = clock_.Now();
+  if (answer.ok()) {
+    last = Last<Answer>{*answer, now};
+    return answer;
+  }
+  if (answer.code() != Code::kUnavailable || !last || now - last->given >= grace_) return answer;
+  away = answer.status();
+  return last->answer;
+}
+
+RundStatus StatusGrace::Rund(const std::string& instance,
+                             Result<rund::v1::NodeStatusResponse> answer) {
+  std::lock_guard lock(mutex_);
+  Status away;
+  auto counts = Take(std::move(answer), runds_[instance], away);
+  return {instance, std::move(counts), std::move(away)};
+}
+
+Result<netd::v1::StatusResponse> StatusGrace::Netd(Result<netd::v1::StatusResponse> answer) {
+  std::lock_guard lock(mutex_);
+  Status away;
+  auto counts = Take(std::move(answer), netd_, away);
+  if (!away.ok() && counts->ready()) {
+    counts->set_reason("NetdAway");
+    counts->set_message(away.message());
+  }
+  return counts;
 }
 
 }  // namespace crisp::crid

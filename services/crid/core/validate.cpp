@@ -70,6 +70,10 @@ Status CheckPorts(const runtime::v1::PodSandboxConfig& config) {
       return InvalidArgument("port_mappings[{}].container_port: {} is no port", i,
                              port.container_port());
     }
+    if (!runtime::v1::Protocol_IsValid(port.protocol())) {
+      return InvalidArgument("port_mappings[{}].protocol: {} is no protocol", i,
+                             static_cast<int>(port.protocol()));
+    }
   }
   return Status::Ok();
 }

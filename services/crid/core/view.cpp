@@ -42,9 +42,7 @@ RecordPtr PodRecord(const std::string& instance, const PodEntry& entry) {
   record->id = entry.id();
   record->instance = instance;
   record->key = PodKey(entry.metadata());
-  record->phase = entry.phase();
   record->host_network = entry.host_network();
-  record->name = entry.metadata().name();
   record->status = entry.status();
   TakeListItem<runtime::v1::PodSandbox>(entry.list_item(), *record);
   return record;
@@ -57,8 +55,6 @@ RecordPtr ContainerRecord(const std::string& instance, const ContainerEntry& ent
   record->instance = instance;
   record->pod_id = entry.pod_id();
   record->key = ContainerKey(entry.pod_id(), entry.metadata());
-  record->phase = entry.phase();
-  record->name = entry.metadata().name();
   record->status = entry.status();
   TakeListItem<runtime::v1::Container>(entry.list_item(), *record);
   return record;
@@ -91,13 +87,25 @@ void View::Add(const std::string& instance) {
   instances_.try_emplace(instance);
 }
 
+void View::Close() {
+  std::vector<std::function<void()>> reached;
+  {
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+    reached = TakeReachedLocked();
+  }
+  changed_.notify_all();
+  for (auto& fn : reached) fn();
+}
+
 void View::Put(RecordPtr record) {
   Instance& owner = instances_[record->instance];
   auto& keys = record->kind == Kind::kPod ? pod_keys_ : container_keys_;
   RecordPtr& slot = table(record->kind)[record->id];
-  if (slot == nullptr) {
-    ++(record->kind == Kind::kPod ? owner.pods : owner.containers);
-  } else if (slot->key != record->key) {
+  const bool moves = slot != nullptr && slot->instance != record->instance;
+  if (moves) --Count(instances_[slot->instance], slot->kind);
+  if (slot == nullptr || moves) ++Count(owner, record->kind);
+  if (slot != nullptr && slot->key != record->key) {
     if (auto key = keys.find(slot->key); key != keys.end() && key->second == slot->id) {
       keys.erase(key);
     }
@@ -118,8 +126,7 @@ RecordPtr View::Erase(Kind kind, const std::string& id, const std::string& insta
   if (auto key = keys.find(found->second->key); key != keys.end() && key->second == id) {
     keys.erase(key);
   }
-  Instance& owner = instances_[instance];
-  --(kind == Kind::kPod ? owner.pods : owner.containers);
+  --Count(instances_[instance], kind);
   RecordPtr gone = std::move(found->second);
   table(kind).erase(found);
   return gone;
@@ -190,8 +197,10 @@ void View::Apply(const std::string& instance, const rund::v1::WatchEvent& event)
   std::vector<std::function<void()>> reached;
   {
     std::lock_guard lock(mutex_);
-    const Before before = ChangeLocked(instance, event, std::move(records));
     Instance& owner = instances_[instance];
+    // What a snapshot has told already.
+    if (!event.snapshot() && event.seq() <= owner.seq) return;
+    const Before before = ChangeLocked(instance, event, std::move(records));
     if (event.snapshot()) {
       owner.fresh = true;
       owner.seq = 0;
@@ -216,7 +225,9 @@ void View::Lost(const std::string& instance) {
     std::lock_guard lock(mutex_);
     auto found = instances_.find(instance);
     if (found == instances_.end()) return;
-    found->second.fresh = false;
+    if (std::exchange(found->second.fresh, false)) {
+      found->second.lost = std::chrono::steady_clock::now();
+    }
     reached = TakeReachedLocked();
   }
   changed_.notify_all();
@@ -224,18 +235,33 @@ void View::Lost(const std::string& instance) {
 }
 
 bool View::Forget(const std::string& instance) {
-  std::lock_guard lock(mutex_);
-  auto found = instances_.find(instance);
-  if (found == instances_.end()) return true;
-  if (found->second.pods + found->second.containers > 0) return false;
-  instances_.erase(found);
+  std::vector<std::function<void()>> reached;
+  {
+    std::lock_guard lock(mutex_);
+    auto found = instances_.find(instance);
+    if (found == instances_.end()) return true;
+    if (found->second.pods + found->second.containers > 0) return false;
+    instances_.erase(found);
+    reached = TakeReachedLocked();
+  }
   changed_.notify_all();
+  for (auto& fn : reached) fn();
   return true;
 }
 
 bool View::FreshLocked() const {
   return !instances_.empty() && std::all_of(instances_.begin(), instances_.end(),
                                             [](const auto& one) { return one.second.fresh; });
+}
+
+bool View::AnswersLocked() const {
+  const auto patience = std::chrono::steady_clock::now() - peer_wait_;
+  bool any = false;
+  for (const auto& [name, one] : instances_) {
+    if (!one.fresh && (!one.seen || one.lost > patience)) return false;
+    any = any || one.fresh;
+  }
+  return any;
 }
 
 std::string View::AwayLocked() const {
@@ -253,15 +279,16 @@ bool View::Fresh() const {
 Status View::WaitFresh(const CallContext& cc) const {
   const CallContext within = cc.Within(peer_wait_);
   std::unique_lock lock(mutex_);
-  changed_.wait_until(lock, cc.stop(), within.deadline(), [this] { return FreshLocked(); });
-  if (FreshLocked()) return Status::Ok();
+  changed_.wait_until(lock, cc.stop(), within.deadline(),
+                      [this] { return closed_ || AnswersLocked(); });
+  if (AnswersLocked()) return Status::Ok();
   if (cc.stop().stop_requested()) return cc.Check();
   return Unavailable("{}", AwayLocked());
 }
 
 bool View::ReachedLocked(const std::string& instance, std::uint64_t seq) const {
   auto found = instances_.find(instance);
-  return found == instances_.end() || !found->second.fresh || found->second.seq >= seq;
+  return closed_ || found == instances_.end() || !found->second.fresh || found->second.seq >= seq;
 }
 
 std::vector<std::function<void()>> View::TakeReachedLocked() {
@@ -301,14 +328,14 @@ std::optional<Result<RecordPtr>> View::TryResolve(Kind kind, const std::string& 
   std::lock_guard lock(mutex_);
   const Table& records = table(kind);
   if (!IsIdOrPrefix(text)) {
-    if (!FreshLocked()) return std::nullopt;
+    if (!AnswersLocked()) return std::nullopt;
     return Result<RecordPtr>(NotFound("no {} with id '{}'", Noun(kind), text.substr(0, 80)));
   }
   if (auto exact = records.find(text);
       exact != records.end() && (hidden || exact->second->listed)) {
     return Result<RecordPtr>(exact->second);
   }
-  if (!FreshLocked()) return std::nullopt;
+  if (!AnswersLocked()) return std::nullopt;
   RecordPtr match;
   for (auto at = records.lower_bound(text);
        at != records.end() && at->first.compare(0, text.size(), text) == 0; ++at) {
@@ -356,7 +383,7 @@ std::shared_ptr<const std::string> View::Splice(Kind kind, const std::string& id
 
 std::shared_ptr<const std::string> View::All(Kind kind) const {
   std::lock_guard lock(mutex_);
-  if (!FreshLocked()) return nullptr;
+  if (!AnswersLocked()) return nullptr;
   auto& cached = kind == Kind::kPod ? all_pods_ : all_containers_;
   if (cached == nullptr) cached = Splice(kind, "", [](const Record&) { return true; });
   return cached;
@@ -364,7 +391,7 @@ std::shared_ptr<const std::string> View::All(Kind kind) const {
 
 std::shared_ptr<const std::string> View::Pods(const runtime::v1::PodSandboxFilter& filter) const {
   std::lock_guard lock(mutex_);
-  if (!FreshLocked()) return nullptr;
+  if (!AnswersLocked()) return nullptr;
   return Splice(Kind::kPod, filter.id(), [&filter](const Record& record) {
     return (!filter.has_state() || record.state == filter.state().state()) &&
            LabelsMatch(record, filter.label_selector());
@@ -374,7 +401,7 @@ std::shared_ptr<const std::string> View::Pods(const runtime::v1::PodSandboxFilte
 std::shared_ptr<const std::string> View::Containers(
     const runtime::v1::ContainerFilter& filter) const {
   std::lock_guard lock(mutex_);
-  if (!FreshLocked()) return nullptr;
+  if (!AnswersLocked()) return nullptr;
   const std::string& pod = filter.pod_sandbox_id();
   return Splice(Kind::kContainer, filter.id(), [&filter, &pod](const Record& record) {
     return (!filter.has_state() || record.state == filter.state().state()) &&

@@ -16,6 +16,7 @@
 #include "cri/v1/api.pb.h"
 #include "crisp/rund/v1/rund.pb.h"
 #include "libs/base/call_context.h"
+#include "libs/base/clock.h"
 #include "libs/base/result.h"
 #include "libs/base/status.h"
 
@@ -30,15 +31,13 @@ enum class Kind { kPod, kContainer };
 struct Record {
   Kind kind = Kind::kPod;
   std::string id;
-  std::string instance;  // of rund: "1"
-  std::string pod_id;    // containers only
-  std::string key;       // PodKey or ContainerKey
-  rund::v1::Phase phase = rund::v1::PHASE_UNSPECIFIED;
+  std::string instance;       // of rund: "1"
+  std::string pod_id;         // containers only
+  std::string key;            // PodKey or ContainerKey
   bool host_network = false;  // pods only
   bool listed = false;        // half-made objects are invisible
   int state = 0;              // PodSandboxState or ContainerState
   std::map<std::string, std::string> labels;
-  std::string name;    // the metadata's
   std::string item;    // one element of the list answer: tag, length, message
   std::string status;  // PodSandboxStatus or ContainerStatus, serialised
 };
@@ -51,8 +50,10 @@ std::string ContainerKey(const std::string& pod_id, const runtime::v1::Container
 
 /// Which pods and containers exist, as the rund instances tell it in their Watch streams; lists
 /// are answered from here without a call. An instance whose stream broke is stale until its next
-/// snapshot; nothing is answered from a part of the instances: who needs all of them waits at most
-/// `peer_wait`, then gets kUnavailable with the name of the one that is away. Any thread.
+/// snapshot. Nothing is answered from a part of the instances: who needs all of them waits at most
+/// `peer_wait`. After that an instance that is away counts as it was seen last, as long as another
+/// one is there (it must not take the node with it); if none is, or one was never seen, the answer
+/// is kUnavailable with the name of the one that is away. Any thread.
 class View {
  public:
   explicit View(std::chrono::nanoseconds peer_wait) : peer_wait_(peer_wait) {}
@@ -64,13 +65,17 @@ class View {
   /// Its socket is gone: forgotten if it has nothing, else it stays (stale: its containers run).
   /// True when forgotten.
   bool Forget(const std::string& instance);
+  /// Ends all waits, also those that come later: the daemon stops.
+  void Close();
 
   /// Gets every step that a change makes, under the view's lock; null = nobody. It must outlive the
   /// view, or be taken away first.
   void SetEvents(EventFanout* events);
 
   // Freshness.
+  /// Every known instance is seen as it is now.
   bool Fresh() const;
+  /// Until lists can be answered: kUnavailable when they cannot within `peer_wait`.
   Status WaitFresh(const CallContext& cc) const;
   /// Returns when the instance's view shows the change `seq`, at the latest when its stream breaks
   /// (what comes then is newer) or when the call is over.
@@ -88,7 +93,8 @@ class View {
   /// By key, listed or not; null without one.
   RecordPtr FindKey(Kind kind, const std::string& key) const;
 
-  // Lists: serialised ListPodSandboxResponse and ListContainersResponse. Null when not fresh.
+  // Lists: serialised ListPodSandboxResponse and ListContainersResponse. Null when there is to be
+  // waited (WaitFresh).
   std::shared_ptr<const std::string> All(Kind kind) const;
   std::shared_ptr<const std::string> Pods(const runtime::v1::PodSandboxFilter& filter) const;
   std::shared_ptr<const std::string> Containers(const runtime::v1::ContainerFilter& filter) const;
@@ -100,7 +106,7 @@ class View {
     std::size_t containers = 0;
   };
   std::vector<InstanceInfo> Instances() const;
-  /// Ids of all that exists, half-made ones too; nothing when not fresh.
+  /// Ids of all that exists, half-made ones too; nothing unless every instance is fresh.
   std::optional<std::vector<std::string>> LiveIds(Kind kind) const;
 
   std::chrono::nanoseconds peer_wait() const { return peer_wait_; }
@@ -109,6 +115,7 @@ class View {
   struct Instance {
     bool fresh = false;
     bool seen = false;  // has told all it has at least once
+    SteadyTime lost;    // when its stream broke last
     std::uint64_t seq = 0;
     std::size_t pods = 0;
     std::size_t containers = 0;
@@ -122,6 +129,9 @@ class View {
 
   const Table& table(Kind kind) const { return kind == Kind::kPod ? pods_ : containers_; }
   Table& table(Kind kind) { return kind == Kind::kPod ? pods_ : containers_; }
+  static std::size_t& Count(Instance& instance, Kind kind) {
+    return kind == Kind::kPod ? instance.pods : instance.containers;
+  }
   void Put(RecordPtr record);
   /// What it was, when it is gone now.
   RecordPtr Erase(Kind kind, const std::string& id, const std::string& instance);
@@ -133,6 +143,7 @@ class View {
                       std::vector<RecordPtr> records);
   void TellLocked(const Before& before, bool newcomers) const;
   bool FreshLocked() const;
+  bool AnswersLocked() const;
   std::string AwayLocked() const;
   bool ReachedLocked(const std::string& instance, std::uint64_t seq) const;
   std::vector<std::function<void()>> TakeReachedLocked();
@@ -152,6 +163,7 @@ class View {
   mutable std::shared_ptr<const std::string> all_containers_;
   EventFanout* events_ = nullptr;
   std::vector<Waiter> waiters_;
+  bool closed_ = false;
 };
 
 }  // namespace crisp::crid

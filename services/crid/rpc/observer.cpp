@@ -108,13 +108,17 @@ Observer::Unary* Observer::AskAny(Context* context, const Raw* request, Raw* res
       return rpc::Forward(context, request, response, *peer, method);
     }
   }
-  return rpc::Unary(pool_, Lane::kWait, context, request, response,
-                    [this, method](const CallContext& cc, const Raw& r, Raw& out) -> Status {
-                      CRISP_TRY(view_->WaitFresh(cc));
-                      out = CRISP_TRY(peers_.CallRaw(cc, view_->Instances().at(0).name, method, r,
-                                                     {.idempotent = true}));
-                      return Status::Ok();
-                    });
+  return rpc::Unary(
+      pool_, Lane::kWait, context, request, response,
+      [this, method](const CallContext& cc, const Raw& r, Raw& out) -> Status {
+        CRISP_TRY(view_->WaitFresh(cc));
+        for (const auto& instance : view_->Instances()) {
+          if (!instance.fresh) continue;
+          out = CRISP_TRY(peers_.CallRaw(cc, instance.name, method, r, {.idempotent = true}));
+          return Status::Ok();
+        }
+        return Unavailable("rund is away");
+      });
 }
 
 Observer::Unary* Observer::AskAll(Context* context, const Raw* request, Raw* response,
@@ -137,6 +141,7 @@ Result<std::string> Observer::AskAllNow(const CallContext& cc, const std::string
   CRISP_TRY(view_->WaitFresh(cc));
   std::string all;
   for (const auto& instance : view_->Instances()) {
+    if (!instance.fresh) continue;  // away: its statistics are not to be had
     all += rpc::BytesToString(
         CRISP_TRY(peers_.CallRaw(cc, instance.name, method, request, {.idempotent = true})));
   }

@@ -16,6 +16,7 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/rpc/follow.h"
+#include "libs/rpc/internal.h"
 #include "libs/rpc/metadata.h"
 
 namespace crisp::crid {
@@ -31,11 +32,14 @@ std::chrono::system_clock::time_point SystemDeadline(const CallContext& cc) {
          std::chrono::duration_cast<std::chrono::microseconds>(cc.Remaining());
 }
 
+constexpr std::string_view kSocketEnd = ".sock";
+/// What an instance leaves beside its socket for as long as it may have records.
+constexpr std::string_view kRecordsEnd = ".records";
+
 /// "1" of "1.sock"; nothing for other files ("1.metrics.sock", "1.lock").
-std::optional<std::string> InstanceOf(const std::string& file) {
-  constexpr std::string_view kEnd = ".sock";
-  if (file.size() <= kEnd.size() || !file.ends_with(kEnd)) return std::nullopt;
-  std::string name = file.substr(0, file.size() - kEnd.size());
+std::optional<std::string> InstanceOf(const std::string& file, std::string_view end = kSocketEnd) {
+  if (file.size() <= end.size() || !file.ends_with(end)) return std::nullopt;
+  std::string name = file.substr(0, file.size() - end.size());
   if (name.find('.') != std::string::npos) return std::nullopt;
   return name;
 }
@@ -69,7 +73,7 @@ Pending<Resp> StartCall(const CallContext& cc, Req request,
     Resp response;
     std::mutex mutex;
     std::condition_variable_any changed;
-    std::optional<Status> answer;
+    std::optional<grpc::Status> answer;
   };
   auto state = std::make_shared<State>();
   state->request = std::move(request);
@@ -77,7 +81,7 @@ Pending<Resp> StartCall(const CallContext& cc, Req request,
   state->context.AddMetadata(rpc::kRequestIdKey, cc.request_id());
   start(&state->context, &state->request, &state->response, [state](const grpc::Status& status) {
     std::lock_guard lock(state->mutex);
-    state->answer = rpc::FromGrpc(status);
+    state->answer = status;
     state->changed.notify_all();
   });
   return [state, cc, again = std::move(again)]() -> Result<Resp> {
@@ -88,8 +92,10 @@ Pending<Resp> StartCall(const CallContext& cc, Req request,
       state->changed.wait(lock, [&state] { return state->answer.has_value(); });
     }
     if (state->answer->ok()) return std::move(state->response);
-    if (state->answer->code() == Code::kUnavailable) return again(cc, state->request);
-    return *state->answer;
+    if (rpc::internal::ConnectionBroke(*state->answer, state->context)) {
+      return again(cc, state->request);
+    }
+    return rpc::FromGrpc(*state->answer);
   };
 }
 
@@ -98,8 +104,8 @@ Pending<Resp> StartCall(const CallContext& cc, Req request,
 /// The instances of a service of which any one will do.
 class Peers::Group {
  public:
-  Group(std::string service, const PeersOptions& options)
-      : service_(std::move(service)), options_(options) {
+  Group(std::string service, const PeersOptions& options, std::stop_token closed)
+      : service_(std::move(service)), options_(options), closed_(std::move(closed)) {
     // The first instance is called even before its socket is seen: the call waits for it.
     Add("1");
   }
@@ -113,7 +119,7 @@ class Peers::Group {
     peers_.emplace(instance,
                    rpc::Peer(service_ + "/" + instance,
                              fmt::format("{}/{}/{}.sock", options_.run_root, service_, instance),
-                             options_.peer_wait));
+                             options_.peer_wait, closed_));
   }
 
   rpc::Peer Pick() const {
@@ -134,18 +140,19 @@ class Peers::Group {
  private:
   const std::string service_;
   const PeersOptions& options_;
+  const std::stop_token closed_;
   mutable std::mutex mutex_;
   std::map<std::string, rpc::Peer> peers_;
 };
 
 class Peers::RundClient final : public Rund {
  public:
-  RundClient(const std::string& instance, const PeersOptions& options, View& view,
-             const std::function<void()>& on_change)
+  RundClient(const std::string& instance, const PeersOptions& options, std::stop_token closed,
+             View& view, const std::function<void()>& on_change)
       : instance_(instance),
         options_(options),
         peer_("rund/" + instance, fmt::format("{}/rund/{}.sock", options.run_root, instance),
-              options.peer_wait),
+              options.peer_wait, std::move(closed)),
         pods_(rund::v1::Pods::NewStub(peer_.channel())),
         containers_(rund::v1::Containers::NewStub(peer_.channel())),
         node_(rund::v1::Node::NewStub(peer_.channel())),
@@ -412,8 +419,8 @@ Peers::Peers(PeersOptions options, View& view, loop::Loop& loop, std::function<v
       view_(view),
       loop_(loop),
       on_change_(std::move(on_change)),
-      imaged_group_(std::make_shared<Group>("imaged", options_)),
-      netd_group_(std::make_shared<Group>("netd", options_)),
+      imaged_group_(std::make_shared<Group>("imaged", options_, closed_.get_token())),
+      netd_group_(std::make_shared<Group>("netd", options_, closed_.get_token())),
       netd_(std::make_unique<NetdClient>(netd_group_, options_)),
       imaged_(std::make_unique<ImagedClient>(imaged_group_, options_)) {}
 
@@ -455,27 +462,42 @@ Status Peers::Start() {
   };
   CRISP_TRY(Watch("imaged", add_to(imaged_group_)));
   CRISP_TRY(Watch("netd", add_to(netd_group_)));
-  return Watch(
-      "rund", [this](const std::string& file, loop::DirEvent event) { OnRundSocket(file, event); });
+  return Watch("rund",
+               [this](const std::string& file, loop::DirEvent event) { OnRundFile(file, event); });
 }
 
-void Peers::OnRundSocket(const std::string& file, loop::DirEvent event) {
-  const auto instance = InstanceOf(file);
+void Peers::OnRundFile(const std::string& file, loop::DirEvent event) {
+  const bool there = event == loop::DirEvent::kAppeared;
+  bool known = false;
+  std::optional<std::string> instance = InstanceOf(file);
+  const bool is_socket = instance.has_value();
+  if (!instance) instance = InstanceOf(file, kRecordsEnd);
   if (!instance) return;
-  if (event == loop::DirEvent::kAppeared) {
-    AddRund(*instance);
-    return;
+  {
+    std::lock_guard lock(mutex_);
+    RundFiles& files = rund_files_[*instance];
+    (is_socket ? files.socket : files.records) = there;
+    known = files.socket || files.records;
   }
+  if (there) return AddRund(*instance);
+  if (!known) ForgetRund(*instance);
+}
+
+void Peers::ForgetRund(const std::string& instance) {
   std::shared_ptr<RundClient> gone;  // ends its stream outside of the lock
   {
     std::lock_guard lock(mutex_);
-    auto found = runds_.find(*instance);
-    if (found == runds_.end() || !view_.Forget(*instance)) return;
+    auto found = runds_.find(instance);
+    if (found == runds_.end() || !view_.Forget(instance)) return;
     gone = std::move(found->second);
     runds_.erase(found);
   }
-  log::Info("rund has left", {{"rund", *instance}});
+  gone.reset();
+  view_.Forget(instance);  // what its stream has told meanwhile
+  log::Info("rund has left", {{"rund", instance}});
 }
+
+void Peers::Close() { closed_.request_stop(); }
 
 void Peers::AddRund(const std::string& instance) {
   std::lock_guard lock(mutex_);
@@ -484,7 +506,8 @@ void Peers::AddRund(const std::string& instance) {
     return;
   }
   view_.Add(instance);
-  runds_.emplace(instance, std::make_shared<RundClient>(instance, options_, view_, on_change_));
+  runds_.emplace(instance, std::make_shared<RundClient>(instance, options_, closed_.get_token(),
+                                                        view_, on_change_));
 }
 
 std::vector<std::shared_ptr<Rund>> Peers::Runds() {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,7 @@
 namespace crisp::crid {
 
 struct PeersOptions {
-  std::string run_root;  // <run_root>/{imaged,netd,rund}/<instance>.sock
+  std::string run_root;  // <run_root>/{imaged,netd,rund}/<instance>.sock, rund/<instance>.records
   std::chrono::nanoseconds peer_wait = std::chrono::seconds(5);
   /// How long Status waits for daemons that are away, and for an answer of those that are not.
   std::chrono::nanoseconds status_wait = std::chrono::seconds(1);
@@ -29,7 +30,9 @@ struct PeersOptions {
 };
 
 /// Finds the other daemons by their sockets, keeps a channel to each and a Watch stream to each
-/// rund, which feeds the view. Sockets that appear take work at once. Any thread.
+/// rund, which feeds the view. Sockets that appear take work at once. A rund is known, and waited
+/// for, as long as it has a socket or the mark that it may have records: what a stopped one has is
+/// not nobody's. Any thread.
 class Peers final : public Backends {
  public:
   /// `on_change` runs (on the loop or a gRPC thread: it must not block) when a daemon has come
@@ -41,6 +44,8 @@ class Peers final : public Backends {
 
   /// Looks at the directories and watches them from now on.
   Status Start();
+  /// From now on nobody waits for a daemon that is away: we stop.
+  void Close();
 
   std::vector<std::shared_ptr<Rund>> Runds() override;
   std::shared_ptr<Rund> RundOf(const std::string& instance) override;
@@ -63,7 +68,7 @@ class Peers final : public Backends {
   /// A raw unary call to a rund, on this thread.
   Result<grpc::ByteBuffer> CallRaw(const CallContext& cc, const std::string& instance,
                                    const std::string& method, const grpc::ByteBuffer& request,
-                                   rpc::CallOptions options = {.idempotent = false}) const;
+                                   rpc::CallOptions options) const;
   /// The same to any peer.
   static Result<grpc::ByteBuffer> CallRaw(const CallContext& cc, const rpc::Peer& peer,
                                           const std::string& method,
@@ -84,8 +89,15 @@ class Peers final : public Backends {
   class NetdClient;
   class ImagedClient;
 
-  void OnRundSocket(const std::string& name, loop::DirEvent event);
+  /// What there is of a rund in the directory of its sockets.
+  struct RundFiles {
+    bool socket = false;
+    bool records = false;
+  };
+
+  void OnRundFile(const std::string& name, loop::DirEvent event);
   void AddRund(const std::string& instance);
+  void ForgetRund(const std::string& instance);
   Status Watch(const std::string& service,
                std::function<void(const std::string&, loop::DirEvent)> handler);
 
@@ -93,12 +105,14 @@ class Peers final : public Backends {
   View& view_;
   loop::Loop& loop_;
   const std::function<void()> on_change_;
+  std::stop_source closed_;
   std::shared_ptr<Group> imaged_group_;
   std::shared_ptr<Group> netd_group_;
   std::unique_ptr<NetdClient> netd_;
   std::unique_ptr<ImagedClient> imaged_;
   mutable std::mutex mutex_;
   std::map<std::string, std::shared_ptr<RundClient>> runds_;
+  std::map<std::string, RundFiles> rund_files_;
   std::vector<loop::DirWatch> watches_;
 };
 

@@ -53,7 +53,8 @@ class StopCall final : public grpc::ServerUnaryReactor,
 
 RuntimeService::RuntimeService(std::shared_ptr<View> view, Peers& peers, PodFlow& pods,
                                ContainerFlow& containers, work::Pool& pool,
-                               const settings::Settings& settings, std::string version)
+                               const settings::Settings& settings, std::string version,
+                               std::chrono::nanoseconds status_grace)
     : ObservedMethods(view, peers, pool),
       view_(std::move(view)),
       peers_(peers),
@@ -61,7 +62,8 @@ RuntimeService::RuntimeService(std::shared_ptr<View> view, Peers& peers, PodFlow
       containers_(containers),
       pool_(pool),
       settings_(settings),
-      version_(std::move(version)) {
+      version_(std::move(version)),
+      grace_(Clock::System(), status_grace) {
   runtime::v1::VersionResponse answer;
   answer.set_version("0.1.0");  // of the kubelet's API family: the same in every runtime
   answer.set_runtime_name("crisp");
@@ -81,27 +83,27 @@ RuntimeService::Unary* RuntimeService::Version(Context* context, const Raw* /*re
 RuntimeService::Unary* RuntimeService::Status(Context* context,
                                               const runtime::v1::StatusRequest* request,
                                               runtime::v1::StatusResponse* response) {
-  return rpc::Unary(pool_, kStatusLane, context, request, response,
-                    [this](const CallContext& cc, const runtime::v1::StatusRequest& r,
-                           runtime::v1::StatusResponse& out) {
-                      std::vector<RundStatus> runds;
-                      for (const auto& rund : peers_.Runds()) {
-                        runds.push_back({rund->instance(), rund->NodeStatus(cc)});
-                      }
-                      out = MergeStatus(runds, peers_.netd().Status(cc), peers_.imaged().Check(cc));
-                      if (r.verbose()) {
-                        for (auto& [key, value] : VerboseStatus(cc)) {
-                          (*out.mutable_info())[key] = std::move(value);
-                        }
-                        for (const RundStatus& rund : runds) {
-                          if (rund.answer.ok() && !rund.answer->info_json().empty()) {
-                            (*out.mutable_info())["rund/" + rund.instance] =
-                                rund.answer->info_json();
-                          }
-                        }
-                      }
-                      return crisp::Status::Ok();
-                    });
+  return rpc::Unary(
+      pool_, kStatusLane, context, request, response,
+      [this](const CallContext& cc, const runtime::v1::StatusRequest& r,
+             runtime::v1::StatusResponse& out) {
+        std::vector<RundStatus> runds;
+        for (const auto& rund : peers_.Runds()) {
+          runds.push_back(grace_.Rund(rund->instance(), rund->NodeStatus(cc)));
+        }
+        out = MergeStatus(runds, grace_.Netd(peers_.netd().Status(cc)), peers_.imaged().Check(cc));
+        if (r.verbose()) {
+          for (auto& [key, value] : VerboseStatus(cc)) {
+            (*out.mutable_info())[key] = std::move(value);
+          }
+          for (const RundStatus& rund : runds) {
+            if (rund.answer.ok() && !rund.answer->info_json().empty()) {
+              (*out.mutable_info())["rund/" + rund.instance] = rund.answer->info_json();
+            }
+          }
+        }
+        return crisp::Status::Ok();
+      });
 }
 
 std::map<std::string, std::string> RuntimeService::VerboseStatus(const CallContext& cc) {
@@ -172,7 +174,7 @@ RuntimeService::Unary* RuntimeService::UpdateRuntimeConfig(
 RuntimeService::Unary* RuntimeService::RunPodSandbox(
     Context* context, const runtime::v1::RunPodSandboxRequest* request,
     runtime::v1::RunPodSandboxResponse* response) {
-  return rpc::Unary(pool_, Lane::kWait, context, request, response,
+  return rpc::Unary(pool_, Lane::kSlowWait, context, request, response,
                     [this](const CallContext& cc, const auto& r, auto& out) {
                       out.set_pod_sandbox_id(CRISP_TRY(pods_.Run(cc, r)));
                       return crisp::Status::Ok();
@@ -286,11 +288,12 @@ RuntimeService::Unary* RuntimeService::PassOn(Context* context, const Raw* reque
   // Not known while a rund is away: waits for it on a thread.
   return rpc::Unary(
       pool_, Lane::kWait, context, request, response,
-      [this, kind, id, message, mutable_id, method](const CallContext& cc, const Raw& /*r*/,
-                                                    Raw& out) -> crisp::Status {
+      [this, kind, id, message, mutable_id, method, idempotent](
+          const CallContext& cc, const Raw& /*r*/, Raw& out) -> crisp::Status {
         const RecordPtr record = CRISP_TRY(view_->Resolve(cc, kind, id));
         *(message.get()->*mutable_id)() = record->id;
-        out = CRISP_TRY(peers_.CallRaw(cc, record->instance, method, rpc::ToBytes(*message)));
+        out = CRISP_TRY(peers_.CallRaw(cc, record->instance, method, rpc::ToBytes(*message),
+                                       {.idempotent = idempotent}));
         return crisp::Status::Ok();
       });
 }

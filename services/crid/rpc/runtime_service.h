@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -8,6 +9,7 @@
 #include "libs/work/pool.h"
 #include "services/crid/core/container_flow.h"
 #include "services/crid/core/pod_flow.h"
+#include "services/crid/core/status_merge.h"
 #include "services/crid/core/view.h"
 #include "services/crid/rpc/observer.h"
 #include "services/crid/rpc/peers.h"
@@ -35,8 +37,10 @@ using RuntimeBase = Runtime::WithRawCallbackMethod_Version<
 /// CRI v1 RuntimeService.
 class RuntimeService final : public ObservedMethods<internal::RawObserved<internal::RuntimeBase>> {
  public:
+  /// `status_grace`: for so long Status does not mind that netd or a rund is away.
   RuntimeService(std::shared_ptr<View> view, Peers& peers, PodFlow& pods, ContainerFlow& containers,
-                 work::Pool& pool, const settings::Settings& settings, std::string version);
+                 work::Pool& pool, const settings::Settings& settings, std::string version,
+                 std::chrono::nanoseconds status_grace = std::chrono::seconds(15));
 
   using Context = grpc::CallbackServerContext;
   using Unary = grpc::ServerUnaryReactor;
@@ -101,6 +105,7 @@ class RuntimeService final : public ObservedMethods<internal::RawObserved<intern
   work::Pool& pool_;
   const settings::Settings& settings_;
   const std::string version_;
+  StatusGrace grace_;
   grpc::ByteBuffer version_answer_;
 };
 

@@ -161,6 +161,7 @@ TEST_CASE("Events: what there was when an instance is met first is no news") {
   f.view.Apply("2", event);
   CHECK(f.Happened().empty());
   event.Clear();
+  event.set_seq(1);
   AddPod(event, cri::SANDBOX_NOTREADY);
   f.view.Apply("2", event);
   CHECK(f.Happened() == "a:STOPPED");

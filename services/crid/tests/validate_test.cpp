@@ -57,6 +57,9 @@ TEST_CASE("What is wrong with a pod is told with the field's name") {
   pod.mutable_config()->set_hostname("bad host");
   Refused(Validate(pod), "hostname");
   pod = GoodPod();
+  pod.mutable_config()->add_port_mappings()->set_protocol(static_cast<runtime::v1::Protocol>(7));
+  Refused(Validate(pod), "config: port_mappings[0].protocol");
+  pod = GoodPod();
   pod.mutable_config()->add_port_mappings()->set_host_port(70'000);
   Refused(Validate(pod), "port_mappings[0].host_port");
   pod = GoodPod();

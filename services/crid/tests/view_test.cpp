@@ -86,11 +86,10 @@ TEST_CASE("A list is the items of all instances, without half-made objects") {
   CHECK(view.LiveIds(Kind::kPod)->size() == 3);
 }
 
-TEST_CASE("Nothing is answered while one known instance is away") {
+TEST_CASE("Nothing is answered while one known instance has not been seen yet") {
   View view(1ms);
   view.Apply("1", Snapshot({Pod(Id('a'), "one")}));
-  view.Apply("2", Snapshot({Pod(Id('c'), "two")}));
-  view.Lost("2");
+  view.Add("2");
   CHECK(view.All(Kind::kPod) == nullptr);
   CHECK(view.Pods({}) == nullptr);
   CHECK_FALSE(view.LiveIds(Kind::kPod).has_value());
@@ -98,9 +97,68 @@ TEST_CASE("Nothing is answered while one known instance is away") {
   CHECK(away.code() == Code::kUnavailable);
   CHECK(away.message() == "rund/2 is away");
   // A full id that is known is found all the same.
-  CHECK(view.TryResolve(Kind::kPod, Id('c'))->ok());
+  CHECK(view.TryResolve(Kind::kPod, Id('a'))->ok());
   CHECK_FALSE(view.TryResolve(Kind::kPod, Id('d')).has_value());
   view.Apply("2", Snapshot({}));
+  CHECK(PodIds(view.All(Kind::kPod)) == std::vector{Id('a')});
+}
+
+TEST_CASE("An instance that stays away counts as it was seen last, beside one that is there") {
+  View patient(1h);
+  patient.Apply("1", Snapshot({Pod(Id('a'), "one")}));
+  patient.Apply("2", Snapshot({Pod(Id('c'), "two")}));
+  patient.Lost("2");
+  CHECK(patient.All(Kind::kPod) == nullptr);  // it may only restart
+
+  View view(0ms);
+  view.Apply("1", Snapshot({Pod(Id('a'), "one")}));
+  view.Apply("2", Snapshot({Pod(Id('c'), "two")}));
+  view.Lost("2");
+  CHECK(view.WaitFresh({}).ok());
+  CHECK(PodIds(view.All(Kind::kPod)) == std::vector{Id('a'), Id('c')});
+  CHECK(view.TryResolve(Kind::kPod, Id('d'))->code() == Code::kNotFound);
+  // Who says what is nobody's must see them all.
+  CHECK_FALSE(view.Fresh());
+  CHECK_FALSE(view.LiveIds(Kind::kPod).has_value());
+  view.Lost("1");
+  CHECK(view.All(Kind::kPod) == nullptr);
+  CHECK(view.WaitFresh({}).message() == "rund/1 is away");
+}
+
+TEST_CASE("A closed view keeps nobody waiting") {
+  View view(1h);
+  view.Apply("1", Snapshot({}, {}, 10));
+  bool called = false;
+  view.WhenSeq("1", 12, [&called] { called = true; });
+  std::thread change([&view] { view.WaitSeq({}, "1", 12); });
+  view.Add("2");
+  std::thread list([&view] { CHECK(view.WaitFresh({}).code() == Code::kUnavailable); });
+  view.Close();
+  change.join();
+  list.join();
+  CHECK(called);
+  CHECK(view.Resolve({}, Kind::kPod, Id('a')).code() == Code::kUnavailable);
+}
+
+TEST_CASE("A change that a snapshot has told already is not told again") {
+  View view(1ms);
+  view.Apply("1", Snapshot({}, {}, 10));
+  rund::v1::WatchEvent old;
+  old.set_seq(9);
+  *old.add_pods() = Pod(Id('a'), "one");
+  view.Apply("1", old);
+  CHECK(view.All(Kind::kPod)->empty());
+}
+
+TEST_CASE("A pod that another instance takes over is counted there alone") {
+  View view(1ms);
+  view.Apply("1", Snapshot({Pod(Id('a'), "one")}));
+  view.Apply("2", Snapshot({Pod(Id('a'), "one")}));
+  const auto instances = view.Instances();
+  CHECK(instances.at(0).pods == 0);
+  CHECK(instances.at(1).pods == 1);
+  view.Lost("1");
+  CHECK(view.Forget("1"));
   CHECK(PodIds(view.All(Kind::kPod)) == std::vector{Id('a')});
 }
 
@@ -110,8 +168,8 @@ TEST_CASE("Ids are found by full id and by unique prefix") {
   const std::string a2 = "abc2" + std::string(60, '0');
   view.Apply("1", Snapshot({Pod(a1, "one"), Pod(a2, "two"), Pod(Id('e'), "half", false)}));
   auto resolve = [&view](const std::string& text) { return *view.TryResolve(Kind::kPod, text); };
-  CHECK((*resolve(a1))->name == "one");
-  CHECK((*resolve("abc2"))->name == "two");
+  CHECK((*resolve(a1))->id == a1);
+  CHECK((*resolve("abc2"))->id == a2);
   CHECK(resolve("abc").code() == Code::kInvalidArgument);
   CHECK(resolve("").code() == Code::kInvalidArgument);
   CHECK(resolve("abc1/../x").code() == Code::kInvalidArgument);
@@ -162,12 +220,13 @@ TEST_CASE("Changes come through: new, changed and removed objects, and keys") {
   CHECK(view.All(Kind::kPod)->empty());
   const RecordPtr half = view.FindKey(Kind::kPod, PodKey(event.pods(0).metadata()));
   REQUIRE(half != nullptr);
-  CHECK(half->phase == rund::v1::RESERVED);
+  CHECK_FALSE(half->listed);
+  event.set_seq(6);
   *event.mutable_pods(0) = Pod(Id('a'), "one");
   view.Apply("1", event);
   CHECK(PodIds(view.All(Kind::kPod)) == std::vector{Id('a')});
   rund::v1::WatchEvent removed;
-  removed.set_seq(6);
+  removed.set_seq(7);
   removed.add_removed_pod_ids(Id('a'));
   view.Apply("1", removed);
   CHECK(view.All(Kind::kPod)->empty());
@@ -209,6 +268,12 @@ TEST_CASE("An instance that left with nothing is forgotten, one with pods is not
   view.Lost("2");
   CHECK(view.Forget("2"));
   CHECK(view.Fresh());
+  // Nobody waits for what it would have told.
+  view.Apply("3", Snapshot({}, {}, 10));
+  bool reached = false;
+  view.WhenSeq("3", 12, [&reached] { reached = true; });
+  CHECK(view.Forget("3"));
+  CHECK(reached);
   view.Lost("1");
   CHECK_FALSE(view.Forget("1"));
   CHECK_FALSE(view.Fresh());

@@ -110,31 +110,31 @@ void AddArchiveCommands(CLI::App& app, Shared& shared) {
   group->require_subcommand(1);
 
   auto import_args = std::make_shared<Args>();
-  CLI::App* import =
+  CLI::App* importer =
       group->add_subcommand("import", "Take the images of an archive, without a registry");
-  import
+  importer
       ->add_option("PATH", import_args->path,
                    "A tar (plain, gzip or zstd) of an OCI layout or from 'docker save', the "
                    "directory of an OCI layout, or - for standard input")
       ->required();
-  import->add_option("--name", import_args->image,
-                     "The name of the archive's one image, in the place of its own");
-  import->callback([&shared, import_args] {
+  importer->add_option("--name", import_args->image,
+                       "The name of the archive's one image, in the place of its own");
+  importer->callback([&shared, import_args] {
     WithClient(shared, [&](Client& client) {
       return Import(client, shared, import_args->path, import_args->image);
-});
-}  // namespace crisp::ctl
-);
+    });
+  });
 
-auto export_args = std::make_shared<Args>();
-CLI::App* exported = group->add_subcommand(
-    "export", "Write an image as a tar, an OCI layout that 'docker load' reads too");
-exported->add_option("IMAGE", export_args->image, "A name or an id")->required();
-exported->add_option("FILE", export_args->path, "The file, or - for standard output")->required();
-exported->callback([&shared, export_args] {
-  WithClient(shared,
-             [&](Client& client) { return Export(client, export_args->image, export_args->path); });
-});
+  auto export_args = std::make_shared<Args>();
+  CLI::App* exported = group->add_subcommand(
+      "export", "Write an image as a tar, an OCI layout that 'docker load' reads too");
+  exported->add_option("IMAGE", export_args->image, "A name or an id")->required();
+  exported->add_option("FILE", export_args->path, "The file, or - for standard output")->required();
+  exported->callback([&shared, export_args] {
+    WithClient(shared, [&](Client& client) {
+      return Export(client, export_args->image, export_args->path);
+    });
+  });
 }
 
 }  // namespace crisp::ctl

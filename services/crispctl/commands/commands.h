@@ -34,8 +34,11 @@ struct Shared {
 
 /// A client whose socket is served.
 Result<std::unique_ptr<Client>> Connect(const Shared& shared);
-/// Says what failed; the exit code for it.
+/// Says what failed; the exit code for it. What crisp has answered is never kNotReached, whoever it
+/// could not reach itself.
 int Tell(const Status& status);
+/// The same for a failed Connect.
+int TellNotReached(const Status& status);
 /// Runs `verb` with a client and keeps its exit code.
 void WithClient(Shared& shared, const std::function<Result<int>(Client&)>& verb,
                 int failed = kFailed);

@@ -42,6 +42,11 @@ Result<std::unique_ptr<Client>> Connect(const Shared& shared) {
 
 int Tell(const Status& status) {
   Complain(status.message());
+  return kFailed;
+}
+
+int TellNotReached(const Status& status) {
+  Complain(status.message());
   return status.code() == Code::kUnavailable || status.code() == Code::kPermissionDenied
              ? kNotReached
              : kFailed;
@@ -50,7 +55,7 @@ int Tell(const Status& status) {
 void WithClient(Shared& shared, const std::function<Result<int>(Client&)>& verb, int failed) {
   auto client = Connect(shared);
   if (!client.ok()) {
-    const int code = Tell(client.status());
+    const int code = TellNotReached(client.status());
     shared.exit_code = failed == kFailed ? code : failed;
     return;
   }

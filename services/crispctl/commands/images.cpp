@@ -3,7 +3,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <iostream>
 #include <map>
+#include <string>
 
 #include "libs/base/try.h"
 #include "services/crispctl/commands/commands.h"
@@ -93,9 +95,19 @@ class PullDisplay {
   std::map<std::string, LayerProgress::State> states_;
 };
 
+/// The first line of standard input. What is on the command line every user of the node can read.
+Result<std::string> ReadCredentials() {
+  std::string line;
+  if (!std::getline(std::cin, line) || line.empty()) {
+    return InvalidArgument("--creds-stdin: no user:password on standard input");
+  }
+  return line;
+}
+
 Result<int> Pull(Client& client, const Shared& shared, const std::vector<std::string>& images,
-                 const std::string& credentials, bool quiet) {
+                 std::string credentials, bool ask, bool quiet) {
   runtime::v1::AuthConfig auth;
+  if (ask) credentials = CRISP_TRY(ReadCredentials());
   if (!credentials.empty()) {
     const std::size_t colon = credentials.find(':');
     if (colon == std::string::npos) return InvalidArgument("--creds takes user:password");
@@ -169,17 +181,24 @@ void AddImageCommands(CLI::App& app, Shared& shared) {
   struct Args {
     std::vector<std::string> images;
     std::string credentials;
+    bool credentials_stdin = false;
     bool quiet = false;
   };
   auto pull_args = std::make_shared<Args>();
   CLI::App* pull = app.add_subcommand("pull", "Pull images, and show how far it is");
   pull->add_option("IMAGE", pull_args->images, "busybox, quay.io/org/app:1, name@sha256:...")
       ->required();
-  pull->add_option("--creds", pull_args->credentials, "user:password for the registry");
+  CLI::Option* credentials =
+      pull->add_option("--creds", pull_args->credentials,
+                       "user:password for the registry; other users of the node can read it");
+  pull->add_flag("--creds-stdin", pull_args->credentials_stdin,
+                 "The same, read from standard input")
+      ->excludes(credentials);
   pull->add_flag("-q,--quiet", pull_args->quiet, "Only the image's id");
   pull->callback([&shared, pull_args] {
     WithClient(shared, [&](Client& client) {
-      return Pull(client, shared, pull_args->images, pull_args->credentials, pull_args->quiet);
+      return Pull(client, shared, pull_args->images, pull_args->credentials,
+                  pull_args->credentials_stdin, pull_args->quiet);
     });
   });
 

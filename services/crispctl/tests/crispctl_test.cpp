@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "libs/os/files.h"
 #include "libs/testing/test_root.h"
 #include "services/crispctl/client.h"
 #include "services/crispctl/log_reader.h"
@@ -43,8 +44,13 @@ TEST_CASE("A log is read as it grows, line by line, and over a rotation") {
   CHECK(read() == "two|");
   CHECK(read().empty());
   REQUIRE(std::rename((root / "c.log").c_str(), (root / "c.log.1").c_str()) == 0);
+  // What is written before the new file is there is not lost, nor read twice.
+  CHECK(read().empty());
+  REQUIRE(os::AppendFile(root / "c.log.1", "t stdout F late\n").ok());
+  CHECK(read() == "late|");
+  REQUIRE(os::AppendFile(root / "c.log.1", "t stdout F later\n").ok());
   root.Write("c.log", "t stdout F three\n");
-  CHECK(read() == "three|");
+  CHECK(read() == "later|three|");
 }
 
 TEST_CASE("Tables, sizes and ages read well") {

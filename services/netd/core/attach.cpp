@@ -1,5 +1,7 @@
 #include "services/netd/core/attach.h"
 
+#include <charconv>
+#include <cstdint>
 #include <optional>
 #include <utility>
 
@@ -10,6 +12,7 @@
 #include "libs/os/files.h"
 #include "libs/os/namespaces.h"
 #include "services/netd/core/leftovers.h"
+#include "services/netd/core/lock_wait.h"
 #include "services/netd/core/netns_pin.h"
 #include "services/netd/core/pod_args.h"
 #include "services/netd/core/result.h"
@@ -20,6 +23,16 @@ namespace {
 Status CheckId(const PodId& pod) {
   if (IsIdOrPrefix(pod.str())) return Status::Ok();
   return InvalidArgument("pod id '{}': hexadecimal characters are expected", pod.Short());
+}
+
+/// The pod's among the locks of Layout::PodsLock: as many digits of its id as fit.
+std::uint64_t LockNumber(const PodId& pod) {
+  constexpr std::size_t kDigits = 15;
+  constexpr int kHex = 16;
+  const std::string digits = pod.str().substr(0, kDigits);
+  std::uint64_t number = 0;
+  std::from_chars(digits.data(), digits.data() + digits.size(), number, kHex);
+  return number;
 }
 
 }  // namespace
@@ -34,7 +47,7 @@ Networks::Networks(Config config, std::string boot_id, Readiness& readiness,
       metrics_(metrics),
       clock_(clock),
       cache_(config_.cache_dir),
-      ports_(config_.nft, config_.layout.PortsLock(), store_),
+      ports_(config_.nft, config_.layout.PortsLock(), boot_id_, store_),
       retries_(clock_) {
   if (const Result<std::int64_t> count = store_.Count(); count.ok()) {
     metrics_.AttachmentsAre(static_cast<std::size_t>(*count));
@@ -66,11 +79,29 @@ Result<PluginArgs> Networks::ArgsOf(const Attachment& attachment) const {
   return args;
 }
 
+Result<Networks::Held> Networks::TryLockPod(const PodId& pod) {
+  work::LockTable::Held here = CRISP_TRY(locks_.TryLock(pod.str()));
+  os::FileLock everywhere =
+      CRISP_TRY(os::FileLock::TryLockAt(config_.layout.PodsLock(), LockNumber(pod)));
+  return Held{std::move(here), std::move(everywhere)};
+}
+
+Result<Networks::Held> Networks::LockPod(const CallContext& cc, const PodId& pod) {
+  work::LockTable::Held here = CRISP_TRY(locks_.Lock(cc, pod.str()));
+  Result<os::FileLock> everywhere = WaitForLock(cc, [this, &pod] {
+    return os::FileLock::TryLockAt(config_.layout.PodsLock(), LockNumber(pod));
+  });
+  if (everywhere.ok()) return Held{std::move(here), *std::move(everywhere)};
+  // Not kUnavailable, which is a missing network's.
+  CRISP_TRY(cc.Check().While("another instance works on pod {}", pod.Short()));
+  return everywhere.status();
+}
+
 Result<PodNetwork> Networks::Attach(const CallContext& cc, const PodId& pod,
                                     const runtime::v1::PodSandboxConfig& config,
                                     const std::string& userns_path) {
   CRISP_TRY(CheckId(pod));
-  const work::LockTable::Held held = CRISP_TRY(locks_.Lock(cc, pod.str()));
+  const Held held = CRISP_TRY(LockPod(cc, pod));
   const SteadyTime start = clock_.Now();
   std::chrono::nanoseconds plugin_time{};
   // A plugin that is cut off in the middle leaves more dirt than one that ends: the caller's
@@ -113,7 +144,7 @@ Result<PodNetwork> Networks::AttachNew(const CallContext& cc, const PodId& pod,
   });
   CRISP_TRY(Add(cc, *list, config, userns_path, attachment, plugin_time));
   PodNetwork network = CRISP_TRY(Describe(attachment).While("network '{}'", list->name));
-  CRISP_TRY(store_.SetAttached(pod, attachment.result));
+  CRISP_TRY(store_.SetAttached(pod, config_.instance, attachment.result));
   attachment.phase = Phase::kAttached;
   CRISP_TRY(ports_.Open(cc, attachment).While("pod {}", pod.Short()));
   undo.Dismiss();
@@ -148,7 +179,7 @@ Status Networks::Add(const CallContext& cc, const ConfList& list,
 
 Status Networks::Detach(const CallContext& cc, const PodId& pod) {
   CRISP_TRY(CheckId(pod));
-  const work::LockTable::Held held = CRISP_TRY(locks_.Lock(cc, pod.str()));
+  const Held held = CRISP_TRY(LockPod(cc, pod));
   const std::optional<Attachment> attachment = CRISP_TRY(store_.Get(pod));
   if (!attachment) return os::UnpinNamespace(config_.layout.NetnsPath(pod));
   const Status undone = Undo(cc.Detached(config_.detach_timeout), *attachment);
@@ -160,7 +191,7 @@ Status Networks::Detach(const CallContext& cc, const PodId& pod) {
 
 Status Networks::Check(const CallContext& cc, const PodId& pod) {
   CRISP_TRY(CheckId(pod));
-  const work::LockTable::Held held = CRISP_TRY(locks_.Lock(cc, pod.str()));
+  const Held held = CRISP_TRY(LockPod(cc, pod));
   const std::optional<Attachment> attachment = CRISP_TRY(store_.Get(pod));
   if (!attachment || attachment->phase != Phase::kAttached) {
     return NotFound("pod {} is not attached", pod.Short());

@@ -71,10 +71,10 @@ class Networks {
   /// CNI CHECK. kNotFound: not attached; else the plugin's words.
   Status Check(const CallContext& cc, const PodId& pod);
 
-  /// `live`: the pods that exist, as rund has it: detaches what belongs to none of `live` and is
-  /// older than the grace, retries failed detachments, unpins namespaces without a record. Pods
-  /// under work are left alone. The pods that were freed. A failure is logged and tried again next
-  /// time.
+  /// `live`: the pods that exist, as rund has it: what belongs to none of `live` and is older than
+  /// the grace is to be detached from now on, as are failed detachments that nobody retries:
+  /// TakeDue hands them out. No plugin runs here: one that hangs would hold up the rest. Namespaces
+  /// without a record are unpinned. Pods under work are left alone. The pods that are newly owed.
   Result<std::vector<PodId>> Reconcile(const CallContext& cc, const std::set<PodId>& live);
 
   /// Whether Reconcile has been called since the start: before, the records may name pods that are
@@ -103,6 +103,15 @@ class Networks {
   Status CollectGarbage(const CallContext& cc);
 
  private:
+  /// Nobody else works on the pod, in this instance or another.
+  struct Held {
+    work::LockTable::Held here;
+    os::FileLock everywhere;
+  };
+  /// kDeadlineExceeded, kCancelled: another operation was at it all the time.
+  Result<Held> LockPod(const CallContext& cc, const PodId& pod);
+  /// kUnavailable: somebody is at it.
+  Result<Held> TryLockPod(const PodId& pod);
   Result<PodNetwork> AttachNew(const CallContext& cc, const PodId& pod,
                                const runtime::v1::PodSandboxConfig& config,
                                const std::string& userns_path,

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "libs/base/cleanup.h"
 #include "libs/log/log.h"
 
 namespace crisp::netd {
@@ -48,8 +49,8 @@ CallContext Caretaker::Call(std::chrono::nanoseconds timeout) const {
 void Caretaker::Submit(work::Lane lane, std::atomic<bool>& running, void (Caretaker::*task)()) {
   if (stop_.stop_requested() || running.exchange(true)) return;
   const auto run = [self = shared_from_this(), &running, task] {
+    const Cleanup ended([&running] { running = false; });
     (self.get()->*task)();
-    running = false;
   };
   const auto dropped = [self = shared_from_this(), &running](const Status&) { running = false; };
   if (!pool_.Submit(lane, CallContext(), run, dropped).ok()) running = false;
@@ -107,14 +108,16 @@ void Caretaker::WatchDirectories() {
     Watched& watched = watched_[directory];
     const ino_t inode = exists ? info.st_ino : 0;
     if (watched.inode == inode) continue;
+    const bool failed_before = watched.failed;
     watched = {};
     if (!exists) continue;
     Result<loop::DirWatch> watch =
         loop_.WatchDirectory(directory, [weak = weak_from_this()](const std::string&, auto) {
           if (const std::shared_ptr<Caretaker> self = weak.lock()) self->OnChange();
         });
-    if (!watch.ok()) {
-      log::IfError("watch a directory of the network", watch.status());
+    watched.failed = !watch.ok();
+    if (watched.failed) {
+      if (!failed_before) log::IfError("watch a directory of the network", watch.status());
       continue;
     }
     watched = {inode, std::move(watch).value()};
@@ -131,7 +134,8 @@ void Caretaker::UndoOwed() {
     const auto later = [self = shared_from_this(), pod](const Status&) {
       self->networks_.PutBack(pod);
     };
-    if (!pool_.Submit(work::Lane::kBulk, CallContext(), undo, later).ok()) {
+    // In a lane of their own: those that hang hold up neither the reconcile nor the garbage.
+    if (!pool_.Submit(work::Lane::kEndFlight, CallContext(), undo, later).ok()) {
       networks_.PutBack(pod);
     }
   }

@@ -39,6 +39,7 @@ class Caretaker final : public std::enable_shared_from_this<Caretaker> {
   struct Watched {
     ino_t inode = 0;
     loop::DirWatch watch;
+    bool failed = false;
   };
   /// Runs `task` on the pool unless the one of before still runs.
   void Submit(work::Lane lane, std::atomic<bool>& running, void (Caretaker::*task)());

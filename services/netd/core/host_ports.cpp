@@ -187,7 +187,7 @@ Status HostPorts::SyncLocked(const CallContext& cc) const {
   std::string script;
   std::set<std::pair<std::string, std::string>> taken;  // the oldest pod keeps a port
   for (const Attachment& attachment : CRISP_TRY(store_.List())) {
-    if (attachment.phase != Phase::kAttached) continue;
+    if (attachment.phase != Phase::kAttached || attachment.boot_id != boot_id_) continue;
     for (const PortElement& element : CRISP_TRY(PortElementsOf(attachment))) {
       if (taken.emplace(element.map, element.key).second) script += Line("add", element);
     }

@@ -21,9 +21,10 @@ inline constexpr std::string_view kBuiltinPorts = "crisp.hostports";
 /// network namespace of the calling thread. Any thread.
 class HostPorts {
  public:
-  /// `store` outlives this. `lock`: a file; the instances take turns at the table.
-  HostPorts(std::string nft, std::string lock, Attachments& store)
-      : nft_(std::move(nft)), lock_(std::move(lock)), store_(store) {}
+  /// `store` outlives this. `lock`: a file; the instances take turns at the table. `boot_id`: of
+  /// now; what was attached before has no pod any more.
+  HostPorts(std::string nft, std::string lock, std::string boot_id, Attachments& store)
+      : nft_(std::move(nft)), lock_(std::move(lock)), boot_id_(std::move(boot_id)), store_(store) {}
 
   /// For an attachment that is recorded as kAttached; idempotent, nothing without ports.
   /// kFailedPrecondition: another pod has one of the ports.
@@ -41,6 +42,7 @@ class HostPorts {
 
   const std::string nft_;
   const std::string lock_;
+  const std::string boot_id_;
   Attachments& store_;
 };
 

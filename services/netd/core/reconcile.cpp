@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "libs/base/cleanup.h"
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
@@ -25,17 +26,16 @@ Result<std::vector<PodId>> Networks::Reconcile(const CallContext& cc, const std:
       }
       return !live.contains(attachment.pod) && now - attachment.created >= config_.orphan_grace;
     };
-    if (!wants_undo(seen)) continue;
+    if (!wants_undo(seen) || retries_.Has(seen.pod)) continue;
     CRISP_TRY(cc.Check());
-    const Result<work::LockTable::Held> held = locks_.TryLock(seen.pod.str());
+    const Result<Held> held = TryLockPod(seen.pod);
     if (!held.ok()) continue;  // somebody is at it
     const std::optional<Attachment> attachment = CRISP_TRY(store_.Get(seen.pod));
     if (!attachment || !wants_undo(*attachment)) continue;
-    const Status undone = Undo(cc.Detached(config_.detach_timeout), *attachment);
-    if (!undone.ok()) {
-      log::Warn("detaching failed, it will be tried again", {{"pod", seen.pod}, {"error", undone}});
-      continue;
+    if (!NeedsRollBack(*attachment)) {
+      CRISP_TRY(store_.SetPhase(seen.pod, Phase::kDetaching, config_.instance));
     }
+    retries_.Add(seen.pod);
     if (!live.contains(seen.pod)) metrics_.OrphanFreed();
     freed.push_back(seen.pod);
   }
@@ -48,7 +48,7 @@ Status Networks::UnpinStrays(const std::set<PodId>& live) {
   for (const std::string& name : CRISP_TRY(os::ListDir(config_.layout.NetnsDir()))) {
     const PodId pod(name);
     if (!IsIdOrPrefix(name) || live.contains(pod)) continue;
-    const Result<work::LockTable::Held> held = locks_.TryLock(name);
+    const Result<Held> held = TryLockPod(pod);
     if (!held.ok()) continue;
     // The record comes before the pin, so that a pin without one is nobody's.
     if (CRISP_TRY(store_.Get(pod))) continue;
@@ -92,18 +92,19 @@ Status Networks::Recover() {
 }
 
 Status Networks::RollBack(const CallContext& cc, const PodId& pod) {
-  Result<work::LockTable::Held> held = locks_.Lock(cc, pod.str());
-  if (!held.ok()) {
-    retries_.Failed(pod);
-    return held.status();
-  }
+  // It was handed out once: unless it is done it comes again.
+  Cleanup again([this, &pod] { retries_.Failed(pod); });
+  const Held held = CRISP_TRY(LockPod(cc, pod));
   const std::optional<Attachment> attachment = CRISP_TRY(store_.Get(pod));
   // An Attach or Detach that came first has dealt with it.
   if (!attachment || !NeedsRollBack(*attachment)) {
+    again.Dismiss();
     retries_.Done(pod);
     return Status::Ok();
   }
-  CRISP_TRY(Undo(cc, *attachment).While("roll back pod {}", pod.Short()));
+  Status undone = Undo(cc, *attachment);
+  again.Dismiss();  // it has noted how it ended
+  CRISP_TRY(std::move(undone).While("roll back pod {}", pod.Short()));
   metrics_.RolledBack();
   return Status::Ok();
 }

@@ -34,6 +34,8 @@ std::vector<PodId> Retries::TakeDue() {
   return due;
 }
 
+bool Retries::Has(const PodId& pod) const { return entries_.lock()->contains(pod); }
+
 std::size_t Retries::size() const { return entries_.lock()->size(); }
 
 }  // namespace crisp::netd

@@ -24,6 +24,7 @@ class Retries {
   void Done(const PodId& pod);
   /// Those whose time has come; each is handed out once until Failed.
   std::vector<PodId> TakeDue();
+  bool Has(const PodId& pod) const;
   std::size_t size() const;
 
  private:

@@ -57,7 +57,8 @@ struct Attachments::Impl {
     put = CRISP_TRY(db.Prepare(fmt::format(
         "INSERT OR REPLACE INTO attachments({}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", kColumns)));
     set_attached =
-        CRISP_TRY(db.Prepare("UPDATE attachments SET phase = ?, result = ? WHERE pod_id = ?"));
+        CRISP_TRY(db.Prepare("UPDATE attachments SET phase = ?, result = ? "
+                             "WHERE pod_id = ? AND instance = ?"));
     set_phase =
         CRISP_TRY(db.Prepare("UPDATE attachments SET phase = ?, instance = ? WHERE pod_id = ?"));
     remove = CRISP_TRY(db.Prepare("DELETE FROM attachments WHERE pod_id = ?"));
@@ -65,6 +66,13 @@ struct Attachments::Impl {
         db.Prepare(fmt::format("SELECT {} FROM attachments ORDER BY created_ns", kColumns)));
     count = CRISP_TRY(db.Prepare("SELECT count(*) FROM attachments"));
     return Status::Ok();
+  }
+
+  /// kAborted when no record was there to be changed.
+  Status RunChange(sqlite::Statement& change, const PodId& pod) {
+    CRISP_TRY(change.Run());
+    if (db.Changes() > 0) return Status::Ok();
+    return Aborted("the attachment of pod {} has become another instance's", pod.Short());
   }
 
   /// One connection and its statements: one thread at a time.
@@ -83,7 +91,9 @@ Attachments::Attachments(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Attachments::~Attachments() = default;
 
 Result<std::unique_ptr<Attachments>> Attachments::Open(const std::string& path) {
-  auto impl = std::make_unique<Impl>(CRISP_TRY(sqlite::Db::Open(path)));
+  // An intent must outlive a power cut: what it announces (an address, a rule of a plugin on disk)
+  // does.
+  auto impl = std::make_unique<Impl>(CRISP_TRY(sqlite::Db::Open(path, {.full_sync = true})));
   CRISP_TRY(impl->db.Migrate(kMigrations).While("{}", path));
   CRISP_TRY(impl->Prepare());
   return std::unique_ptr<Attachments>(new Attachments(std::move(impl)));
@@ -117,20 +127,20 @@ Status Attachments::Put(const Attachment& attachment) {
   return put.Run();
 }
 
-Status Attachments::SetAttached(const PodId& pod, const std::string& result) {
+Status Attachments::SetAttached(const PodId& pod, const std::string& instance,
+                                const std::string& result) {
   const std::scoped_lock lock(impl_->mutex);
-  return impl_->set_attached->Bind(1, static_cast<int>(Phase::kAttached))
-      .Bind(2, sqlite::Blob{result})
-      .Bind(3, pod.str())
-      .Run();
+  return impl_->RunChange(impl_->set_attached->Bind(1, static_cast<int>(Phase::kAttached))
+                              .Bind(2, sqlite::Blob{result})
+                              .Bind(3, pod.str())
+                              .Bind(4, instance),
+                          pod);
 }
 
 Status Attachments::SetPhase(const PodId& pod, Phase phase, const std::string& instance) {
   const std::scoped_lock lock(impl_->mutex);
-  return impl_->set_phase->Bind(1, static_cast<int>(phase))
-      .Bind(2, instance)
-      .Bind(3, pod.str())
-      .Run();
+  return impl_->RunChange(
+      impl_->set_phase->Bind(1, static_cast<int>(phase)).Bind(2, instance).Bind(3, pod.str()), pod);
 }
 
 Status Attachments::Remove(const PodId& pod) {

@@ -43,8 +43,9 @@ class Attachments {
   Result<std::optional<Attachment>> Get(const PodId& pod);
   /// Inserts or replaces.
   Status Put(const Attachment& attachment);
-  Status SetAttached(const PodId& pod, const std::string& result);
-  /// `instance`: who works on it from now on.
+  /// `instance`: who made it. kAborted: it is another's now, or nobody's.
+  Status SetAttached(const PodId& pod, const std::string& instance, const std::string& result);
+  /// `instance`: who works on it from now on. kAborted: it is gone.
   Status SetPhase(const PodId& pod, Phase phase, const std::string& instance);
   /// Absent = Ok.
   Status Remove(const PodId& pod);

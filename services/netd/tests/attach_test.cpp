@@ -174,9 +174,9 @@ TEST_CASE("A failed DEL keeps the record, calls all plugins, and Reconcile tries
   CHECK(failed.message().find("busy") != std::string::npos);
   CHECK(Calls(net) == kAdded + kDeleted);
   CHECK(os::Exists(net.config.layout.NetnsPath(kPod)));
-  CHECK(net.networks->Reconcile(net.Call(), {kPod}).value().empty());
+  CHECK(net.networks->Reconcile(net.Call(), {kPod}).value().empty());  // it is owed already
   CHECK(os::RemoveFile(broken).ok());
-  CHECK(net.networks->Reconcile(net.Call(), {kPod}).value() == std::vector<PodId>{kPod});
+  CHECK(net.networks->RollBack(net.Call(), kPod).ok());
   CHECK(net.store->List().value().empty());
 }
 
@@ -189,7 +189,8 @@ TEST_CASE("When ADD and its DEL fail the namespace goes at once and the record w
   CHECK_FALSE(os::Exists(net.config.layout.NetnsPath(kPod)));
   CHECK(net.store->List().value().size() == 1);
   CHECK(os::RemoveFile(broken).ok());
-  CHECK(net.networks->Reconcile(net.Call(), {}).value() == std::vector<PodId>{kPod});
+  CHECK(net.networks->Reconcile(net.Call(), {}).value().empty());  // it is owed already
+  CHECK(net.networks->RollBack(net.Call(), kPod).ok());
   CHECK(net.store->List().value().empty());
 }
 
@@ -211,6 +212,9 @@ TEST_CASE("Reconcile frees what nobody owns once it is old enough, and stray nam
     pins->front().Commit();
   }
   CHECK(net.networks->Reconcile(net.Call(), {kOtherPod}).value() == std::vector<PodId>{kPod});
+  CHECK(net.networks->TakeDue() == std::vector<PodId>{kPod});
+  CHECK(net.networks->RollBack(net.Call(), kPod).ok());
+  CHECK_FALSE(net.store->Get(kPod).value().has_value());
   CHECK_FALSE(os::Exists(net.config.layout.NetnsPath(stray)));
   CHECK(os::IsPinnedNamespace(net.config.layout.NetnsPath(kOtherPod)).value());
 }

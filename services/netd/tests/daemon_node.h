@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <catch2/catch.hpp>
+#include <functional>
 #include <optional>
 #include <string>
 #include <thread>
@@ -55,7 +56,12 @@ class Node {
   }
   /// The exit code.
   int Kill(int signal) {
-    REQUIRE(child_->pidfd().Signal(signal).ok());
+    Signal(signal);
+    return Ended();
+  }
+  void Signal(int signal) { REQUIRE(child_->pidfd().Signal(signal).ok()); }
+  /// Waits for it; the exit code.
+  int Ended() {
     const auto code = child_->Wait(Call());
     child_.reset();
     REQUIRE(code.ok());
@@ -76,14 +82,18 @@ echo '{{"cniVersion": "1.0.0", "ips": [{{"address": "10.9.8.7/24"}}]}}'
     root_.Write("conf/10-t.conf", R"({"cniVersion": "1.0.0", "name": "t", "type": "fake"})");
   }
   std::string Calls() const { return root_.Read("calls"); }
-  /// Polls until the file has the text; for what another process does in its own time.
-  bool WaitFor(const std::string& file, const std::string& text) const {
-    const auto end = std::chrono::steady_clock::now() + 10s;
+  /// Polls, for what another process does in its own time; false when it has not done it within
+  /// 20 s.
+  static bool Until(const std::function<bool()>& done) {
+    const auto end = std::chrono::steady_clock::now() + 20s;
     while (std::chrono::steady_clock::now() < end) {
-      if (root_.Read(file) == text) return true;
+      if (done()) return true;
       std::this_thread::yield();
     }
     return false;
+  }
+  bool WaitFor(const std::string& file, const std::string& text) const {
+    return Until([&] { return root_.Read(file) == text; });
   }
 
   Result<v1::AttachResponse> Attach(const CallContext& cc = Call()) const {

@@ -2,6 +2,8 @@
 #include <signal.h>
 
 #include <catch2/catch.hpp>
+#include <optional>
+#include <stop_token>
 #include <thread>
 
 #include "libs/json/json.h"
@@ -15,6 +17,13 @@ namespace crisp::netd {
 namespace {
 
 using namespace std::chrono_literals;
+
+/// A plugin's part: it says that it has begun, and goes on when the file "go" is there.
+std::string WaitForGo(const Node& node) {
+  return fmt::format(
+      "echo x > {0}/begun; while test -e {0}/begun -a ! -e {0}/go; do sleep 0.01; done",
+      node.root().path());
+}
 
 TEST_CASE("The service says why it is not ready, and notices a configuration by itself") {
   const Node node;
@@ -50,10 +59,13 @@ TEST_CASE("An attachment outlives the daemon's death; what nobody owns is freed"
   CHECK(node.Calls() == "ADD\n");
   CHECK(node.Reconcile({kPod}).empty());
   std::vector<std::string> freed;
-  for (int i = 0; i < 100000 && freed.empty(); ++i) freed = node.Reconcile({});  // its grace: 1 s
+  CHECK(Node::Until([&] {  // its grace: 1 s
+    freed = node.Reconcile({});
+    return !freed.empty();
+  }));
   CHECK(freed == std::vector<std::string>{kPod});
-  CHECK_FALSE(os::Exists(first->netns_path()));
-  CHECK(node.Calls() == "ADD\nDEL\n");
+  CHECK(node.WaitFor("calls", "ADD\nDEL\n"));
+  CHECK(Node::Until([&] { return !os::Exists(first->netns_path()); }));
 }
 
 TEST_CASE("Killed in the middle of ADD, the next start gives back what the plugin took") {
@@ -90,30 +102,31 @@ TEST_CASE("What is owed is tried again by itself, and Status tells of a network 
   REQUIRE(os::Rename(program, aside).ok());
   CHECK(node.Detach().ok());  // owed: there is nobody to ask
   CHECK(node.Calls() == "ADD\n");
-  while (node.Ready().ready()) std::this_thread::yield();
+  REQUIRE(Node::Until([&] { return !node.Ready().ready(); }));
   CHECK(node.Ready().message().find("'fake'") != std::string::npos);
   CHECK(node.Kill(SIGKILL) == 137);
   node.Start();
   REQUIRE(os::Rename(aside, program).ok());
   CHECK(node.WaitFor("calls", "ADD\nDEL\n"));
-  while (!node.Ready().ready()) std::this_thread::yield();
+  REQUIRE(Node::Until([&] { return node.Ready().ready(); }));
 }
 
 TEST_CASE("A network that is being replaced does not make the node NotReady") {
   const Node node("  status_grace_seconds: 600\n");
   node.Conf();
-  while (!node.Ready().ready()) std::this_thread::yield();
+  REQUIRE(Node::Until([&] { return node.Ready().ready(); }));
   REQUIRE(os::RemoveTree(node.root() / "conf").ok());
   v1::StatusResponse status;
-  do {
+  REQUIRE(Node::Until([&] {
     status = node.Ready();
-  } while (status.reason().empty());
+    return !status.reason().empty();
+  }));
   CHECK(status.ready());
   CHECK(status.reason() == "NetworkPluginGrace");
   CHECK(status.message().starts_with("no network configuration"));
   // The new one is noticed although its directory was made anew.
   node.Conf();
-  while (!node.Ready().reason().empty()) std::this_thread::yield();
+  REQUIRE(Node::Until([&] { return node.Ready().reason().empty(); }));
   CHECK(node.Ready().network_name() == "t");
 }
 
@@ -122,23 +135,22 @@ TEST_CASE("Garbage is collected once the living pods are known") {
   node.root().Write("conf/10-t.conf", R"({"cniVersion": "1.1.0", "name": "t", "type": "fake"})");
   REQUIRE(node.Attach().ok());
   CHECK(node.Reconcile({kPod}).empty());
-  bool seen = false;
-  for (const auto end = std::chrono::steady_clock::now() + 10s;
-       !seen && std::chrono::steady_clock::now() < end;) {
-    seen = node.Calls().find("GC\n") != std::string::npos;
-  }
-  CHECK(seen);
+  CHECK(Node::Until([&] { return node.Calls().find("GC\n") != std::string::npos; }));
   CHECK(node.Detach().ok());
 }
 
 TEST_CASE("SIGTERM lets a call in flight end") {
   Node node;
   node.Conf();
-  node.Plugin("echo x > " + node.root() / "begun" + "; sleep 0.3");
+  node.Plugin(WaitForGo(node));
   std::optional<Result<v1::AttachResponse>> attached;
   std::jthread caller([&node, &attached] { attached = node.Attach(); });
   REQUIRE(node.WaitFor("begun", "x\n"));
-  CHECK(node.Kill(SIGTERM) == 0);
+  node.Signal(SIGTERM);
+  // It has left its socket, and so knows that it is to end; the plugin still runs.
+  REQUIRE(Node::Until([&] { return !os::Exists(node.root() / "r/netd/1.sock"); }));
+  node.root().Write("go", "");
+  CHECK(node.Ended() == 0);
   caller.join();
   INFO(attached->status().ToString());
   CHECK(attached->ok());
@@ -149,8 +161,17 @@ TEST_CASE("SIGTERM lets a call in flight end") {
 TEST_CASE("When the caller leaves, the attachment goes on and is found by the retry") {
   Node node;
   node.Conf();
-  node.Plugin("echo x > " + node.root() / "begun" + "; sleep 0.3");
-  CHECK(node.Attach(CallContext::Background(100ms)).code() == Code::kDeadlineExceeded);
+  node.Plugin(WaitForGo(node));
+  std::stop_source leave;
+  std::optional<Code> left;
+  std::jthread caller([&] {
+    left = node.Attach(CallContext(SteadyTime::max(), leave.get_token(), "test")).code();
+  });
+  REQUIRE(node.WaitFor("begun", "x\n"));
+  leave.request_stop();
+  caller.join();
+  CHECK(left == Code::kCancelled);
+  node.root().Write("go", "");
   CHECK(node.Attach().ok());
   CHECK(node.Calls() == "ADD\n");
   CHECK(node.Detach().ok());

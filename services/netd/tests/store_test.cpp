@@ -23,7 +23,8 @@ TEST_CASE("A record is found again as it was, also by the next run") {
     REQUIRE(store.ok());
     CHECK_FALSE((*store)->Get(pod).value().has_value());
     CHECK((*store)->Put(attachment).ok());
-    CHECK((*store)->SetAttached(pod, R"({"ips":[]})").ok());
+    CHECK((*store)->SetAttached(pod, "1", "{}").code() == Code::kAborted);  // it is 2's
+    CHECK((*store)->SetAttached(pod, "2", R"({"ips":[]})").ok());
   }
   auto store = Attachments::Open(root / "netd.db");
   REQUIRE(store.ok());
@@ -47,6 +48,7 @@ TEST_CASE("A record is found again as it was, also by the next run") {
   CHECK((*store)->Remove(pod).ok());
   CHECK((*store)->Remove(pod).ok());
   CHECK((*store)->List().value().empty());
+  CHECK((*store)->SetPhase(pod, Phase::kDetaching, "3").code() == Code::kAborted);
 }
 
 }  // namespace
