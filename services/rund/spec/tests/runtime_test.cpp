@@ -302,8 +302,8 @@ TEST_CASE("A timeout of ExecSync kills the command with all its descendants, and
   const Result<ExecSyncResult> result = container.Exec({"/bin/sh", "-c", script}, 1s);
   CHECK(result.code() == Code::kDeadlineExceeded);
   CHECK(ProcessesWith(std::string("sleep\0004710", 10)).size() == 1);
-  for (const char* marker : {"sleep\0004711", "sleep\0004712", "sleep\0004713", "sleep\0004715",
-                             "sleep\0004716"}) {
+  for (const char* marker :
+       {"sleep\0004711", "sleep\0004712", "sleep\0004713", "sleep\0004715", "sleep\0004716"}) {
     const std::vector<pid_t> left = ProcessesWith(std::string(marker, 10));
     for (const pid_t pid : left) {
       UNSCOPED_INFO(os::ReadFile(fmt::format("/proc/{}/stat", pid)).value_or(""));
@@ -317,8 +317,8 @@ TEST_CASE("A command that writes faster than we read does not outlive its timeou
   RealContainer container("runc");
   container.Start();
   container.max_output = KiB(1);
-  const Result<ExecSyncResult> result = container.Exec(
-      {"/bin/sh", "-c", "cat /dev/zero & cat /dev/zero & cat /dev/zero >&2"}, 1s);
+  const Result<ExecSyncResult> result =
+      container.Exec({"/bin/sh", "-c", "cat /dev/zero & cat /dev/zero & cat /dev/zero >&2"}, 1s);
   CHECK(result.code() == Code::kDeadlineExceeded);
 }
 
