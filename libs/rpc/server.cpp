@@ -233,8 +233,10 @@ void Server::Shutdown(std::chrono::nanoseconds grace) {
   // It ends with the last connection, and a client that has nothing under way may read only seconds
   // later that it is to close its own: we do, once no call is left.
   std::thread shutdown([this, until] { impl_->server->Shutdown(until); });
-  impl_->calls.WaitNone(until);
-  grpc_server_cancel_all_calls(impl_->server->c_server());
+  if (grace > grace.zero()) {  // else it does so itself
+    impl_->calls.WaitNone(until);
+    grpc_server_cancel_all_calls(impl_->server->c_server());
+  }
   shutdown.join();
   impl_->server.reset();
 }
