@@ -80,11 +80,7 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
     return InvalidArgument("rund.default_runtime: '{}' is none of rund.runtimes",
                            config.default_runtime);
   }
-  if (rund.cgroup_driver == "systemd") {
-    return InvalidArgument(
-        "rund.cgroup_driver: 'systemd' is not there yet; use cgroupfs (the kubelet asks which one "
-        "it is)");
-  }
+  config.systemd_cgroups = rund.cgroup_driver == "systemd";
   config.abandoned_grace = rund.abandoned_grace;
   config.runtime_timeout = rund.runtime_timeout;
   config.capabilities = rund.default_capabilities;

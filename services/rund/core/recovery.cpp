@@ -224,10 +224,7 @@ Status Recovery::RemoveUnknownContainer(const CallContext& cc, const ContainerId
     const auto spec = json::Parse(*text);
     const std::string cgroup =
         spec.ok() ? json::OptString(*spec, "linux.cgroupsPath").value_or("") : "";
-    if (cgroup.ends_with("/crisp-" + id.str())) {
-      CRISP_TRY(p_.cgroups.Kill(cgroup));
-      CRISP_TRY(p_.cgroups.Remove(cgroup));
-    }
+    CRISP_TRY(p_.cgroup_driver.RemoveBySpec(cc, cgroup, id));
   }
   if (os::Exists(layout.LowersDir(id))) CRISP_TRY(os::UnmountBelow(layout.LowersDir(id)));
   CRISP_TRY(UnmountVolumes(layout.MountsOf(id)));

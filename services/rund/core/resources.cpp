@@ -36,11 +36,6 @@ Status SetOomScores(const std::vector<pid_t>& pids, int from, int to) {
   return Status::Ok();
 }
 
-void TakeBack(const std::vector<CgroupSetting>& undo) {
-  const auto taken = ApplyCgroupSettings(undo);
-  log::IfError("take back an update", taken.ok() ? Status::Ok() : taken.status());
-}
-
 }  // namespace
 
 cri::LinuxContainerResources ResourcesOf(const cri::LinuxPodSandboxConfig& pod) {
@@ -60,11 +55,13 @@ cri::LinuxContainerResources ResourcesOf(const cri::LinuxPodSandboxConfig& pod) 
   return sum;
 }
 
-Result<std::vector<CgroupSetting>> LimitPod(const Parts& parts, const std::string& cgroup,
-                                            const cri::LinuxPodSandboxConfig& pod) {
-  const cri::LinuxContainerResources limits = ResourcesOf(pod);
+Result<CgroupDriver::Undo> LimitPod(const CallContext& cc, const Parts& parts,
+                                    const std::string& cgroup,
+                                    const cri::LinuxPodSandboxConfig& next,
+                                    const cri::LinuxPodSandboxConfig& now) {
+  const cri::LinuxContainerResources limits = ResourcesOf(next);
   CRISP_TRY(BuildResources(limits, parts.spec_defaults.host));
-  return ApplyCgroupSettings(CRISP_TRY(CgroupSettings(parts.cgroups, cgroup, limits)));
+  return parts.cgroup_driver.Limit(cc, cgroup, limits, ResourcesOf(now));
 }
 
 Status Resources::CheckMemory(const std::string& cgroup, std::int64_t limit_bytes) const {
@@ -97,8 +94,8 @@ Status Resources::UpdateContainer(const CallContext& cc,
   if (next.memory_limit_in_bytes() != now.memory_limit_in_bytes()) {
     CRISP_TRY(CheckMemory(cgroup, next.memory_limit_in_bytes()));
   }
-  const auto settings = CRISP_TRY(CgroupSettings(p_.cgroups, cgroup, next));
-  const auto undo = CRISP_TRY(ApplyCgroupSettings(settings).While("update container {}", id));
+  const auto undo =
+      CRISP_TRY(p_.cgroup_driver.Limit(cc, cgroup, next, now).While("update container {}", id));
   Status done = [&]() -> Status {
     std::vector<std::string> notes;
     const int from = OomScoreAdj(now.oom_score_adj(), host, notes);
@@ -117,7 +114,7 @@ Status Resources::UpdateContainer(const CallContext& cc,
     return set;
   }();
   if (!done.ok()) {
-    TakeBack(undo);
+    p_.cgroup_driver.TakeBack(cc, undo);
     return done;
   }
   log::Info("container resources changed", {{"container", id},
@@ -140,17 +137,18 @@ Status Resources::UpdatePod(const CallContext& cc,
   *next.mutable_resources() = MergeResources(next.resources(), request.resources());
   *next.mutable_overhead() = MergeResources(next.overhead(), request.overhead());
   CRISP_TRY(BuildResources(ResourcesOf(next), p_.spec_defaults.host));
-  std::vector<CgroupSetting> undo;
+  CgroupDriver::Undo undo;
   if (pod->cgroup_is_ours()) {
     CRISP_TRY(CheckMemory(pod->cgroup_parent(), ResourcesOf(next).memory_limit_in_bytes()));
-    undo = CRISP_TRY(LimitPod(p_, pod->cgroup_parent(), next).While("update pod {}", id));
+    undo = CRISP_TRY(LimitPod(cc, p_, pod->cgroup_parent(), next, pod->config().linux())
+                         .While("update pod {}", id));
   }
   const auto changed = p_.state.ChangePod(id, [&next](PodRecord& record) {
     *record.mutable_config()->mutable_linux() = next;
     return Status::Ok();
   });
   if (changed.ok()) return Status::Ok();
-  TakeBack(undo);
+  p_.cgroup_driver.TakeBack(cc, undo);
   return changed.status();
 }
 

@@ -7,7 +7,7 @@
 #include "libs/base/call_context.h"
 #include "libs/base/status.h"
 #include "services/rund/core/parts.h"
-#include "services/rund/runtime/cgroup_limits.h"
+#include "services/rund/runtime/cgroup_driver.h"
 
 namespace crisp::rund {
 
@@ -40,7 +40,9 @@ class Resources {
 /// What the whole pod may use: its containers' sum and its own overhead.
 runtime::v1::LinuxContainerResources ResourcesOf(const runtime::v1::LinuxPodSandboxConfig& pod);
 /// Sets them on the pod's cgroup, which must be ours. All or nothing; answers what undoes it.
-Result<std::vector<CgroupSetting>> LimitPod(const Parts& parts, const std::string& cgroup,
-                                            const runtime::v1::LinuxPodSandboxConfig& pod);
+Result<CgroupDriver::Undo> LimitPod(const CallContext& cc, const Parts& parts,
+                                    const std::string& cgroup,
+                                    const runtime::v1::LinuxPodSandboxConfig& next,
+                                    const runtime::v1::LinuxPodSandboxConfig& now);
 
 }  // namespace crisp::rund
