@@ -282,7 +282,9 @@ void AddRund(Schema& schema, Rund& rund) {
           })
       .OneOf(
           "rund.cgroup_driver", &rund.cgroup_driver, {"cgroupfs", "systemd"},
-          {.text = "cgroupfs (systemd is not there yet); the kubelet's must be the same (it asks).",
+          {.text =
+               "Who makes cgroups: crisp itself (cgroupfs), or systemd as slices and scopes, "
+               "where one cgroup v2 tree is systemd's. The kubelet's must be the same (it asks).",
            .cost = Cost::kNewPods})
       .List("rund.default_capabilities", &rund.default_capabilities,
             {.text = "What a container may do unless its spec adds or drops, without CAP_.",

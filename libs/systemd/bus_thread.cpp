@@ -102,6 +102,10 @@ void BusThread::Finish(const PendingRef& call, Result<std::string> outcome) {
 }
 
 Status BusThread::Connect() {
+  // Its calls are told of its end before it is.
+  if (bus_ != nullptr && sd_bus_is_open(bus_) <= 0) {
+    Disconnect(Unavailable("the connection to systemd broke"));
+  }
   if (bus_ != nullptr) return Status::Ok();
   const auto failed = [this](int error) {
     bus_ = sd_bus_close_unref(bus_);

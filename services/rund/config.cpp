@@ -81,11 +81,7 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
     return InvalidArgument("rund.default_runtime: '{}' is none of rund.runtimes",
                            config.default_runtime);
   }
-  if (rund.cgroup_driver == "systemd") {
-    return InvalidArgument(
-        "rund.cgroup_driver: 'systemd' is not there yet; use cgroupfs (the kubelet asks which one "
-        "it is)");
-  }
+  config.systemd_cgroups = rund.cgroup_driver == "systemd";
   // crid may still be at work on what it has reserved for as long as it gives itself.
   config.abandoned_grace =
       rund.abandoned_grace + std::max(settings.crid.create_timeout, settings.crid.run_pod_timeout);

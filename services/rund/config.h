@@ -32,6 +32,7 @@ struct Config {
   std::string pause;
   std::string exec_helper;  // crisp-exec; empty = none
   std::string default_runtime;
+  bool systemd_cgroups = false;  // the cgroup driver; else cgroupfs
   std::map<std::string, RuntimeConfig> runtimes;
   std::chrono::seconds abandoned_grace{120};
   /// For one call of a runtime, or the whole of a create.

@@ -67,7 +67,7 @@ Status CheckMetadata(const v1::ReserveContainerRequest& request) {
 struct Containers::Plan {
   PodRef pod;
   const OciRuntime* runtime = nullptr;
-  std::string cgroup_path;
+  CgroupDriver::Place place;
   std::string log_path;
   os::UniqueFd target_pids;  // the PID namespace of another container; open until it is joined
 };
@@ -96,7 +96,8 @@ Result<Containers::Plan> Containers::MakePlan(const v1::CreateContainerRequest& 
   plan.runtime = CRISP_TRY(p_.runtimes.Find(pod->runtime_handler()));
   const cri::ContainerConfig& config = request.config();
   plan.log_path = CRISP_TRY(LogPathOf(pod->config().log_directory(), config.log_path()));
-  plan.cgroup_path = pod->cgroup_parent() + "/crisp-" + request.container_id();
+  plan.place =
+      CgroupDriver::ContainerPlace(pod->cgroup_parent(), ContainerId(request.container_id()));
   const auto& namespaces = config.linux().security_context().namespace_options();
   if (namespaces.pid() == cri::TARGET) {
     const ContainerRef target = p_.state.FindContainer(ContainerId(namespaces.target_id()));
@@ -132,7 +133,7 @@ Status Containers::RecordIntent(const v1::CreateContainerRequest& request, const
         record.set_image_name(request.image().image_name());
         *record.mutable_rootfs_mounts() = request.image().mounts();
         record.set_runtime(plan.runtime->info().name);
-        record.set_cgroup_path(plan.cgroup_path);
+        record.set_cgroup_path(plan.place.cgroup);
         record.set_log_path(plan.log_path);
         return Status::Ok();
       });
@@ -190,7 +191,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
                     .image = request.image(),
                     .pod_files = pod_files,
                     .rootfs = layout.Rootfs(id),
-                    .cgroup_path = plan.cgroup_path,
+                    .cgroup_path = plan.place.spec,
                     .runtime = plan.runtime->info(),
                     .volumes_dir = layout.VolumesOf(id),
                     .target_pid_ns_path = PathOf(plan.target_pids),
@@ -213,9 +214,12 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
                    .log_path = plan.log_path,
                    .tty = config.tty(),
                    .stdin_open = config.stdin(),
-                   .stdin_once = config.stdin_once()};
+                   .stdin_once = config.stdin_once(),
+                   .systemd_cgroup = plan.place.by_systemd};
   const Monitored monitored = CRISP_TRY(CreateMonitored(cc, *plan.runtime, args));
 
+  const std::string cgroup = CgroupDriver::CgroupOfInit(plan.place.cgroup, monitored.init.pid);
+  lifecycle_.Created(id, plan.pod->cgroup_parent());
   const auto seq = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     // The pod may have been stopped while we were at it.
     const PodRef pod = p_.state.FindPod(PodId(record.pod_id()));
@@ -228,6 +232,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
     if (config.linux().has_resources()) *record.mutable_resources() = config.linux().resources();
     *record.mutable_user() = built.user;
     record.set_own_pid_namespace(HasOwnPidNamespace(built.spec));
+    record.set_cgroup_path(cgroup);
     *record.mutable_init() = RecordOf(monitored.init);
     *record.mutable_monitor() = RecordOf(monitored.monitor);
     return Status::Ok();

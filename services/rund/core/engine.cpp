@@ -1,7 +1,9 @@
 #include "services/rund/core/engine.h"
 
 #include <fmt/ranges.h>
+#include <sys/stat.h>
 
+#include <cerrno>
 #include <utility>
 
 #include "libs/base/try.h"
@@ -23,9 +25,17 @@ Status MakeDirectories(const Config& config) {
        {layout.run_dir, layout.ExitsDir(), layout.PodsDir(), layout.ContainersDir()}) {
     CRISP_TRY(os::MakeDirs(dir, 0711));
   }
+  // The daemons' sockets are in the directory above (and made it); whoever is root in a user
+  // namespace has to pass it on the way to its rootfs.
+  const std::string above = layout.run_dir.substr(0, layout.run_dir.rfind('/'));
+  if (::chmod(above.c_str(), 0711) != 0) return Status::Errno(errno, "chmod {}", above);
   CRISP_TRY(os::MakeDirs(layout.SeccompDir(), 0700));
   for (const auto& [name, runtime] : config.runtimes) CRISP_TRY(os::MakeDirs(runtime.root, 0700));
   return Status::Ok();
+}
+
+CgroupDriverKind KindOf(const Config& config) {
+  return config.systemd_cgroups ? CgroupDriverKind::kSystemd : CgroupDriverKind::kCgroupfs;
 }
 
 Result<SpecDefaults> MakeSpecDefaults(const Config& config) {
@@ -69,6 +79,9 @@ Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Cl
   Records records = CRISP_TRY(Records::Open(config.layout.DatabasePath()));
   auto state = CRISP_TRY(State::Open(std::move(records), clock));
   os::Cgroups cgroups = CRISP_TRY(os::Cgroups::Detect());
+  auto units = systemd::Units::Booted() ? std::make_unique<systemd::Units>() : nullptr;
+  CRISP_TRY(CgroupDriver(cgroups, KindOf(config), units.get())
+                .Check(CallContext::Background(std::chrono::seconds(20), "systemd")));
   Runtimes runtimes =
       Runtimes::Probe(CallContext::Background(std::chrono::seconds(20)), config, cgroups);
   SpecDefaults defaults = CRISP_TRY(MakeSpecDefaults(config));
@@ -77,9 +90,10 @@ Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Cl
                           config.layout.state_dir, config.layout.run_dir + "/probe");
   if (!userns.ok()) log::Info("pods have no user namespaces", {{"reason", userns}});
   const std::string boot_id = CRISP_TRY(os::BootId());
-  std::unique_ptr<Engine> engine(
-      new Engine(std::move(config), pool, clock, metrics, std::move(cgroups), std::move(lock),
-                 std::move(state), std::move(runtimes), std::move(defaults), std::move(userns)));
+  std::unique_ptr<Engine> engine(new Engine(std::move(config), pool, clock, metrics,
+                                            std::move(cgroups), std::move(units), std::move(lock),
+                                            std::move(state), std::move(runtimes),
+                                            std::move(defaults), std::move(userns)));
   engine->metrics_.RecordsUnreadable(engine->state_->unreadable());
   CRISP_TRY(engine->recovery_.Begin(boot_id));
   Lifecycle& lifecycle = engine->lifecycle_;
@@ -94,10 +108,13 @@ Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Cl
 }
 
 Engine::Engine(Config config, work::Pool& pool, Clock& clock, metrics::Registry& metrics,
-               os::Cgroups cgroups, os::FileLock lock, std::unique_ptr<State> state,
-               Runtimes runtimes, SpecDefaults spec_defaults, Status userns_support)
+               os::Cgroups cgroups, std::unique_ptr<systemd::Units> units, os::FileLock lock,
+               std::unique_ptr<State> state, Runtimes runtimes, SpecDefaults spec_defaults,
+               Status userns_support)
     : config_(std::move(config)),
       cgroups_(std::move(cgroups)),
+      units_(std::move(units)),
+      cgroup_driver_(cgroups_, KindOf(config_), units_.get()),
       lock_(std::move(lock)),
       state_(std::move(state)),
       runtimes_(std::move(runtimes)),
@@ -108,6 +125,7 @@ Engine::Engine(Config config, work::Pool& pool, Clock& clock, metrics::Registry&
              .state = *state_,
              .clock = clock,
              .cgroups = cgroups_,
+             .cgroup_driver = cgroup_driver_,
              .runtimes = runtimes_,
              .spec_defaults = spec_defaults_,
              .userns_support = userns_support_,

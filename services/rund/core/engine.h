@@ -44,11 +44,14 @@ class Engine {
 
  private:
   Engine(Config config, work::Pool& pool, Clock& clock, metrics::Registry& metrics,
-         os::Cgroups cgroups, os::FileLock lock, std::unique_ptr<State> state, Runtimes runtimes,
-         SpecDefaults spec_defaults, Status userns_support);
+         os::Cgroups cgroups, std::unique_ptr<systemd::Units> units, os::FileLock lock,
+         std::unique_ptr<State> state, Runtimes runtimes, SpecDefaults spec_defaults,
+         Status userns_support);
 
   Config config_;
   os::Cgroups cgroups_;
+  std::unique_ptr<systemd::Units> units_;  // null: not a machine of systemd's
+  CgroupDriver cgroup_driver_;
   os::FileLock lock_;
   std::unique_ptr<State> state_;
   Runtimes runtimes_;

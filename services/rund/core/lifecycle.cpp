@@ -15,6 +15,7 @@
 #include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
+#include "services/rund/runtime/slices.h"
 #include "services/rund/runtime/volume_mounts.h"
 #include "services/rund/spec/text.h"
 
@@ -64,16 +65,36 @@ bool Lifecycle::Later(const ContainerId& id, std::function<void()> task) {
   return submitted.ok();
 }
 
+void Lifecycle::Created(const ContainerId& id, const std::string& pod_cgroup) {
+  if (UnitOf(pod_cgroup).empty()) return;
+  const std::uint64_t now = p_.cgroups.OomKills(pod_cgroup).value_or(0);
+  oom_kills_.lock()->before[id.str()] = now;
+}
+
+bool Lifecycle::IsOomKill(const ContainerRecord& container, const ExitRecord& exit) {
+  // The monitor may have seen the end before it saw why.
+  const std::uint64_t own = p_.cgroups.OomKills(container.cgroup_path()).value_or(0);
+  if (UnitOf(container.cgroup_path()).empty()) return exit.oom || own > 0;
+  // systemd removes a scope once it is empty, and its counters with it. The pod's stay: what
+  // nothing else accounts for is this container's.
+  const PodRef pod = p_.state.FindPod(PodId(container.pod_id()));
+  const std::uint64_t in_pod = pod ? p_.cgroups.OomKills(pod->cgroup_parent()).value_or(0) : 0;
+  auto kills = oom_kills_.lock();
+  const auto before = kills->before.find(container.id());
+  std::uint64_t& accounted = kills->accounted[container.pod_id()];
+  // Of one that is older than this process nothing is known.
+  accounted = std::max(accounted, before == kills->before.end() ? in_pod : before->second);
+  if (!exit.oom && own == 0 && in_pod <= accounted) return false;
+  accounted += std::max<std::uint64_t>(own, 1);
+  return true;
+}
+
 // Looks at the cgroup while that is still there: what is known of an OOM kill goes with it.
 std::string Lifecycle::ReasonFor(const ContainerRecord& container, const ExitRecord& exit) {
   const bool killed_by_us =
       killed_.lock()->contains(container.id()) ||
       (container.stop_asked_at() != 0 && exit.finished_at >= container.stop_kill_at());
-  if (exit.code == 128 + SIGKILL && !killed_by_us) {
-    if (exit.oom) return "OOMKilled";
-    // The monitor may have seen the end before it saw why.
-    if (p_.cgroups.OomKills(container.cgroup_path()).value_or(0) > 0) return "OOMKilled";
-  }
+  if (exit.code == 128 + SIGKILL && !killed_by_us && IsOomKill(container, exit)) return "OOMKilled";
   // A filter's verdict is SIGSYS, which nothing else sends.
   if (exit.code == 128 + SIGSYS) return "seccomp killed";
   return exit.code == 0 ? "Completed" : "Error";
@@ -165,6 +186,7 @@ void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const s
   p_.metrics.ContainerExited(reason == "OOMKilled");
   log::Info("container exited", {{"container", id}, {"code", exit.code}, {"reason", reason}});
   killed_.lock()->erase(id.str());
+  oom_kills_.lock()->before.erase(id.str());
   p_.supervisor->Forget(id);
   CleanLater(id);
 }
@@ -270,8 +292,7 @@ Status Lifecycle::TakeDown(const CallContext& cc, const ContainerRecord& contain
     CRISP_TRY(runtime->Delete(cc, id));
   }
   if (!container.cgroup_path().empty()) {
-    CRISP_TRY(p_.cgroups.Kill(container.cgroup_path()));
-    CRISP_TRY(p_.cgroups.Remove(container.cgroup_path()));
+    CRISP_TRY(p_.cgroup_driver.RemoveContainer(cc, container.cgroup_path()));
   }
   // Of a create that was cut short.
   if (os::Exists(layout.LowersDir(id))) CRISP_TRY(os::UnmountBelow(layout.LowersDir(id)));

@@ -56,7 +56,8 @@ v1::NodeStatusResponse NodeStatusOf(const Parts& parts) {
     *handler->mutable_features() = FeaturesOf(parts, parts.runtimes.Recorded(name)->info());
   }
   response.mutable_features()->set_supplemental_groups_policy(true);
-  response.set_cgroup_driver(cri::CGROUPFS);
+  response.set_cgroup_driver(
+      parts.cgroup_driver.kind() == CgroupDriverKind::kSystemd ? cri::SYSTEMD : cri::CGROUPFS);
 
   nlohmann::json info;
   info["defaultRuntime"] = parts.runtimes.default_name();

@@ -10,6 +10,7 @@
 #include "services/rund/config.h"
 #include "services/rund/core/state.h"
 #include "services/rund/metrics.h"
+#include "services/rund/runtime/cgroup_driver.h"
 #include "services/rund/runtime/runtimes.h"
 #include "services/rund/runtime/supervisor.h"
 #include "services/rund/spec/builder.h"
@@ -22,6 +23,7 @@ struct Parts {
   State& state;
   Clock& clock;
   const os::Cgroups& cgroups;
+  const CgroupDriver& cgroup_driver;
   const Runtimes& runtimes;
   const SpecDefaults& spec_defaults;
   /// Whether the kernel has all that pods with user namespaces need; else what is missing.

@@ -150,14 +150,6 @@ Status CheckPodConfig(const cri::PodSandboxConfig& config) {
     return InvalidArgument("hostname: '{}' is longer than {} characters", config.hostname(),
                            kMaxHostname);
   }
-  const std::string& parent = config.linux().cgroup_parent();
-  if (!parent.empty() && parent.front() != '/') {
-    return InvalidArgument("linux.cgroup_parent: '{}' is not an absolute path", parent);
-  }
-  if (parent.ends_with(".slice")) {
-    return InvalidArgument(
-        "linux.cgroup_parent: '{}' is a systemd slice, and the cgroup driver is cgroupfs", parent);
-  }
   return CheckSysctls(config);
 }
 

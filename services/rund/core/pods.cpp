@@ -28,10 +28,6 @@ constexpr seconds kNetworkPatience{300};
 // For SIGKILL to end all containers of a pod.
 constexpr seconds kEndPatience{15};
 
-std::string PauseCgroup(const PodRecord& pod) {
-  return pod.cgroup_parent() + "/crisp-pause-" + pod.id();
-}
-
 }  // namespace
 
 Result<v1::ReservePodResponse> Pods::Reserve(const v1::ReservePodRequest& request) {
@@ -87,15 +83,10 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
   if (HasUserns(config)) CRISP_TRY(CheckUserns(*pod));
   const std::string hostname = CRISP_TRY(HostnameOf(id, config));
-  std::string parent = config.linux().cgroup_parent();
-  while (parent.size() > 1 && parent.ends_with('/')) parent.pop_back();
+  const std::string parent =
+      CRISP_TRY(p_.cgroup_driver.PodCgroup(id, config.linux().cgroup_parent()));
   // Nobody else removes what nobody else made.
-  bool ours = true;
-  if (parent.empty() || parent == "/") {
-    parent = "/crisp-pod" + id.str();
-  } else {
-    ours = !CRISP_TRY(p_.cgroups.Exists(parent));
-  }
+  const bool ours = !CRISP_TRY(p_.cgroups.Exists(parent));
   // What an earlier attempt left.
   CRISP_TRY(RemovePodFiles(p_.config.layout, id));
   // Says what is wrong with them before anything is made.
@@ -117,15 +108,15 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
     return Status::Ok();
   }));
   const PodRef intent = p_.state.FindPod(id);
-  Status made = p_.cgroups.Create(parent).While("make the cgroup of the pod");
+  Status made = p_.cgroup_driver.MakePod(own, id, parent).While("make the cgroup of the pod");
   if (made.ok() && intent->cgroup_is_ours()) {
-    const auto limited = LimitPod(p_, parent, config.linux());
+    const auto limited = LimitPod(own, p_, parent, config.linux(), {});
     if (!limited.ok()) made = limited.status().While("limit the pod");
   }
   if (made.ok()) made = MakePodFiles(own, p_.config.layout, p_.config.pause, *intent);
   if (made.ok()) made = LabelPodFiles(p_.config.layout, *intent, p_.spec_defaults.selinux);
   if (!made.ok()) {
-    log::IfError("undo the preparation of a pod", TakeDown(*intent));
+    log::IfError("undo the preparation of a pod", TakeDown(own, *intent));
     p_.metrics.PodStarted(made);
     return made;
   }
@@ -195,11 +186,9 @@ Result<std::uint64_t> Pods::StartLocked(const CallContext& cc, const v1::StartPo
 Result<os::ProcessId> Pods::StartPause(const CallContext& cc, const PodRecord& pod) {
   const Layout& layout = p_.config.layout;
   const PodFiles files = PodFilesOf(layout, pod);
-  // All of it is in this cgroup, so that a record that was never written leaves nothing that
-  // removing the pod would not find.
-  const std::string cgroup = PauseCgroup(pod);
-  CRISP_TRY(p_.cgroups.Create(cgroup));
-  CRISP_TRY(p_.cgroups.Kill(cgroup));
+  // All of it is in a cgroup of its own, so that a record that was never written leaves nothing
+  // that removing the pod would not find.
+  CRISP_TRY(p_.cgroup_driver.RemovePause(cc, pod.cgroup_parent(), PodId(pod.id())));
   process::Command command;
   command.program = p_.config.pause;
   // The user namespace first: it owns the others.
@@ -214,7 +203,7 @@ Result<os::ProcessId> Pods::StartPause(const CallContext& cc, const PodRecord& p
   const auto parsed = std::from_chars(out.out.data(), out.out.data() + out.out.size(), pid);
   if (parsed.ec != std::errc() || pid <= 0) return Internal("crisp-pause printed no pid");
   const auto process = os::ProcessId::Of(pid);
-  Status added = p_.cgroups.Add(cgroup, pid);
+  Status added = p_.cgroup_driver.AddPause(cc, pod.cgroup_parent(), PodId(pod.id()), pid);
   if (!process.ok() || !added.ok()) {
     kill(pid, SIGKILL);
     return process.ok() ? added : process.status();
@@ -265,7 +254,7 @@ Status Pods::EndContainers(const CallContext& cc, const PodId& id) {
   return first;
 }
 
-Status Pods::TakeDown(const PodRecord& pod) {
+Status Pods::TakeDown(const CallContext& cc, const PodRecord& pod) {
   const PodId id(pod.id());
   p_.supervisor->Forget(id);
   if (pod.has_pause()) {
@@ -277,10 +266,9 @@ Status Pods::TakeDown(const PodRecord& pod) {
   }
   if (!pod.cgroup_parent().empty()) {
     if (SharesPids(pod.config())) {
-      CRISP_TRY(p_.cgroups.Kill(PauseCgroup(pod)));
-      CRISP_TRY(p_.cgroups.Remove(PauseCgroup(pod)));
+      CRISP_TRY(p_.cgroup_driver.RemovePause(cc, pod.cgroup_parent(), id));
     }
-    if (pod.cgroup_is_ours()) CRISP_TRY(p_.cgroups.Remove(pod.cgroup_parent()));
+    if (pod.cgroup_is_ours()) CRISP_TRY(p_.cgroup_driver.RemovePod(cc, pod.cgroup_parent()));
   }
   return RemovePodFiles(p_.config.layout, id);
 }
@@ -297,7 +285,7 @@ Result<std::uint64_t> Pods::Stop(const CallContext& cc, const PodId& id) {
     }));
   }
   CRISP_TRY(EndContainers(own, id));
-  Status down = TakeDown(*p_.state.FindPod(id));
+  Status down = TakeDown(own, *p_.state.FindPod(id));
   if (!down.ok()) {
     p_.metrics.CleanupFailed();
     return std::move(down).While("stop pod {}", id);
@@ -336,13 +324,14 @@ Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId&
   }
   const PodRef pod = p_.state.FindPod(id);
   if (!pod->torn_down()) {
-    Status down = TakeDown(*pod);
+    Status down = TakeDown(own, *pod);
     if (!down.ok()) {
       p_.metrics.CleanupFailed();
       return std::move(down).While("remove pod {}", id);
     }
   }
   response.set_seq(CRISP_TRY(p_.state.ErasePod(id)));
+  lifecycle_.Forget(id);
   log::Info("pod removed", {{"pod", id}});
   return response;
 }

@@ -47,7 +47,7 @@ class Pods {
   /// Whether a pod may have a user namespace under its runtime.
   Status CheckUserns(const PodRecord& pod) const;
   /// Of the pod's own; its containers are gone or cleaned. The caller holds the pod's lock.
-  Status TakeDown(const PodRecord& pod);
+  Status TakeDown(const CallContext& cc, const PodRecord& pod);
   /// Kills and cleans all its containers; the pod is marked as stopping.
   Status EndContainers(const CallContext& cc, const PodId& id);
   Status PinPids(const PodId& id, const os::ProcessId& pause);

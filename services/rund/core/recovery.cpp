@@ -147,7 +147,7 @@ void Recovery::TakeUpContainer(const CallContext& cc, const ContainerRef& contai
   if (container->has_update()) {
     Later(work::Lane::kWait, cc, [this, cc, id] {
       const auto held = p_.locks.Lock(cc, LockKey(id));
-      if (held.ok()) log::IfError("take back an update", UndoUpdate(p_, id));
+      if (held.ok()) log::IfError("take back an update", UndoUpdate(cc, p_, id));
     });
   }
   // The supervisor finds those whose monitor has ended, with or without an exit file.
@@ -234,10 +234,7 @@ Status Recovery::RemoveUnknownContainer(const CallContext& cc, const ContainerId
     const auto spec = json::Parse(*text);
     const std::string cgroup =
         spec.ok() ? json::OptString(*spec, "linux.cgroupsPath").value_or("") : "";
-    if (cgroup.ends_with("/crisp-" + id.str())) {
-      CRISP_TRY(p_.cgroups.Kill(cgroup));
-      CRISP_TRY(p_.cgroups.Remove(cgroup));
-    }
+    CRISP_TRY(p_.cgroup_driver.RemoveBySpec(cc, cgroup, id));
   }
   if (os::Exists(layout.LowersDir(id))) CRISP_TRY(os::UnmountBelow(layout.LowersDir(id)));
   CRISP_TRY(UnmountVolumes(layout.MountsOf(id)));

@@ -96,14 +96,16 @@ cri::LinuxContainerResources ResourcesOf(const cri::LinuxPodSandboxConfig& pod) 
   return sum;
 }
 
-Result<std::vector<CgroupSetting>> LimitPod(const Parts& parts, const std::string& cgroup,
-                                            const cri::LinuxPodSandboxConfig& pod) {
-  const cri::LinuxContainerResources limits = ResourcesOf(pod);
+Result<CgroupDriver::Undo> LimitPod(const CallContext& cc, const Parts& parts,
+                                    const std::string& cgroup,
+                                    const cri::LinuxPodSandboxConfig& next,
+                                    const cri::LinuxPodSandboxConfig& now) {
+  const cri::LinuxContainerResources limits = ResourcesOf(next);
   CRISP_TRY(BuildResources(limits, parts.spec_defaults.host));
-  return ApplyCgroupSettings(CRISP_TRY(CgroupSettings(parts.cgroups, cgroup, limits)));
+  return parts.cgroup_driver.Limit(cc, cgroup, limits, ResourcesOf(now));
 }
 
-Status UndoUpdate(const Parts& parts, const ContainerId& id) {
+Status UndoUpdate(const CallContext& cc, const Parts& parts, const ContainerId& id) {
   const ContainerRef container = parts.state.FindContainer(id);
   if (!container || !container->has_update()) return Status::Ok();
   if (Runs(container.get())) {
@@ -112,6 +114,9 @@ Status UndoUpdate(const Parts& parts, const ContainerId& id) {
       undo.push_back({old.path(), old.value()});
     }
     TakeBack(undo);
+    log::IfError(
+        "take back the limits of a unit",
+        parts.cgroup_driver.SetUnit(cc, container->cgroup_path(), ResourcesOf(*container)));
     log::IfError(
         "take back an oom_score_adj",
         ChangeOomScores(parts, *container, container->update().next(), ResourcesOf(*container)));
@@ -133,7 +138,8 @@ Status Resources::CheckMemory(const std::string& cgroup, std::int64_t limit_byte
       *used);
 }
 
-Status Resources::Change(const ContainerRecord& container, const cri::LinuxContainerResources& next,
+Status Resources::Change(const CallContext& cc, const ContainerRecord& container,
+                         const cri::LinuxContainerResources& next,
                          const std::vector<CgroupSetting>& settings) {
   const ContainerId id(container.id());
   const std::vector<CgroupSetting> undo = CRISP_TRY(UndoOf(settings));
@@ -147,7 +153,9 @@ Status Resources::Change(const ContainerRecord& container, const cri::LinuxConta
     return Status::Ok();
   }));
   Status done = [&]() -> Status {
+    // The files first: the kernel's refusal names one, and what systemd does later changes nothing.
     CRISP_TRY(ApplyCgroupSettings(settings));
+    CRISP_TRY(p_.cgroup_driver.SetUnit(cc, container.cgroup_path(), next));
     CRISP_TRY(ChangeOomScores(p_, container, ResourcesOf(container), next));
     const auto changed = p_.state.ChangeContainer(id, [&next](ContainerRecord& record) {
       *record.mutable_resources() = next;
@@ -156,7 +164,7 @@ Status Resources::Change(const ContainerRecord& container, const cri::LinuxConta
     });
     return changed.ok() ? Status::Ok() : changed.status();
   }();
-  if (!done.ok()) log::IfError("take back an update", UndoUpdate(p_, id));
+  if (!done.ok()) log::IfError("take back an update", UndoUpdate(cc, p_, id));
   return done;
 }
 
@@ -167,7 +175,7 @@ Status Resources::UpdateContainer(const CallContext& cc,
   if (!request.has_linux()) return InvalidArgument("linux is required");
   // Also waits for a create or a start that is under way.
   auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
-  CRISP_TRY(UndoUpdate(p_, id));
+  CRISP_TRY(UndoUpdate(cc, p_, id));
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container || !IsListed(*container)) return NotFound("no container {}", id);
   if (!Runs(container.get())) {
@@ -182,8 +190,8 @@ Status Resources::UpdateContainer(const CallContext& cc,
     CRISP_TRY(CheckMemory(cgroup, next.memory_limit_in_bytes()));
   }
   CRISP_TRY(CheckUnified(request.linux().unified(), now.unified()));
-  const auto settings = CRISP_TRY(CgroupSettings(p_.cgroups, cgroup, WithoutUnchanged(next, now)));
-  CRISP_TRY(Change(*container, next, settings).While("update container {}", id));
+  const auto settings = CRISP_TRY(p_.cgroup_driver.Files(cgroup, WithoutUnchanged(next, now)));
+  CRISP_TRY(Change(cc, *container, next, settings).While("update container {}", id));
   log::Info("container resources changed", {{"container", id},
                                             {"memory_limit_bytes", next.memory_limit_in_bytes()},
                                             {"cpu_quota_us", next.cpu_quota()},
@@ -204,17 +212,18 @@ Status Resources::UpdatePod(const CallContext& cc,
   *next.mutable_resources() = MergeResources(next.resources(), request.resources());
   *next.mutable_overhead() = MergeResources(next.overhead(), request.overhead());
   CRISP_TRY(BuildResources(ResourcesOf(next), p_.spec_defaults.host));
-  std::vector<CgroupSetting> undo;
+  CgroupDriver::Undo undo;
   if (pod->cgroup_is_ours()) {
     CRISP_TRY(CheckMemory(pod->cgroup_parent(), ResourcesOf(next).memory_limit_in_bytes()));
-    undo = CRISP_TRY(LimitPod(p_, pod->cgroup_parent(), next).While("update pod {}", id));
+    undo = CRISP_TRY(LimitPod(cc, p_, pod->cgroup_parent(), next, pod->config().linux())
+                         .While("update pod {}", id));
   }
   const auto changed = p_.state.ChangePod(id, [&next](PodRecord& record) {
     *record.mutable_config()->mutable_linux() = next;
     return Status::Ok();
   });
   if (changed.ok()) return Status::Ok();
-  TakeBack(undo);
+  p_.cgroup_driver.TakeBack(cc, undo);
   return changed.status();
 }
 

@@ -7,7 +7,7 @@
 #include "libs/base/call_context.h"
 #include "libs/base/status.h"
 #include "services/rund/core/parts.h"
-#include "services/rund/runtime/cgroup_limits.h"
+#include "services/rund/runtime/cgroup_driver.h"
 
 namespace crisp::rund {
 
@@ -32,7 +32,8 @@ class Resources {
                    const runtime::v1::UpdatePodSandboxResourcesRequest& request);
 
  private:
-  Status Change(const ContainerRecord& container, const runtime::v1::LinuxContainerResources& next,
+  Status Change(const CallContext& cc, const ContainerRecord& container,
+                const runtime::v1::LinuxContainerResources& next,
                 const std::vector<CgroupSetting>& settings);
   Status CheckMemory(const std::string& cgroup, std::int64_t limit_bytes) const;
 
@@ -41,12 +42,14 @@ class Resources {
 
 /// Puts back what an update has changed that did not end (a crash): limits and oom_score_adj are
 /// those of the record again. The caller holds the container's lock. Idempotent.
-Status UndoUpdate(const Parts& parts, const ContainerId& id);
+Status UndoUpdate(const CallContext& cc, const Parts& parts, const ContainerId& id);
 
 /// What the whole pod may use: its containers' sum and its own overhead.
 runtime::v1::LinuxContainerResources ResourcesOf(const runtime::v1::LinuxPodSandboxConfig& pod);
 /// Sets them on the pod's cgroup, which must be ours. All or nothing; answers what undoes it.
-Result<std::vector<CgroupSetting>> LimitPod(const Parts& parts, const std::string& cgroup,
-                                            const runtime::v1::LinuxPodSandboxConfig& pod);
+Result<CgroupDriver::Undo> LimitPod(const CallContext& cc, const Parts& parts,
+                                    const std::string& cgroup,
+                                    const runtime::v1::LinuxPodSandboxConfig& next,
+                                    const runtime::v1::LinuxPodSandboxConfig& now);
 
 }  // namespace crisp::rund

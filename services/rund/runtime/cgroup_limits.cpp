@@ -25,13 +25,6 @@ Result<std::int64_t> ReadNumber(const std::string& path) {
 /// -1 is no limit, on v2 a word.
 std::string V2Limit(std::int64_t bytes) { return bytes < 0 ? "max" : std::to_string(bytes); }
 
-/// cpu.weight (1 to 10000) of cpu.shares (2 to 262144): the line that all runtimes draw, so that a
-/// restarted container weighs what an updated one does.
-std::int64_t WeightOf(std::int64_t shares) {
-  const std::int64_t bounded = std::clamp<std::int64_t>(shares, 2, 262'144);
-  return 1 + ((bounded - 2) * 9999) / 262'142;
-}
-
 /// What is not on this node is not to be taken for a container that is not.
 Status Absent(const Status& status, std::string_view what) {
   const Code code = status.code() == Code::kNotFound ? Code::kFailedPrecondition : status.code();
@@ -123,10 +116,9 @@ class Builder {
     settings_.push_back({file, std::to_string(value)});
   }
   Status CpuV2(const Resources& r, const std::string& dir) {
-    if (r.cpu_shares() != 0) Set(dir + "/cpu.weight", WeightOf(r.cpu_shares()));
+    if (r.cpu_shares() != 0) Set(dir + "/cpu.weight", CpuWeightOf(r.cpu_shares()));
     if (r.cpu_quota() == 0 && r.cpu_period() == 0) return Status::Ok();
-    constexpr std::int64_t kDefaultPeriod = 100'000;
-    const std::int64_t period = r.cpu_period() != 0 ? r.cpu_period() : kDefaultPeriod;
+    const std::int64_t period = r.cpu_period() != 0 ? r.cpu_period() : kDefaultCpuPeriod;
     const std::string quota = r.cpu_quota() > 0 ? std::to_string(r.cpu_quota()) : "max";
     settings_.push_back({dir + "/cpu.max", fmt::format("{} {}", quota, period)});
     return Status::Ok();
@@ -144,6 +136,11 @@ Status Write(const CgroupSetting& setting) {
 }
 
 }  // namespace
+
+std::int64_t CpuWeightOf(std::int64_t shares) {
+  const std::int64_t bounded = std::clamp<std::int64_t>(shares, 2, 262'144);
+  return 1 + ((bounded - 2) * 9999) / 262'142;
+}
 
 Result<std::vector<CgroupSetting>> CgroupSettings(
     const os::Cgroups& cgroups, const std::string& path,

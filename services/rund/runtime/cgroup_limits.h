@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,11 @@ struct CgroupSetting {
   std::string path;
   std::string value;
 };
+
+/// cpu.weight (1 to 10000) of cpu.shares (2 to 262144): the line that all runtimes draw, so that a
+/// restarted container weighs what an updated one does.
+std::int64_t CpuWeightOf(std::int64_t shares);
+constexpr std::int64_t kDefaultCpuPeriod = 100'000;  // microseconds
 
 /// The files of cgroup `path` that these resources mean, v1 or v2, in an order in which the kernel
 /// takes them from what they hold now (a limit of memory is never above that of memory and swap, a

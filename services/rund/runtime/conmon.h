@@ -24,6 +24,7 @@ struct MonitorArgs {
   bool tty = false;
   bool stdin_open = false;
   bool stdin_once = false;
+  bool systemd_cgroup = false;  // the runtime asks systemd for a scope
 };
 
 struct Monitored {

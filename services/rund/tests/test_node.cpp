@@ -6,6 +6,7 @@
 
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 
 #include "libs/base/check.h"
@@ -45,6 +46,9 @@ TestNode::TestNode() {
   config_.runtimes["runc"] = {kRunc, config_.layout.RuntimesDir() + "/runc"};
   config_.capabilities = {"CHOWN", "KILL", "SETUID", "SETGID"};
   config_.runtime_timeout = std::chrono::seconds(30);
+  // Where there is a systemd: see integration/vm.
+  const char* driver = std::getenv("CRISP_TEST_CGROUP_DRIVER");
+  config_.systemd_cgroups = driver != nullptr && std::string_view(driver) == "systemd";
   MakeRootfs(root_ / "rootfs");
   StartEngine();
 }
