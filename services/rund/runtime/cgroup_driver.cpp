@@ -184,8 +184,9 @@ Result<CgroupDriver::Undo> CgroupDriver::Limit(
     undo.unit = UnitOf(unit_cgroup);
     undo.properties = CRISP_TRY(UnitProperties(now));
   }
+  const std::vector<CgroupSetting> files = CRISP_TRY(Files(cgroup, next));
   // The files first: the kernel's refusal names one, and what systemd does later changes nothing.
-  undo.files = CRISP_TRY(ApplyCgroupSettings(CRISP_TRY(Files(cgroup, next))));
+  undo.files = CRISP_TRY(ApplyCgroupSettings(files));
   Status set = SetUnit(cc, cgroup, next);
   if (set.ok()) return undo;
   TakeBack(cc, undo);
