@@ -241,7 +241,8 @@ TEST_CASE("Whatever a layer tries, it is one error, nothing outside and nothing 
   for (int i = 0; i < 1001; ++i) many.File(fmt::format("{}", i), "");
   CHECK(fails(many.Done()).code() == Code::kResourceExhausted);
   CHECK(fails(std::string(100'000, 'x')).code() == Code::kDataLoss);
-  CHECK(fails(TarWriter().File("f", "y").Done().substr(0, 700)).code() == Code::kDataLoss);
+  CHECK(fails(TarWriter().File("f", std::string(1000, 'y')).Done().substr(0, 700)).code() ==
+        Code::kDataLoss);
   registry.SetManifest("evil", std::string(1U << 20U, ' '));
   CHECK(node.Pull(registry.HostPort() + "/evil:1").code() == Code::kResourceExhausted);
   CHECK(node.root().Read("victim") == "untouched");
