@@ -46,6 +46,55 @@ Result<std::string> FromBase64(std::string_view text) {
   return out;
 }
 
+std::size_t Utf8Length(std::string_view text) {
+  if (text.empty()) return 0;
+  const auto at = [&text](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned lead = at(0);
+  if (lead < 0x80) return 1;
+  const std::size_t length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
+  if (lead < 0xC2 || lead > 0xF4 || text.size() < length) return 0;
+  for (std::size_t k = 1; k < length; ++k) {
+    if (!IsUtf8Tail(text[k])) return 0;
+  }
+  const unsigned second = at(1);
+  // Overlong forms, surrogates, and what is above U+10FFFF.
+  if ((lead == 0xE0 && second < 0xA0) || (lead == 0xED && second > 0x9F) ||
+      (lead == 0xF0 && second < 0x90) || (lead == 0xF4 && second > 0x8F)) {
+    return 0;
+  }
+  return length;
+}
+
+bool IsUtf8(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const std::size_t length = Utf8Length(bytes);
+    if (length == 0) return false;
+    bytes.remove_prefix(length);
+  }
+  return true;
+}
+
+std::string ToUtf8(std::string_view bytes, std::size_t max_bytes) {
+  std::string text;
+  while (!bytes.empty()) {
+    const std::size_t length = Utf8Length(bytes);
+    const std::string_view character = length == 0 ? "?" : bytes.substr(0, length);
+    if (text.size() + character.size() > max_bytes) break;
+    text += character;
+    bytes.remove_prefix(std::max<std::size_t>(length, 1));
+  }
+  return text;
+}
+
+std::string EscapeMarkdown(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (std::string_view("\\`*_{}[]<>#|~").find(c) != std::string_view::npos) out += '\\';
+    out += c;
+  }
+  return out;
+}
+
 std::string Lower(std::string_view text) {
   std::string lower(text);
   for (char& c : lower)

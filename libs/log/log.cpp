@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "libs/base/text.h"
+
 namespace crisp::log {
 namespace {
 
@@ -21,32 +23,11 @@ constexpr std::string_view LevelName(Level level) {
   return "unknown";
 }
 
-/// Length of the valid UTF-8 sequence at `at`, or 0.
-std::size_t SequenceLength(std::string_view text, std::size_t at) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned first = byte(at);
-  std::size_t length = 0;
-  if (first < 0x80) return 1;
-  if (first >= 0xC2 && first <= 0xDF) length = 2;
-  if (first >= 0xE0 && first <= 0xEF) length = 3;
-  if (first >= 0xF0 && first <= 0xF4) length = 4;
-  if (length == 0 || at + length > text.size()) return 0;
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(at + i) & 0xC0U) != 0x80U) return 0;
-  }
-  const unsigned second = byte(at + 1);
-  if ((first == 0xE0 && second < 0xA0) || (first == 0xED && second > 0x9F) ||
-      (first == 0xF0 && second < 0x90) || (first == 0xF4 && second > 0x8F)) {
-    return 0;  // overlong, a surrogate, or beyond U+10FFFF
-  }
-  return length;
-}
-
 /// In double quotes with JSON's escapes; what is no UTF-8 becomes U+FFFD.
 void AppendQuoted(std::string& out, std::string_view text) {
   out += '"';
   for (std::size_t i = 0; i < text.size();) {
-    const std::size_t length = SequenceLength(text, i);
+    const std::size_t length = Utf8Length(text.substr(i));
     if (length != 1) {
       out += length == 0 ? std::string_view("\xEF\xBF\xBD") : text.substr(i, length);
       i += length == 0 ? 1 : length;

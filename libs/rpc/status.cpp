@@ -3,14 +3,14 @@
 #include <string>
 #include <string_view>
 
+#include "libs/base/text.h"
+
 namespace crisp::rpc {
 namespace {
 
 /// A trailer must fit gRPC's default limit of 8 KiB of metadata, percent-encoded.
 constexpr std::size_t kMaxMessage = 4096;
 constexpr std::size_t kMaxEncoded = 6144;
-
-bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U; }
 
 /// What the byte takes on the wire.
 std::size_t EncodedSize(char c) { return c >= ' ' && c <= '~' && c != '%' ? 1 : 3; }
@@ -27,7 +27,7 @@ std::size_t SendableSize(std::string_view text) {
   if (cut == text.size()) return cut;
   constexpr std::size_t kLongestTail = 3;
   for (std::size_t back = 0; back <= kLongestTail && back < cut; ++back) {
-    if (!IsContinuation(text[cut - back])) return cut - back;
+    if (!IsUtf8Tail(text[cut - back])) return cut - back;
   }
   return cut;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/config/schema.h"
 
@@ -397,16 +398,6 @@ std::string DumpOf(const Settings& settings, bool commented) {
   return schema.Dump(commented);
 }
 
-/// For Markdown: a text is itself.
-std::string Escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (std::string_view("\\`*_{}[]<>#|~").find(c) != std::string_view::npos) out += '\\';
-    out += c;
-  }
-  return out;
-}
-
 Status CheckAddress(const std::string& key, const std::string& address) {
   if (address.empty()) return Status::Ok();
   const auto colon = address.rfind(':');
@@ -495,16 +486,17 @@ std::string Reference() {
   std::string out;
   for (const config::Key& key : MakeSchema(settings).Keys()) {
     if (key.section) {
-      out += fmt::format("## {}\n\n{}\n\n", Escaped(key.path), Escaped(key.doc.text));
+      out += fmt::format("## {}\n\n{}\n\n", EscapeMarkdown(key.path), EscapeMarkdown(key.doc.text));
       continue;
     }
     std::vector<std::string> facts;
-    if (!key.initial.empty()) facts.push_back(fmt::format("Default: {}.", Escaped(key.initial)));
+    if (!key.initial.empty())
+      facts.push_back(fmt::format("Default: {}.", EscapeMarkdown(key.initial)));
     if (!key.doc.unit.empty()) facts.push_back(fmt::format("Unit: {}.", key.doc.unit));
     if (!key.doc.allowed.empty()) facts.push_back(fmt::format("Values: {}.", key.doc.allowed));
     facts.push_back(fmt::format("To change: {}.", config::CostText(key.doc.cost)));
-    out += fmt::format("**{}**\n:   {}\n\n    {}\n\n", Escaped(key.path), Escaped(key.doc.text),
-                       fmt::join(facts, " "));
+    out += fmt::format("**{}**\n:   {}\n\n    {}\n\n", EscapeMarkdown(key.path),
+                       EscapeMarkdown(key.doc.text), fmt::join(facts, " "));
   }
   return out;
 }

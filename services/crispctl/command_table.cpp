@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <string_view>
 
+#include "libs/base/text.h"
+
 namespace crisp::ctl {
 namespace {
 
@@ -65,22 +67,13 @@ void AddVerb(const CLI::App& app, const std::string& path, std::vector<Verb>& ta
   }
 }
 
-/// For Markdown: a text is itself.
-std::string Escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (std::string_view("\\`*_{}[]<>#|~").find(c) != std::string_view::npos) out += '\\';
-    out += c;
-  }
-  return out;
-}
-
 void AppendFlag(std::string& out, const Flag& flag) {
   std::vector<std::string> names;
-  for (const std::string& name : flag.names) names.push_back(fmt::format("**{}**", Escaped(name)));
+  for (const std::string& name : flag.names)
+    names.push_back(fmt::format("**{}**", EscapeMarkdown(name)));
   std::string head = fmt::format("{}", fmt::join(names, ", "));
-  if (!flag.value.empty()) head += fmt::format(" *{}*", Escaped(flag.value));
-  out += fmt::format("{}\n:   {}\n\n", head, Escaped(flag.text));
+  if (!flag.value.empty()) head += fmt::format(" *{}*", EscapeMarkdown(flag.value));
+  out += fmt::format("{}\n:   {}\n\n", head, EscapeMarkdown(flag.text));
 }
 
 std::string OperandText(const Flag& operand) {
@@ -97,14 +90,14 @@ void AppendVerb(std::string& out, const Verb& verb) {
     if (operand.names.front() == "COMMAND") out += " \\[**--**\\]";
     out += OperandText(operand);
   }
-  out += fmt::format("\n\n{}.\n\n", Escaped(verb.text));
+  out += fmt::format("\n\n{}.\n\n", EscapeMarkdown(verb.text));
   for (const Flag& operand : verb.operands) {
-    out += fmt::format("*{}*\n:   {}\n\n", operand.names.front(), Escaped(operand.text));
+    out += fmt::format("*{}*\n:   {}\n\n", operand.names.front(), EscapeMarkdown(operand.text));
   }
   for (const Flag& flag : verb.flags) {
     if (flag.names.back() != "--help") AppendFlag(out, flag);
   }
-  if (!verb.footer.empty()) out += Escaped(verb.footer) + "\n\n";
+  if (!verb.footer.empty()) out += EscapeMarkdown(verb.footer) + "\n\n";
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "libs/base/cleanup.h"
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "libs/log/log.h"
@@ -19,7 +20,6 @@
 #include "services/rund/runtime/exec_sync.h"
 #include "services/rund/runtime/rootfs.h"
 #include "services/rund/runtime/volume_mounts.h"
-#include "services/rund/spec/text.h"
 
 namespace crisp::rund {
 namespace {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <utility>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
@@ -17,7 +18,6 @@
 #include "services/rund/runtime/rootfs.h"
 #include "services/rund/runtime/slices.h"
 #include "services/rund/runtime/volume_mounts.h"
-#include "services/rund/spec/text.h"
 
 namespace crisp::rund {
 namespace {

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <utility>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "libs/os/files.h"
@@ -47,9 +48,6 @@ std::string LastError(std::string_view log) {
   }
   return found;
 }
-
-/// Of a UTF-8 character: not its first byte.
-bool IsContinuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) == 0x80U; }
 
 }  // namespace
 
@@ -98,7 +96,7 @@ std::string ExecFailure(const ExecScratch& scratch, std::string_view err) {
   while (!words.empty() && (words.back() == '\n' || words.back() == ' ')) words.pop_back();
   if (words.size() > kMaxWords) {
     std::size_t cut = words.size() - kMaxWords;
-    while (cut < words.size() && IsContinuation(words[cut])) ++cut;
+    while (cut < words.size() && IsUtf8Tail(words[cut])) ++cut;
     words.erase(0, cut);
   }
   return words.empty() ? "the runtime gave no reason" : words;

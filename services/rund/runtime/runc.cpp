@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "libs/os/files.h"
 #include "libs/os/mount.h"
 #include "libs/process/command.h"
-#include "services/rund/spec/text.h"
 
 namespace crisp::rund {
 namespace {

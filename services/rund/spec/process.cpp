@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <unordered_map>
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "services/rund/spec/text.h"
 

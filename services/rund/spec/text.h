@@ -6,12 +6,6 @@
 
 namespace crisp::rund {
 
-/// True for well-formed UTF-8: all that JSON can carry.
-bool IsUtf8(std::string_view bytes);
-
-/// As it is where it is UTF-8, with "?" for each byte that is none; cut after a whole character.
-std::string ToUtf8(std::string_view bytes, std::size_t max_bytes);
-
 /// Absolute, without ".", "..", doubled or trailing slashes; "" and a relative path are taken from
 /// "/". By letter only: links are the runtime's business.
 std::string CleanPath(std::string_view path);
