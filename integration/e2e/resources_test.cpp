@@ -19,14 +19,6 @@ std::string CgroupOf(const cri::PodSandboxConfig& pod, const std::string& contai
   return pod.linux().cgroup_parent() + "/crisp-" + container;
 }
 
-Answer<cri::UpdateContainerResourcesResponse> Update(const OnNode& on, const std::string& id,
-                                                     const cri::LinuxContainerResources& what) {
-  cri::UpdateContainerResourcesRequest request;
-  request.set_container_id(id);
-  *request.mutable_linux() = what;
-  return on.cri.Call(&Runtime::UpdateContainerResources, request);
-}
-
 cri::ContainerConfig Limited(OnNode& on, const std::vector<std::string>& command,
                              std::int64_t memory_bytes) {
   auto config = on.node.ContainerConfig("c", command);
@@ -51,7 +43,7 @@ TEST_CASE("Resources of created and running containers are updated, and zeros ar
   cri::LinuxContainerResources change;
   change.set_memory_limit_in_bytes(128 << 20);
   change.set_memory_swap_limit_in_bytes(128 << 20);
-  REQUIRE_OK(Update(on, id, change));
+  REQUIRE_OK(on.cri.UpdateResources(id, change));
   CHECK(CgroupFile("memory", cgroup, "memory.limit_in_bytes") == "134217728");
   CHECK(CgroupFile("cpu", cgroup, "cpu.shares") == "512");
   auto now = on.StatusOf(id).resources().linux();
@@ -66,14 +58,14 @@ TEST_CASE("Resources of created and running containers are updated, and zeros ar
   change.set_cpu_quota(40000);
   change.set_memory_limit_in_bytes(32 << 20);
   change.set_oom_score_adj(500);
-  REQUIRE_OK(Update(on, id, change));
+  REQUIRE_OK(on.cri.UpdateResources(id, change));
   CHECK(CgroupFile("memory", cgroup, "memory.limit_in_bytes") == "33554432");
   CHECK(CgroupFile("cpu", cgroup, "cpu.shares") == "1024");
   CHECK(CgroupFile("cpu", cgroup, "cpu.cfs_quota_us") == "40000");
   CHECK(CgroupFile("cpu", cgroup, "cpu.cfs_period_us") == "50000");
   CHECK(on.cri.ExecSync(id, {"cat", "/proc/1/oom_score_adj"})->stdout() == "500\n");
   // Nothing said, nothing done.
-  REQUIRE_OK(Update(on, id, {}));
+  REQUIRE_OK(on.cri.UpdateResources(id, {}));
   now = on.StatusOf(id).resources().linux();
   CHECK(now.memory_limit_in_bytes() == 32 << 20);
   CHECK(now.memory_swap_limit_in_bytes() == 32 << 20);
@@ -88,8 +80,8 @@ TEST_CASE("Resources of created and running containers are updated, and zeros ar
   }));
 
   REQUIRE_OK(on.cri.Stop(id, 0));
-  CHECK(Update(on, id, change).code() == grpc::StatusCode::FAILED_PRECONDITION);
-  CHECK(Update(on, std::string(64, 'e'), change).code() == grpc::StatusCode::NOT_FOUND);
+  CHECK(on.cri.UpdateResources(id, change).code() == grpc::StatusCode::FAILED_PRECONDITION);
+  CHECK(on.cri.UpdateResources(std::string(64, 'e'), change).code() == grpc::StatusCode::NOT_FOUND);
 }
 
 TEST_CASE("An update is whole or nothing") {
@@ -102,7 +94,7 @@ TEST_CASE("An update is whole or nothing") {
   change.set_cpu_shares(100);
   change.set_memory_limit_in_bytes(100 << 20);
   change.set_cpuset_cpus("4000");
-  const auto refused = Update(on, id, change);
+  const auto refused = on.cri.UpdateResources(id, change);
   REQUIRE_FALSE(refused.ok());
   INFO(refused.message());
   CHECK(refused.message().find("cpuset.cpus") != std::string::npos);
@@ -115,10 +107,10 @@ TEST_CASE("An update is whole or nothing") {
 
   change.Clear();
   (*change.mutable_unified())["memory.high"] = "1";
-  CHECK(Update(on, id, change).code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(on.cri.UpdateResources(id, change).code() == grpc::StatusCode::INVALID_ARGUMENT);
   change.Clear();
   change.add_hugepage_limits()->set_page_size("2MB");
-  CHECK(Update(on, id, change).ok());
+  CHECK(on.cri.UpdateResources(id, change).ok());
 }
 
 TEST_CASE("A memory limit below what is in use is refused, and kills nobody") {
@@ -132,7 +124,7 @@ TEST_CASE("A memory limit below what is in use is refused, and kills nobody") {
   REQUIRE(on.Log(pod_config, config, "up").find("up") != std::string::npos);
   cri::LinuxContainerResources change;
   change.set_memory_limit_in_bytes(10 << 20);
-  const auto refused = Update(on, id, change);
+  const auto refused = on.cri.UpdateResources(id, change);
   CHECK(refused.code() == grpc::StatusCode::FAILED_PRECONDITION);
   INFO(refused.message());
   CHECK(refused.message().find("memory_limit_in_bytes") != std::string::npos);

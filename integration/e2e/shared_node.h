@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include "integration/harness/node.h"
+#include "integration/harness/require.h"
 
 namespace crisp::harness {
 
@@ -41,11 +42,3 @@ class OnNode {
 };
 
 }  // namespace crisp::harness
-
-/// REQUIRE with the call's own words when it fails.
-#define REQUIRE_OK(...)                                    \
-  do {                                                     \
-    const auto& crisp_answer = (__VA_ARGS__);              \
-    INFO(::crisp::harness::Describe(crisp_answer.status)); \
-    REQUIRE(crisp_answer.ok());                            \
-  } while (false)

@@ -88,6 +88,14 @@ Answer<cri::StartContainerResponse> Cri::Start(const std::string& id, Timeout ti
   return Call(&Runtime::StartContainer, request, timeout);
 }
 
+Answer<cri::UpdateContainerResourcesResponse> Cri::UpdateResources(
+    const std::string& id, const cri::LinuxContainerResources& resources, Timeout timeout) const {
+  cri::UpdateContainerResourcesRequest request;
+  request.set_container_id(id);
+  *request.mutable_linux() = resources;
+  return Call(&Runtime::UpdateContainerResources, request, timeout);
+}
+
 Answer<cri::StopContainerResponse> Cri::Stop(const std::string& id, std::int64_t grace_seconds,
                                              Timeout timeout) const {
   cri::StopContainerRequest request;

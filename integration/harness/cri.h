@@ -79,6 +79,9 @@ class Cri {
                                                        bool verbose = false) const;
   Answer<cri::ListContainersResponse> ListContainers(const cri::ContainerFilter& filter = {},
                                                      Timeout timeout = kTimeout) const;
+  Answer<cri::UpdateContainerResourcesResponse> UpdateResources(
+      const std::string& id, const cri::LinuxContainerResources& resources,
+      Timeout timeout = kTimeout) const;
   Answer<cri::ExecSyncResponse> ExecSync(const std::string& id, const std::vector<std::string>& cmd,
                                          std::int64_t timeout_seconds = 10) const;
   Answer<cri::PullImageResponse> Pull(const std::string& image, Timeout timeout = kTimeout) const;

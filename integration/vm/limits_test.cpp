@@ -19,14 +19,6 @@ cri::ContainerConfig Limited(Vm& vm, const std::vector<std::string>& command,
   return config;
 }
 
-Answer<cri::UpdateContainerResourcesResponse> Update(const Vm& vm, const std::string& id,
-                                                     const cri::LinuxContainerResources& what) {
-  cri::UpdateContainerResourcesRequest request;
-  request.set_container_id(id);
-  *request.mutable_linux() = what;
-  return vm.cri.Call(&Runtime::UpdateContainerResources, request);
-}
-
 /// A file of the container's cgroup or, where that has none of it, of the one above.
 std::string Effective(const Vm& vm, const std::string& id, const std::string& file) {
   const std::string dir = vm.CgroupDir(id);
@@ -66,7 +58,7 @@ TEST_CASE("An update is in force at once, and after a daemon-reload", "[short]")
   change.set_cpu_period(50000);
   change.set_cpu_quota(20000);
   change.set_cpuset_cpus("0");
-  REQUIRE_OK(Update(vm, id, change));
+  REQUIRE_OK(vm.cri.UpdateResources(id, change));
   const auto check = [&] {
     CHECK(Effective(vm, id, "memory.max") == "134217728");
     CHECK(Effective(vm, id, "cpu.max") == "20000 50000");
@@ -84,7 +76,7 @@ TEST_CASE("An update is in force at once, and after a daemon-reload", "[short]")
   change.Clear();
   change.set_memory_limit_in_bytes(100 << 20);
   change.set_cpuset_cpus("4000");
-  CHECK_FALSE(Update(vm, id, change).ok());
+  CHECK_FALSE(vm.cri.UpdateResources(id, change).ok());
   CHECK(Effective(vm, id, "memory.max") == "134217728");
 }
 

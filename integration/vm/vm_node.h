@@ -7,6 +7,7 @@
 
 #include "integration/harness/cri.h"
 #include "integration/harness/node.h"
+#include "integration/harness/require.h"
 
 namespace crisp::harness {
 
@@ -71,11 +72,3 @@ std::string FileText(const std::string& path);
 std::string Sh(const std::string& script);
 
 }  // namespace crisp::harness
-
-/// REQUIRE with the call's own words when it fails.
-#define REQUIRE_OK(...)                                    \
-  do {                                                     \
-    const auto& crisp_answer = (__VA_ARGS__);              \
-    INFO(::crisp::harness::Describe(crisp_answer.status)); \
-    REQUIRE(crisp_answer.ok());                            \
-  } while (false)
