@@ -342,9 +342,7 @@ Result<std::uint64_t> Cgroups::MemoryInUse(const std::string& path) const {
   const std::string prefix = v2 ? "" : "total_";
   const std::uint64_t files = FlatValue(stat, prefix + "active_file").value_or(0) +
                               FlatValue(stat, prefix + "inactive_file").value_or(0);
-  // The two are not of one moment: what processes hold is in use whatever the sum says.
-  const std::uint64_t anonymous = FlatValue(stat, v2 ? "anon" : "total_rss").value_or(0);
-  return std::max(used > files ? used - files : 0, anonymous);
+  return used > files ? used - files : 0;
 }
 
 Status Cgroups::Thaw(const std::string& path) const {
