@@ -1,9 +1,7 @@
 #include "services/rund/core/engine.h"
 
 #include <fmt/ranges.h>
-#include <sys/stat.h>
 
-#include <cerrno>
 #include <utility>
 
 #include "libs/base/try.h"
@@ -25,10 +23,6 @@ Status MakeDirectories(const Config& config) {
        {layout.run_dir, layout.ExitsDir(), layout.PodsDir(), layout.ContainersDir()}) {
     CRISP_TRY(os::MakeDirs(dir, 0711));
   }
-  // The daemons' sockets are in the directory above (and made it); whoever is root in a user
-  // namespace has to pass it on the way to its rootfs.
-  const std::string above = layout.run_dir.substr(0, layout.run_dir.rfind('/'));
-  if (::chmod(above.c_str(), 0711) != 0) return Status::Errno(errno, "chmod {}", above);
   CRISP_TRY(os::MakeDirs(layout.SeccompDir(), 0700));
   for (const auto& [name, runtime] : config.runtimes) CRISP_TRY(os::MakeDirs(runtime.root, 0700));
   return Status::Ok();
