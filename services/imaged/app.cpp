@@ -4,12 +4,12 @@
 #include <cstdlib>
 #include <set>
 
+#include "libs/base/check.h"
 #include "libs/base/guarded.h"
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/file_lock.h"
 #include "libs/os/files.h"
-#include "libs/work/gate.h"
 #include "services/imaged/config.h"
 #include "services/imaged/core/archives.h"
 #include "services/imaged/core/gc.h"
@@ -143,7 +143,6 @@ class ImagedApp final : public daemon::App {
         archives_service_(daemon.pool(), archives_) {}
   ~ImagedApp() override {
     stop_.request_stop();
-    gate_->Close();
     gc_runner_->Stop();
   }
 
@@ -155,13 +154,10 @@ class ImagedApp final : public daemon::App {
     timer_ =
         daemon.loop().Every(std::chrono::minutes(15), [runner = gc_runner_] { runner->Wake(); });
     if (daemon.confined())
-      reach_timer_ = daemon.loop().Every(kReachCheck, [this, gate = gate_, &daemon] {
-        if (const work::Gate::Pass pass = gate->Enter()) CheckReachSoon(daemon);
-      });
+      reach_timer_ = daemon.loop().Every(kReachCheck, [this, &daemon] { CheckReachSoon(daemon); });
     if (config_.verify.count() > 0)
-      verify_timer_ = daemon.loop().Every(config_.verify, [this, gate = gate_, &daemon] {
-        if (const work::Gate::Pass pass = gate->Enter()) VerifySoon(daemon);
-      });
+      verify_timer_ = daemon.loop().Every(config_.verify, [this, &daemon] { VerifySoon(daemon); });
+    daemon.OnDrain([this] { stop_.request_stop(); });
     daemon.SetProblems([this] {
       std::vector<daemon::Problem> problems;
       const std::set<std::string> damages = *damages_.lock();
@@ -189,9 +185,7 @@ class ImagedApp final : public daemon::App {
   void CheckReachSoon(daemon::Daemon& daemon) {
     const CallContext cc = CallContext::Background(kReachCheck, "reach");
     log::IfError("check what can be reached",
-                 daemon.pool().Submit(work::Lane::kBulk, cc, [this, gate = gate_, &daemon] {
-                   const work::Gate::Pass pass = gate->Enter();
-                   if (!pass) return;
+                 daemon.pool().Submit(work::Lane::kBulk, cc, [this, &daemon] {
                    const std::vector<std::string> outdated = daemon.confined()->Outdated();
                    if (outdated.empty()) return;
                    const bool restart = std::getenv("NOTIFY_SOCKET") != nullptr;
@@ -208,17 +202,15 @@ class ImagedApp final : public daemon::App {
   void VerifySoon(daemon::Daemon& daemon) {
     const CallContext cc(std::chrono::steady_clock::now() + kVerifyTime, stop_.get_token(),
                          "verify");
-    log::IfError("verify a layer",
-                 daemon.pool().Submit(work::Lane::kBulk, cc, [this, gate = gate_, cc] {
-                   const work::Gate::Pass pass = gate->Enter();
-                   if (!pass || !puller_.Quiet()) return;
-                   const Result<std::string> damage =
-                       VerifyOne(cc, *catalogue_, store_, Clock::System(), kVerifyRate);
-                   if (!damage.ok()) return log::IfError("verify a layer", damage.status());
-                   if (damage->empty()) return;
-                   log::Error("the image store is damaged", {{"what", *damage}});
-                   damages_.lock()->insert(*damage);
-                 }));
+    log::IfError("verify a layer", daemon.pool().Submit(work::Lane::kBulk, cc, [this, cc] {
+      if (!puller_.Quiet()) return;
+      const Result<std::string> damage =
+          VerifyOne(cc, *catalogue_, store_, Clock::System(), kVerifyRate);
+      if (!damage.ok()) return log::IfError("verify a layer", damage.status());
+      if (damage->empty()) return;
+      log::Error("the image store is damaged", {{"what", *damage}});
+      damages_.lock()->insert(*damage);
+    }));
   }
 
   const Config config_;
@@ -241,8 +233,7 @@ class ImagedApp final : public daemon::App {
   ArchivesService archives_service_;
   Guarded<std::set<std::string>> damages_;
   std::atomic<bool> told_ = false;
-  std::stop_source stop_;  // of what is behind the gate
-  const std::shared_ptr<work::Gate> gate_ = std::make_shared<work::Gate>();
+  std::stop_source stop_;  // of the verification
   loop::Timer timer_;
   loop::Timer reach_timer_;
   loop::Timer verify_timer_;
@@ -261,7 +252,10 @@ Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   std::unique_ptr<Catalogue> catalogue = CRISP_TRY(Catalogue::Open(layout.Catalogue(), boot_id));
   auto app = std::make_unique<ImagedApp>(daemon, std::move(config), std::move(in_use),
                                          std::move(store), std::move(catalogue));
-  CRISP_TRY(app->Start(daemon));
+  if (Status started = app->Start(daemon); !started.ok()) {
+    CRISP_CHECK(daemon.Quiesce().ok());
+    return started;
+  }
   return std::unique_ptr<daemon::App>(std::move(app));
 }
 

@@ -1,11 +1,8 @@
-#include <atomic>
 #include <future>
-#include <memory>
 #include <stdexcept>
 #include <thread>
 
 #include "libs/work/flights.h"
-#include "libs/work/gate.h"
 #include "libs/work/lock_table.h"
 #include "libs/work/pool.h"
 
@@ -213,35 +210,6 @@ TEST_CASE("a flight that the pool refuses fails its callers") {
   pool.Stop();
   Flights<std::string, int> flights(pool, 10s);
   CHECK(flights.Do(Soon(), "key", []() -> Result<int> { return 1; }).code() == Code::kUnavailable);
-}
-
-TEST_CASE("A gate stays open for those inside, and lets nobody in once closed") {
-  const auto gate = std::make_shared<Gate>();
-  std::atomic<bool> inside = false;
-  std::atomic<bool> closed = false;
-  std::promise<void> entered;
-  std::promise<void> leave;
-  std::thread task([&] {
-    const Gate::Pass pass = gate->Enter();
-    REQUIRE(pass);
-    inside = true;
-    entered.set_value();
-    leave.get_future().wait();
-    CHECK_FALSE(closed);
-    inside = false;
-  });
-  entered.get_future().wait();
-  std::thread owner([&] {
-    gate->Close();
-    closed = true;
-    CHECK_FALSE(inside);
-  });
-  while (gate->Enter()) std::this_thread::yield();
-  leave.set_value();
-  owner.join();
-  task.join();
-  CHECK_FALSE(gate->Enter());
-  gate->Close();
 }
 
 }  // namespace crisp::work
