@@ -16,7 +16,6 @@
 #include <utility>
 
 #include "libs/base/try.h"
-#include "libs/http/beast_stream.h"
 #include "libs/http/client.h"
 #include "libs/loop/loop.h"
 
@@ -28,9 +27,20 @@ namespace beast = boost::beast;
 namespace websocket = beast::websocket;
 using boost::system::error_code;
 using Tcp = asio::ip::tcp;
-using TlsStream = TlsSocket;
+using TlsStream = asio::ssl::stream<Tcp::socket>;
 
 constexpr std::chrono::seconds kCloseTime{5};
+
+Tcp::socket& Lowest(Tcp::socket& socket) { return socket; }
+Tcp::socket& Lowest(TlsStream& stream) { return stream.next_layer(); }
+
+Status FromError(const error_code& error) {
+  if (error == asio::error::eof || error == websocket::error::closed ||
+      error == asio::ssl::error::stream_truncated) {
+    return Status::Ok();
+  }
+  return Unavailable("the connection broke: {}", error.message());
+}
 
 template <typename Stream>
 class Socket final : public WebSocket, public std::enable_shared_from_this<Socket<Stream>> {
@@ -133,7 +143,7 @@ class Socket final : public WebSocket, public std::enable_shared_from_this<Socke
     if (closed_) return;
     stream_.async_read_some(asio::buffer(buffer_), [self = this->shared_from_this()](
                                                        const error_code& error, std::size_t size) {
-      if (error) return self->Closed(FromStreamError(error));
+      if (error) return self->Closed(FromError(error));
       if (self->handlers_.on_piece) {
         self->handlers_.on_piece({self->buffer_.data(), size}, self->stream_.is_message_done());
       }
@@ -148,7 +158,7 @@ class Socket final : public WebSocket, public std::enable_shared_from_this<Socke
     stream_.async_write(asio::buffer(queue_.front().bytes),
                         [self = this->shared_from_this()](const error_code& error, std::size_t) {
                           self->writing_ = false;
-                          if (error) return self->Closed(FromStreamError(error));
+                          if (error) return self->Closed(FromError(error));
                           self->queue_.pop_front();
                           if (!self->queue_.empty()) return self->Write();
                           if (self->closing_) return self->StartClose();

@@ -22,7 +22,6 @@
 #include <utility>
 
 #include "libs/base/try.h"
-#include "libs/http/beast_stream.h"
 #include "libs/log/log.h"
 #include "services/rund/streaming/tcp.h"
 
@@ -33,7 +32,7 @@ namespace beast = boost::beast;
 namespace websocket = beast::websocket;
 using boost::system::error_code;
 using Tcp = asio::ip::tcp;
-using TlsStream = http::TlsSocket;
+using TlsStream = asio::ssl::stream<Tcp::socket>;
 
 namespace internal {
 struct Tls {
@@ -52,6 +51,21 @@ constexpr std::uint32_t kMaxHeader = 16 << 10;
 constexpr std::size_t kReadSize = std::size_t{64} << 10U;
 constexpr std::size_t kBuffersAtOnce = 16;
 
+Tcp::socket& Lowest(Tcp::socket& socket) { return socket; }
+Tcp::socket& Lowest(TlsStream& stream) { return stream.next_layer(); }
+template <typename Stream>
+Tcp::socket& Lowest(websocket::stream<Stream>& stream) {
+  return Lowest(stream.next_layer());
+}
+
+Status FromError(const error_code& error) {
+  if (error == asio::error::eof || error == websocket::error::closed ||
+      error == asio::ssl::error::stream_truncated) {
+    return Status::Ok();
+  }
+  return Unavailable("the connection broke: {}", error.message());
+}
+
 /// What bytes and messages have in common: the queue, the pauses and the ends.
 template <typename Stream>
 class WireBase : public Wire, public std::enable_shared_from_this<WireBase<Stream>> {
@@ -65,7 +79,7 @@ class WireBase : public Wire, public std::enable_shared_from_this<WireBase<Strea
   void Begin(Handlers handlers) override {
     handlers_ = std::move(handlers);
     error_code ignored;
-    http::Lowest(stream_).set_option(Tcp::no_delay(true), ignored);
+    Lowest(stream_).set_option(Tcp::no_delay(true), ignored);
     // Not at once: the caller is not ready yet.
     asio::post(stream_.get_executor(), [self = this->shared_from_this()] {
       const std::string early = std::move(self->early_);
@@ -106,7 +120,7 @@ class WireBase : public Wire, public std::enable_shared_from_this<WireBase<Strea
 
   void CheckPeer() override {
     if (closed_ || reading_) return;
-    pollfd watched{http::Lowest(stream_).native_handle(), POLLRDHUP, 0};
+    pollfd watched{Lowest(stream_).native_handle(), POLLRDHUP, 0};
     if (poll(&watched, 1, 0) > 0) Abort(Unavailable("the client has gone"));
   }
 
@@ -118,14 +132,14 @@ class WireBase : public Wire, public std::enable_shared_from_this<WireBase<Strea
 
   void OnRead(const error_code& error, std::size_t size, bool message_end) {
     reading_ = false;
-    if (error) return Closed(http::FromStreamError(error));
+    if (error) return Closed(FromError(error));
     Deliver({buffer_.data(), size}, message_end);
     Read();
   }
 
   void OnWritten(const error_code& error) {
     writing_ = false;
-    if (error) return Closed(http::FromStreamError(error));
+    if (error) return Closed(FromError(error));
     for (const std::string& sent : sending_) queued_ -= sent.size();
     sending_.clear();
     if (queue_.empty() && finishing_) return End();
@@ -165,7 +179,7 @@ class WireBase : public Wire, public std::enable_shared_from_this<WireBase<Strea
   /// A close would take what the peer has not: as long as it takes something, it has time.
   void Linger() {
     if (closed_) return;
-    const TcpProgress now = ProgressOf(http::Lowest(stream_).native_handle());
+    const TcpProgress now = ProgressOf(Lowest(stream_).native_handle());
     quiet_ = now == progress_ ? quiet_ + times_.step : times_.step.zero();
     progress_ = now;
     const bool taken = ending_ && now.outstanding == 0;
@@ -181,7 +195,7 @@ class WireBase : public Wire, public std::enable_shared_from_this<WireBase<Strea
   }
   void CloseSocket() {
     error_code ignored;
-    http::Lowest(stream_).close(ignored);
+    Lowest(stream_).close(ignored);
   }
   void Closed(const Status& why) {
     if (std::exchange(closed_, true)) return;
@@ -238,7 +252,7 @@ class ByteWire final : public WireBase<Stream> {
     if constexpr (std::is_same_v<Stream, TlsStream>) {
       this->stream_.async_shutdown([self = Self()](const error_code&) {
         error_code ignored;
-        http::Lowest(self->stream_).shutdown(Tcp::socket::shutdown_send, ignored);
+        Lowest(self->stream_).shutdown(Tcp::socket::shutdown_send, ignored);
       });
     } else {
       error_code ignored;
@@ -437,19 +451,19 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection<
     response.body() = text + "\n";
     response.prepare_payload();
     refusal_ = std::move(response);
-    beast::http::async_write(
-        stream_, refusal_, [self = this->shared_from_this()](const error_code&, std::size_t) {
-          error_code ignored;
-          http::Lowest(self->stream_).shutdown(Tcp::socket::shutdown_send, ignored);
-          self->Leave(true);
-        });
+    beast::http::async_write(stream_, refusal_,
+                             [self = this->shared_from_this()](const error_code&, std::size_t) {
+                               error_code ignored;
+                               Lowest(self->stream_).shutdown(Tcp::socket::shutdown_send, ignored);
+                               self->Leave(true);
+                             });
   }
 
   void Leave(bool close) {
     timer_.cancel();
     if (close) {
       error_code ignored;
-      http::Lowest(web_ ? web_->next_layer() : stream_).close(ignored);
+      Lowest(web_ ? web_->next_layer() : stream_).close(ignored);
     }
     if (const auto leave = std::exchange(leave_, nullptr)) leave();
   }
