@@ -34,6 +34,9 @@ class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_f
 
   void Start() {
     self_ = shared_from_this();
+    // gRPC calls us also for a call that was cancelled between its headers and its message, which
+    // is none then, and ends the process over one that is sent on.
+    if (!request_.Valid()) return Reply(Cancelled("the caller went away"));
     Attempt();
   }
 

@@ -423,6 +423,30 @@ TEST_CASE("Forward cancels the peer's work when the caller goes") {
   CHECK(stopped.get_future().get());
 }
 
+TEST_CASE("Forward survives a caller that goes before it has sent its request") {
+  testing::TestRoot root;
+  TestServer back(root / "back", Answer("back"));
+  Front front(root / "front", Peer("back/1", root / "back", 5s));
+  const Peer peer("front/1", root / "front", 5s);
+  REQUIRE(GetInfo(Soon(), peer).ok());
+  grpc::GenericStub stub(peer.channel());
+  grpc::CompletionQueue queue;
+  void* tag = nullptr;
+  bool ok = false;
+  for (int i = 0; i < 20; ++i) {
+    grpc::ClientContext context;
+    const auto call = stub.PrepareCall(&context, kInfo, &queue);
+    call->StartCall(nullptr);
+    REQUIRE(queue.Next(&tag, &ok));
+    context.TryCancel();
+    grpc::Status status;
+    call->Finish(&status, nullptr);
+    REQUIRE(queue.Next(&tag, &ok));
+    CHECK(status.error_code() == grpc::StatusCode::CANCELLED);
+  }
+  CHECK(GetInfo(Soon(), peer)->service() == "back");
+}
+
 TEST_CASE("Forward lets go of a call that has waited for its peer") {
   testing::TestRoot root;
   const Peer to_back("back/1", root / "back", 10s);
