@@ -566,6 +566,8 @@ Result<grpc::ByteBuffer> Peers::CallRaw(const CallContext& cc, const std::string
 Result<grpc::ByteBuffer> Peers::CallRaw(const CallContext& cc, const rpc::Peer& peer,
                                         const std::string& method, const grpc::ByteBuffer& request,
                                         rpc::CallOptions options) {
+  // See rpc::Forward: of a caller that went too early.
+  if (!request.Valid()) return Cancelled("the caller went away");
   // Shaped as a stub, for rpc::Call.
   struct RawStub {
     const rpc::Peer& peer;
