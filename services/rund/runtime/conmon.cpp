@@ -217,18 +217,26 @@ Status AwaitStarts(const CallContext& cc, const ContainerId& id) {
 Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::string& log_path,
                  const os::ProcessId& monitor) {
   if (!os::Alive(monitor)) return FailedPrecondition("the monitor of the container has ended");
-  struct stat file {};
   // Not moved away: it goes on being written. (conmon would replace it with an empty one.)
-  if (lstat(log_path.c_str(), &file) == 0 && HasOpen(monitor.pid, file)) return Status::Ok();
+  struct stat before {};  // what is there instead of it, if anything
+  const bool there = lstat(log_path.c_str(), &before) == 0;
+  if (there && HasOpen(monitor.pid, before)) return Status::Ok();
   UniqueFd ctl(open((bundle + "/ctl").c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
   if (!ctl) return FailedPrecondition("the monitor of the container does not listen");
   CRISP_TRY(os::WriteAll(ctl.get(), "2 0 0\n", "conmon's control fifo"));
   // conmon makes a new file, renames it to the path, and tells nobody; it takes well under a
   // millisecond, or for ever.
+  struct stat file {};
   const SteadyTime deadline = std::chrono::steady_clock::now() + kReopenTime;
   while (lstat(log_path.c_str(), &file) != 0 || !HasOpen(monitor.pid, file)) {
     CRISP_TRY(cc.Check().While("wait for conmon to open {}", log_path));
-    if (!os::Alive(monitor)) return FailedPrecondition("the container ended");
+    if (!os::Alive(monitor)) {
+      // It may have made the file before it ended: then the last lines are in there.
+      const bool made = lstat(log_path.c_str(), &file) == 0 &&
+                        !(there && file.st_dev == before.st_dev && file.st_ino == before.st_ino);
+      if (made) break;
+      return FailedPrecondition("the container ended");
+    }
     if (std::chrono::steady_clock::now() >= deadline) {
       return Unavailable("the container's monitor does not open {}", log_path);
     }

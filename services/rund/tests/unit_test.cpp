@@ -1,9 +1,12 @@
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include <catch2/catch.hpp>
 
 #include "libs/os/files.h"
+#include "libs/os/proc_stat.h"
+#include "libs/process/command.h"
 #include "libs/sqlite/db.h"
 #include "libs/testing/manual_clock.h"
 #include "libs/testing/test_root.h"
@@ -216,4 +219,29 @@ TEST_CASE("A monitor that takes no connections any more is told as such, at once
   } while (taken.back().ok() && taken.size() < 100);
   CHECK(taken.size() > 1);
   CHECK(taken.back().code() == Code::kUnavailable);
+}
+
+TEST_CASE("A log that the monitor made anew before it ended counts as reopened") {
+  const testing::TestRoot root;
+  const std::string log = root / "log";
+  REQUIRE(mkfifo((root / "ctl").c_str(), 0600) == 0);
+  for (const bool makes : {true, false}) {
+    process::Command monitor;
+    monitor.program = "/bin/sh";
+    monitor.args = {"-c",
+                    makes ? "read line <>ctl; echo last >new; mv new log" : "read line <>ctl"};
+    monitor.env = process::PlainEnvironment();
+    monitor.cwd = root.path();
+    auto child = process::Spawn(monitor).value();
+    const auto process = os::ProcessId::Of(child.pid()).value();
+    const auto cc = CallContext::Background(std::chrono::seconds(20));
+    Status reopened;
+    do {
+      reopened = ReopenLog(cc, root.path(), log, process);  // until it listens
+    } while (reopened.message().find("does not listen") != std::string::npos);
+    CHECK(reopened.code() == (makes ? Code::kOk : Code::kFailedPrecondition));
+    CHECK(os::Exists(log) == makes);
+    REQUIRE(child.Wait(cc).ok());
+    REQUIRE(os::RemoveFile(log).ok());
+  }
 }
