@@ -19,6 +19,7 @@
 #include "libs/os/files.h"
 #include "libs/os/pipe.h"
 #include "libs/os/unique_fd.h"
+#include "libs/process/reaper.h"
 
 namespace crisp::process {
 namespace {
@@ -145,12 +146,12 @@ void Explain(const siginfo_t& info, int& exit_code, int& signal) {
   }
 }
 
-/// True: it had ended and is reaped now.
-Result<bool> TryReap(pid_t pid, int& exit_code, int& signal) {
+/// True: it had ended. With `more` = WNOWAIT it stays to be reaped, else it is reaped now.
+Result<bool> HasEnded(pid_t pid, int more, int& exit_code, int& signal) {
   siginfo_t info = {};
   int done = -1;
   do {
-    done = ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG);
+    done = ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | more);
   } while (done != 0 && errno == EINTR);
   if (done != 0) return Status::Errno(errno, "wait for process {}", pid);
   if (info.si_pid == 0) return false;
@@ -196,7 +197,7 @@ class Runner {
     const std::stop_callback ring(cc_.stop(), StopFd::Ring{stop_fd.get()});
     stop_fd_ = stop_fd.get();
     const Status waited = WaitLoop();
-    if (!reaped_) KillAndReap();
+    if (!ended_) KillAndReap();
     CRISP_TRY(waited.While("run {}", command_.program));
     if (!ended_by_us_.ok()) return std::move(ended_by_us_).While("{}", command_.program);
     return std::move(output_);
@@ -256,12 +257,12 @@ class Runner {
   }
 
   Status WaitLoop() {
-    while (!reaped_ || out_ || err_) {
-      if (reaped_ && Clock::now() >= drain_until_) return Status::Ok();
+    while (!ended_ || out_ || err_) {
+      if (ended_ && Clock::now() >= drain_until_) return Status::Ok();
       enum { kPid, kIn, kOut, kErr, kStop, kCount };
       std::array<pollfd, kCount> polls;
       polls.fill({-1, 0, 0});
-      if (!reaped_) polls[kPid] = {pidfd_.fd(), POLLIN, 0};
+      if (!ended_) polls[kPid] = {pidfd_.fd(), POLLIN, 0};
       if (in_) polls[kIn] = {in_.get(), POLLOUT, 0};
       if (out_) polls[kOut] = {out_.get(), POLLIN, 0};
       if (err_) polls[kErr] = {err_.get(), POLLIN, 0};
@@ -275,13 +276,13 @@ class Runner {
       if (polls[kErr].revents != 0) CRISP_TRY(ReadOutput(err_, output_.err));
       if (polls[kIn].revents != 0) WriteInput();
       if (polls[kPid].revents != 0) CRISP_TRY(OnExit());
-      if (!reaped_) CheckLimits();
+      if (!ended_) CheckLimits();
     }
     return Status::Ok();
   }
 
   std::chrono::nanoseconds NextTimeout() const {
-    if (reaped_) return drain_until_ - Clock::now();
+    if (ended_) return drain_until_ - Clock::now();
     if (!ended_by_us_.ok()) return killed_ ? std::chrono::hours(1) : kill_at_ - Clock::now();
     return cc_.Remaining();
   }
@@ -308,7 +309,9 @@ class Runner {
   Status OnExit() {
     // Its group first, while the number is still held: after a deadline nobody of it stays.
     if (!ended_by_us_.ok()) ::kill(-pid_, SIGKILL);
-    reaped_ = CRISP_TRY(TryReap(pid_, output_.exit_code, output_.signal));
+    const int more = ended_by_us_.ok() ? WNOWAIT : 0;
+    ended_ = CRISP_TRY(HasEnded(pid_, more, output_.exit_code, output_.signal));
+    if (ended_ && ended_by_us_.ok()) Reaper::Instance().Later(pid_);
     drain_until_ = Clock::now() + (ended_by_us_.ok() ? options_.drain : options_.drain.zero());
     in_.reset();
     return Status::Ok();
@@ -319,7 +322,7 @@ class Runner {
     ::kill(pid_, SIGKILL);
     while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
     }
-    reaped_ = true;
+    ended_ = true;
   }
 
   Status ReadOutput(os::UniqueFd& fd, std::string& text) {
@@ -366,7 +369,7 @@ class Runner {
   os::PidFd pidfd_;
   int stop_fd_ = -1;
   std::size_t written_ = 0;
-  bool reaped_ = false;
+  bool ended_ = false;
   bool killed_ = false;
   Status ended_by_us_;  // why we ended it
   Clock::time_point kill_at_ = Clock::time_point::max();
@@ -433,7 +436,7 @@ Result<std::optional<int>> Child::Reap() {
   if (exit_code_) return exit_code_;
   int code = 0;
   int signal = 0;
-  if (CRISP_TRY(TryReap(pid_, code, signal))) exit_code_ = code;
+  if (CRISP_TRY(HasEnded(pid_, 0, code, signal))) exit_code_ = code;
   return exit_code_;
 }
 

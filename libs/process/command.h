@@ -46,10 +46,11 @@ struct RunOptions {
   std::chrono::nanoseconds drain = std::chrono::milliseconds(200);
 };
 
-/// Runs to the end; the calling thread blocks. A non-zero exit is not an error.
-/// Errors: kNotFound, kPermissionDenied … when it cannot be started; kDeadlineExceeded or
-/// kCancelled after SIGTERM, then SIGKILL: the program has been reaped when this returns. The
-/// signals go to its process group, so that its own children end too.
+/// Runs to the end; the calling thread blocks. A non-zero exit is not an error. A program that
+/// ended by itself is a zombie for a moment more (reaper.h says why). Errors: kNotFound,
+/// kPermissionDenied … when it cannot be started; kDeadlineExceeded or kCancelled after SIGTERM,
+/// then SIGKILL: the program has been reaped when this returns. The signals go to its process
+/// group, so that its own children end too.
 Result<Output> Run(const CallContext& cc, const Command& command, const RunOptions& options = {});
 
 /// A started program. The destructor neither kills nor waits: one that is still running at that

@@ -2,13 +2,16 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <thread>
 
 #include "libs/os/files.h"
 #include "libs/os/temp_dir.h"
+#include "libs/process/reaper.h"
 
 namespace crisp::process {
 namespace {
@@ -141,6 +144,34 @@ TEST_CASE("A background child that holds the pipes does not hold the call") {
   REQUIRE(out.ok());
   CHECK(std::chrono::steady_clock::now() - start < 10s);
   ::kill(std::stoi(out->out), SIGKILL);
+}
+
+TEST_CASE("What Run ran is no zombie for long") {
+  std::vector<std::string> pids;
+  for (int i = 0; i < 20; ++i) {
+    const auto out = Run(Soon(), Shell("echo $$"));
+    REQUIRE(out.ok());
+    pids.push_back(out->out.substr(0, out->out.find('\n')));
+  }
+  const auto gone = [](const std::string& pid) { return !os::Exists("/proc/" + pid); };
+  const auto give_up = std::chrono::steady_clock::now() + 10s;
+  while (!std::all_of(pids.begin(), pids.end(), gone)) {
+    REQUIRE(std::chrono::steady_clock::now() < give_up);
+    std::this_thread::sleep_for(5ms);
+  }
+}
+
+TEST_CASE("A reaper that ends leaves nobody behind") {
+  auto child = Spawn(Shell("exit 3"));
+  REQUIRE(child.ok());
+  const pid_t pid = child->pid();
+  siginfo_t info = {};
+  REQUIRE(::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT) == 0);
+  {
+    Reaper reaper;
+    reaper.Later(pid);
+  }
+  CHECK_FALSE(os::Exists("/proc/" + std::to_string(pid)));
 }
 
 TEST_CASE("Spawn starts, Wait waits within the call, Reap does not wait") {
