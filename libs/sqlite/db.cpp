@@ -148,8 +148,7 @@ Result<Db> Db::Open(const std::string& path, const OpenOptions& options) {
       if (::chmod(path.c_str(), kMode) != 0) return Status::Errno(errno, "chmod {}", path);
     }
     CRISP_TRY(ExecOn(raw, "PRAGMA journal_mode=WAL").While("open {}", path));
-    CRISP_TRY(
-        ExecOn(raw, options.full_sync ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL"));
+    CRISP_TRY(ExecOn(raw, "PRAGMA synchronous=NORMAL"));
   }
   CRISP_TRY(ExecOn(raw, "PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY"));
   // A first read: what is no database shows now, not at the first query.

@@ -67,11 +67,11 @@ class Statement {
 struct OpenOptions {
   std::chrono::milliseconds busy_timeout = std::chrono::seconds(5);
   bool read_only = false;
-  /// synchronous=FULL: a commit outlives a power cut (a crash of the process it always outlives).
-  bool full_sync = false;
 };
 
-/// One connection. Used by one thread at a time: callers guard it. Statements go before it.
+/// One connection, in WAL mode with synchronous=NORMAL: a commit outlives the process, and a power
+/// cut once the file was synced (`PRAGMA synchronous = FULL` around those that must at once). Used
+/// by one thread at a time: callers guard it. Statements go before it.
 class Db {
  public:
   /// Makes the file when absent (mode 0600), not its directory. ":memory:" is for tests.

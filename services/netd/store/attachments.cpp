@@ -68,6 +68,16 @@ struct Attachments::Impl {
     return Status::Ok();
   }
 
+  /// Runs `change` so that it outlives a power cut. For intents only: what they announce (an
+  /// address, a rule of a plugin on disk) may outlive it too. What comes after an intent need not:
+  /// a machine that comes up again undoes every attachment of before, whatever its phase was.
+  Status RunSynced(sqlite::Statement& change) {
+    CRISP_TRY(db.Exec("PRAGMA synchronous = FULL"));
+    const Status done = change.Run();
+    CRISP_TRY(db.Exec("PRAGMA synchronous = NORMAL"));
+    return done;
+  }
+
   /// kAborted when no record was there to be changed.
   Status RunChange(sqlite::Statement& change, const PodId& pod) {
     CRISP_TRY(change.Run());
@@ -91,9 +101,7 @@ Attachments::Attachments(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Attachments::~Attachments() = default;
 
 Result<std::unique_ptr<Attachments>> Attachments::Open(const std::string& path) {
-  // An intent must outlive a power cut: what it announces (an address, a rule of a plugin on disk)
-  // does.
-  auto impl = std::make_unique<Impl>(CRISP_TRY(sqlite::Db::Open(path, {.full_sync = true})));
+  auto impl = std::make_unique<Impl>(CRISP_TRY(sqlite::Db::Open(path)));
   CRISP_TRY(impl->db.Migrate(kMigrations).While("{}", path));
   CRISP_TRY(impl->Prepare());
   return std::unique_ptr<Attachments>(new Attachments(std::move(impl)));
@@ -124,7 +132,7 @@ Status Attachments::Put(const Attachment& attachment) {
   put.Bind(++parameter, sqlite::Blob{attachment.capability_args});
   put.Bind(++parameter, sqlite::Blob{attachment.result});
   put.Bind(++parameter, std::int64_t{attachment.created.time_since_epoch().count()});
-  return put.Run();
+  return impl_->RunSynced(put);
 }
 
 Status Attachments::SetAttached(const PodId& pod, const std::string& instance,
