@@ -59,6 +59,24 @@ TEST_CASE("A container joins the PID namespace of its target, and goes with it")
         grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+TEST_CASE("Who says nothing of namespaces gets what the CRI gives: PIDs that the pod shares") {
+  OnNode on;
+  auto pod_config = on.node.PodConfig("silent", false);
+  pod_config.mutable_linux()->clear_security_context();
+  const std::string pod = on.Pod(pod_config);
+  const auto silent = [&](const std::string& name) {
+    auto config = on.node.ContainerConfig(name, {"sleep", "1000"});
+    config.clear_linux();
+    return on.Running(pod, pod_config, config);
+  };
+  const std::string one = silent("one");
+  const std::string two = silent("two");
+  CHECK(NamespaceOf(on, one, "pid") == NamespaceOf(on, two, "pid"));
+  // Not a PID 1, for which the kernel would drop the signal.
+  REQUIRE_OK(on.cri.Stop(one, 60));
+  CHECK(on.StatusOf(one).exit_code() == 143);
+}
+
 TEST_CASE("Network and ipc are the pod's or the host's; nothing else is taken for them") {
   OnNode on;
   const auto pod_config = on.node.PodConfig("modes", false);

@@ -162,8 +162,10 @@ Result<Cgroups> Cgroups::Detect(const std::string& root, const std::string& moun
     hierarchy.v2 = mount.type == "cgroup2";
     if (hierarchy.v2) {
       if (v2) continue;
+      const auto controllers = ReadFile(mount.mount_point + "/cgroup.controllers");
+      if (controllers.code() == Code::kNotFound) continue;  // hidden by a mount over it
+      const std::string names = CRISP_TRY(controllers);
       v2 = true;
-      const std::string names = CRISP_TRY(ReadFile(mount.mount_point + "/cgroup.controllers"));
       for (std::string& name : Split(names, " \n")) hierarchy.controllers.insert(std::move(name));
     } else {
       v1 = true;

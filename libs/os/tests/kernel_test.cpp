@@ -299,6 +299,13 @@ TEST_CASE("The kind of the cgroup tree is read from mountinfo") {
   CHECK(v1->mode() == CgroupMode::kV1);
   CHECK(v1->HasController("cpuacct"));
   CHECK(v1->UnifiedDir("/a").code() == Code::kNotFound);
+  // A v2 tree that another mount hides is none.
+  CHECK(WriteFile(info, "1 0 0:1 / " + base + "/cpu rw - cgroup cgroup rw,cpu\n" + "2 0 0:2 / " +
+                            base + "/unified rw - cgroup2 cgroup2 rw\n")
+            .ok());
+  const auto hidden = Cgroups::Detect(base, info);
+  REQUIRE(hidden.ok());
+  CHECK(hidden->mode() == CgroupMode::kV1);
   CHECK(WriteFile(info, "").ok());
   CHECK(Cgroups::Detect(base, info).code() == Code::kFailedPrecondition);
 }

@@ -130,9 +130,7 @@ bool HasUserns(const cri::PodSandboxConfig& config) {
 }
 
 bool SharesPids(const cri::PodSandboxConfig& config) {
-  // POD is the enum's zero: only who names namespaces at all means it.
-  return config.linux().security_context().has_namespace_options() &&
-         Namespaces(config).pid() == cri::POD;
+  return Namespaces(config).pid() == cri::POD;
 }
 
 Status CheckPodConfig(const cri::PodSandboxConfig& config) {
