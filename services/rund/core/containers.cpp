@@ -254,6 +254,7 @@ Result<std::uint64_t> Containers::Start(const CallContext& cc, const ContainerId
 }
 
 Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const ContainerId& id) {
+  CRISP_TRY(lifecycle_.ResolveStart(cc, id));
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container || !IsListed(*container)) return NotFound("no container {}", id);
   if (container->phase() == v1::LIVE && container->start_unanswered()) {
@@ -293,6 +294,8 @@ Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const Container
 Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const ContainerId& id,
                                             const Status& failure) {
   log::Warn("container could not be started", {{"container", id}, {"error", failure}});
+  // The runtime may have let it go all the same: what is shown as ended runs no more.
+  if (const ContainerRef container = p_.state.FindContainer(id)) lifecycle_.KillInit(*container);
   const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     record.set_starting_at(0);
     record.set_state(cri::CONTAINER_EXITED);
@@ -303,7 +306,11 @@ Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const Contain
     record.set_message(ToUtf8(failure.message(), kMaxMessageBytes));
     return Status::Ok();
   });
-  log::IfError("store a failed start", changed.ok() ? Status::Ok() : changed.status());
+  if (!changed.ok()) {
+    // Resolved later, by whoever comes next: until then an exit has nowhere to go.
+    log::IfError("store a failed start", changed.status());
+    return failure;
+  }
   p_.supervisor->Forget(id);
   log::IfError("clean up after a failed start", lifecycle_.Clean(cc, id));
   return failure;
@@ -324,6 +331,7 @@ Result<std::uint64_t> Containers::RemoveIf(
   if (!container) return p_.state.seq();
   if (still && !still(*container)) return Aborted("it is wanted again");
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
+  CRISP_TRY(lifecycle_.ResolveStart(own, id));
   CRISP_TRY(lifecycle_.KillAndWait(own, id));
   CRISP_TRY(lifecycle_.UndoCreate(own, id));
   const auto marked = p_.state.ChangeContainer(id, [&still](ContainerRecord& record) {

@@ -27,6 +27,8 @@ using std::chrono::seconds;
 
 constexpr int kLostCode = 255;
 constexpr seconds kCleanTimeout{60};
+// For a runtime's `start` that nobody waits for any more.
+constexpr seconds kStartPatience{30};
 // Waits for the end of a process that is not our child.
 void AwaitEnd(const os::ProcessId& process, nanoseconds patience) {
   const auto pidfd = os::PidFd::Open(process);
@@ -54,6 +56,7 @@ bool Lifecycle::BeginKill(const ContainerId& id) {
   return Later(id, [this, id] {
     const ContainerRef now = p_.state.FindContainer(id);
     if (Runs(now.get())) KillRest(*now);
+    TryResolveStart(id);
   });
 }
 
@@ -131,8 +134,7 @@ void Lifecycle::OnMonitorGone(const ContainerId& id) {
 void Lifecycle::KillLost(const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
   if (!Runs(container.get())) return;
-  Kill(*container);
-  AwaitEnd(ProcessOf(container->init()), Stops::kMonitorPatience);
+  KillInit(*container);
   if (os::Exists(p_.config.layout.ExitPath(id))) return OnExitFile(id);
   MarkLost(id, "Error",
            "ContainerMonitorDied: the monitor process of the container ended, and the container "
@@ -150,9 +152,42 @@ void Lifecycle::CheckExit(const ContainerId& id) {
 
 void Lifecycle::CheckExits() {
   for (const ContainerRef& container : p_.state.Containers()) {
+    const ContainerId id(container->id());
+    if (Runs(container.get())) TryResolveStart(id);
     if (!Runs(container.get()) || os::Alive(ProcessOf(container->monitor()))) continue;
-    CheckExit(ContainerId(container->id()));
+    CheckExit(id);
   }
+}
+
+Status Lifecycle::ResolveStart(const CallContext& cc, const ContainerId& id) {
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container || container->starting_at() == 0) return Status::Ok();
+  const OciRuntime* runtime = p_.runtimes.Recorded(container->runtime());
+  log::IfError("interrupted start", AwaitStarts(cc.Within(kStartPatience), id));
+  const bool started = runtime != nullptr && !runtime->AwaitsStart(id);
+  CRISP_TRY(p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
+    if (started) {
+      record.set_state(runtime::v1::CONTAINER_RUNNING);
+      record.set_started_at(record.starting_at());
+      record.set_start_unanswered(true);
+    }
+    record.set_starting_at(0);
+    return Status::Ok();
+  }));
+  p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
+  CheckExit(id);
+  if (container->stop_asked_at() != 0) ResumeStop(id);
+  return Status::Ok();
+}
+
+void Lifecycle::TryResolveStart(const ContainerId& id) {
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container || container->starting_at() == 0) return;
+  // Whoever holds it is the start itself, or resolves it.
+  const auto held = p_.locks.TryLock(LockKey(id));
+  if (!held.ok()) return;
+  const CallContext cc = CallContext::Background(kStartPatience, "start");
+  log::IfError("resolve a start", ResolveStart(cc, id));
 }
 
 void Lifecycle::MarkLost(const ContainerId& id, const std::string& reason,
@@ -194,6 +229,11 @@ void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const s
 void Lifecycle::Kill(const ContainerRecord& container) {
   SignalInit(container);
   KillRest(container);
+}
+
+void Lifecycle::KillInit(const ContainerRecord& container) {
+  Kill(container);
+  AwaitEnd(ProcessOf(container.init()), Stops::kMonitorPatience);
 }
 
 void Lifecycle::SignalInit(const ContainerRecord& container) {
@@ -303,6 +343,7 @@ Status Lifecycle::TakeDown(const CallContext& cc, const ContainerRecord& contain
 Status Lifecycle::Clean(const CallContext& cc, const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container || container->cleaned() || Runs(container.get())) return Status::Ok();
+  killed_.lock()->erase(id.str());
   Status done = TakeDown(cc.Detached(CleanTimeout()), *container);
   if (!done.ok()) {
     p_.metrics.CleanupFailed();

@@ -32,8 +32,13 @@ class Lifecycle {
   void CheckExit(const ContainerId& id);
 
   /// The same for each whose monitor has ended: an end that could not be stored is stored once that
-  /// goes. From time to time; on the pool.
+  /// goes, and likewise the outcome of a start. From time to time; on the pool.
   void CheckExits();
+
+  /// A start whose outcome was not stored (a crash, a failed commit) holds back the container's
+  /// exits: waits until the runtime is done with it, stores what came of it, and looks for an exit.
+  /// The caller holds the container's lock. Nothing to resolve = Ok; an error leaves it as it is.
+  Status ResolveStart(const CallContext& cc, const ContainerId& id);
 
   /// CRI v1 StopContainer: the stop signal, once; SIGKILL to all of it after `grace` (0: at once).
   /// A later call may shorten the time, not lengthen it. Blocks only to store and signal; `done`
@@ -46,6 +51,8 @@ class Lifecycle {
   Stops& stops() { return stops_; }
   /// SIGKILL now, without waiting.
   void Kill(const ContainerRecord& container);
+  /// The same, then waits for the end of its first process, a few seconds at most.
+  void KillInit(const ContainerRecord& container);
   /// SIGKILL, then waits until it is EXITED. Gone or not running is Ok.
   Status KillAndWait(const CallContext& cc, const ContainerId& id);
 
@@ -78,6 +85,7 @@ class Lifecycle {
   bool BeginKill(const ContainerId& id);
   void SignalInit(const ContainerRecord& container);
   void KillRest(const ContainerRecord& container);
+  void TryResolveStart(const ContainerId& id);
   bool Later(const ContainerId& id, std::function<void()> task);
   std::chrono::seconds CleanTimeout() const;
   Status TakeDown(const CallContext& cc, const ContainerRecord& container);

@@ -246,7 +246,8 @@ Status Pods::EndContainers(const CallContext& cc, const PodId& id) {
     const ContainerId container_id(container->id());
     // Also waits for a create or a start that is under way.
     auto held = p_.locks.Lock(cc, LockKey(container_id));
-    Status ended = held.ok() ? lifecycle_.KillAndWait(soon, container_id) : held.status();
+    Status ended = held.ok() ? lifecycle_.ResolveStart(cc, container_id) : held.status();
+    if (ended.ok()) ended = lifecycle_.KillAndWait(soon, container_id);
     if (ended.ok()) ended = lifecycle_.UndoCreate(cc, container_id);
     if (ended.ok()) ended = lifecycle_.Clean(cc, container_id);
     if (first.ok()) first = std::move(ended);

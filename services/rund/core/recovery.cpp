@@ -127,7 +127,7 @@ void Recovery::TakeUpContainer(const CallContext& cc, const ContainerRef& contai
   if (const auto held = held_.extract(id.str()); !held.empty()) {
     Later(work::Lane::kWait, cc, [this, cc, id, lock = held.mapped()] {
       log::IfError("undo an interrupted create", lifecycle_.UndoCreate(cc, id));
-      ResolveStart(cc, id);
+      log::IfError("interrupted start", lifecycle_.ResolveStart(cc, id));
       lock->Release();
     });
     return;
@@ -153,27 +153,6 @@ void Recovery::TakeUpContainer(const CallContext& cc, const ContainerRef& contai
   // The supervisor finds those whose monitor has ended, with or without an exit file.
   p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
   if (os::Exists(p_.config.layout.ExitPath(id))) lifecycle_.OnExitFile(id);
-  if (container->stop_asked_at() != 0) lifecycle_.ResumeStop(id);
-}
-
-void Recovery::ResolveStart(const CallContext& cc, const ContainerId& id) {
-  const ContainerRef container = p_.state.FindContainer(id);
-  if (!container || container->starting_at() == 0) return;
-  const OciRuntime* runtime = p_.runtimes.Recorded(container->runtime());
-  log::IfError("interrupted start", AwaitStarts(cc.Within(std::chrono::seconds(30)), id));
-  const bool started = runtime != nullptr && !runtime->AwaitsStart(id);
-  const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
-    if (started) {
-      record.set_state(runtime::v1::CONTAINER_RUNNING);
-      record.set_started_at(record.starting_at());
-      record.set_start_unanswered(true);
-    }
-    record.set_starting_at(0);
-    return Status::Ok();
-  });
-  log::IfError("store an interrupted start", changed.ok() ? Status::Ok() : changed.status());
-  p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
-  lifecycle_.CheckExit(id);
   if (container->stop_asked_at() != 0) lifecycle_.ResumeStop(id);
 }
 
