@@ -326,13 +326,12 @@ void Containers::Stop(const ContainerId& id, seconds grace,
 Result<std::uint64_t> Containers::RemoveIf(
     const CallContext& cc, const ContainerId& id,
     const std::function<bool(const ContainerRecord&)>& still) {
-  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  // What may be wanted again is not to be ended.
+  auto held = CRISP_TRY(still ? p_.locks.Lock(cc, LockKey(id)) : lifecycle_.LockEnded(cc, id));
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container) return p_.state.seq();
   if (still && !still(*container)) return Aborted("it is wanted again");
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
-  CRISP_TRY(lifecycle_.ResolveStart(own, id));
-  CRISP_TRY(lifecycle_.KillAndWait(own, id));
   CRISP_TRY(lifecycle_.UndoCreate(own, id));
   const auto marked = p_.state.ChangeContainer(id, [&still](ContainerRecord& record) {
     // Another reservation may have come in between; creating it takes the lock that we hold.

@@ -27,6 +27,8 @@ using std::chrono::seconds;
 
 constexpr int kLostCode = 255;
 constexpr seconds kCleanTimeout{60};
+// File times come from a coarser clock, which may be behind by a tick of the kernel.
+constexpr nanoseconds kFileClockGrain = std::chrono::milliseconds(10);
 // For a runtime's `start` that nobody waits for any more.
 constexpr seconds kStartPatience{30};
 // Waits for the end of a process that is not our child.
@@ -96,7 +98,8 @@ bool Lifecycle::IsOomKill(const ContainerRecord& container, const ExitRecord& ex
 std::string Lifecycle::ReasonFor(const ContainerRecord& container, const ExitRecord& exit) {
   const bool killed_by_us =
       killed_.lock()->contains(container.id()) ||
-      (container.stop_asked_at() != 0 && exit.finished_at >= container.stop_kill_at());
+      (container.stop_asked_at() != 0 &&
+       exit.finished_at + kFileClockGrain.count() >= container.stop_kill_at());
   if (exit.code == 128 + SIGKILL && !killed_by_us && IsOomKill(container, exit)) return "OOMKilled";
   // A filter's verdict is SIGSYS, which nothing else sends.
   if (exit.code == 128 + SIGSYS) return "seccomp killed";
@@ -256,28 +259,6 @@ void Lifecycle::KillRest(const ContainerRecord& container) {
   }
 }
 
-Status Lifecycle::WaitExited(const CallContext& cc, const ContainerId& id) {
-  const auto ended = [](const ContainerRecord* record) { return !Runs(record); };
-  Status waited = p_.state.WaitContainer(
-      id, p_.clock.Now() + std::min<nanoseconds>(Stops::kKillPatience, cc.Remaining()), ended);
-  if (waited.ok()) return waited;
-  const ContainerRef container = p_.state.FindContainer(id);
-  if (!Runs(container.get())) return Status::Ok();
-  if (os::Alive(ProcessOf(container->init()))) {
-    return DeadlineExceeded("container {} is still there after SIGKILL", id);
-  }
-  // Its process has ended, and its monitor does not say so: the monitor hangs.
-  KillMonitors(p_.config.layout.Bundle(id));
-  return p_.state.WaitContainer(id, p_.clock.Now() + Stops::kMonitorPatience, ended);
-}
-
-Status Lifecycle::KillAndWait(const CallContext& cc, const ContainerId& id) {
-  const ContainerRef container = p_.state.FindContainer(id);
-  if (!Runs(container.get())) return Status::Ok();
-  Kill(*container);
-  return WaitExited(cc, id);
-}
-
 Status Lifecycle::BeginStop(const ContainerId& id, seconds grace) {
   const std::int64_t now = p_.clock.Wall().time_since_epoch().count();
   // Bounded, so that no sum overflows; nobody waits longer than ten years.
@@ -316,6 +297,31 @@ void Lifecycle::Stop(const ContainerId& id, seconds grace, Stops::Done done) {
   if (!Runs(p_.state.FindContainer(id).get())) return done(Status::Ok());
   if (Status begun = BeginStop(id, grace); !begun.ok()) return done(begun);
   stops_.Await(id, std::move(done));
+}
+
+Status Lifecycle::End(const CallContext& cc, const std::vector<ContainerId>& ids) {
+  std::vector<ContainerId> ending;
+  Status first;
+  for (const ContainerId& id : ids) {
+    if (!Runs(p_.state.FindContainer(id).get())) continue;
+    Status begun = BeginStop(id, seconds(0));
+    if (begun.ok()) {
+      ending.push_back(id);
+    } else if (first.ok()) {
+      first = std::move(begun);
+    }
+  }
+  Status ended = stops_.AwaitAll(cc, ending);
+  return first.ok() ? ended : first;
+}
+
+Result<work::LockTable::Held> Lifecycle::LockEnded(const CallContext& cc, const ContainerId& id) {
+  while (true) {
+    CRISP_TRY(End(cc, {id}));
+    work::LockTable::Held held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+    CRISP_TRY(ResolveStart(cc, id));
+    if (!Runs(p_.state.FindContainer(id).get())) return held;
+  }
 }
 
 seconds Lifecycle::CleanTimeout() const {

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "libs/base/call_context.h"
 #include "libs/base/guarded.h"
@@ -53,8 +54,13 @@ class Lifecycle {
   void Kill(const ContainerRecord& container);
   /// The same, then waits for the end of its first process, a few seconds at most.
   void KillInit(const ContainerRecord& container);
-  /// SIGKILL, then waits until it is EXITED. Gone or not running is Ok.
-  Status KillAndWait(const CallContext& cc, const ContainerId& id);
+  /// Stop() of all at once, without a grace, and waits for them, side by side: the first error. No
+  /// lock may be held: what is in the middle of a system call takes its time. As with a stop, the
+  /// record says that we did it before we do.
+  Status End(const CallContext& cc, const std::vector<ContainerId>& ids);
+  /// The container's lock, and it does not run: ended before the lock is taken, and again if it has
+  /// begun to run meanwhile.
+  Result<work::LockTable::Held> LockEnded(const CallContext& cc, const ContainerId& id);
 
   /// Takes down what an ended container still has: the runtime's state, cgroups, mounts. The record
   /// says so afterwards. The caller holds the container's lock. Idempotent.
@@ -76,7 +82,6 @@ class Lifecycle {
  private:
   void SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
                  const std::string& message);
-  Status WaitExited(const CallContext& cc, const ContainerId& id);
   Status BeginStop(const ContainerId& id, std::chrono::seconds grace);
   std::string ReasonFor(const ContainerRecord& container, const ExitRecord& exit);
   bool IsOomKill(const ContainerRecord& container, const ExitRecord& exit);

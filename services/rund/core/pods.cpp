@@ -25,8 +25,13 @@ using std::chrono::seconds;
 
 // A prepared pod waits for its network, for as long as CNI plugins may take.
 constexpr seconds kNetworkPatience{300};
-// For SIGKILL to end all containers of a pod.
-constexpr seconds kEndPatience{15};
+
+std::vector<ContainerId> IdsOf(const std::vector<ContainerRef>& containers) {
+  std::vector<ContainerId> ids;
+  ids.reserve(containers.size());
+  for (const ContainerRef& container : containers) ids.emplace_back(container->id());
+  return ids;
+}
 
 }  // namespace
 
@@ -234,22 +239,13 @@ void Pods::OnPauseGone(const PodId& id) {
 
 Status Pods::EndContainers(const CallContext& cc, const PodId& id) {
   const auto containers = p_.state.ContainersOf(id);
-  for (const ContainerRef& container : containers) {
-    if (container->phase() == v1::LIVE && container->state() != cri::CONTAINER_EXITED) {
-      lifecycle_.Kill(*container);
-    }
-  }
-  Status first;
-  // One patience for all of them: they are dying side by side.
-  const CallContext soon = cc.Within(kEndPatience);
-  for (const ContainerRef& container : containers) {
-    const ContainerId container_id(container->id());
+  Status first = lifecycle_.End(cc, IdsOf(containers));
+  for (const ContainerId& container : IdsOf(containers)) {
     // Also waits for a create or a start that is under way.
-    auto held = p_.locks.Lock(cc, LockKey(container_id));
-    Status ended = held.ok() ? lifecycle_.ResolveStart(cc, container_id) : held.status();
-    if (ended.ok()) ended = lifecycle_.KillAndWait(soon, container_id);
-    if (ended.ok()) ended = lifecycle_.UndoCreate(cc, container_id);
-    if (ended.ok()) ended = lifecycle_.Clean(cc, container_id);
+    auto held = p_.locks.Lock(cc, LockKey(container));
+    Status ended = held.ok() ? lifecycle_.ResolveStart(cc, container) : held.status();
+    if (ended.ok()) ended = lifecycle_.UndoCreate(cc, container);
+    if (ended.ok()) ended = lifecycle_.Clean(cc, container);
     if (first.ok()) first = std::move(ended);
   }
   return first;
@@ -275,18 +271,23 @@ Status Pods::TakeDown(const CallContext& cc, const PodRecord& pod) {
 }
 
 Result<std::uint64_t> Pods::Stop(const CallContext& cc, const PodId& id) {
-  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
-  const PodRef pod = p_.state.FindPod(id);
-  if (!pod || pod->torn_down()) return p_.state.seq();
-  const CallContext own = cc.Detached(p_.config.runtime_timeout);
-  if (!pod->stopping()) {
+  {
+    auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+    const PodRef pod = p_.state.FindPod(id);
+    if (!pod || pod->torn_down()) return p_.state.seq();
     CRISP_TRY(p_.state.ChangePod(id, [](PodRecord& record) {
       record.set_stopping(true);
       return Status::Ok();
     }));
   }
+  // Nothing new begins in it from here on: its containers' ends need no lock.
+  const CallContext own = cc.Detached(p_.config.runtime_timeout);
   CRISP_TRY(EndContainers(own, id));
-  Status down = TakeDown(own, *p_.state.FindPod(id));
+  auto held = CRISP_TRY(p_.locks.Lock(own, LockKey(id)));
+  const PodRef pod = p_.state.FindPod(id);
+  // Somebody else was faster.
+  if (!pod || pod->torn_down()) return p_.state.seq();
+  Status down = TakeDown(own, *pod);
   if (!down.ok()) {
     p_.metrics.CleanupFailed();
     return std::move(down).While("stop pod {}", id);
@@ -303,27 +304,28 @@ Result<std::uint64_t> Pods::Stop(const CallContext& cc, const PodId& id) {
 
 Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId& id,
                                              const std::function<bool(const PodRecord&)>& still) {
-  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
   v1::RemovePodResponse response;
   response.set_seq(p_.state.seq());
-  if (!p_.state.FindPod(id)) return response;
+  {
+    auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+    if (!p_.state.FindPod(id)) return response;
+    CRISP_TRY(p_.state.ChangePod(id, [&still](PodRecord& record) {
+      if (still && !still(record)) return Aborted("it is wanted again");
+      record.set_phase(v1::REMOVING);
+      record.set_stopping(true);
+      return Status::Ok();
+    }));
+  }
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
-  CRISP_TRY(p_.state.ChangePod(id, [&still](PodRecord& record) {
-    if (still && !still(record)) return Aborted("it is wanted again");
-    record.set_phase(v1::REMOVING);
-    record.set_stopping(true);
-    return Status::Ok();
-  }));
-  for (const ContainerRef& container : p_.state.ContainersOf(id)) {
-    if (container->phase() == v1::LIVE && container->state() != cri::CONTAINER_EXITED) {
-      lifecycle_.Kill(*container);
-    }
+  const std::vector<ContainerId> containers = IdsOf(p_.state.ContainersOf(id));
+  CRISP_TRY(lifecycle_.End(own, containers));
+  for (const ContainerId& container : containers) {
+    CRISP_TRY(containers_.Remove(own, container));
+    response.add_container_ids(container.str());
   }
-  for (const ContainerRef& container : p_.state.ContainersOf(id)) {
-    CRISP_TRY(containers_.Remove(own, ContainerId(container->id())));
-    response.add_container_ids(container->id());
-  }
+  auto held = CRISP_TRY(p_.locks.Lock(own, LockKey(id)));
   const PodRef pod = p_.state.FindPod(id);
+  if (!pod) return response;
   if (!pod->torn_down()) {
     Status down = TakeDown(own, *pod);
     if (!down.ok()) {

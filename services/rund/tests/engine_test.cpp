@@ -280,6 +280,44 @@ TEST_CASE("A pod that is removed takes its running containers along") {
   CHECK(node.pods().Remove(TestNode::Call(), pod).ok());
 }
 
+TEST_CASE("Whoever waits for containers that do not end holds no lock, and waits for all at once") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const std::vector<ContainerId> ids = {node.Run(pod, {.name = "a", .log_path = "a/0.log"}),
+                                        node.Run(pod, {.name = "b", .log_path = "b/0.log"})};
+  // Their monitors do not tell of the end.
+  const auto signal_monitors = [&](int signal) {
+    for (const ContainerId& id : ids) {
+      kill(node.state().FindContainer(id)->monitor().pid(), signal);
+    }
+  };
+  signal_monitors(SIGSTOP);
+  const auto call = GENERATE(
+      std::function([](TestNode& on, const PodId& id) {
+        return on.pods().Stop(TestNode::Call(), id).ok();
+      }),
+      std::function([](TestNode& on, const PodId& id) {
+        return on.pods().Remove(TestNode::Call(), id).ok();
+      }));
+  auto first = std::async(std::launch::async, [&] { return call(node, pod); });
+  auto second = std::async(std::launch::async, [&] { return call(node, pod); });
+  auto remove = std::async(std::launch::async, [&] {
+    return node.containers().Remove(TestNode::Call(), ids[0]).ok();
+  });
+  for (const ContainerId& id : ids) {
+    TestNode::Await([&] { return node.state().FindContainer(id)->stop_asked_at() != 0; });
+  }
+  work::LockTable& locks = node.engine().parts().locks;
+  TestNode::Await([&] { return locks.size() == 0; });
+  CHECK(node.StatusOf(ids[0]).state() == cri::CONTAINER_RUNNING);
+  signal_monitors(SIGCONT);
+  CHECK(first.get());
+  CHECK(second.get());
+  CHECK(remove.get());
+  REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
 TEST_CASE("A stopped pod stays, not ready, and takes no containers") {
   TestNode node;
   const PodId pod = node.Pod();

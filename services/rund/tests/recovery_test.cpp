@@ -1,5 +1,7 @@
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <future>
+#include <thread>
 
 #include "libs/os/files.h"
 #include "libs/sqlite/db.h"
@@ -124,6 +126,27 @@ TEST_CASE("SIGKILL while a pod with containers is removed: it goes all the same"
       node.RunAndDie([&](TestNode& daemon) { daemon.pods().Remove(TestNode::Call(), pod).ok(); }));
   TestNode::Await([&] { return node.state().FindPod(pod) == nullptr; });
   CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("SIGKILL while a pod is stopped: its stop is finished, and the reason stays ours") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  const os::ProcessId monitor = ProcessOf(node.state().FindContainer(id)->monitor());
+  const os::ProcessId init = ProcessOf(node.state().FindContainer(id)->init());
+  // It tells of the end only to the next run of the daemon.
+  kill(monitor.pid, SIGSTOP);
+  node.RunAndDie([&](TestNode& daemon) {
+    std::thread([&] { daemon.pods().Stop(TestNode::Call(), pod).ok(); }).detach();
+    TestNode::Await([&] { return !os::Alive(init); });
+  });
+  REQUIRE(os::WriteFile(node.layout().Bundle(id) + "/oom", "").ok());
+  kill(monitor.pid, SIGCONT);
+  CHECK(node.Exited(id).exit_code() == 137);
+  CHECK(node.StatusOf(id).reason() == "Error");
+  TestNode::Await([&] { return node.state().FindPod(pod)->torn_down(); });
+  CHECK(node.pods().GetStatus(pod, false)->status().state() == cri::SANDBOX_NOTREADY);
+  CheckRemovable(node, pod);
 }
 
 TEST_CASE("A stop that was waiting is taken up again") {
