@@ -64,8 +64,8 @@ bool Lifecycle::BeginKill(const ContainerId& id) {
 
 bool Lifecycle::Later(const ContainerId& id, std::function<void()> task) {
   const CallContext cc = CallContext::Background(std::chrono::hours(1), "stop");
-  // Not among those that wait for what commands do.
-  const Status submitted = p_.pool.Submit(work::Lane::kMutate, cc, std::move(task));
+  // Not among those that wait for runtimes or for what commands do.
+  const Status submitted = p_.pool.Submit(work::Lane::kStop, cc, std::move(task));
   if (!submitted.ok()) log::Warn("not now", {{"container", id}, {"error", submitted}});
   return submitted.ok();
 }

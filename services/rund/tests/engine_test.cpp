@@ -84,6 +84,30 @@ TEST_CASE("Stop sends the stop signal, and SIGKILL when the grace is over") {
   REQUIRE(node.End(ContainerId("gone"), seconds(1)).ok());
 }
 
+TEST_CASE("Creates that hang keep no stop from what it has to do") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  // SIGKILL alone does not end it.
+  const os::Cgroups& cgroups = node.engine().parts().cgroups;
+  const std::string& cgroup = node.state().FindContainer(id)->cgroup_path();
+  REQUIRE((cgroups.mode() == os::CgroupMode::kV2
+               ? os::WriteExisting(cgroups.UnifiedDir(cgroup).value() + "/cgroup.freeze", "1")
+               : os::WriteExisting(cgroups.DirFor("freezer", cgroup).value() + "/freezer.state",
+                                   "FROZEN"))
+              .ok());
+  std::promise<void> gate;
+  const std::shared_future<void> open = gate.get_future().share();
+  for (std::size_t i = 0; i < work::PoolOptions{}.mutate.cap; ++i) {
+    REQUIRE(
+        node.pool().Submit(work::Lane::kMutate, TestNode::Call(), [open] { open.wait(); }).ok());
+  }
+  CHECK(node.End(id, seconds(0)).ok());
+  gate.set_value();
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
 TEST_CASE("A later stop shortens the grace of one that waits") {
   TestNode node;
   const ContainerId id =
@@ -292,18 +316,16 @@ TEST_CASE("Whoever waits for containers that do not end holds no lock, and waits
     }
   };
   signal_monitors(SIGSTOP);
-  const auto call = GENERATE(
-      std::function([](TestNode& on, const PodId& id) {
-        return on.pods().Stop(TestNode::Call(), id).ok();
-      }),
-      std::function([](TestNode& on, const PodId& id) {
-        return on.pods().Remove(TestNode::Call(), id).ok();
-      }));
+  const auto call = GENERATE(std::function([](TestNode& on, const PodId& id) {
+                               return on.pods().Stop(TestNode::Call(), id).ok();
+                             }),
+                             std::function([](TestNode& on, const PodId& id) {
+                               return on.pods().Remove(TestNode::Call(), id).ok();
+                             }));
   auto first = std::async(std::launch::async, [&] { return call(node, pod); });
   auto second = std::async(std::launch::async, [&] { return call(node, pod); });
-  auto remove = std::async(std::launch::async, [&] {
-    return node.containers().Remove(TestNode::Call(), ids[0]).ok();
-  });
+  auto remove = std::async(std::launch::async,
+                           [&] { return node.containers().Remove(TestNode::Call(), ids[0]).ok(); });
   for (const ContainerId& id : ids) {
     TestNode::Await([&] { return node.state().FindContainer(id)->stop_asked_at() != 0; });
   }
