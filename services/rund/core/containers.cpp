@@ -219,7 +219,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   const Monitored monitored = CRISP_TRY(CreateMonitored(cc, *plan.runtime, args));
 
   const std::string cgroup = CgroupDriver::CgroupOfInit(plan.place.cgroup, monitored.init.pid);
-  lifecycle_.Created(id, plan.pod->cgroup_parent());
+  const auto oom_kills = lifecycle_.oom_kills().Before(plan.pod->cgroup_parent());
   const auto seq = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     // The pod may have been stopped while we were at it.
     const PodRef pod = p_.state.FindPod(PodId(record.pod_id()));
@@ -233,6 +233,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
     *record.mutable_user() = built.user;
     record.set_own_pid_namespace(HasOwnPidNamespace(built.spec));
     record.set_cgroup_path(cgroup);
+    if (oom_kills) record.set_pod_oom_kills(*oom_kills);
     *record.mutable_init() = RecordOf(monitored.init);
     *record.mutable_monitor() = RecordOf(monitored.monitor);
     return Status::Ok();

@@ -16,7 +16,6 @@
 #include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
-#include "services/rund/runtime/slices.h"
 #include "services/rund/runtime/volume_mounts.h"
 
 namespace crisp::rund {
@@ -44,6 +43,7 @@ void AwaitEnd(const os::ProcessId& process, nanoseconds patience) {
 
 Lifecycle::Lifecycle(Parts& parts)
     : p_(parts),
+      oom_kills_(parts.state, parts.cgroups),
       stops_(parts.state, parts.clock,
              {.kill = [this](const ContainerId& id) { return BeginKill(id); },
               .kill_monitor =
@@ -70,37 +70,17 @@ bool Lifecycle::Later(const ContainerId& id, std::function<void()> task) {
   return submitted.ok();
 }
 
-void Lifecycle::Created(const ContainerId& id, const std::string& pod_cgroup) {
-  if (UnitOf(pod_cgroup).empty()) return;
-  const std::uint64_t now = p_.cgroups.OomKills(pod_cgroup).value_or(0);
-  oom_kills_.lock()->before[id.str()] = now;
-}
-
-bool Lifecycle::IsOomKill(const ContainerRecord& container, const ExitRecord& exit) {
-  // The monitor may have seen the end before it saw why.
-  const std::uint64_t own = p_.cgroups.OomKills(container.cgroup_path()).value_or(0);
-  if (UnitOf(container.cgroup_path()).empty()) return exit.oom || own > 0;
-  // systemd removes a scope once it is empty, and its counters with it. The pod's stay: what
-  // nothing else accounts for is this container's.
-  const PodRef pod = p_.state.FindPod(PodId(container.pod_id()));
-  const std::uint64_t in_pod = pod ? p_.cgroups.OomKills(pod->cgroup_parent()).value_or(0) : 0;
-  auto kills = oom_kills_.lock();
-  const auto before = kills->before.find(container.id());
-  std::uint64_t& accounted = kills->accounted[container.pod_id()];
-  // Of one that is older than this process nothing is known.
-  accounted = std::max(accounted, before == kills->before.end() ? in_pod : before->second);
-  if (!exit.oom && own == 0 && in_pod <= accounted) return false;
-  accounted += std::max<std::uint64_t>(own, 1);
-  return true;
-}
-
 // Looks at the cgroup while that is still there: what is known of an OOM kill goes with it.
-std::string Lifecycle::ReasonFor(const ContainerRecord& container, const ExitRecord& exit) {
+std::string Lifecycle::ReasonFor(const ContainerRecord& container, const ExitRecord& exit,
+                                 OomKills::Verdict& verdict) {
   const bool killed_by_us =
       killed_.lock()->contains(container.id()) ||
       (container.stop_asked_at() != 0 &&
        exit.finished_at + kFileClockGrain.count() >= container.stop_kill_at());
-  if (exit.code == 128 + SIGKILL && !killed_by_us && IsOomKill(container, exit)) return "OOMKilled";
+  if (exit.code == 128 + SIGKILL && !killed_by_us) {
+    verdict = oom_kills_.Of(container, exit);
+    if (verdict.oom) return "OOMKilled";
+  }
   // A filter's verdict is SIGSYS, which nothing else sends.
   if (exit.code == 128 + SIGSYS) return "seccomp killed";
   return exit.code == 0 ? "Completed" : "Error";
@@ -117,7 +97,11 @@ void Lifecycle::OnExitFile(const ContainerId& id) {
     if (exit.code() == Code::kDataLoss) MarkLost(id, "Error", exit.status().message());
     return;
   }
-  if (exit->has_value()) SetExited(id, **exit, ReasonFor(*container, **exit), "");
+  if (!exit->has_value()) return;
+  const auto turn = oom_kills_.Turn();
+  OomKills::Verdict verdict;
+  const std::string reason = ReasonFor(*container, **exit, verdict);
+  if (SetExited(id, **exit, reason, "")) oom_kills_.Account(*container, verdict);
 }
 
 void Lifecycle::OnMonitorGone(const ContainerId& id) {
@@ -201,7 +185,7 @@ void Lifecycle::MarkLost(const ContainerId& id, const std::string& reason,
   SetExited(id, exit, reason, message);
 }
 
-void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
+bool Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
                           const std::string& message) {
   const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     if (!Runs(&record) || record.starting_at() != 0) return Aborted("not now");
@@ -219,14 +203,14 @@ void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const s
       log::Error("container's end could not be stored",
                  {{"container", id}, {"error", changed.status()}});
     }
-    return;
+    return false;
   }
   p_.metrics.ContainerExited(reason == "OOMKilled");
   log::Info("container exited", {{"container", id}, {"code", exit.code}, {"reason", reason}});
   killed_.lock()->erase(id.str());
-  oom_kills_.lock()->before.erase(id.str());
   p_.supervisor->Forget(id);
   CleanLater(id);
+  return true;
 }
 
 void Lifecycle::Kill(const ContainerRecord& container) {

@@ -3,7 +3,6 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -12,6 +11,7 @@
 #include "libs/base/guarded.h"
 #include "libs/base/ids.h"
 #include "libs/base/status.h"
+#include "services/rund/core/oom_kills.h"
 #include "services/rund/core/parts.h"
 #include "services/rund/core/stops.h"
 #include "services/rund/runtime/exit_files.h"
@@ -71,20 +71,18 @@ class Lifecycle {
   /// Clean() on the pool, soon.
   void CleanLater(const ContainerId& id);
 
-  /// A container of a pod with that cgroup begins: what the pod's OOM kills are now is not its.
-  void Created(const ContainerId& id, const std::string& pod_cgroup);
-  /// Of a pod that is gone.
-  void Forget(const PodId& id) { oom_kills_.lock()->accounted.erase(id.str()); }
+  const OomKills& oom_kills() const { return oom_kills_; }
 
   /// EXITED with code 255, because nobody saw the end.
   void MarkLost(const ContainerId& id, const std::string& reason, const std::string& message);
 
  private:
-  void SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
+  /// False: it was EXITED before, or it could not be stored.
+  bool SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
                  const std::string& message);
   Status BeginStop(const ContainerId& id, std::chrono::seconds grace);
-  std::string ReasonFor(const ContainerRecord& container, const ExitRecord& exit);
-  bool IsOomKill(const ContainerRecord& container, const ExitRecord& exit);
+  std::string ReasonFor(const ContainerRecord& container, const ExitRecord& exit,
+                        OomKills::Verdict& verdict);
   void KillLost(const ContainerId& id);
   /// Kill(), but what may block is left to the pool. False: that could not be asked for.
   bool BeginKill(const ContainerId& id);
@@ -98,11 +96,7 @@ class Lifecycle {
   Parts& p_;
   /// Those that we sent SIGKILL while they lived: their 137 is no sign of an OOM kill.
   Guarded<std::set<std::string>> killed_;
-  struct OomKills {
-    std::map<std::string, std::uint64_t> before;     // of the pod, when a container began; by that
-    std::map<std::string, std::uint64_t> accounted;  // that are some container's reason; by pod
-  };
-  Guarded<OomKills> oom_kills_;
+  OomKills oom_kills_;
   Stops stops_;  // last: its thread uses the others
 };
 

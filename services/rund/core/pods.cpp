@@ -334,7 +334,6 @@ Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId&
     }
   }
   response.set_seq(CRISP_TRY(p_.state.ErasePod(id)));
-  lifecycle_.Forget(id);
   log::Info("pod removed", {{"pod", id}});
   return response;
 }
