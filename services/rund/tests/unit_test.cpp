@@ -13,6 +13,7 @@
 #include "services/rund/core/log_path.h"
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/state.h"
+#include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/exit_files.h"
 #include "services/rund/runtime/runc.h"
@@ -244,4 +245,22 @@ TEST_CASE("A log that the monitor made anew before it ended counts as reopened")
     REQUIRE(child.Wait(cc).ok());
     REQUIRE(os::RemoveFile(log).ok());
   }
+}
+
+TEST_CASE("The image that is shown of a container is a name, also where an id was asked for") {
+  v1::ContainerRecord container;
+  const std::string hex(64, 'a');
+  container.set_image_id("sha256:" + hex);
+  container.set_image_name("registry.test/app:1");
+  const auto shown = [&container](const std::string& asked) {
+    container.mutable_config()->mutable_image()->set_image(asked);
+    CHECK(ListItemOf(container).image().image() == StatusOf(container).image().image());
+    return StatusOf(container).image().image();
+  };
+  CHECK(shown("sha256:" + hex) == "registry.test/app:1");
+  CHECK(shown(hex) == "registry.test/app:1");
+  CHECK(shown("other.test/app:2") == "other.test/app:2");
+  container.clear_image_name();
+  CHECK(shown("sha256:" + hex) == "sha256:" + hex);
+  CHECK(shown("") == "sha256:" + hex);
 }
