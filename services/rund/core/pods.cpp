@@ -85,6 +85,7 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
   if (pod->phase() != v1::RESERVED) return FailedPrecondition("pod {} was stopped", id);
   const cri::PodSandboxConfig& config = request.config();
   CRISP_TRY(CheckPodConfig(config));
+  CRISP_TRY(CheckOverhead(config.linux().overhead()));
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
   if (HasUserns(config)) CRISP_TRY(CheckUserns(*pod));
   const std::string hostname = CRISP_TRY(HostnameOf(id, config));

@@ -79,15 +79,37 @@ void TakeBack(const std::vector<CgroupSetting>& undo) {
 
 }  // namespace
 
+Status CheckOverhead(const cri::LinuxContainerResources& overhead) {
+  const auto refused = [](std::string_view field) {
+    return InvalidArgument("linux.overhead.{}: a pod's overhead has CPU time and memory only",
+                           field);
+  };
+  if (overhead.oom_score_adj() != 0) return refused("oom_score_adj");
+  if (!overhead.cpuset_cpus().empty()) return refused("cpuset_cpus");
+  if (!overhead.cpuset_mems().empty()) return refused("cpuset_mems");
+  if (overhead.memory_swap_limit_in_bytes() != 0) return refused("memory_swap_limit_in_bytes");
+  for (const auto& hugepage : overhead.hugepage_limits()) {
+    if (hugepage.limit() != 0) return refused("hugepage_limits");
+  }
+  // The kubelet sends for both what holds for the whole pod ("memory.oom.group"); that of the
+  // resources counts.
+  return Status::Ok();
+}
+
 cri::LinuxContainerResources ResourcesOf(const cri::LinuxPodSandboxConfig& pod) {
   cri::LinuxContainerResources sum = pod.resources();
   const cri::LinuxContainerResources& overhead = pod.overhead();
+  // Quotas add up by their share of a period.
+  const auto period_of = [](const cri::LinuxContainerResources& of) {
+    return of.cpu_period() > 0 ? of.cpu_period() : kDefaultCpuPeriod;
+  };
   // No limit of the containers is no limit of the pod.
   const auto add = [](std::int64_t containers, std::int64_t more) {
     return containers > 0 && more > 0 ? containers + more : containers;
   };
   sum.set_cpu_shares(add(sum.cpu_shares(), overhead.cpu_shares()));
-  sum.set_cpu_quota(add(sum.cpu_quota(), overhead.cpu_quota()));
+  sum.set_cpu_quota(
+      add(sum.cpu_quota(), overhead.cpu_quota() * period_of(sum) / period_of(overhead)));
   sum.set_memory_limit_in_bytes(add(sum.memory_limit_in_bytes(), overhead.memory_limit_in_bytes()));
   // Of single processes.
   sum.clear_oom_score_adj();
@@ -173,6 +195,9 @@ Status Resources::UpdateContainer(const CallContext& cc,
   const ContainerId id(request.container_id());
   if (request.has_windows()) return InvalidArgument("windows: this is a Linux node");
   if (!request.has_linux()) return InvalidArgument("linux is required");
+  if (!request.annotations().empty()) {
+    return InvalidArgument("annotations: none means anything for an update of resources");
+  }
   // Also waits for a create or a start that is under way.
   auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
   CRISP_TRY(UndoUpdate(cc, p_, id));
@@ -202,6 +227,7 @@ Status Resources::UpdateContainer(const CallContext& cc,
 Status Resources::UpdatePod(const CallContext& cc,
                             const cri::UpdatePodSandboxResourcesRequest& request) {
   const PodId id(request.pod_sandbox_id());
+  CRISP_TRY(CheckOverhead(request.overhead()));
   auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
   const PodRef pod = p_.state.FindPod(id);
   if (!pod || !IsListed(*pod)) return NotFound("no pod sandbox {}", id);

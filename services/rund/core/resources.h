@@ -21,7 +21,7 @@ class Resources {
   /// CRI v1 UpdateContainerResources, of created and running containers. All or nothing; zero and
   /// empty fields are not meant. ContainerStatus has the result when this returns. Idempotent.
   /// kNotFound; kFailedPrecondition: it has ended, or more memory is in use than the new limit;
-  /// kInvalidArgument names the field.
+  /// kInvalidArgument names the field (no annotation has a meaning here).
   Status UpdateContainer(const CallContext& cc,
                          const runtime::v1::UpdateContainerResourcesRequest& request);
 
@@ -44,6 +44,8 @@ class Resources {
 /// those of the record again. The caller holds the container's lock. Idempotent.
 Status UndoUpdate(const CallContext& cc, const Parts& parts, const ContainerId& id);
 
+/// kInvalidArgument names a field of an overhead that has no meaning there.
+Status CheckOverhead(const runtime::v1::LinuxContainerResources& overhead);
 /// What the whole pod may use: its containers' sum and its own overhead.
 runtime::v1::LinuxContainerResources ResourcesOf(const runtime::v1::LinuxPodSandboxConfig& pod);
 /// Sets them on the pod's cgroup, which must be ours. All or nothing; answers what undoes it.

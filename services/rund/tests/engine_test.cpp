@@ -252,6 +252,18 @@ TEST_CASE("A command after an update asks for the oom_score_adj of the update") 
   CHECK(json::Parse(plan->process_json)->at("oomScoreAdj") == 300);
 }
 
+TEST_CASE("An annotation that an update of resources comes with is refused by name") {
+  TestNode node;
+  const ContainerId id = node.Run(node.Pod(), {});
+  cri::UpdateContainerResourcesRequest update;
+  update.set_container_id(id.str());
+  update.mutable_linux()->set_oom_score_adj(300);
+  (*update.mutable_annotations())["a"] = "b";
+  const Status refused = node.engine().resources().UpdateContainer(TestNode::Call(), update);
+  CHECK(refused.code() == Code::kInvalidArgument);
+  CHECK(refused.message().starts_with("annotations"));
+}
+
 TEST_CASE("A file that an update could not undo is refused by name") {
   TestNode node;
   if (node.engine().parts().cgroups.mode() != os::CgroupMode::kV2) return;
