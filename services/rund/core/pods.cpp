@@ -1,6 +1,7 @@
 #include "services/rund/core/pods.h"
 
 #include <poll.h>
+#include <unistd.h>
 
 #include <charconv>
 #include <csignal>
@@ -12,6 +13,7 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/os/pidfd.h"
+#include "libs/os/pipe.h"
 #include "libs/process/command.h"
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/resources.h"
@@ -202,19 +204,22 @@ Result<os::ProcessId> Pods::StartPause(const CallContext& cc, const PodRecord& p
   for (const std::string& path : {userns, files.ipcns_path, files.utsns_path, files.netns_path}) {
     if (!path.empty()) command.args.push_back(path);
   }
+  // It ends with this end of the pipe, until it has been told to stay.
+  os::Pipe told = CRISP_TRY(os::MakePipe());
+  command.in_fd = told.read.get();
   const process::Output out =
       CRISP_TRY(process::Run(cc.Within(seconds(10)), command).While("start crisp-pause"));
+  told.read.reset();
   if (out.exit_code != 0) return Internal("crisp-pause: {}", RuntimeWords(out.err));
   pid_t pid = 0;
   const auto parsed = std::from_chars(out.out.data(), out.out.data() + out.out.size(), pid);
   if (parsed.ec != std::errc() || pid <= 0) return Internal("crisp-pause printed no pid");
-  const auto process = os::ProcessId::Of(pid);
-  Status added = p_.cgroup_driver.AddPause(cc, pod.cgroup_parent(), PodId(pod.id()), pid);
-  if (!process.ok() || !added.ok()) {
-    kill(pid, SIGKILL);
-    return process.ok() ? added : process.status();
+  const os::ProcessId process = CRISP_TRY(os::ProcessId::Of(pid).While("crisp-pause"));
+  CRISP_TRY(p_.cgroup_driver.AddPause(cc, pod.cgroup_parent(), PodId(pod.id()), pid));
+  if (write(told.write.get(), "1", 1) != 1) {
+    return Status::FromErrno(errno, "crisp-pause ended at once");
   }
-  return *process;
+  return process;
 }
 
 // By its pid alone the namespace could become that of a process which gets the same one later.

@@ -1,6 +1,8 @@
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <csignal>
-#include <future>
+#include <cstdlib>
 #include <thread>
 
 #include "libs/os/files.h"
@@ -23,6 +25,11 @@ bool IsEmpty(const std::vector<std::string>& leftovers) {
 bool Ok(const auto& result) {
   if (!result.ok()) UNSCOPED_INFO(result.status().ToString());
   return result.ok();
+}
+
+void SharedPids(cri::PodSandboxConfig& config) {
+  config.mutable_linux()->mutable_security_context()->mutable_namespace_options()->set_pid(
+      cri::POD);
 }
 
 void CheckRemovable(TestNode& node, const PodId& pod) {
@@ -114,6 +121,64 @@ TEST_CASE("SIGKILL around the runtime's delete: the remove is finished") {
   REQUIRE(node.RunAndDie(
       [&](TestNode& daemon) { daemon.containers().Remove(TestNode::Call(), id).ok(); }));
   REQUIRE(Ok(node.containers().Remove(TestNode::Call(), id)));
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("SIGKILL while a pod's pause process is started: it ends, and the retry has one") {
+  const bool after = GENERATE(false, true);
+  TestNode node;
+  const std::string real = node.config().pause;
+  const std::string pid_file = node.root() / "pause.pid";
+  const std::string kill_it = "kill -9 $(cat " + (node.root() / "daemon.pid") + ")\n";
+  const std::string run = "pid=$(" + real + " \"$@\"); echo $pid > " + pid_file + "; echo $pid\n";
+  node.config().pause = node.root().Script(
+      "pause", "[ \"$1\" = --hold ] && exec " + real + " \"$@\"\n" +
+                   (after ? run + kill_it : kill_it + run));
+  REQUIRE(node.RunAndDie([](TestNode& daemon) { daemon.Pod("shared", SharedPids); }));
+  pid_t orphan = 0;
+  TestNode::Await([&] {
+    orphan = std::atoi(os::ReadFile(pid_file).value_or("").c_str());
+    return orphan > 0;
+  });
+  TestNode::Await([&] { return !os::ProcessId::Of(orphan).ok(); });
+
+  node.config().pause = real;
+  node.Restart();
+  const PodId pod(node.state().Pods().at(0)->id());
+  v1::StartPodRequest start;
+  start.set_pod_id(pod.str());
+  REQUIRE(Ok(node.pods().Start(TestNode::Call(), start)));
+  CHECK(os::Alive(ProcessOf(node.state().FindPod(pod)->pause())));
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("SIGKILL while a command runs: it ends, and all that descends from it") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  const auto runs = [](const std::string& mark) {
+    for (const std::string& pid : os::ListDir("/proc").value_or({})) {
+      const std::string command = os::ReadFile("/proc/" + pid + "/cmdline").value_or("");
+      if (command.starts_with("sleep") && command.find(mark) != std::string::npos) return true;
+    }
+    return false;
+  };
+  const std::string first = std::to_string(getpid()) + "001";
+  const std::string second = std::to_string(getpid()) + "002";
+  node.RunAndDie([&](TestNode& daemon) {
+    std::thread([&] {
+      cri::ExecSyncRequest exec;
+      exec.set_container_id(id.str());
+      for (const std::string& word :
+           {std::string("sh"), std::string("-c"), "sleep " + first + " & sleep " + second + "; :"}) {
+        exec.add_cmd(word);
+      }
+      daemon.containers().ExecSync(TestNode::Call(), exec).ok();
+    }).detach();
+    TestNode::Await([&] { return runs(first) && runs(second); });
+  });
+  TestNode::Await([&] { return !runs(first) && !runs(second); });
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_RUNNING);
   CheckRemovable(node, pod);
 }
 
