@@ -116,10 +116,13 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
     return Status::Ok();
   }));
   const PodRef intent = p_.state.FindPod(id);
-  Status made = p_.cgroup_driver.MakePod(own, id, parent).While("make the cgroup of the pod");
+  Status made =
+      NoteCgroup(p_.config.layout, id, {.cgroup = parent, .ours = intent->cgroup_is_ours()});
+  if (made.ok()) {
+    made = p_.cgroup_driver.MakePod(own, id, parent).While("make the cgroup of the pod");
+  }
   if (made.ok() && intent->cgroup_is_ours()) {
-    const auto limited = LimitPod(own, p_, parent, config.linux(), {});
-    if (!limited.ok()) made = limited.status().While("limit the pod");
+    made = LimitPod(own, p_, parent, config.linux()).While("limit the pod");
   }
   if (made.ok()) made = MakePodFiles(own, p_.config.layout, p_.config.pause, *intent);
   if (made.ok()) made = LabelPodFiles(p_.config.layout, *intent, p_.spec_defaults.selinux);

@@ -34,6 +34,7 @@ class Recovery {
   void TakeUpPod(const CallContext& cc, const PodRef& pod);
   void RemoveUnknown(const CallContext& cc);
   Status RemoveUnknownContainer(const CallContext& cc, const ContainerId& id);
+  Status RemoveUnknownPod(const CallContext& cc, const PodId& id);
   void Later(work::Lane lane, const CallContext& cc, std::function<void()> task);
 
   Parts& p_;

@@ -131,9 +131,9 @@ TEST_CASE("SIGKILL while a pod's pause process is started: it ends, and the retr
   const std::string pid_file = node.root() / "pause.pid";
   const std::string kill_it = "kill -9 $(cat " + (node.root() / "daemon.pid") + ")\n";
   const std::string run = "pid=$(" + real + " \"$@\"); echo $pid > " + pid_file + "; echo $pid\n";
-  node.config().pause = node.root().Script(
-      "pause", "[ \"$1\" = --hold ] && exec " + real + " \"$@\"\n" +
-                   (after ? run + kill_it : kill_it + run));
+  node.config().pause =
+      node.root().Script("pause", "[ \"$1\" = --hold ] && exec " + real + " \"$@\"\n" +
+                                      (after ? run + kill_it : kill_it + run));
   REQUIRE(node.RunAndDie([](TestNode& daemon) { daemon.Pod("shared", SharedPids); }));
   pid_t orphan = 0;
   TestNode::Await([&] {
@@ -169,8 +169,8 @@ TEST_CASE("SIGKILL while a command runs: it ends, and all that descends from it"
     std::thread([&] {
       cri::ExecSyncRequest exec;
       exec.set_container_id(id.str());
-      for (const std::string& word :
-           {std::string("sh"), std::string("-c"), "sleep " + first + " & sleep " + second + "; :"}) {
+      for (const std::string& word : {std::string("sh"), std::string("-c"),
+                                      "sleep " + first + " & sleep " + second + "; :"}) {
         exec.add_cmd(word);
       }
       daemon.containers().ExecSync(TestNode::Call(), exec).ok();
@@ -282,6 +282,40 @@ TEST_CASE("An update that was interrupted is taken back") {
   CheckRemovable(node, pod);
 }
 
+TEST_CASE("An update of a pod that was interrupted is taken back") {
+  TestNode node;
+  const PodId pod = node.Pod("p", [](cri::PodSandboxConfig& config) {
+    config.mutable_linux()->mutable_resources()->set_cpu_shares(512);
+  });
+  const os::Cgroups& cgroups = node.engine().parts().cgroups;
+  const std::string file =
+      cgroups.DirFor("cpu", node.state().FindPod(pod)->cgroup_parent()).value() +
+      (cgroups.mode() == os::CgroupMode::kV2 ? "/cpu.weight" : "/cpu.shares");
+  const std::string before = os::ReadFile(file).value();
+  // As an update leaves it that the daemon does not live to end.
+  REQUIRE(node.state()
+              .ChangePod(pod,
+                         [&](PodRecord& record) {
+                           v1::CgroupWrite& undo = *record.mutable_update()->add_undo();
+                           undo.set_path(file);
+                           undo.set_value(before.substr(0, before.find('\n')));
+                           return Status::Ok();
+                         })
+              .ok());
+  REQUIRE(os::WriteExisting(file, "77").ok());
+  node.Restart();
+  TestNode::Await([&] { return !node.state().FindPod(pod)->has_update(); });
+  CHECK(os::ReadFile(file).value() == before);
+
+  cri::UpdatePodSandboxResourcesRequest update;
+  update.set_pod_sandbox_id(pod.str());
+  update.mutable_resources()->set_cpu_shares(1024);
+  REQUIRE(node.engine().resources().UpdatePod(TestNode::Call(), update).ok());
+  CHECK(os::ReadFile(file).value() != before);
+  CHECK_FALSE(node.state().FindPod(pod)->has_update());
+  CheckRemovable(node, pod);
+}
+
 TEST_CASE("An end that could not be stored is stored later, with its code") {
   TestNode node;
   const PodId pod = node.Pod();
@@ -325,6 +359,27 @@ TEST_CASE("A container that no record knows is taken down") {
   node.StartEngine();
   TestNode::Await([&] { return !os::Exists(node.layout().Bundle(id)); });
   CheckRemovable(node, pod);
+}
+
+TEST_CASE(
+    "What a record stood for that cannot be read is taken down: a pod with its pause and cgroup") {
+  TestNode node;
+  const PodId pod = node.Pod("shared", SharedPids);
+  const ContainerId id = node.Run(pod, {});
+  const os::ProcessId pause = ProcessOf(node.state().FindPod(pod)->pause());
+  const std::string cgroup = node.state().FindPod(pod)->cgroup_parent();
+  node.Stop();
+  {
+    auto db = sqlite::Db::Open(node.layout().DatabasePath());
+    REQUIRE(db.ok());
+    REQUIRE(db->Exec("UPDATE pods SET record = x'ff'").ok());
+  }
+  node.StartEngine();
+  TestNode::Await([&] { return !os::Exists(node.layout().PodDir(pod)); });
+  CHECK_FALSE(os::Alive(pause));
+  CHECK(node.state().FindContainer(id) == nullptr);
+  CHECK_FALSE(node.engine().parts().cgroups.Exists(cgroup).value());
+  CHECK(IsEmpty(node.Leftovers()));
 }
 
 TEST_CASE("A second instance on the same state directory is refused") {
