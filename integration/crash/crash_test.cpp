@@ -1,14 +1,5 @@
-#include <atomic>
-#include <cstdlib>
-#include <future>
-#include <random>
-#include <set>
-#include <thread>
-
 #define CATCH_CONFIG_EXTERNAL_INTERFACES
-#include <catch2/catch.hpp>
-
-#include "integration/harness/node.h"
+#include "integration/crash/fire.h"
 #include "libs/os/files.h"
 
 namespace crisp::harness {
@@ -18,52 +9,8 @@ namespace {
 // StartContainer, PullImage and StopContainer. After the restart: running containers run on, lists
 // are right, the retry of the interrupted call succeeds, an exit that happened meanwhile has its
 // code, and once all is removed nothing is left.
-//
-// Where inside the call the kill falls is random: CRISP_CRASH_ROUNDS (default 6) kills for each
-// daemon and call, spread evenly over the time that the call takes. The seed is printed;
-// CRISP_CRASH_SEED repeats it.
-
-using std::chrono::microseconds;
-using std::chrono::milliseconds;
-using std::chrono::seconds;
-using std::chrono::steady_clock;
 
 constexpr const char* kDaemons[] = {"crid", "imaged", "netd", "rund"};
-
-int Rounds() {
-  const char* text = std::getenv("CRISP_CRASH_ROUNDS");
-  return text == nullptr ? 6 : std::atoi(text);
-}
-
-std::mt19937& Dice() {
-  static std::mt19937 dice = [] {
-    const char* text = std::getenv("CRISP_CRASH_SEED");
-    const unsigned seed = text == nullptr ? std::random_device()() : unsigned(std::atol(text));
-    Catch::cout() << "CRISP_CRASH_SEED=" << seed << "\n";
-    return std::mt19937(seed);
-  }();
-  return dice;
-}
-
-std::unique_ptr<Node>& Slot() {
-  static std::unique_ptr<Node> node;
-  return node;
-}
-
-Node& TheNode() {
-  if (Slot() == nullptr) {
-    // Short graces: what a crash orphaned is to be gone within the test's patience.
-    Slot() = std::make_unique<Node>(NodeOptions{
-        .yaml = "imaged:\n  orphan_grace_seconds: 1\nrund:\n  abandoned_grace_seconds: 2\n",
-        .without_unified = false});
-  }
-  return *Slot();
-}
-
-// How many calls the kills met, and how many of these failed for it (the others were waited for, or
-// done).
-int calls_under_fire = 0;
-int calls_cut = 0;
 
 struct TakeDown final : Catch::TestEventListenerBase {
   using TestEventListenerBase::TestEventListenerBase;
@@ -71,127 +18,11 @@ struct TakeDown final : Catch::TestEventListenerBase {
     if (stats.totals.assertions.failed > 0 && Slot() != nullptr) {
       Catch::cout() << "last words of the daemons\n" << Slot()->Logs() << "\n";
     }
-    Catch::cout() << calls_cut << " of " << calls_under_fire << " calls under fire failed\n";
+    Catch::cout() << UnderFireSoFar().cut << " of " << UnderFireSoFar().calls
+                  << " calls under fire failed\n";
     Slot().reset();
   }
 };
-
-/// The retry as the kubelet does it: again after a failure, for as long as a restart may take.
-template <typename Call>
-auto Retried(const Call& call) {
-  auto answer = call();
-  for (int i = 0; i < 100 && !answer.ok(); ++i) {
-    std::this_thread::sleep_for(milliseconds(50));
-    answer = call();
-  }
-  return answer;
-}
-
-/// Runs `call` and kills `daemon` in the middle of it, `part` (0 to 1) of `typical` after its
-/// start.
-template <typename Call>
-auto UnderFire(Node& node, const std::string& daemon, const Call& call,
-               steady_clock::duration typical, double part) {
-  const std::string victim = node.DaemonPid(daemon);
-  auto running = std::async(std::launch::async, call);
-  std::this_thread::sleep_for(
-      microseconds(static_cast<std::int64_t>(part * double(typical / microseconds(1)))));
-  node.KillDaemon(daemon);
-  auto answer = running.get();
-  ++calls_under_fire;
-  if (!answer.ok()) ++calls_cut;
-  Eventually([&] { return !node.DaemonPid(daemon).empty() && node.DaemonPid(daemon) != victim; });
-  return answer;
-}
-
-template <typename Call>
-steady_clock::duration Took(const Call& call) {
-  const auto start = steady_clock::now();
-  const auto answer = call();
-  INFO(Describe(answer.status));
-  REQUIRE(answer.ok());
-  return steady_clock::now() - start;
-}
-
-double Part(int round) {
-  std::uniform_real_distribution<double> within(0, 1);
-  return (round + within(Dice())) / Rounds();
-}
-
-/// A pod with a container that ticks into its log all along.
-struct Witness {
-  explicit Witness(Node& the_node) : node(the_node) {
-    pod_config = node.PodConfig("witness");
-    config = node.ContainerConfig(
-        "ticker", {"sh", "-c", "i=0; while :; do echo tick $((i=i+1)); sleep 0.02; done"});
-    const auto ran = node.cri().RunPod(pod_config);
-    INFO(Describe(ran.status));
-    REQUIRE(ran.ok());
-    pod = ran->pod_sandbox_id();
-    const auto created = node.cri().Create(pod, config, pod_config);
-    INFO(Describe(created.status));
-    REQUIRE(created.ok());
-    container = created->container_id();
-    const auto started = node.cri().Start(container);
-    INFO(Describe(started.status));
-    REQUIRE(started.ok());
-    status = node.cri().ContainerStatus(container)->status();
-    ip = node.cri().PodStatus(pod)->status().network().ip();
-    node.Remember(pod);
-    node.Remember(container);
-  }
-
-  std::size_t LogSize() const {
-    return os::ReadFile(Node::LogPath(pod_config, config), MiB(64)).value_or("").size();
-  }
-
-  /// The same container runs, logs and can be looked at.
-  void CheckAlive() const {
-    const auto now = Retried([&] { return node.cri().ContainerStatus(container); });
-    INFO(Describe(now.status));
-    REQUIRE(now.ok());
-    CHECK(now->status().state() == cri::ContainerState::CONTAINER_RUNNING);
-    CHECK(now->status().started_at() == status.started_at());
-    CHECK(now->status().created_at() == status.created_at());
-    const auto pod_now = node.cri().PodStatus(pod);
-    CHECK(pod_now->status().state() == cri::PodSandboxState::SANDBOX_READY);
-    CHECK(pod_now->status().network().ip() == ip);
-    const std::size_t before = LogSize();
-    CHECK(Eventually([&] { return LogSize() > before; }));
-    const auto ran = Retried([&] { return node.cri().ExecSync(container, {"echo", "here"}); });
-    CHECK(ran->stdout() == "here\n");
-  }
-
-  Node& node;
-  cri::PodSandboxConfig pod_config;
-  cri::ContainerConfig config;
-  std::string pod;
-  std::string container;
-  cri::ContainerStatus status;
-  std::string ip;
-};
-
-void CheckNothingLeft(Node& node) {
-  node.WaitReady();
-  // Removing is what makes orphans visible to crid's reconciliation; its pace is the daemons'.
-  const std::vector<std::string> left = node.CleanUp(seconds(30));
-  for (const std::string& line : left) UNSCOPED_INFO(line);
-  CHECK(left.empty());
-}
-
-std::set<std::string> PodIds(const Node& node) {
-  std::set<std::string> ids;
-  const auto pods = Retried([&] { return node.cri().ListPods(); });
-  for (const auto& pod : pods->items()) ids.insert(pod.id());
-  return ids;
-}
-
-std::set<std::string> ContainerIds(const Node& node) {
-  std::set<std::string> ids;
-  const auto containers = Retried([&] { return node.cri().ListContainers(); });
-  for (const auto& container : containers->containers()) ids.insert(container.id());
-  return ids;
-}
 
 }  // namespace
 

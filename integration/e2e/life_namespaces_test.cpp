@@ -121,6 +121,7 @@ TEST_CASE("Handlers come in a stable order, the default one first, with features
   CHECK(runc->features().recursive_read_only_mounts());
   const auto features = on.cri.Status()->features();
   CHECK(features.supplemental_groups_policy());
+  CHECK(features.mount_options());
   CHECK_FALSE(features.user_namespaces_host_network());
 }
 

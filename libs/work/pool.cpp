@@ -149,6 +149,8 @@ std::string_view LaneName(Lane lane) {
     case Lane::kSlowFlight: return "slow_flight";
     case Lane::kSlowWait: return "slow_wait";
     case Lane::kEndFlight: return "end_flight";
+    case Lane::kExec: return "exec";
+    case Lane::kStop: return "stop";
   }
   return "unknown";
 }
@@ -163,6 +165,8 @@ Pool::Pool(const PoolOptions& options) : state_(std::make_shared<State>()) {
   state_->At(Lane::kSlowFlight).options = options.slow_flight;
   state_->At(Lane::kSlowWait).options = options.slow_wait;
   state_->At(Lane::kEndFlight).options = options.end_flight;
+  state_->At(Lane::kExec).options = options.exec;
+  state_->At(Lane::kStop).options = options.stop;
 }
 
 Pool::~Pool() {

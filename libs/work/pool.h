@@ -13,11 +13,12 @@
 namespace crisp::work {
 
 /// Kinds of work by how long they hold a thread. kFast: reads of memory (rpc::Unary runs it inline,
-/// without the pool). kMutate: create, start, remove, mount, CNI. kWait: a stop's grace, ExecSync.
-/// kBulk: layers, garbage. kFlight: the work of Flights, which callers in other lanes wait for; do
-/// not use it for anything else. Flights that others' programs may hold up for long (a network
-/// plugin that hangs) have kSlowFlight, and those who wait for them kSlowWait; flights that take
-/// things down have kEndFlight: what hangs must not keep the rest from ending.
+/// without the pool). kMutate: create, start, remove, mount, CNI. kWait: ends of processes. kExec:
+/// commands that clients run, for as long as they please. kStop: what begins and forces an end, and
+/// waits for nobody. kBulk: layers, garbage. kFlight: the work of Flights, which callers in other
+/// lanes wait for; do not use it for anything else. Flights that others' programs may hold up for
+/// long (a network plugin that hangs) have kSlowFlight, and those who wait for them kSlowWait;
+/// flights that take things down have kEndFlight: what hangs must not keep the rest from ending.
 enum class Lane {
   kFast,
   kMutate,
@@ -27,8 +28,10 @@ enum class Lane {
   kSlowFlight,
   kSlowWait,
   kEndFlight,
+  kExec,
+  kStop,
 };
-inline constexpr std::size_t kLanes = 8;
+inline constexpr std::size_t kLanes = 10;
 /// "fast", "mutate", ...: for metrics.
 std::string_view LaneName(Lane lane);
 
@@ -48,6 +51,8 @@ struct PoolOptions {
   LaneOptions slow_flight{128, 1024};
   LaneOptions slow_wait{128, 1024};
   LaneOptions end_flight{64, 1024};
+  LaneOptions exec{128, 1024};
+  LaneOptions stop{16, 4096};
   /// A thread without work ends after this (its memory goes back).
   std::chrono::milliseconds idle{10'000};
   /// Of each thread.

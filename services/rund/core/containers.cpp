@@ -219,7 +219,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   const Monitored monitored = CRISP_TRY(CreateMonitored(cc, *plan.runtime, args));
 
   const std::string cgroup = CgroupDriver::CgroupOfInit(plan.place.cgroup, monitored.init.pid);
-  lifecycle_.Created(id, plan.pod->cgroup_parent());
+  const auto oom_kills = lifecycle_.oom_kills().Before(plan.pod->cgroup_parent());
   const auto seq = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     // The pod may have been stopped while we were at it.
     const PodRef pod = p_.state.FindPod(PodId(record.pod_id()));
@@ -233,6 +233,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
     *record.mutable_user() = built.user;
     record.set_own_pid_namespace(HasOwnPidNamespace(built.spec));
     record.set_cgroup_path(cgroup);
+    if (oom_kills) record.set_pod_oom_kills(*oom_kills);
     *record.mutable_init() = RecordOf(monitored.init);
     *record.mutable_monitor() = RecordOf(monitored.monitor);
     return Status::Ok();
@@ -254,6 +255,7 @@ Result<std::uint64_t> Containers::Start(const CallContext& cc, const ContainerId
 }
 
 Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const ContainerId& id) {
+  CRISP_TRY(lifecycle_.ResolveStart(cc, id));
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container || !IsListed(*container)) return NotFound("no container {}", id);
   if (container->phase() == v1::LIVE && container->start_unanswered()) {
@@ -293,6 +295,8 @@ Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const Container
 Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const ContainerId& id,
                                             const Status& failure) {
   log::Warn("container could not be started", {{"container", id}, {"error", failure}});
+  // The runtime may have let it go all the same: what is shown as ended runs no more.
+  if (const ContainerRef container = p_.state.FindContainer(id)) lifecycle_.KillInit(*container);
   const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     record.set_starting_at(0);
     record.set_state(cri::CONTAINER_EXITED);
@@ -303,7 +307,11 @@ Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const Contain
     record.set_message(ToUtf8(failure.message(), kMaxMessageBytes));
     return Status::Ok();
   });
-  log::IfError("store a failed start", changed.ok() ? Status::Ok() : changed.status());
+  if (!changed.ok()) {
+    // Resolved later, by whoever comes next: until then an exit has nowhere to go.
+    log::IfError("store a failed start", changed.status());
+    return failure;
+  }
   p_.supervisor->Forget(id);
   log::IfError("clean up after a failed start", lifecycle_.Clean(cc, id));
   return failure;
@@ -319,12 +327,12 @@ void Containers::Stop(const ContainerId& id, seconds grace,
 Result<std::uint64_t> Containers::RemoveIf(
     const CallContext& cc, const ContainerId& id,
     const std::function<bool(const ContainerRecord&)>& still) {
-  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  // What may be wanted again is not to be ended.
+  auto held = CRISP_TRY(still ? p_.locks.Lock(cc, LockKey(id)) : lifecycle_.LockEnded(cc, id));
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container) return p_.state.seq();
   if (still && !still(*container)) return Aborted("it is wanted again");
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
-  CRISP_TRY(lifecycle_.KillAndWait(own, id));
   CRISP_TRY(lifecycle_.UndoCreate(own, id));
   const auto marked = p_.state.ChangeContainer(id, [&still](ContainerRecord& record) {
     // Another reservation may have come in between; creating it takes the lock that we hold.

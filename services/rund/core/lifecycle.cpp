@@ -16,7 +16,6 @@
 #include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
-#include "services/rund/runtime/slices.h"
 #include "services/rund/runtime/volume_mounts.h"
 
 namespace crisp::rund {
@@ -27,6 +26,10 @@ using std::chrono::seconds;
 
 constexpr int kLostCode = 255;
 constexpr seconds kCleanTimeout{60};
+// File times come from a coarser clock, which may be behind by a tick of the kernel.
+constexpr nanoseconds kFileClockGrain = std::chrono::milliseconds(10);
+// For a runtime's `start` that nobody waits for any more.
+constexpr seconds kStartPatience{30};
 // Waits for the end of a process that is not our child.
 void AwaitEnd(const os::ProcessId& process, nanoseconds patience) {
   const auto pidfd = os::PidFd::Open(process);
@@ -40,6 +43,7 @@ void AwaitEnd(const os::ProcessId& process, nanoseconds patience) {
 
 Lifecycle::Lifecycle(Parts& parts)
     : p_(parts),
+      oom_kills_(parts.state, parts.cgroups),
       stops_(parts.state, parts.clock,
              {.kill = [this](const ContainerId& id) { return BeginKill(id); },
               .kill_monitor =
@@ -54,47 +58,29 @@ bool Lifecycle::BeginKill(const ContainerId& id) {
   return Later(id, [this, id] {
     const ContainerRef now = p_.state.FindContainer(id);
     if (Runs(now.get())) KillRest(*now);
+    TryResolveStart(id);
   });
 }
 
 bool Lifecycle::Later(const ContainerId& id, std::function<void()> task) {
   const CallContext cc = CallContext::Background(std::chrono::hours(1), "stop");
-  // Not among those that wait for what commands do.
-  const Status submitted = p_.pool.Submit(work::Lane::kMutate, cc, std::move(task));
+  // Not among those that wait for runtimes or for what commands do.
+  const Status submitted = p_.pool.Submit(work::Lane::kStop, cc, std::move(task));
   if (!submitted.ok()) log::Warn("not now", {{"container", id}, {"error", submitted}});
   return submitted.ok();
 }
 
-void Lifecycle::Created(const ContainerId& id, const std::string& pod_cgroup) {
-  if (UnitOf(pod_cgroup).empty()) return;
-  const std::uint64_t now = p_.cgroups.OomKills(pod_cgroup).value_or(0);
-  oom_kills_.lock()->before[id.str()] = now;
-}
-
-bool Lifecycle::IsOomKill(const ContainerRecord& container, const ExitRecord& exit) {
-  // The monitor may have seen the end before it saw why.
-  const std::uint64_t own = p_.cgroups.OomKills(container.cgroup_path()).value_or(0);
-  if (UnitOf(container.cgroup_path()).empty()) return exit.oom || own > 0;
-  // systemd removes a scope once it is empty, and its counters with it. The pod's stay: what
-  // nothing else accounts for is this container's.
-  const PodRef pod = p_.state.FindPod(PodId(container.pod_id()));
-  const std::uint64_t in_pod = pod ? p_.cgroups.OomKills(pod->cgroup_parent()).value_or(0) : 0;
-  auto kills = oom_kills_.lock();
-  const auto before = kills->before.find(container.id());
-  std::uint64_t& accounted = kills->accounted[container.pod_id()];
-  // Of one that is older than this process nothing is known.
-  accounted = std::max(accounted, before == kills->before.end() ? in_pod : before->second);
-  if (!exit.oom && own == 0 && in_pod <= accounted) return false;
-  accounted += std::max<std::uint64_t>(own, 1);
-  return true;
-}
-
 // Looks at the cgroup while that is still there: what is known of an OOM kill goes with it.
-std::string Lifecycle::ReasonFor(const ContainerRecord& container, const ExitRecord& exit) {
+std::string Lifecycle::ReasonFor(const ContainerRecord& container, const ExitRecord& exit,
+                                 OomKills::Verdict& verdict) {
   const bool killed_by_us =
       killed_.lock()->contains(container.id()) ||
-      (container.stop_asked_at() != 0 && exit.finished_at >= container.stop_kill_at());
-  if (exit.code == 128 + SIGKILL && !killed_by_us && IsOomKill(container, exit)) return "OOMKilled";
+      (container.stop_asked_at() != 0 &&
+       exit.finished_at + kFileClockGrain.count() >= container.stop_kill_at());
+  if (exit.code == 128 + SIGKILL && !killed_by_us) {
+    verdict = oom_kills_.Of(container, exit);
+    if (verdict.oom) return "OOMKilled";
+  }
   // A filter's verdict is SIGSYS, which nothing else sends.
   if (exit.code == 128 + SIGSYS) return "seccomp killed";
   return exit.code == 0 ? "Completed" : "Error";
@@ -111,7 +97,11 @@ void Lifecycle::OnExitFile(const ContainerId& id) {
     if (exit.code() == Code::kDataLoss) MarkLost(id, "Error", exit.status().message());
     return;
   }
-  if (exit->has_value()) SetExited(id, **exit, ReasonFor(*container, **exit), "");
+  if (!exit->has_value()) return;
+  const auto turn = oom_kills_.Turn();
+  OomKills::Verdict verdict;
+  const std::string reason = ReasonFor(*container, **exit, verdict);
+  if (SetExited(id, **exit, reason, "")) oom_kills_.Account(*container, verdict);
 }
 
 void Lifecycle::OnMonitorGone(const ContainerId& id) {
@@ -131,8 +121,7 @@ void Lifecycle::OnMonitorGone(const ContainerId& id) {
 void Lifecycle::KillLost(const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
   if (!Runs(container.get())) return;
-  Kill(*container);
-  AwaitEnd(ProcessOf(container->init()), Stops::kMonitorPatience);
+  KillInit(*container);
   if (os::Exists(p_.config.layout.ExitPath(id))) return OnExitFile(id);
   MarkLost(id, "Error",
            "ContainerMonitorDied: the monitor process of the container ended, and the container "
@@ -150,9 +139,42 @@ void Lifecycle::CheckExit(const ContainerId& id) {
 
 void Lifecycle::CheckExits() {
   for (const ContainerRef& container : p_.state.Containers()) {
+    const ContainerId id(container->id());
+    if (Runs(container.get())) TryResolveStart(id);
     if (!Runs(container.get()) || os::Alive(ProcessOf(container->monitor()))) continue;
-    CheckExit(ContainerId(container->id()));
+    CheckExit(id);
   }
+}
+
+Status Lifecycle::ResolveStart(const CallContext& cc, const ContainerId& id) {
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container || container->starting_at() == 0) return Status::Ok();
+  const OciRuntime* runtime = p_.runtimes.Recorded(container->runtime());
+  log::IfError("interrupted start", AwaitStarts(cc.Within(kStartPatience), id));
+  const bool started = runtime != nullptr && !runtime->AwaitsStart(id);
+  CRISP_TRY(p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
+    if (started) {
+      record.set_state(runtime::v1::CONTAINER_RUNNING);
+      record.set_started_at(record.starting_at());
+      record.set_start_unanswered(true);
+    }
+    record.set_starting_at(0);
+    return Status::Ok();
+  }));
+  p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
+  CheckExit(id);
+  if (container->stop_asked_at() != 0) ResumeStop(id);
+  return Status::Ok();
+}
+
+void Lifecycle::TryResolveStart(const ContainerId& id) {
+  const ContainerRef container = p_.state.FindContainer(id);
+  if (!container || container->starting_at() == 0) return;
+  // Whoever holds it is the start itself, or resolves it.
+  const auto held = p_.locks.TryLock(LockKey(id));
+  if (!held.ok()) return;
+  const CallContext cc = CallContext::Background(kStartPatience, "start");
+  log::IfError("resolve a start", ResolveStart(cc, id));
 }
 
 void Lifecycle::MarkLost(const ContainerId& id, const std::string& reason,
@@ -163,7 +185,7 @@ void Lifecycle::MarkLost(const ContainerId& id, const std::string& reason,
   SetExited(id, exit, reason, message);
 }
 
-void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
+bool Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
                           const std::string& message) {
   const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     if (!Runs(&record) || record.starting_at() != 0) return Aborted("not now");
@@ -181,19 +203,24 @@ void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const s
       log::Error("container's end could not be stored",
                  {{"container", id}, {"error", changed.status()}});
     }
-    return;
+    return false;
   }
   p_.metrics.ContainerExited(reason == "OOMKilled");
   log::Info("container exited", {{"container", id}, {"code", exit.code}, {"reason", reason}});
   killed_.lock()->erase(id.str());
-  oom_kills_.lock()->before.erase(id.str());
   p_.supervisor->Forget(id);
   CleanLater(id);
+  return true;
 }
 
 void Lifecycle::Kill(const ContainerRecord& container) {
   SignalInit(container);
   KillRest(container);
+}
+
+void Lifecycle::KillInit(const ContainerRecord& container) {
+  Kill(container);
+  AwaitEnd(ProcessOf(container.init()), Stops::kMonitorPatience);
 }
 
 void Lifecycle::SignalInit(const ContainerRecord& container) {
@@ -214,28 +241,6 @@ void Lifecycle::KillRest(const ContainerRecord& container) {
   } else {
     log::IfError("kill the container's cgroup", p_.cgroups.Kill(container.cgroup_path()));
   }
-}
-
-Status Lifecycle::WaitExited(const CallContext& cc, const ContainerId& id) {
-  const auto ended = [](const ContainerRecord* record) { return !Runs(record); };
-  Status waited = p_.state.WaitContainer(
-      id, p_.clock.Now() + std::min<nanoseconds>(Stops::kKillPatience, cc.Remaining()), ended);
-  if (waited.ok()) return waited;
-  const ContainerRef container = p_.state.FindContainer(id);
-  if (!Runs(container.get())) return Status::Ok();
-  if (os::Alive(ProcessOf(container->init()))) {
-    return DeadlineExceeded("container {} is still there after SIGKILL", id);
-  }
-  // Its process has ended, and its monitor does not say so: the monitor hangs.
-  KillMonitors(p_.config.layout.Bundle(id));
-  return p_.state.WaitContainer(id, p_.clock.Now() + Stops::kMonitorPatience, ended);
-}
-
-Status Lifecycle::KillAndWait(const CallContext& cc, const ContainerId& id) {
-  const ContainerRef container = p_.state.FindContainer(id);
-  if (!Runs(container.get())) return Status::Ok();
-  Kill(*container);
-  return WaitExited(cc, id);
 }
 
 Status Lifecycle::BeginStop(const ContainerId& id, seconds grace) {
@@ -278,6 +283,31 @@ void Lifecycle::Stop(const ContainerId& id, seconds grace, Stops::Done done) {
   stops_.Await(id, std::move(done));
 }
 
+Status Lifecycle::End(const CallContext& cc, const std::vector<ContainerId>& ids) {
+  std::vector<ContainerId> ending;
+  Status first;
+  for (const ContainerId& id : ids) {
+    if (!Runs(p_.state.FindContainer(id).get())) continue;
+    Status begun = BeginStop(id, seconds(0));
+    if (begun.ok()) {
+      ending.push_back(id);
+    } else if (first.ok()) {
+      first = std::move(begun);
+    }
+  }
+  Status ended = stops_.AwaitAll(cc, ending);
+  return first.ok() ? ended : first;
+}
+
+Result<work::LockTable::Held> Lifecycle::LockEnded(const CallContext& cc, const ContainerId& id) {
+  while (true) {
+    CRISP_TRY(End(cc, {id}));
+    work::LockTable::Held held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+    CRISP_TRY(ResolveStart(cc, id));
+    if (!Runs(p_.state.FindContainer(id).get())) return held;
+  }
+}
+
 seconds Lifecycle::CleanTimeout() const {
   return std::min(kCleanTimeout, p_.config.runtime_timeout);
 }
@@ -303,6 +333,7 @@ Status Lifecycle::TakeDown(const CallContext& cc, const ContainerRecord& contain
 Status Lifecycle::Clean(const CallContext& cc, const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container || container->cleaned() || Runs(container.get())) return Status::Ok();
+  killed_.lock()->erase(id.str());
   Status done = TakeDown(cc.Detached(CleanTimeout()), *container);
   if (!done.ok()) {
     p_.metrics.CleanupFailed();

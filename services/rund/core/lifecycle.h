@@ -3,14 +3,15 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "libs/base/call_context.h"
 #include "libs/base/guarded.h"
 #include "libs/base/ids.h"
 #include "libs/base/status.h"
+#include "services/rund/core/oom_kills.h"
 #include "services/rund/core/parts.h"
 #include "services/rund/core/stops.h"
 #include "services/rund/runtime/exit_files.h"
@@ -32,8 +33,13 @@ class Lifecycle {
   void CheckExit(const ContainerId& id);
 
   /// The same for each whose monitor has ended: an end that could not be stored is stored once that
-  /// goes. From time to time; on the pool.
+  /// goes, and likewise the outcome of a start. From time to time; on the pool.
   void CheckExits();
+
+  /// A start whose outcome was not stored (a crash, a failed commit) holds back the container's
+  /// exits: waits until the runtime is done with it, stores what came of it, and looks for an exit.
+  /// The caller holds the container's lock. Nothing to resolve = Ok; an error leaves it as it is.
+  Status ResolveStart(const CallContext& cc, const ContainerId& id);
 
   /// CRI v1 StopContainer: the stop signal, once; SIGKILL to all of it after `grace` (0: at once).
   /// A later call may shorten the time, not lengthen it. Blocks only to store and signal; `done`
@@ -46,8 +52,15 @@ class Lifecycle {
   Stops& stops() { return stops_; }
   /// SIGKILL now, without waiting.
   void Kill(const ContainerRecord& container);
-  /// SIGKILL, then waits until it is EXITED. Gone or not running is Ok.
-  Status KillAndWait(const CallContext& cc, const ContainerId& id);
+  /// The same, then waits for the end of its first process, a few seconds at most.
+  void KillInit(const ContainerRecord& container);
+  /// Stop() of all at once, without a grace, and waits for them, side by side: the first error. No
+  /// lock may be held: what is in the middle of a system call takes its time. As with a stop, the
+  /// record says that we did it before we do.
+  Status End(const CallContext& cc, const std::vector<ContainerId>& ids);
+  /// The container's lock, and it does not run: ended before the lock is taken, and again if it has
+  /// begun to run meanwhile.
+  Result<work::LockTable::Held> LockEnded(const CallContext& cc, const ContainerId& id);
 
   /// Takes down what an ended container still has: the runtime's state, cgroups, mounts. The record
   /// says so afterwards. The caller holds the container's lock. Idempotent.
@@ -58,26 +71,24 @@ class Lifecycle {
   /// Clean() on the pool, soon.
   void CleanLater(const ContainerId& id);
 
-  /// A container of a pod with that cgroup begins: what the pod's OOM kills are now is not its.
-  void Created(const ContainerId& id, const std::string& pod_cgroup);
-  /// Of a pod that is gone.
-  void Forget(const PodId& id) { oom_kills_.lock()->accounted.erase(id.str()); }
+  const OomKills& oom_kills() const { return oom_kills_; }
 
   /// EXITED with code 255, because nobody saw the end.
   void MarkLost(const ContainerId& id, const std::string& reason, const std::string& message);
 
  private:
-  void SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
+  /// False: it was EXITED before, or it could not be stored.
+  bool SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
                  const std::string& message);
-  Status WaitExited(const CallContext& cc, const ContainerId& id);
   Status BeginStop(const ContainerId& id, std::chrono::seconds grace);
-  std::string ReasonFor(const ContainerRecord& container, const ExitRecord& exit);
-  bool IsOomKill(const ContainerRecord& container, const ExitRecord& exit);
+  std::string ReasonFor(const ContainerRecord& container, const ExitRecord& exit,
+                        OomKills::Verdict& verdict);
   void KillLost(const ContainerId& id);
   /// Kill(), but what may block is left to the pool. False: that could not be asked for.
   bool BeginKill(const ContainerId& id);
   void SignalInit(const ContainerRecord& container);
   void KillRest(const ContainerRecord& container);
+  void TryResolveStart(const ContainerId& id);
   bool Later(const ContainerId& id, std::function<void()> task);
   std::chrono::seconds CleanTimeout() const;
   Status TakeDown(const CallContext& cc, const ContainerRecord& container);
@@ -85,11 +96,7 @@ class Lifecycle {
   Parts& p_;
   /// Those that we sent SIGKILL while they lived: their 137 is no sign of an OOM kill.
   Guarded<std::set<std::string>> killed_;
-  struct OomKills {
-    std::map<std::string, std::uint64_t> before;     // of the pod, when a container began; by that
-    std::map<std::string, std::uint64_t> accounted;  // that are some container's reason; by pod
-  };
-  Guarded<OomKills> oom_kills_;
+  OomKills oom_kills_;
   Stops stops_;  // last: its thread uses the others
 };
 

@@ -56,6 +56,7 @@ v1::NodeStatusResponse NodeStatusOf(const Parts& parts) {
     *handler->mutable_features() = FeaturesOf(parts, parts.runtimes.Recorded(name)->info());
   }
   response.mutable_features()->set_supplemental_groups_policy(true);
+  response.mutable_features()->set_mount_options(true);
   response.set_cgroup_driver(
       parts.cgroup_driver.kind() == CgroupDriverKind::kSystemd ? cri::SYSTEMD : cri::CGROUPFS);
 

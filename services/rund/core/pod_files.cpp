@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "libs/base/try.h"
+#include "libs/json/json.h"
 #include "libs/os/files.h"
 #include "libs/os/mount.h"
 #include "libs/os/namespaces.h"
@@ -197,6 +198,19 @@ std::string ResolvConfOf(const cri::DNSConfig& dns) {
   for (const std::string& server : dns.servers()) text += fmt::format("nameserver {}\n", server);
   if (!dns.options().empty()) text += fmt::format("options {}\n", fmt::join(dns.options(), " "));
   return text;
+}
+
+Status NoteCgroup(const Layout& layout, const PodId& id, const CgroupNote& note) {
+  CRISP_TRY(os::MakeDirs(layout.PodDir(id), 0711));
+  return os::WriteFile(layout.CgroupNotePath(id),
+                       json::Dump({{"cgroup", note.cgroup}, {"ours", note.ours}}), 0600);
+}
+
+Result<CgroupNote> ReadCgroupNote(const Layout& layout, const PodId& id) {
+  const std::string text = CRISP_TRY(os::ReadFile(layout.CgroupNotePath(id), KiB(8)));
+  const nlohmann::json note = CRISP_TRY(json::Parse(text));
+  return CgroupNote{CRISP_TRY(json::GetString(note, "cgroup")),
+                    CRISP_TRY(json::OptBool(note, "ours"))};
 }
 
 Status MakePodFiles(const CallContext& cc, const Layout& layout, const std::string& pause,

@@ -26,8 +26,18 @@ Result<std::string> HostnameOf(const PodId& id, const runtime::v1::PodSandboxCon
 /// The pod's namespaces and files as its containers get them.
 PodFiles PodFilesOf(const Layout& layout, const v1::PodRecord& pod);
 
+/// Where a pod's cgroup is, kept beside its files: a pod whose record cannot be read is taken down
+/// by it.
+struct CgroupNote {
+  std::string cgroup;
+  bool ours = false;
+};
+Status NoteCgroup(const Layout& layout, const PodId& id, const CgroupNote& note);
+/// kNotFound: there is none, as of pods of older versions.
+Result<CgroupNote> ReadCgroupNote(const Layout& layout, const PodId& id);
+
 /// Pinned user, ipc and uts namespaces (with the pod's hostname and sysctls), /dev/shm,
-/// resolv.conf, hosts, hostname. The pod's directory must not exist. On failure what was made
+/// resolv.conf, hosts, hostname. Nothing of it may be there already. On failure what was made
 /// stays, for RemovePodFiles. `pause` is the crisp-pause program.
 Status MakePodFiles(const CallContext& cc, const Layout& layout, const std::string& pause,
                     const v1::PodRecord& pod);

@@ -1,6 +1,7 @@
 #include "services/rund/core/pods.h"
 
 #include <poll.h>
+#include <unistd.h>
 
 #include <charconv>
 #include <csignal>
@@ -12,6 +13,7 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/os/pidfd.h"
+#include "libs/os/pipe.h"
 #include "libs/process/command.h"
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/resources.h"
@@ -25,8 +27,13 @@ using std::chrono::seconds;
 
 // A prepared pod waits for its network, for as long as CNI plugins may take.
 constexpr seconds kNetworkPatience{300};
-// For SIGKILL to end all containers of a pod.
-constexpr seconds kEndPatience{15};
+
+std::vector<ContainerId> IdsOf(const std::vector<ContainerRef>& containers) {
+  std::vector<ContainerId> ids;
+  ids.reserve(containers.size());
+  for (const ContainerRef& container : containers) ids.emplace_back(container->id());
+  return ids;
+}
 
 }  // namespace
 
@@ -80,6 +87,7 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
   if (pod->phase() != v1::RESERVED) return FailedPrecondition("pod {} was stopped", id);
   const cri::PodSandboxConfig& config = request.config();
   CRISP_TRY(CheckPodConfig(config));
+  CRISP_TRY(CheckOverhead(config.linux().overhead()));
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
   if (HasUserns(config)) CRISP_TRY(CheckUserns(*pod));
   const std::string hostname = CRISP_TRY(HostnameOf(id, config));
@@ -108,10 +116,13 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
     return Status::Ok();
   }));
   const PodRef intent = p_.state.FindPod(id);
-  Status made = p_.cgroup_driver.MakePod(own, id, parent).While("make the cgroup of the pod");
+  Status made =
+      NoteCgroup(p_.config.layout, id, {.cgroup = parent, .ours = intent->cgroup_is_ours()});
+  if (made.ok()) {
+    made = p_.cgroup_driver.MakePod(own, id, parent).While("make the cgroup of the pod");
+  }
   if (made.ok() && intent->cgroup_is_ours()) {
-    const auto limited = LimitPod(own, p_, parent, config.linux(), {});
-    if (!limited.ok()) made = limited.status().While("limit the pod");
+    made = LimitPod(own, p_, parent, config.linux()).While("limit the pod");
   }
   if (made.ok()) made = MakePodFiles(own, p_.config.layout, p_.config.pause, *intent);
   if (made.ok()) made = LabelPodFiles(p_.config.layout, *intent, p_.spec_defaults.selinux);
@@ -196,19 +207,22 @@ Result<os::ProcessId> Pods::StartPause(const CallContext& cc, const PodRecord& p
   for (const std::string& path : {userns, files.ipcns_path, files.utsns_path, files.netns_path}) {
     if (!path.empty()) command.args.push_back(path);
   }
+  // It ends with this end of the pipe, until it has been told to stay.
+  os::Pipe told = CRISP_TRY(os::MakePipe());
+  command.in_fd = told.read.get();
   const process::Output out =
       CRISP_TRY(process::Run(cc.Within(seconds(10)), command).While("start crisp-pause"));
+  told.read.reset();
   if (out.exit_code != 0) return Internal("crisp-pause: {}", RuntimeWords(out.err));
   pid_t pid = 0;
   const auto parsed = std::from_chars(out.out.data(), out.out.data() + out.out.size(), pid);
   if (parsed.ec != std::errc() || pid <= 0) return Internal("crisp-pause printed no pid");
-  const auto process = os::ProcessId::Of(pid);
-  Status added = p_.cgroup_driver.AddPause(cc, pod.cgroup_parent(), PodId(pod.id()), pid);
-  if (!process.ok() || !added.ok()) {
-    kill(pid, SIGKILL);
-    return process.ok() ? added : process.status();
+  const os::ProcessId process = CRISP_TRY(os::ProcessId::Of(pid).While("crisp-pause"));
+  CRISP_TRY(p_.cgroup_driver.AddPause(cc, pod.cgroup_parent(), PodId(pod.id()), pid));
+  if (write(told.write.get(), "1", 1) != 1) {
+    return Status::FromErrno(errno, "crisp-pause ended at once");
   }
-  return *process;
+  return process;
 }
 
 // By its pid alone the namespace could become that of a process which gets the same one later.
@@ -234,21 +248,13 @@ void Pods::OnPauseGone(const PodId& id) {
 
 Status Pods::EndContainers(const CallContext& cc, const PodId& id) {
   const auto containers = p_.state.ContainersOf(id);
-  for (const ContainerRef& container : containers) {
-    if (container->phase() == v1::LIVE && container->state() != cri::CONTAINER_EXITED) {
-      lifecycle_.Kill(*container);
-    }
-  }
-  Status first;
-  // One patience for all of them: they are dying side by side.
-  const CallContext soon = cc.Within(kEndPatience);
-  for (const ContainerRef& container : containers) {
-    const ContainerId container_id(container->id());
+  Status first = lifecycle_.End(cc, IdsOf(containers));
+  for (const ContainerId& container : IdsOf(containers)) {
     // Also waits for a create or a start that is under way.
-    auto held = p_.locks.Lock(cc, LockKey(container_id));
-    Status ended = held.ok() ? lifecycle_.KillAndWait(soon, container_id) : held.status();
-    if (ended.ok()) ended = lifecycle_.UndoCreate(cc, container_id);
-    if (ended.ok()) ended = lifecycle_.Clean(cc, container_id);
+    auto held = p_.locks.Lock(cc, LockKey(container));
+    Status ended = held.ok() ? lifecycle_.ResolveStart(cc, container) : held.status();
+    if (ended.ok()) ended = lifecycle_.UndoCreate(cc, container);
+    if (ended.ok()) ended = lifecycle_.Clean(cc, container);
     if (first.ok()) first = std::move(ended);
   }
   return first;
@@ -274,18 +280,23 @@ Status Pods::TakeDown(const CallContext& cc, const PodRecord& pod) {
 }
 
 Result<std::uint64_t> Pods::Stop(const CallContext& cc, const PodId& id) {
-  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
-  const PodRef pod = p_.state.FindPod(id);
-  if (!pod || pod->torn_down()) return p_.state.seq();
-  const CallContext own = cc.Detached(p_.config.runtime_timeout);
-  if (!pod->stopping()) {
+  {
+    auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+    const PodRef pod = p_.state.FindPod(id);
+    if (!pod || pod->torn_down()) return p_.state.seq();
     CRISP_TRY(p_.state.ChangePod(id, [](PodRecord& record) {
       record.set_stopping(true);
       return Status::Ok();
     }));
   }
+  // Nothing new begins in it from here on: its containers' ends need no lock.
+  const CallContext own = cc.Detached(p_.config.runtime_timeout);
   CRISP_TRY(EndContainers(own, id));
-  Status down = TakeDown(own, *p_.state.FindPod(id));
+  auto held = CRISP_TRY(p_.locks.Lock(own, LockKey(id)));
+  const PodRef pod = p_.state.FindPod(id);
+  // Somebody else was faster.
+  if (!pod || pod->torn_down()) return p_.state.seq();
+  Status down = TakeDown(own, *pod);
   if (!down.ok()) {
     p_.metrics.CleanupFailed();
     return std::move(down).While("stop pod {}", id);
@@ -302,27 +313,28 @@ Result<std::uint64_t> Pods::Stop(const CallContext& cc, const PodId& id) {
 
 Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId& id,
                                              const std::function<bool(const PodRecord&)>& still) {
-  auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
   v1::RemovePodResponse response;
   response.set_seq(p_.state.seq());
-  if (!p_.state.FindPod(id)) return response;
+  {
+    auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+    if (!p_.state.FindPod(id)) return response;
+    CRISP_TRY(p_.state.ChangePod(id, [&still](PodRecord& record) {
+      if (still && !still(record)) return Aborted("it is wanted again");
+      record.set_phase(v1::REMOVING);
+      record.set_stopping(true);
+      return Status::Ok();
+    }));
+  }
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
-  CRISP_TRY(p_.state.ChangePod(id, [&still](PodRecord& record) {
-    if (still && !still(record)) return Aborted("it is wanted again");
-    record.set_phase(v1::REMOVING);
-    record.set_stopping(true);
-    return Status::Ok();
-  }));
-  for (const ContainerRef& container : p_.state.ContainersOf(id)) {
-    if (container->phase() == v1::LIVE && container->state() != cri::CONTAINER_EXITED) {
-      lifecycle_.Kill(*container);
-    }
+  const std::vector<ContainerId> containers = IdsOf(p_.state.ContainersOf(id));
+  CRISP_TRY(lifecycle_.End(own, containers));
+  for (const ContainerId& container : containers) {
+    CRISP_TRY(containers_.Remove(own, container));
+    response.add_container_ids(container.str());
   }
-  for (const ContainerRef& container : p_.state.ContainersOf(id)) {
-    CRISP_TRY(containers_.Remove(own, ContainerId(container->id())));
-    response.add_container_ids(container->id());
-  }
+  auto held = CRISP_TRY(p_.locks.Lock(own, LockKey(id)));
   const PodRef pod = p_.state.FindPod(id);
+  if (!pod) return response;
   if (!pod->torn_down()) {
     Status down = TakeDown(own, *pod);
     if (!down.ok()) {
@@ -331,12 +343,11 @@ Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId&
     }
   }
   response.set_seq(CRISP_TRY(p_.state.ErasePod(id)));
-  lifecycle_.Forget(id);
   log::Info("pod removed", {{"pod", id}});
   return response;
 }
 
-Result<cri::PodSandboxStatusResponse> Pods::GetStatus(const PodId& id, bool verbose) {
+Result<cri::PodSandboxStatusResponse> Pods::GetStatus(const PodId& id, bool verbose) const {
   const PodRef pod = p_.state.FindPod(id);
   if (!pod || !IsListed(*pod)) return NotFound("no pod sandbox {}", id);
   cri::PodSandboxStatusResponse response;

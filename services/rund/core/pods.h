@@ -31,7 +31,7 @@ class Pods {
   /// kAborted: it does not.
   Result<v1::RemovePodResponse> RemoveIf(const CallContext& cc, const PodId& id,
                                          const std::function<bool(const PodRecord&)>& still);
-  Result<runtime::v1::PodSandboxStatusResponse> GetStatus(const PodId& id, bool verbose);
+  Result<runtime::v1::PodSandboxStatusResponse> GetStatus(const PodId& id, bool verbose) const;
 
   /// The supervisor's handler: the pod's shared PID namespace is gone, and all in it.
   void OnPauseGone(const PodId& id);
@@ -48,7 +48,8 @@ class Pods {
   Status CheckUserns(const PodRecord& pod) const;
   /// Of the pod's own; its containers are gone or cleaned. The caller holds the pod's lock.
   Status TakeDown(const CallContext& cc, const PodRecord& pod);
-  /// Kills and cleans all its containers; the pod is marked as stopping.
+  /// Ends its containers, all at once, and cleans them. The pod is marked as stopping, and its lock
+  /// is free: what hangs in one of them must not hold up who asks for the pod.
   Status EndContainers(const CallContext& cc, const PodId& id);
   Status PinPids(const PodId& id, const os::ProcessId& pause);
   Result<os::ProcessId> StartPause(const CallContext& cc, const PodRecord& pod);

@@ -26,7 +26,9 @@
 //                                  perhaps a cgroup, mounts, pins. A retry takes them down and
 //                                  makes them anew; removing the pod takes them down.
 //   StartPod                       PREPARED; perhaps a pause process, alone in its own cgroup: a
-//                                  retry kills that first, removing the pod as well.
+//                                  retry kills that first, removing the pod as well. One that has
+//                                  not come there yet has ended with us.
+//   ExecSync                       no record: crisp-exec has killed the command.
 //   CreateContainer                RESERVED and `creating`: bundle, rootfs mounts, conmon at any
 //                                  point of its start, the runtime's `create` half way. All undone
 //                                  here, under the container's lock; a retry waits for that, then
@@ -43,11 +45,13 @@
 //                                  signal it is not: then SIGKILL comes at the end of the grace);
 //                                  the wait goes on until the grace is over, also where a start was
 //                                  interrupted as well.
-//   UpdateContainerResources       `update`: what the files of the cgroup held is written back.
+//   UpdateContainerResources,      `update`: what the files of the cgroup held is written back.
+//   UpdatePodSandboxResources
 //   RemoveContainer, RemovePod     REMOVING: removed here.
 //   StopPod                        `stopping` and not `torn_down`: stopped here.
 //   erased record                  always last, when nothing else is left. Directories without a
-//                                  record (a database that was lost) are taken down here.
+//                                  record (one that cannot be read, a database that was lost) are
+//                                  taken down here, a pod with its containers, pause and cgroup.
 //   reboot                         another boot id: pods NOTREADY, containers EXITED 255, creates
 //                                  undone, then as above.
 namespace crisp::rund {
@@ -127,7 +131,7 @@ void Recovery::TakeUpContainer(const CallContext& cc, const ContainerRef& contai
   if (const auto held = held_.extract(id.str()); !held.empty()) {
     Later(work::Lane::kWait, cc, [this, cc, id, lock = held.mapped()] {
       log::IfError("undo an interrupted create", lifecycle_.UndoCreate(cc, id));
-      ResolveStart(cc, id);
+      log::IfError("interrupted start", lifecycle_.ResolveStart(cc, id));
       lock->Release();
     });
     return;
@@ -156,27 +160,6 @@ void Recovery::TakeUpContainer(const CallContext& cc, const ContainerRef& contai
   if (container->stop_asked_at() != 0) lifecycle_.ResumeStop(id);
 }
 
-void Recovery::ResolveStart(const CallContext& cc, const ContainerId& id) {
-  const ContainerRef container = p_.state.FindContainer(id);
-  if (!container || container->starting_at() == 0) return;
-  const OciRuntime* runtime = p_.runtimes.Recorded(container->runtime());
-  log::IfError("interrupted start", AwaitStarts(cc.Within(std::chrono::seconds(30)), id));
-  const bool started = runtime != nullptr && !runtime->AwaitsStart(id);
-  const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
-    if (started) {
-      record.set_state(runtime::v1::CONTAINER_RUNNING);
-      record.set_started_at(record.starting_at());
-      record.set_start_unanswered(true);
-    }
-    record.set_starting_at(0);
-    return Status::Ok();
-  });
-  log::IfError("store an interrupted start", changed.ok() ? Status::Ok() : changed.status());
-  p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
-  lifecycle_.CheckExit(id);
-  if (container->stop_asked_at() != 0) lifecycle_.ResumeStop(id);
-}
-
 void Recovery::TakeUpPod(const CallContext& cc, const PodRef& pod) {
   const PodId id(pod->id());
   if (pod->phase() == v1::REMOVING) {
@@ -191,6 +174,12 @@ void Recovery::TakeUpPod(const CallContext& cc, const PodRef& pod) {
     });
   } else if (pod->phase() == v1::LIVE && pod->has_pause()) {
     p_.supervisor->WatchPause(id, ProcessOf(pod->pause()));
+  }
+  if (pod->has_update()) {
+    Later(work::Lane::kWait, cc, [this, cc, id] {
+      const auto held = p_.locks.Lock(cc, LockKey(id));
+      if (held.ok()) log::IfError("take back an update", UndoUpdate(cc, p_, id));
+    });
   }
 }
 
@@ -217,9 +206,25 @@ void Recovery::RemoveUnknown(const CallContext& cc) {
   }
   for (const std::string& id : pods) {
     if (p_.state.FindPod(PodId(id))) continue;
-    log::Warn("removing the files of a pod that no record knows", {{"pod", id}});
-    log::IfError("remove them", RemovePodFiles(layout, PodId(id)));
+    log::Warn("removing a pod that no record knows", {{"pod", id}});
+    log::IfError("remove it", RemoveUnknownPod(cc, PodId(id)));
   }
+}
+
+Status Recovery::RemoveUnknownPod(const CallContext& cc, const PodId& id) {
+  const Layout& layout = p_.config.layout;
+  for (const ContainerRef& container : p_.state.ContainersOf(id)) {
+    const auto removed = containers_.Remove(cc, ContainerId(container->id()));
+    if (!removed.ok()) return removed.status();
+  }
+  const auto note = ReadCgroupNote(layout, id);
+  if (note.ok()) {
+    CRISP_TRY(p_.cgroup_driver.RemovePause(cc, note->cgroup, id));
+    if (note->ours) CRISP_TRY(p_.cgroup_driver.RemovePod(cc, note->cgroup));
+  } else if (note.code() != Code::kNotFound) {
+    log::Warn("its cgroup is not known", {{"pod", id}, {"error", note.status()}});
+  }
+  return RemovePodFiles(layout, id);
 }
 
 Status Recovery::RemoveUnknownContainer(const CallContext& cc, const ContainerId& id) {

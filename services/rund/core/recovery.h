@@ -32,9 +32,9 @@ class Recovery {
   Status AfterReboot();
   void TakeUpContainer(const CallContext& cc, const ContainerRef& container);
   void TakeUpPod(const CallContext& cc, const PodRef& pod);
-  void ResolveStart(const CallContext& cc, const ContainerId& id);
   void RemoveUnknown(const CallContext& cc);
   Status RemoveUnknownContainer(const CallContext& cc, const ContainerId& id);
+  Status RemoveUnknownPod(const CallContext& cc, const PodId& id);
   void Later(work::Lane lane, const CallContext& cc, std::function<void()> task);
 
   Parts& p_;

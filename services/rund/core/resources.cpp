@@ -72,22 +72,55 @@ cri::LinuxContainerResources WithoutUnchanged(cri::LinuxContainerResources next,
   return next;
 }
 
-void TakeBack(const std::vector<CgroupSetting>& undo) {
-  const auto taken = ApplyCgroupSettings(undo);
-  log::IfError("take back an update", taken.ok() ? Status::Ok() : taken.status());
+v1::UpdateRecord RecordOfUndo(const std::vector<CgroupSetting>& undo) {
+  v1::UpdateRecord record;
+  for (const CgroupSetting& old : undo) {
+    v1::CgroupWrite& write = *record.add_undo();
+    write.set_path(old.path);
+    write.set_value(old.value);
+  }
+  return record;
+}
+
+std::vector<CgroupSetting> UndoIn(const v1::UpdateRecord& record) {
+  std::vector<CgroupSetting> undo;
+  for (const v1::CgroupWrite& old : record.undo()) undo.push_back({old.path(), old.value()});
+  return undo;
 }
 
 }  // namespace
 
+Status CheckOverhead(const cri::LinuxContainerResources& overhead) {
+  const auto refused = [](std::string_view field) {
+    return InvalidArgument("linux.overhead.{}: a pod's overhead has CPU time and memory only",
+                           field);
+  };
+  if (overhead.oom_score_adj() != 0) return refused("oom_score_adj");
+  if (!overhead.cpuset_cpus().empty()) return refused("cpuset_cpus");
+  if (!overhead.cpuset_mems().empty()) return refused("cpuset_mems");
+  if (overhead.memory_swap_limit_in_bytes() != 0) return refused("memory_swap_limit_in_bytes");
+  for (const auto& hugepage : overhead.hugepage_limits()) {
+    if (hugepage.limit() != 0) return refused("hugepage_limits");
+  }
+  // The kubelet sends for both what holds for the whole pod ("memory.oom.group"); that of the
+  // resources counts.
+  return Status::Ok();
+}
+
 cri::LinuxContainerResources ResourcesOf(const cri::LinuxPodSandboxConfig& pod) {
   cri::LinuxContainerResources sum = pod.resources();
   const cri::LinuxContainerResources& overhead = pod.overhead();
+  // Quotas add up by their share of a period.
+  const auto period_of = [](const cri::LinuxContainerResources& of) {
+    return of.cpu_period() > 0 ? of.cpu_period() : kDefaultCpuPeriod;
+  };
   // No limit of the containers is no limit of the pod.
   const auto add = [](std::int64_t containers, std::int64_t more) {
     return containers > 0 && more > 0 ? containers + more : containers;
   };
   sum.set_cpu_shares(add(sum.cpu_shares(), overhead.cpu_shares()));
-  sum.set_cpu_quota(add(sum.cpu_quota(), overhead.cpu_quota()));
+  sum.set_cpu_quota(
+      add(sum.cpu_quota(), overhead.cpu_quota() * period_of(sum) / period_of(overhead)));
   sum.set_memory_limit_in_bytes(add(sum.memory_limit_in_bytes(), overhead.memory_limit_in_bytes()));
   // Of single processes.
   sum.clear_oom_score_adj();
@@ -96,27 +129,33 @@ cri::LinuxContainerResources ResourcesOf(const cri::LinuxPodSandboxConfig& pod) 
   return sum;
 }
 
-Result<CgroupDriver::Undo> LimitPod(const CallContext& cc, const Parts& parts,
-                                    const std::string& cgroup,
-                                    const cri::LinuxPodSandboxConfig& next,
-                                    const cri::LinuxPodSandboxConfig& now) {
-  const cri::LinuxContainerResources limits = ResourcesOf(next);
+Status LimitPod(const CallContext& cc, const Parts& parts, const std::string& cgroup,
+                const cri::LinuxPodSandboxConfig& pod) {
+  const cri::LinuxContainerResources limits = ResourcesOf(pod);
   CRISP_TRY(BuildResources(limits, parts.spec_defaults.host));
-  return parts.cgroup_driver.Limit(cc, cgroup, limits, ResourcesOf(now));
+  return parts.cgroup_driver.Limit(cc, cgroup, limits, {});
+}
+
+Status UndoUpdate(const CallContext& cc, const Parts& parts, const PodId& id) {
+  const PodRef pod = parts.state.FindPod(id);
+  if (!pod || !pod->has_update()) return Status::Ok();
+  if (!pod->torn_down()) {
+    parts.cgroup_driver.TakeBack(cc, pod->cgroup_parent(), UndoIn(pod->update()),
+                                 ResourcesOf(pod->config().linux()));
+  }
+  const auto changed = parts.state.ChangePod(id, [](PodRecord& record) {
+    record.clear_update();
+    return Status::Ok();
+  });
+  return changed.ok() ? Status::Ok() : changed.status();
 }
 
 Status UndoUpdate(const CallContext& cc, const Parts& parts, const ContainerId& id) {
   const ContainerRef container = parts.state.FindContainer(id);
   if (!container || !container->has_update()) return Status::Ok();
   if (Runs(container.get())) {
-    std::vector<CgroupSetting> undo;
-    for (const v1::CgroupWrite& old : container->update().undo()) {
-      undo.push_back({old.path(), old.value()});
-    }
-    TakeBack(undo);
-    log::IfError(
-        "take back the limits of a unit",
-        parts.cgroup_driver.SetUnit(cc, container->cgroup_path(), ResourcesOf(*container)));
+    parts.cgroup_driver.TakeBack(cc, container->cgroup_path(), UndoIn(container->update()),
+                                 ResourcesOf(*container));
     log::IfError(
         "take back an oom_score_adj",
         ChangeOomScores(parts, *container, container->update().next(), ResourcesOf(*container)));
@@ -144,11 +183,7 @@ Status Resources::Change(const CallContext& cc, const ContainerRecord& container
   const ContainerId id(container.id());
   const std::vector<CgroupSetting> undo = CRISP_TRY(UndoOf(settings));
   CRISP_TRY(p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
-    for (const CgroupSetting& old : undo) {
-      v1::CgroupWrite& write = *record.mutable_update()->add_undo();
-      write.set_path(old.path);
-      write.set_value(old.value);
-    }
+    *record.mutable_update() = RecordOfUndo(undo);
     *record.mutable_update()->mutable_next() = next;
     return Status::Ok();
   }));
@@ -173,6 +208,9 @@ Status Resources::UpdateContainer(const CallContext& cc,
   const ContainerId id(request.container_id());
   if (request.has_windows()) return InvalidArgument("windows: this is a Linux node");
   if (!request.has_linux()) return InvalidArgument("linux is required");
+  if (!request.annotations().empty()) {
+    return InvalidArgument("annotations: none means anything for an update of resources");
+  }
   // Also waits for a create or a start that is under way.
   auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
   CRISP_TRY(UndoUpdate(cc, p_, id));
@@ -202,7 +240,9 @@ Status Resources::UpdateContainer(const CallContext& cc,
 Status Resources::UpdatePod(const CallContext& cc,
                             const cri::UpdatePodSandboxResourcesRequest& request) {
   const PodId id(request.pod_sandbox_id());
+  CRISP_TRY(CheckOverhead(request.overhead()));
   auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
+  CRISP_TRY(UndoUpdate(cc, p_, id));
   const PodRef pod = p_.state.FindPod(id);
   if (!pod || !IsListed(*pod)) return NotFound("no pod sandbox {}", id);
   if (pod->phase() != v1::LIVE || pod->stopping()) {
@@ -211,19 +251,39 @@ Status Resources::UpdatePod(const CallContext& cc,
   cri::LinuxPodSandboxConfig next = pod->config().linux();
   *next.mutable_resources() = MergeResources(next.resources(), request.resources());
   *next.mutable_overhead() = MergeResources(next.overhead(), request.overhead());
-  CRISP_TRY(BuildResources(ResourcesOf(next), p_.spec_defaults.host));
-  CgroupDriver::Undo undo;
+  const cri::LinuxContainerResources limits = ResourcesOf(next);
+  CRISP_TRY(BuildResources(limits, p_.spec_defaults.host));
   if (pod->cgroup_is_ours()) {
-    CRISP_TRY(CheckMemory(pod->cgroup_parent(), ResourcesOf(next).memory_limit_in_bytes()));
-    undo = CRISP_TRY(LimitPod(cc, p_, pod->cgroup_parent(), next, pod->config().linux())
-                         .While("update pod {}", id));
+    CRISP_TRY(CheckMemory(pod->cgroup_parent(), limits.memory_limit_in_bytes()));
+  }
+  return Change(cc, *pod, next).While("update pod {}", id);
+}
+
+Status Resources::Change(const CallContext& cc, const PodRecord& pod,
+                         const cri::LinuxPodSandboxConfig& next) {
+  const PodId id(pod.id());
+  const std::string& cgroup = pod.cgroup_parent();
+  const cri::LinuxContainerResources limits = ResourcesOf(next);
+  if (pod.cgroup_is_ours()) {
+    const auto files = CRISP_TRY(p_.cgroup_driver.Files(cgroup, limits));
+    const auto undo = CRISP_TRY(UndoOf(files));
+    CRISP_TRY(p_.state.ChangePod(id, [&undo](PodRecord& record) {
+      *record.mutable_update() = RecordOfUndo(undo);
+      return Status::Ok();
+    }));
+    const cri::LinuxContainerResources now = ResourcesOf(pod.config().linux());
+    if (Status set = p_.cgroup_driver.Limit(cc, cgroup, limits, now); !set.ok()) {
+      log::IfError("take back an update", UndoUpdate(cc, p_, id));
+      return set;
+    }
   }
   const auto changed = p_.state.ChangePod(id, [&next](PodRecord& record) {
     *record.mutable_config()->mutable_linux() = next;
+    record.clear_update();
     return Status::Ok();
   });
   if (changed.ok()) return Status::Ok();
-  p_.cgroup_driver.TakeBack(cc, undo);
+  log::IfError("take back an update", UndoUpdate(cc, p_, id));
   return changed.status();
 }
 

@@ -21,7 +21,7 @@ class Resources {
   /// CRI v1 UpdateContainerResources, of created and running containers. All or nothing; zero and
   /// empty fields are not meant. ContainerStatus has the result when this returns. Idempotent.
   /// kNotFound; kFailedPrecondition: it has ended, or more memory is in use than the new limit;
-  /// kInvalidArgument names the field.
+  /// kInvalidArgument names the field (no annotation has a meaning here).
   Status UpdateContainer(const CallContext& cc,
                          const runtime::v1::UpdateContainerResourcesRequest& request);
 
@@ -35,21 +35,24 @@ class Resources {
   Status Change(const CallContext& cc, const ContainerRecord& container,
                 const runtime::v1::LinuxContainerResources& next,
                 const std::vector<CgroupSetting>& settings);
+  Status Change(const CallContext& cc, const PodRecord& pod,
+                const runtime::v1::LinuxPodSandboxConfig& next);
   Status CheckMemory(const std::string& cgroup, std::int64_t limit_bytes) const;
 
   Parts& p_;
 };
 
 /// Puts back what an update has changed that did not end (a crash): limits and oom_score_adj are
-/// those of the record again. The caller holds the container's lock. Idempotent.
+/// those of the record again. The caller holds the container's, the pod's lock. Idempotent.
 Status UndoUpdate(const CallContext& cc, const Parts& parts, const ContainerId& id);
+Status UndoUpdate(const CallContext& cc, const Parts& parts, const PodId& id);
 
+/// kInvalidArgument names a field of an overhead that has no meaning there.
+Status CheckOverhead(const runtime::v1::LinuxContainerResources& overhead);
 /// What the whole pod may use: its containers' sum and its own overhead.
 runtime::v1::LinuxContainerResources ResourcesOf(const runtime::v1::LinuxPodSandboxConfig& pod);
-/// Sets them on the pod's cgroup, which must be ours. All or nothing; answers what undoes it.
-Result<CgroupDriver::Undo> LimitPod(const CallContext& cc, const Parts& parts,
-                                    const std::string& cgroup,
-                                    const runtime::v1::LinuxPodSandboxConfig& next,
-                                    const runtime::v1::LinuxPodSandboxConfig& now);
+/// Sets them on the pod's cgroup, which must be new and ours. All or nothing.
+Status LimitPod(const CallContext& cc, const Parts& parts, const std::string& cgroup,
+                const runtime::v1::LinuxPodSandboxConfig& pod);
 
 }  // namespace crisp::rund

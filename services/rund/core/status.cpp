@@ -3,6 +3,9 @@
 #include <csignal>
 #include <cstring>
 #include <string>
+#include <string_view>
+
+#include "libs/base/ids.h"
 
 namespace crisp::rund {
 
@@ -34,9 +37,17 @@ cri::PodSandboxState StateOf(const v1::PodRecord& pod) {
   return pod.phase() == v1::LIVE ? cri::SANDBOX_READY : cri::SANDBOX_NOTREADY;
 }
 
-// What was asked for stays what is shown; the kubelet asks by id and keeps the name beside it.
+bool IsImageId(std::string_view text) {
+  if (text.starts_with("sha256:")) text.remove_prefix(7);
+  return IsFullId(text);
+}
+
+// What was asked for stays what is shown; of an id, which is how the kubelet asks, a name.
 void FillImage(const v1::ContainerRecord& container, cri::ImageSpec* image) {
   *image = container.config().image();
+  if (IsImageId(image->image()) && !container.image_name().empty()) {
+    image->set_image(container.image_name());
+  }
   if (image->image().empty()) image->set_image(container.image_id());
 }
 

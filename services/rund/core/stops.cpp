@@ -1,6 +1,7 @@
 #include "services/rund/core/stops.h"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "libs/log/log.h"
@@ -71,6 +72,32 @@ void Stops::Await(const ContainerId& id, Done done) {
   }
   changed_.notify_all();
   if (done) done(Closed());
+}
+
+Status Stops::AwaitAll(const CallContext& cc, const std::vector<ContainerId>& ids) {
+  struct Answers {
+    std::mutex mutex;
+    std::condition_variable_any changed;
+    std::size_t open;
+    Status first;
+  };
+  const auto answers = std::make_shared<Answers>();  // may be told after we have gone
+  answers->open = ids.size();
+  for (const ContainerId& id : ids) {
+    Await(id, [answers](const Status& status) {
+      {
+        const std::lock_guard lock(answers->mutex);
+        if (answers->first.ok()) answers->first = status;
+        --answers->open;
+      }
+      answers->changed.notify_all();
+    });
+  }
+  std::unique_lock lock(answers->mutex);
+  const bool told = clock_.WaitUntil(lock, answers->changed, cc.deadline(),
+                                     [&answers] { return answers->open == 0; });
+  if (!told) return DeadlineExceeded("{} containers have not ended in time", answers->open);
+  return answers->first;
 }
 
 void Stops::Close() {

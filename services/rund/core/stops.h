@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "libs/base/call_context.h"
 #include "libs/base/clock.h"
 #include "libs/base/ids.h"
 #include "libs/base/status.h"
@@ -60,6 +61,10 @@ class Stops {
   /// must not block. Ok: it runs no longer. kDeadlineExceeded: it outlives SIGKILL; it is tried
   /// again later, and a new call waits anew. kUnavailable: closed.
   void Await(const ContainerId& id, Done done);
+
+  /// Await() of all, side by side, and blocks until each has been told: the first error.
+  /// kDeadlineExceeded also when that of the call has come; the stops go on.
+  Status AwaitAll(const CallContext& cc, const std::vector<ContainerId>& ids);
 
   /// Who waits is told kUnavailable; nothing new is begun. Idempotent.
   void Close();

@@ -1,4 +1,4 @@
-// crisp-exec PID_FILE STATUS_FD PROGRAM [ARGUMENT...]
+// crisp-exec [--tied] PID_FILE STATUS_FD PROGRAM [ARGUMENT...]
 //
 // Stands between rund and an OCI runtime's `exec --detach`: the nearest subreaper, so that the
 // command in the container becomes its child when the runtime ends, and its exit code can be known.
@@ -7,22 +7,30 @@
 //
 // Writes one line to STATUS_FD and ends: "runtime N" when PROGRAM itself failed, "exit N" with the
 // command's exit code, 128 + n for signal n. What the command has left behind goes on.
-// Static and small on purpose: it lives as long as the command does.
+// With --tied nobody but the reader of STATUS_FD ends a command that takes too long: when the
+// reader is gone (rund was killed), the command is killed, with all that descends from it. Static
+// and small on purpose: it lives as long as the command does.
+#include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <spawn.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <string_view>
 
 namespace {
 
 constexpr int kUsage = 64;
+constexpr int kDepth = 64;
 
 int Code(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
 
@@ -63,9 +71,53 @@ int WaitFor(pid_t wanted, pid_t* others, int* other_statuses, std::size_t* other
   }
 }
 
+bool IsNumber(const char* text) {
+  return *text != '\0' && std::strspn(text, "0123456789") == std::strlen(text);
+}
+
+/// Stops `pid` and all that descends from it, then kills them, from the leaves up: nobody has a
+/// child that we do not see. Deeper than `depth` nobody is looked for.
+void KillTree(pid_t pid, int depth) {
+  kill(pid, SIGSTOP);
+  std::array<char, 64> path{};
+  std::snprintf(path.data(), path.size(), "/proc/%d/task", static_cast<int>(pid));
+  DIR* threads = depth > 0 ? opendir(path.data()) : nullptr;
+  while (const dirent* thread = threads != nullptr ? readdir(threads) : nullptr) {
+    if (!IsNumber(thread->d_name)) continue;
+    std::snprintf(path.data(), path.size(), "/proc/%d/task/%.20s/children", static_cast<int>(pid),
+                  thread->d_name);
+    FILE* children = std::fopen(path.data(), "re");
+    if (children == nullptr) continue;
+    int child = 0;
+    while (std::fscanf(children, "%d", &child) == 1) KillTree(child, depth - 1);
+    std::fclose(children);
+  }
+  if (threads != nullptr) closedir(threads);
+  kill(pid, SIGKILL);
+}
+
+/// Until `pid` has ended: true; false as soon as nobody reads `status_fd` any more.
+bool AwaitEnd(pid_t pid, int status_fd) {
+  const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+  if (pidfd < 0) return true;
+  std::array<pollfd, 2> watched = {{{pidfd, POLLIN, 0}, {status_fd, 0, 0}}};
+  bool read_on = true;
+  while (watched[0].revents == 0 && read_on) {
+    if (poll(watched.data(), watched.size(), -1) < 0 && errno != EINTR) break;
+    read_on = (watched[1].revents & POLLERR) == 0;
+  }
+  close(pidfd);
+  return watched[0].revents != 0 || read_on;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  const bool tied = argc > 1 && std::string_view(argv[1]) == "--tied";
+  if (tied) {
+    ++argv;
+    --argc;
+  }
   if (argc < 4) return kUsage;
   int status_fd = -1;
   const std::string_view number = argv[2];
@@ -80,6 +132,11 @@ int main(int argc, char** argv) {
   if (const int error = posix_spawn(&runtime, argv[3], nullptr, nullptr, argv + 3, environ);
       error != 0) {
     return Report(status_fd, "runtime ", 127);
+  }
+  if (tied && !AwaitEnd(runtime, status_fd)) {
+    KillTree(runtime, kDepth);
+    if (const pid_t command = ReadPid(argv[1]); command > 0) KillTree(command, kDepth);
+    return 1;
   }
   // A short command may end before we know that it is the one.
   std::array<pid_t, 16> early{};
@@ -96,6 +153,10 @@ int main(int argc, char** argv) {
   if (command <= 0) return Report(status_fd, "runtime ", 126);
   for (std::size_t i = 0; i < early_count; ++i) {
     if (early[i] == command) return Report(status_fd, "exit ", Code(early_statuses[i]));
+  }
+  if (tied && !AwaitEnd(command, status_fd)) {
+    KillTree(command, kDepth);
+    return 1;
   }
   std::size_t none = 0;
   const int ended = WaitFor(command, nullptr, nullptr, &none, 0);

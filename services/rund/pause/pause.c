@@ -5,6 +5,8 @@
  * mount namespace, and starts the one process that stays: it has an empty read-only root, no capabilities and no
  * descriptors but /dev/null, reaps what the pod's containers orphan, and ends at SIGTERM (or SIGKILL), which ends
  * everything in its PID namespace. Prints its pid once it stands, then returns 0; else says why on stderr, 1.
+ * The process that stays ends again at the end of stdin, until it has got a byte from there: then somebody knows of it
+ * who will end it. A daemon that dies before that leaves nothing.
  *
  * With --hold it makes new namespaces (user, ipc, uts, net; a user namespace owns the others), prints a line, and keeps
  * them until its stdin ends. Whoever started it pins them meanwhile. A daemon with threads cannot: only a process with
@@ -50,9 +52,10 @@ static int DropAll(void) {
   return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
-static int Stay(int ready) {
+static int Stay(int ready, int null_fd) {
   sigset_t all;
   int signal = 0;
+  char byte;
   sigfillset(&all);
   /* Nothing interrupts: signals are waited for. */
   if (sigprocmask(SIG_SETMASK, &all, NULL) != 0) return 1;
@@ -60,7 +63,10 @@ static int Stay(int ready) {
     Say("pause");
     return 1;
   }
-  if (write(ready, "1", 1) != 1) return 1;
+  /* Who reads our output waits for its end. */
+  if (dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0) return 1;
+  if (write(ready, "1", 1) != 1 || read(0, &byte, 1) != 1) return 1;
+  if (dup2(null_fd, 0) < 0) return 1;
   syscall(SYS_close_range, 1U, ~0U, 0U);
   for (;;) {
     if (sigwait(&all, &signal) != 0) continue;
@@ -120,9 +126,9 @@ int main(int argc, char** argv) {
   }
   if (pid == 0) {
     null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (null_fd < 0 || dup2(null_fd, 0) < 0) return 1;
+    if (null_fd < 0) return 1;
     close(pipe_fds[0]);
-    return Stay(pipe_fds[1]);
+    return Stay(pipe_fds[1], null_fd);
   }
   close(pipe_fds[1]);
   if (read(pipe_fds[0], &byte, 1) != 1) {

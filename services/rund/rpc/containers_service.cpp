@@ -44,9 +44,9 @@ ServerUnaryReactor* ContainersService::StopContainer(CallbackServerContext* cont
                                                      const v1::StopContainerRequest* request,
                                                      v1::StopContainerResponse* response) {
   using Reply = std::function<void(Result<v1::StopContainerResponse>)>;
-  // It begins at once however many creates hang.
+  // It begins at once, however many creates, commands and removes hang.
   return rpc::UnaryLater(
-      pool_, Lane::kWait, context, request, response,
+      pool_, Lane::kStop, context, request, response,
       [this](const CallContext&, const v1::StopContainerRequest& req, const Reply& reply) {
         containers_.Stop(ContainerId(req.container_id()), std::chrono::seconds(req.grace_seconds()),
                          [reply](Result<std::uint64_t> seq) {
@@ -103,7 +103,7 @@ ServerUnaryReactor* ContainersService::ReopenContainerLog(
 ServerUnaryReactor* ContainersService::ExecSync(CallbackServerContext* context,
                                                 const runtime::v1::ExecSyncRequest* request,
                                                 runtime::v1::ExecSyncResponse* response) {
-  return rpc::Unary(pool_, Lane::kWait, context, request, response,
+  return rpc::Unary(pool_, Lane::kExec, context, request, response,
                     [this](const CallContext& cc, const auto& req, auto& resp) {
                       resp = CRISP_TRY(containers_.ExecSync(cc, req));
                       return Status::Ok();

@@ -174,31 +174,24 @@ Status CgroupDriver::SetUnit(const CallContext& cc, const std::string& cgroup,
   return units->Set(cc, unit, CRISP_TRY(UnitProperties(resources)));
 }
 
-Result<CgroupDriver::Undo> CgroupDriver::Limit(
-    const CallContext& cc, const std::string& cgroup,
-    const runtime::v1::LinuxContainerResources& next,
-    const runtime::v1::LinuxContainerResources& now) const {
-  Undo undo;
-  if (const std::string unit_cgroup = UnitCgroup(cgroup); !unit_cgroup.empty()) {
-    CRISP_TRY(SystemdUnits());
-    undo.unit = UnitOf(unit_cgroup);
-    undo.properties = CRISP_TRY(UnitProperties(now));
-  }
+Status CgroupDriver::Limit(const CallContext& cc, const std::string& cgroup,
+                           const runtime::v1::LinuxContainerResources& next,
+                           const runtime::v1::LinuxContainerResources& now) const {
+  if (!UnitCgroup(cgroup).empty()) CRISP_TRY(SystemdUnits());
   const std::vector<CgroupSetting> files = CRISP_TRY(Files(cgroup, next));
   // The files first: the kernel's refusal names one, and what systemd does later changes nothing.
-  undo.files = CRISP_TRY(ApplyCgroupSettings(files));
+  const std::vector<CgroupSetting> undo = CRISP_TRY(ApplyCgroupSettings(files));
   Status set = SetUnit(cc, cgroup, next);
-  if (set.ok()) return undo;
-  TakeBack(cc, undo);
+  if (!set.ok()) TakeBack(cc, cgroup, undo, now);
   return set;
 }
 
-void CgroupDriver::TakeBack(const CallContext& cc, const Undo& undo) const {
-  const auto taken = ApplyCgroupSettings(undo.files);
+void CgroupDriver::TakeBack(const CallContext& cc, const std::string& cgroup,
+                            const std::vector<CgroupSetting>& undo,
+                            const runtime::v1::LinuxContainerResources& now) const {
+  const auto taken = ApplyCgroupSettings(undo);
   log::IfError("take back limits", taken.ok() ? Status::Ok() : taken.status());
-  if (undo.unit.empty()) return;
-  const auto units = SystemdUnits();
-  if (units.ok()) log::IfError("take back limits", (*units)->Set(cc, undo.unit, undo.properties));
+  log::IfError("take back the limits of a unit", SetUnit(cc, cgroup, now));
 }
 
 }  // namespace crisp::rund

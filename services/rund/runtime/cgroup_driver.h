@@ -68,18 +68,16 @@ class CgroupDriver {
   /// where the cgroup is not its.
   Status SetUnit(const CallContext& cc, const std::string& cgroup,
                  const runtime::v1::LinuxContainerResources& resources) const;
-  /// How a change of limits is taken back.
-  struct Undo {
-    std::vector<CgroupSetting> files;
-    std::string unit;
-    systemd::Properties properties;
-  };
-  /// Sets what `next` says, all or nothing (see ApplyCgroupSettings), so that a daemon-reload does
-  /// not undo it. `now`: what is in force.
-  Result<Undo> Limit(const CallContext& cc, const std::string& cgroup,
-                     const runtime::v1::LinuxContainerResources& next,
-                     const runtime::v1::LinuxContainerResources& now) const;
-  void TakeBack(const CallContext& cc, const Undo& undo) const;
+  /// Both: all or nothing (see ApplyCgroupSettings), and so that a daemon-reload does not undo it.
+  /// `now`: what is in force, and is again when systemd refuses.
+  Status Limit(const CallContext& cc, const std::string& cgroup,
+               const runtime::v1::LinuxContainerResources& next,
+               const runtime::v1::LinuxContainerResources& now) const;
+  /// Puts back what a change has done that did not end: the old values of files, and `now` at the
+  /// unit. What fails is logged.
+  void TakeBack(const CallContext& cc, const std::string& cgroup,
+                const std::vector<CgroupSetting>& undo,
+                const runtime::v1::LinuxContainerResources& now) const;
 
  private:
   Result<systemd::Units*> SystemdUnits() const;

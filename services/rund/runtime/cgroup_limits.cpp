@@ -86,7 +86,7 @@ class Builder {
 
   Status Hugepages(const Resources& r) {
     for (const auto& hugepage : r.hugepage_limits()) {
-      if (hugepage.limit() == 0) continue;
+      if (hugepage.limit() == 0) continue;  // not said: of a container they are in its spec
       const std::string file =
           fmt::format("/hugetlb.{}.{}", hugepage.page_size(), v2_ ? "max" : "limit_in_bytes");
       settings_.push_back(

@@ -188,7 +188,7 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
     command.args.assign(words.begin() + 1, words.end());
   } else {
     command.program = args.helper;
-    command.args = {scratch.pid_path(), "3"};
+    command.args = {"--tied", scratch.pid_path(), "3"};
     command.args.insert(command.args.end(), words.begin(), words.end());
     command.fds = {{3, report.write.get()}};
   }

@@ -29,7 +29,8 @@ struct ExecSyncResult {
 /// Errors: kDeadlineExceeded after `timeout` or the call's own deadline, kCancelled: the process
 /// and all that it started are killed (KillTree says who may get away); kUnknown with the runtime's
 /// own words when the command cannot be started: only they tell whether the program is missing or
-/// the container is ending.
+/// the container is ending. When we are killed crisp-exec kills the command and its descendants:
+/// nobody else would hold it to its time.
 Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args);
 
 }  // namespace crisp::rund

@@ -33,9 +33,10 @@ struct HostFacts {
   /// The daemon's own hard limits ("RLIMIT_NOFILE" -> n) where it may not raise them; what is not
   /// listed is not bounded.
   std::map<std::string, std::uint64_t> hard_limits;
-  bool cgroup_v2 = false;             // pure v2; hybrid machines are v1 here
-  std::set<std::string> controllers;  // "cpu", "memory", "hugetlb", ...
-  bool swap_accounting = false;       // swap limits can be set
+  bool cgroup_v2 = false;                 // pure v2; hybrid machines are v1 here
+  std::set<std::string> controllers;      // "cpu", "memory", "hugetlb", ...
+  std::set<std::string> huge_page_sizes;  // "2MB", "1GB": as the files of hugetlb are named
+  bool swap_accounting = false;           // swap limits can be set
   bool apparmor = false;
   std::string apparmor_profiles = "/sys/kernel/security/apparmor/profiles";
   std::string dev_root = "/dev";

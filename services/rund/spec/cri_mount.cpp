@@ -177,7 +177,13 @@ Result<CriMount> ImageMount(const SpecInputs& inputs, const runtime::v1::Mount& 
   built.entry.destination = CleanPath(mount.container_path());
   built.entry.type = "bind";
   built.entry.source = built.host_mount->target;
-  built.entry.options = {"rbind", "rprivate", "ro", "noexec", "nosuid", "nodev"};
+  built.entry.options = {"rbind", "rprivate"};
+  if (mount.recursive_read_only()) {
+    CRISP_TRY(AddAccess(mount, field, inputs.runtime, built.entry.options));
+  } else {
+    built.entry.options.emplace_back("ro");
+  }
+  for (const char* option : {"noexec", "nosuid", "nodev"}) built.entry.options.emplace_back(option);
   for (const std::string& option : mount.mount_options()) {
     if (option == "exec" || option == "suid" || option == "dev") {
       return InvalidArgument("{}.mount_options: an image is never mounted {}", field, option);

@@ -51,6 +51,23 @@ void AddHardLimits(HostFacts& facts) {
   }
 }
 
+// /sys/kernel/mm/hugepages/hugepages-2048kB
+std::set<std::string> HugePageSizes() {
+  std::set<std::string> sizes;
+  for (std::string_view name : os::ListDir("/sys/kernel/mm/hugepages").value_or({})) {
+    constexpr std::string_view kPrefix = "hugepages-";
+    if (!name.starts_with(kPrefix)) continue;
+    name.remove_prefix(kPrefix.size());
+    std::uint64_t kib = 0;
+    std::from_chars(name.data(), name.data() + name.size(), kib);
+    if (kib == 0) continue;
+    sizes.insert(kib >= 1U << 20U   ? fmt::format("{}GB", kib >> 20U)
+                 : kib >= 1U << 10U ? fmt::format("{}MB", kib >> 10U)
+                                    : fmt::format("{}KB", kib));
+  }
+  return sizes;
+}
+
 }  // namespace
 
 Result<HostFacts> DetectHost() {
@@ -73,6 +90,7 @@ Result<HostFacts> DetectHost() {
   const os::Cgroups cgroups = CRISP_TRY(os::Cgroups::Detect());
   facts.cgroup_v2 = cgroups.mode() == os::CgroupMode::kV2;
   facts.controllers = cgroups.controllers();
+  facts.huge_page_sizes = HugePageSizes();
   if (facts.cgroup_v2) {
     facts.swap_accounting = os::Exists("/proc/swaps") && facts.controllers.contains("memory");
   } else {

@@ -1,12 +1,15 @@
 #include "services/rund/spec/resources.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "libs/base/try.h"
 #include "services/rund/spec/builder.h"
 
 namespace crisp::rund {
 namespace {
+
+constexpr std::int64_t kMaxOomScoreAdj = 1000;
 
 /// As the kernel's files are named: "64KB", "2MB", "1GB".
 bool IsPageSize(std::string_view text) {
@@ -41,7 +44,7 @@ runtime::v1::LinuxContainerResources MergeResources(
     merged.set_memory_swap_limit_in_bytes(change.memory_swap_limit_in_bytes());
   }
   for (const auto& hugepage : change.hugepage_limits()) {
-    if (hugepage.limit() == 0) continue;
+    if (hugepage.limit() == 0) continue;  // not said
     auto* known = merged.mutable_hugepage_limits();
     const auto same = std::find_if(known->begin(), known->end(), [&hugepage](const auto& other) {
       return other.page_size() == hugepage.page_size();
@@ -56,6 +59,10 @@ Result<nlohmann::json> BuildResources(const runtime::v1::LinuxContainerResources
                                       const HostFacts& host) {
   using nlohmann::json;
   json built = json::object();
+  if (std::abs(resources.oom_score_adj()) > kMaxOomScoreAdj) {
+    return InvalidArgument("linux.resources.oom_score_adj: {} is not between -1000 and 1000",
+                           resources.oom_score_adj());
+  }
 
   json cpu = json::object();
   if (resources.cpu_shares() != 0) cpu["shares"] = resources.cpu_shares();
@@ -91,8 +98,11 @@ Result<nlohmann::json> BuildResources(const runtime::v1::LinuxContainerResources
 
   json hugepages = json::array();
   for (const auto& hugepage : resources.hugepage_limits()) {
-    // The kubelet always sends zeros for all sizes.
-    if (hugepage.limit() == 0) continue;
+    // The kubelet always sends zeros for all sizes, and means them: none of these pages. Where
+    // there are none there is nothing to write.
+    const bool known =
+        host.controllers.contains("hugetlb") && host.huge_page_sizes.contains(hugepage.page_size());
+    if (hugepage.limit() == 0 && !known) continue;
     if (!IsPageSize(hugepage.page_size())) {
       return InvalidArgument("linux.resources.hugepage_limits: \"{}\" is not a size of pages",
                              hugepage.page_size());

@@ -254,6 +254,10 @@ Status CheckSandboxSecurity(const runtime::v1::LinuxSandboxSecurityContext& secu
     return InvalidArgument("linux.security_context.seccomp.profile_type: unknown type {}",
                            static_cast<int>(security.seccomp().profile_type()));
   }
+  // Of no process of ours, but a pod with a profile that is not there is not what was asked for.
+  if (security.seccomp().profile_type() == SecurityProfile::Localhost) {
+    CRISP_TRY(LocalhostProfile(security.seccomp().localhost_ref(), {}));
+  }
   if (!SecurityProfile::ProfileType_IsValid(security.apparmor().profile_type())) {
     return InvalidArgument("linux.security_context.apparmor.profile_type: unknown type {}",
                            static_cast<int>(security.apparmor().profile_type()));

@@ -17,7 +17,8 @@ namespace crisp::rund {
 ///       runtimes/<name>/                       the OCI runtime's own state
 ///       seccomp/                               compiled filters
 ///       pods/<pod>/                            user ipc uts pid (pinned namespaces), shm/ (tmpfs),
-///                                              resolv.conf hosts hostname
+///                                              resolv.conf hosts hostname; cgroup, for who has
+///                                              lost the record
 ///       execs/                                 files of the commands that run in containers
 ///       containers/<container>/                the bundle: config.json rootfs/ (mounts),
 ///                                              mounts/<n>/ (mounts for the runtime to bind),
@@ -53,6 +54,7 @@ struct Layout {
   std::string ShmDir(const PodId& id) const { return PodDir(id) + "/shm"; }
   std::string ResolvConfPath(const PodId& id) const { return PodDir(id) + "/resolv.conf"; }
   std::string HostsPath(const PodId& id) const { return PodDir(id) + "/hosts"; }
+  std::string CgroupNotePath(const PodId& id) const { return PodDir(id) + "/cgroup"; }
   std::string HostnamePath(const PodId& id) const { return PodDir(id) + "/hostname"; }
 
   std::string ContainersDir() const { return run_dir + "/containers"; }

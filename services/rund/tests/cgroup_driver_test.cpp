@@ -206,10 +206,11 @@ TEST_CASE("Limits are set in the files and at the unit, or in neither") {
   CHECK(file("memory.max").starts_with("1048576"));
   CHECK(node.fake.properties().at("crisp-1.scope/MemoryMax") == "t 1048576");
 
-  const auto undo = node.driver->Limit(Call(), scope + "/container", more, Some());
+  const auto undo = UndoOf(node.driver->Files(scope + "/container", more).value());
   REQUIRE(undo.ok());
+  REQUIRE(node.driver->Limit(Call(), scope + "/container", more, Some()).ok());
   CHECK(node.fake.properties().at("crisp-1.scope/MemoryMax") == "t 2097152");
-  node.driver->TakeBack(Call(), *undo);
+  node.driver->TakeBack(Call(), scope + "/container", *undo, Some());
   CHECK(file("memory.max").starts_with("1048576"));
   CHECK(node.fake.properties().at("crisp-1.scope/MemoryMax") == "t 1048576");
 

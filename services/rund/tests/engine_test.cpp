@@ -11,7 +11,6 @@
 using namespace crisp;        // NOLINT
 using namespace crisp::rund;  // NOLINT
 namespace cri = runtime::v1;
-using std::chrono::seconds;
 
 namespace {
 
@@ -64,35 +63,6 @@ TEST_CASE("The verbose status names pid and spec") {
   CHECK(info->at("pid").get<int>() > 0);
   CHECK(info->at("runtimeSpec").is_object());
   CHECK(node.pods().GetStatus(pod, true)->status().state() == cri::SANDBOX_READY);
-}
-
-TEST_CASE("Stop sends the stop signal, and SIGKILL when the grace is over") {
-  TestNode node;
-  const PodId pod = node.Pod();
-  const ContainerId polite = node.Run(
-      pod, {.command = {"sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done"}});
-  TestNode::Await([&] { return node.Log().find("up") != std::string::npos; });
-  REQUIRE(node.End(polite, seconds(10)).ok());
-  CHECK(node.StatusOf(polite).exit_code() == 7);
-  const ContainerId deaf =
-      node.Run(pod, {.command = {"sh", "-c", "trap '' TERM; while :; do sleep 1; done"},
-                     .name = "deaf",
-                     .log_path = "deaf.log"});
-  REQUIRE(node.End(deaf, seconds(1)).ok());
-  CHECK(node.StatusOf(deaf).exit_code() == 137);
-  REQUIRE(node.End(deaf, seconds(1)).ok());
-  REQUIRE(node.End(ContainerId("gone"), seconds(1)).ok());
-}
-
-TEST_CASE("A later stop shortens the grace of one that waits") {
-  TestNode node;
-  const ContainerId id =
-      node.Run(node.Pod(), {.command = {"sh", "-c", "trap '' TERM; while :; do sleep 1; done"}});
-  auto first = node.BeginEnd(id, seconds(1000));
-  REQUIRE(node.state().FindContainer(id)->stop_asked_at() != 0);
-  CHECK(node.End(id, seconds(0)).ok());
-  CHECK(first.get().ok());
-  CHECK(node.StatusOf(id).exit_code() == 137);
 }
 
 TEST_CASE("A command that does not exist is one clear error, and nothing is left of it") {
@@ -228,6 +198,18 @@ TEST_CASE("A command after an update asks for the oom_score_adj of the update") 
   CHECK(json::Parse(plan->process_json)->at("oomScoreAdj") == 300);
 }
 
+TEST_CASE("An annotation that an update of resources comes with is refused by name") {
+  TestNode node;
+  const ContainerId id = node.Run(node.Pod(), {});
+  cri::UpdateContainerResourcesRequest update;
+  update.set_container_id(id.str());
+  update.mutable_linux()->set_oom_score_adj(300);
+  (*update.mutable_annotations())["a"] = "b";
+  const Status refused = node.engine().resources().UpdateContainer(TestNode::Call(), update);
+  CHECK(refused.code() == Code::kInvalidArgument);
+  CHECK(refused.message().starts_with("annotations"));
+}
+
 TEST_CASE("A file that an update could not undo is refused by name") {
   TestNode node;
   if (node.engine().parts().cgroups.mode() != os::CgroupMode::kV2) return;
@@ -266,35 +248,6 @@ TEST_CASE("The PID namespace of another container is joined only while that live
       TestNode::Call(), node.CreateRequest(pod, late, {.name = "late", .change = into}));
   CHECK(refused.code() == Code::kFailedPrecondition);
   CHECK(refused.status().message().find("target_id") != std::string::npos);
-}
-
-TEST_CASE("A pod that is removed takes its running containers along") {
-  TestNode node;
-  const PodId pod = node.Pod();
-  const ContainerId one = node.Run(pod, {.name = "one", .log_path = ""});
-  const ContainerId two = node.Create(pod, {.name = "two", .log_path = ""});
-  const auto removed = node.pods().Remove(TestNode::Call(), pod);
-  REQUIRE(removed.ok());
-  CHECK(removed->container_ids_size() == 2);
-  CHECK(IsEmpty(node.Leftovers()));
-  CHECK(node.pods().Remove(TestNode::Call(), pod).ok());
-}
-
-TEST_CASE("A stopped pod stays, not ready, and takes no containers") {
-  TestNode node;
-  const PodId pod = node.Pod();
-  const ContainerId id = node.Run(pod, {});
-  REQUIRE(node.pods().Stop(TestNode::Call(), pod).ok());
-  REQUIRE(node.pods().Stop(TestNode::Call(), pod).ok());
-  CHECK(node.pods().GetStatus(pod, false)->status().state() == cri::SANDBOX_NOTREADY);
-  CHECK(node.StatusOf(id).exit_code() == 137);
-  v1::ReserveContainerRequest request;
-  request.set_container_id(std::string(64, '1'));
-  request.set_pod_id(pod.str());
-  request.mutable_metadata()->set_name("late");
-  CHECK(node.containers().Reserve(request).code() == Code::kFailedPrecondition);
-  RemovePod(node, pod);
-  CHECK(IsEmpty(node.Leftovers()));
 }
 
 TEST_CASE("Containers of a pod with a shared PID namespace see each other and its pause") {

@@ -60,6 +60,18 @@ TEST_CASE("What a pod says of its own process must be possible") {
           security.mutable_seccomp()->set_profile_type(
               static_cast<cri::SecurityProfile::ProfileType>(9));
         }) == Code::kInvalidArgument);
+  testing::TestRoot root;
+  const std::string profile = root.Write("profile", R"({"defaultAction":"SCMP_ACT_ALLOW"})");
+  const auto localhost = [&](const std::string& ref) {
+    return code([&ref](auto& security) {
+      security.mutable_seccomp()->set_profile_type(cri::SecurityProfile::Localhost);
+      security.mutable_seccomp()->set_localhost_ref(ref);
+    });
+  };
+  CHECK(localhost(profile) == Code::kOk);
+  CHECK(localhost("profile") == Code::kInvalidArgument);
+  CHECK(localhost(root / "absent") == Code::kNotFound);
+  CHECK(localhost(root.Write("wrong", "{}")) == Code::kInvalidArgument);
   CHECK(code([](auto& security) {
           security.mutable_apparmor()->set_profile_type(
               static_cast<cri::SecurityProfile::ProfileType>(9));

@@ -1,5 +1,9 @@
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <cstdlib>
+#include <thread>
 
 #include "libs/os/files.h"
 #include "libs/sqlite/db.h"
@@ -21,6 +25,11 @@ bool IsEmpty(const std::vector<std::string>& leftovers) {
 bool Ok(const auto& result) {
   if (!result.ok()) UNSCOPED_INFO(result.status().ToString());
   return result.ok();
+}
+
+void SharedPids(cri::PodSandboxConfig& config) {
+  config.mutable_linux()->mutable_security_context()->mutable_namespace_options()->set_pid(
+      cri::POD);
 }
 
 void CheckRemovable(TestNode& node, const PodId& pod) {
@@ -115,6 +124,64 @@ TEST_CASE("SIGKILL around the runtime's delete: the remove is finished") {
   CheckRemovable(node, pod);
 }
 
+TEST_CASE("SIGKILL while a pod's pause process is started: it ends, and the retry has one") {
+  const bool after = GENERATE(false, true);
+  TestNode node;
+  const std::string real = node.config().pause;
+  const std::string pid_file = node.root() / "pause.pid";
+  const std::string kill_it = "kill -9 $(cat " + (node.root() / "daemon.pid") + ")\n";
+  const std::string run = "pid=$(" + real + " \"$@\"); echo $pid > " + pid_file + "; echo $pid\n";
+  node.config().pause =
+      node.root().Script("pause", "[ \"$1\" = --hold ] && exec " + real + " \"$@\"\n" +
+                                      (after ? run + kill_it : kill_it + run));
+  REQUIRE(node.RunAndDie([](TestNode& daemon) { daemon.Pod("shared", SharedPids); }));
+  pid_t orphan = 0;
+  TestNode::Await([&] {
+    orphan = std::atoi(os::ReadFile(pid_file).value_or("").c_str());
+    return orphan > 0;
+  });
+  TestNode::Await([&] { return !os::ProcessId::Of(orphan).ok(); });
+
+  node.config().pause = real;
+  node.Restart();
+  const PodId pod(node.state().Pods().at(0)->id());
+  v1::StartPodRequest start;
+  start.set_pod_id(pod.str());
+  REQUIRE(Ok(node.pods().Start(TestNode::Call(), start)));
+  CHECK(os::Alive(ProcessOf(node.state().FindPod(pod)->pause())));
+  CheckRemovable(node, pod);
+}
+
+TEST_CASE("SIGKILL while a command runs: it ends, and all that descends from it") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  const auto runs = [](const std::string& mark) {
+    for (const std::string& pid : os::ListDir("/proc").value_or({})) {
+      const std::string command = os::ReadFile("/proc/" + pid + "/cmdline").value_or("");
+      if (command.starts_with("sleep") && command.find(mark) != std::string::npos) return true;
+    }
+    return false;
+  };
+  const std::string first = std::to_string(getpid()) + "001";
+  const std::string second = std::to_string(getpid()) + "002";
+  node.RunAndDie([&](TestNode& daemon) {
+    std::thread([&] {
+      cri::ExecSyncRequest exec;
+      exec.set_container_id(id.str());
+      for (const std::string& word : {std::string("sh"), std::string("-c"),
+                                      "sleep " + first + " & sleep " + second + "; :"}) {
+        exec.add_cmd(word);
+      }
+      daemon.containers().ExecSync(TestNode::Call(), exec).ok();
+    }).detach();
+    TestNode::Await([&] { return runs(first) && runs(second); });
+  });
+  TestNode::Await([&] { return !runs(first) && !runs(second); });
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_RUNNING);
+  CheckRemovable(node, pod);
+}
+
 TEST_CASE("SIGKILL while a pod with containers is removed: it goes all the same") {
   TestNode node;
   const PodId pod = node.Pod();
@@ -124,6 +191,27 @@ TEST_CASE("SIGKILL while a pod with containers is removed: it goes all the same"
       node.RunAndDie([&](TestNode& daemon) { daemon.pods().Remove(TestNode::Call(), pod).ok(); }));
   TestNode::Await([&] { return node.state().FindPod(pod) == nullptr; });
   CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("SIGKILL while a pod is stopped: its stop is finished, and the reason stays ours") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  const os::ProcessId monitor = ProcessOf(node.state().FindContainer(id)->monitor());
+  const os::ProcessId init = ProcessOf(node.state().FindContainer(id)->init());
+  // It tells of the end only to the next run of the daemon.
+  kill(monitor.pid, SIGSTOP);
+  node.RunAndDie([&](TestNode& daemon) {
+    std::thread([&] { daemon.pods().Stop(TestNode::Call(), pod).ok(); }).detach();
+    TestNode::Await([&] { return !os::Alive(init); });
+  });
+  REQUIRE(os::WriteFile(node.layout().Bundle(id) + "/oom", "").ok());
+  kill(monitor.pid, SIGCONT);
+  CHECK(node.Exited(id).exit_code() == 137);
+  CHECK(node.StatusOf(id).reason() == "Error");
+  TestNode::Await([&] { return node.state().FindPod(pod)->torn_down(); });
+  CHECK(node.pods().GetStatus(pod, false)->status().state() == cri::SANDBOX_NOTREADY);
+  CheckRemovable(node, pod);
 }
 
 TEST_CASE("A stop that was waiting is taken up again") {
@@ -194,6 +282,40 @@ TEST_CASE("An update that was interrupted is taken back") {
   CheckRemovable(node, pod);
 }
 
+TEST_CASE("An update of a pod that was interrupted is taken back") {
+  TestNode node;
+  const PodId pod = node.Pod("p", [](cri::PodSandboxConfig& config) {
+    config.mutable_linux()->mutable_resources()->set_cpu_shares(512);
+  });
+  const os::Cgroups& cgroups = node.engine().parts().cgroups;
+  const std::string file =
+      cgroups.DirFor("cpu", node.state().FindPod(pod)->cgroup_parent()).value() +
+      (cgroups.mode() == os::CgroupMode::kV2 ? "/cpu.weight" : "/cpu.shares");
+  const std::string before = os::ReadFile(file).value();
+  // As an update leaves it that the daemon does not live to end.
+  REQUIRE(node.state()
+              .ChangePod(pod,
+                         [&](PodRecord& record) {
+                           v1::CgroupWrite& undo = *record.mutable_update()->add_undo();
+                           undo.set_path(file);
+                           undo.set_value(before.substr(0, before.find('\n')));
+                           return Status::Ok();
+                         })
+              .ok());
+  REQUIRE(os::WriteExisting(file, "77").ok());
+  node.Restart();
+  TestNode::Await([&] { return !node.state().FindPod(pod)->has_update(); });
+  CHECK(os::ReadFile(file).value() == before);
+
+  cri::UpdatePodSandboxResourcesRequest update;
+  update.set_pod_sandbox_id(pod.str());
+  update.mutable_resources()->set_cpu_shares(1024);
+  REQUIRE(node.engine().resources().UpdatePod(TestNode::Call(), update).ok());
+  CHECK(os::ReadFile(file).value() != before);
+  CHECK_FALSE(node.state().FindPod(pod)->has_update());
+  CheckRemovable(node, pod);
+}
+
 TEST_CASE("An end that could not be stored is stored later, with its code") {
   TestNode node;
   const PodId pod = node.Pod();
@@ -237,6 +359,27 @@ TEST_CASE("A container that no record knows is taken down") {
   node.StartEngine();
   TestNode::Await([&] { return !os::Exists(node.layout().Bundle(id)); });
   CheckRemovable(node, pod);
+}
+
+TEST_CASE(
+    "What a record stood for that cannot be read is taken down: a pod with its pause and cgroup") {
+  TestNode node;
+  const PodId pod = node.Pod("shared", SharedPids);
+  const ContainerId id = node.Run(pod, {});
+  const os::ProcessId pause = ProcessOf(node.state().FindPod(pod)->pause());
+  const std::string cgroup = node.state().FindPod(pod)->cgroup_parent();
+  node.Stop();
+  {
+    auto db = sqlite::Db::Open(node.layout().DatabasePath());
+    REQUIRE(db.ok());
+    REQUIRE(db->Exec("UPDATE pods SET record = x'ff'").ok());
+  }
+  node.StartEngine();
+  TestNode::Await([&] { return !os::Exists(node.layout().PodDir(pod)); });
+  CHECK_FALSE(os::Alive(pause));
+  CHECK(node.state().FindContainer(id) == nullptr);
+  CHECK_FALSE(node.engine().parts().cgroups.Exists(cgroup).value());
+  CHECK(IsEmpty(node.Leftovers()));
 }
 
 TEST_CASE("A second instance on the same state directory is refused") {

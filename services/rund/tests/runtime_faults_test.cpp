@@ -1,7 +1,12 @@
 // Runtimes that hang, print garbage or crash: an error within the deadline, and nothing left.
 #include <catch2/catch.hpp>
 
+#include <atomic>
+#include <future>
+
 #include "libs/os/files.h"
+#include "libs/sqlite/db.h"
+#include "services/rund/core/parts.h"
 #include "services/rund/tests/test_node.h"
 
 using namespace crisp;        // NOLINT
@@ -71,6 +76,86 @@ TEST_CASE("A runtime that hangs in start is an error at the deadline") {
   CHECK(started.code() == Code::kDeadlineExceeded);
   CHECK(node.StatusOf(id).state() == cri::CONTAINER_EXITED);
   CHECK(node.StatusOf(id).reason() == "StartError");
+  REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("A start that fails is told when the container's process has ended") {
+  TestNode node;
+  node.Instead("start", "exec false");
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Create(pod, {});
+  const os::ProcessId init = ProcessOf(node.state().FindContainer(id)->init());
+  std::atomic<int> alive{-1};
+  node.state().SetListener([&](const EventRef& event) {
+    for (const v1::ContainerEntry& entry : event->containers()) {
+      cri::ContainerStatus status;
+      status.ParseFromString(entry.status());
+      if (status.reason() == "StartError" && alive < 0) alive = os::Alive(init) ? 1 : 0;
+    }
+  });
+  CHECK_FALSE(node.containers().Start(TestNode::Call(), id).ok());
+  node.state().SetListener(nullptr);
+  CHECK(alive == 0);
+  REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+namespace {
+
+/// A container that runs, while the record still says that it is being started: the outcome could
+/// not be stored.
+ContainerId StartUnstored(TestNode& node, const PodId& pod,
+                          const std::vector<std::string>& command = {"sleep", "1000"}) {
+  const std::string ran = node.root() / "ran";
+  const std::string go = node.root() / "go";
+  node.Instead("start", "/usr/sbin/runc \"$@\"; touch " + ran + "; while [ ! -e " + go +
+                            " ]; do sleep 0.01; done");
+  node.Restart();
+  const ContainerId id = node.Create(pod, {.command = command});
+  auto start =
+      std::async(std::launch::async, [&] { return node.containers().Start(TestNode::Call(), id); });
+  TestNode::Await([&] { return os::Exists(ran); });
+  auto db = sqlite::Db::Open(node.layout().DatabasePath());
+  REQUIRE(db.ok());
+  REQUIRE(db->Exec("ALTER TABLE containers RENAME TO away").ok());
+  REQUIRE(os::WriteFile(go, "").ok());
+  CHECK_FALSE(start.get().ok());
+  REQUIRE(db->Exec("ALTER TABLE away RENAME TO containers").ok());
+  REQUIRE(node.state().FindContainer(id)->starting_at() != 0);
+  return id;
+}
+
+}  // namespace
+
+TEST_CASE("A start whose outcome could not be stored is resolved by whoever comes next") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  SECTION("its retry is a success") {
+    const ContainerId id = StartUnstored(node, pod);
+    REQUIRE(node.containers().Start(TestNode::Call(), id).ok());
+    CHECK(node.StatusOf(id).state() == cri::CONTAINER_RUNNING);
+  }
+  SECTION("a stop ends it") {
+    const ContainerId id = StartUnstored(node, pod);
+    REQUIRE(node.End(id, seconds(0)).ok());
+    CHECK(node.StatusOf(id).exit_code() == 137);
+  }
+  SECTION("removing it does") {
+    const ContainerId id = StartUnstored(node, pod);
+    REQUIRE(node.containers().Remove(TestNode::Call(), id).ok());
+  }
+  SECTION("stopping the pod does") {
+    const ContainerId id = StartUnstored(node, pod);
+    REQUIRE(node.pods().Stop(TestNode::Call(), pod).ok());
+    CHECK(node.StatusOf(id).state() == cri::CONTAINER_EXITED);
+  }
+  SECTION("the sweep finds its exit") {
+    const ContainerId id = StartUnstored(node, pod, {"sh", "-c", "exit 7"});
+    node.engine().lifecycle().CheckExits();
+    CHECK(node.Exited(id).exit_code() == 7);
+  }
   REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
   CHECK(IsEmpty(node.Leftovers()));
 }

@@ -61,7 +61,7 @@ TestNode::~TestNode() {
 }
 
 void TestNode::StartEngine() {
-  pool_ = std::make_unique<work::Pool>();
+  pool_ = std::make_unique<work::Pool>(pool_options_);
   auto engine = Engine::Open(config_, *pool_, Clock::System(), metrics_);
   if (!engine.ok()) FAIL(engine.status().ToString());
   engine_ = *std::move(engine);

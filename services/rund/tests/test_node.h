@@ -52,6 +52,9 @@ class TestNode {
   /// Of one call of the runtime, or of a create. Restart() to use it.
   void SetRuntimeTimeout(std::chrono::seconds timeout) { config_.runtime_timeout = timeout; }
   Config& config() { return config_; }
+  /// Restart() to use them.
+  work::PoolOptions& pool_options() { return pool_options_; }
+  work::Pool& pool() { return *pool_; }
   const testing::TestRoot& root() const { return root_; }
   /// Without a grace for reservations that nobody comes back for. Restart() to use it.
   void AbandonAtOnce() { config_.abandoned_grace = std::chrono::seconds(0); }
@@ -92,6 +95,7 @@ class TestNode {
   testing::TestRoot root_;
   RandomIds ids_;
   Config config_;
+  work::PoolOptions pool_options_;
   metrics::Registry metrics_;
   std::unique_ptr<work::Pool> pool_;
   std::unique_ptr<Engine> engine_;

@@ -12,7 +12,9 @@
 #include "libs/testing/test_root.h"
 #include "services/rund/core/log_path.h"
 #include "services/rund/core/pod_files.h"
+#include "services/rund/core/resources.h"
 #include "services/rund/core/state.h"
+#include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/exit_files.h"
 #include "services/rund/runtime/runc.h"
@@ -244,4 +246,51 @@ TEST_CASE("A log that the monitor made anew before it ended counts as reopened")
     REQUIRE(child.Wait(cc).ok());
     REQUIRE(os::RemoveFile(log).ok());
   }
+}
+
+TEST_CASE("The image that is shown of a container is a name, also where an id was asked for") {
+  v1::ContainerRecord container;
+  const std::string hex(64, 'a');
+  container.set_image_id("sha256:" + hex);
+  container.set_image_name("registry.test/app:1");
+  const auto shown = [&container](const std::string& asked) {
+    container.mutable_config()->mutable_image()->set_image(asked);
+    CHECK(ListItemOf(container).image().image() == StatusOf(container).image().image());
+    return StatusOf(container).image().image();
+  };
+  CHECK(shown("sha256:" + hex) == "registry.test/app:1");
+  CHECK(shown(hex) == "registry.test/app:1");
+  CHECK(shown("other.test/app:2") == "other.test/app:2");
+  container.clear_image_name();
+  CHECK(shown("sha256:" + hex) == "sha256:" + hex);
+  CHECK(shown("") == "sha256:" + hex);
+}
+
+TEST_CASE("A pod's overhead adds CPU time and memory to its limits; anything else is refused") {
+  cri::LinuxPodSandboxConfig pod;
+  pod.mutable_resources()->set_cpu_quota(50'000);
+  pod.mutable_resources()->set_cpu_period(100'000);
+  pod.mutable_resources()->set_memory_limit_in_bytes(1000);
+  cri::LinuxContainerResources& overhead = *pod.mutable_overhead();
+  overhead.set_cpu_quota(5'000);
+  overhead.set_cpu_period(10'000);
+  overhead.set_memory_limit_in_bytes(24);
+  overhead.add_hugepage_limits()->set_page_size("2MB");
+  CHECK(CheckOverhead(overhead).ok());
+  CHECK(ResourcesOf(pod).cpu_quota() == 100'000);
+  CHECK(ResourcesOf(pod).memory_limit_in_bytes() == 1024);
+  const auto refused = [&overhead](const auto& change) {
+    cri::LinuxContainerResources changed = overhead;
+    change(changed);
+    return std::string(CheckOverhead(changed).message());
+  };
+  CHECK(refused([](auto& r) { r.set_cpuset_cpus("0"); }).starts_with("linux.overhead.cpuset_cpus"));
+  CHECK(refused([](auto& r) { r.set_cpuset_mems("0"); }).starts_with("linux.overhead.cpuset_mems"));
+  CHECK(refused([](auto& r) { r.set_oom_score_adj(1); }).starts_with("linux.overhead.oom_score"));
+  CHECK(refused([](auto& r) {
+          r.set_memory_swap_limit_in_bytes(1);
+        }).starts_with("linux.overhead.memory_swap"));
+  CHECK(refused([](auto& r) {
+          r.mutable_hugepage_limits(0)->set_limit(1);
+        }).starts_with("linux.overhead.hugepage_limits"));
 }

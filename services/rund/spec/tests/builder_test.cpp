@@ -299,6 +299,13 @@ TEST_CASE("Resources that this node cannot limit are dropped when that changes n
   HostFacts huge = host;
   huge.controllers.insert("hugetlb");
   CHECK(BuildResources(resources, huge).ok());
+  // Zero is a limit too where there are such pages.
+  huge.huge_page_sizes = {"2MB"};
+  resources.add_hugepage_limits()->set_page_size("1GB");
+  hugepages.set_limit(0);
+  CHECK(BuildResources(resources, huge).value()["hugepageLimits"] ==
+        json::array({{{"pageSize", "2MB"}, {"limit", 0}}}));
+  hugepages.set_limit(1);
   for (const char* size : {"x/../../other/hugetlb.1GB", "GB", "1TB", "1 MB", ""}) {
     hugepages.set_page_size(size);
     CHECK(BuildResources(resources, huge).code() == Code::kInvalidArgument);
@@ -317,6 +324,20 @@ TEST_CASE("Resources that this node cannot limit are dropped when that changes n
   CHECK(BuildResources(resources, host).value() == json{{"unified", {{"memory.high", "1"}}}});
   (*resources.mutable_unified())["../x"] = "1";
   CHECK(BuildResources(resources, host).code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("An oom_score_adj that there is not is refused by name") {
+  runtime::v1::LinuxContainerResources resources;
+  for (const int good : {-1000, 0, 1000}) {
+    resources.set_oom_score_adj(good);
+    CHECK(BuildResources(resources, HostFacts()).ok());
+  }
+  for (const int bad : {-1001, 1001}) {
+    resources.set_oom_score_adj(bad);
+    const auto built = BuildResources(resources, HostFacts());
+    CHECK(built.code() == Code::kInvalidArgument);
+    CHECK(built.status().message().starts_with("linux.resources.oom_score_adj: "));
+  }
 }
 
 TEST_CASE("A directory of devices stands for the device nodes in it") {

@@ -256,6 +256,20 @@ TEST_CASE("An image is mounted by the host and bound read-only, without what cou
   CHECK(fixture.Build().value().host_mounts.empty());
 }
 
+TEST_CASE("An image is mounted recursively read-only where that is asked for and can be done") {
+  SpecFixture fixture;
+  auto& mount = *fixture.config.add_mounts();
+  mount.set_container_path("/models");
+  mount.mutable_image()->set_image("sha256:" + std::string(64, 'd'));
+  mount.set_recursive_read_only(true);
+  CHECK(fixture.Build().status().message().starts_with("mounts[0].recursive_read_only"));
+  mount.set_readonly(true);
+  CHECK(MountAt(fixture.Build().value(), "/models")["options"] ==
+        Texts{"rbind", "rprivate", "rro", "noexec", "nosuid", "nodev"});
+  fixture.runtime.recursive_read_only = false;
+  CHECK(fixture.Build().status().message().starts_with("RROUnsupported"));
+}
+
 TEST_CASE("Who mounts what holds our own directories follows what is unmounted there") {
   SpecFixture fixture;
   fixture.root.Write("h/state/x", "");
