@@ -33,8 +33,8 @@
 //                                  begins anew.
 //   StartContainer                 CREATED and `starting_at`: the runtime's `start` may still be
 //                                  under way (it is not killed with us). We wait for it, then see
-//                                  whether its fifo is still there. Started: RUNNING, and the retry
-//                                  is answered with success once; not started: CREATED.
+//                                  whether the container still awaits it. Started: RUNNING, and the
+//                                  retry is answered with success once; not started: CREATED.
 //   between exit and its commit    RUNNING, an exit file in place: read, stored, told.
 //   conmon killed meanwhile        RUNNING, neither exit file nor monitor: the container is killed,
 //                                  EXITED 255.
@@ -160,8 +160,15 @@ void Recovery::ResolveStart(const CallContext& cc, const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container || container->starting_at() == 0) return;
   const OciRuntime* runtime = p_.runtimes.Recorded(container->runtime());
-  log::IfError("interrupted start", AwaitStarts(cc.Within(std::chrono::seconds(30)), id));
-  const bool started = runtime != nullptr && !runtime->AwaitsStart(id);
+  const CallContext soon = cc.Within(std::chrono::seconds(30));
+  log::IfError("interrupted start", AwaitStarts(soon, id));
+  // A runtime that gives no answer now gives the retry one.
+  bool started = false;
+  if (runtime != nullptr) {
+    const auto awaits = runtime->AwaitsStart(soon, id);
+    log::IfError("ask the runtime for an interrupted start", awaits.status());
+    started = awaits.ok() && !*awaits;
+  }
   const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     if (started) {
       record.set_state(runtime::v1::CONTAINER_RUNNING);

@@ -34,6 +34,7 @@ Runtimes::Table Runtimes::Ask(const CallContext& cc, const Config& config,
     RuntimeInfo known;
     known.name = name;
     known.path = runtime.path;
+    known.state_in_root = KeepsStateInRoot(runtime.path);
     table.broken.emplace(name, OciRuntime(std::move(known), runtime));
     table.missing.push_back({name, std::move(info).status()});
   }

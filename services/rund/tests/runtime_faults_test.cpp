@@ -16,6 +16,15 @@ bool IsEmpty(const std::vector<std::string>& leftovers) {
   return leftovers.empty();
 }
 
+/// A runtime whose state is elsewhere: runc by another name, under another root.
+std::string OtherRuntime(const testing::TestRoot& root) {
+  return root.Script("other",
+                     "if [ \"$1\" = --version ]; then echo 'other 3.1'; exit; fi\n"
+                     "if [ \"$1\" = --root ]; then dir=$2.elsewhere; shift 2; "
+                     "set -- --root \"$dir\" \"$@\"; fi\n"
+                     "exec /usr/sbin/runc \"$@\"\n");
+}
+
 Status CreateIn(TestNode& node, const PodId& pod) {
   const ContainerId id = node.Reserve(pod, "c");
   const auto created = node.containers().Create(TestNode::Call(), node.CreateRequest(pod, id, {}));
@@ -161,4 +170,57 @@ TEST_CASE("Handlers come and go with a reload; what runs under one stays and is 
   REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
   CHECK(IsEmpty(node.Leftovers()));
   CHECK(os::ListDir(runc.root + "2").value().empty());
+}
+
+TEST_CASE("A runtime that keeps its state elsewhere forgets the containers that are removed") {
+  TestNode node;
+  node.UseRuntime(OtherRuntime(node.root()));
+  node.Restart();
+  const std::string state = node.config().runtimes["runc"].root + ".elsewhere";
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  CHECK(os::ListDir(state).value() == std::vector<std::string>{id.str()});
+  REQUIRE(node.End(id, seconds(0)).ok());
+  REQUIRE(node.containers().Remove(TestNode::Call(), id).ok());
+  CHECK(os::ListDir(state).value().empty());
+
+  // One that it does not let go of does not pass in silence.
+  const ContainerId kept = node.Create(pod, {});
+  node.FailAt("delete", "not today");
+  node.Restart();
+  const auto removed = node.containers().Remove(TestNode::Call(), kept);
+  CHECK(removed.status().message().find("not today") != std::string::npos);
+  // And what crashes when it is asked has not said that it does not know it.
+  node.UseRuntime(
+      node.root().Script("broken", "[ \"$1\" = --version ] && exec echo other; kill -SEGV $$\n"));
+  node.Restart();
+  CHECK_FALSE(node.containers().Remove(TestNode::Call(), kept).ok());
+  node.UseRuntime(OtherRuntime(node.root()));
+  node.Restart();
+  TestNode::Await([&] { return node.state().FindContainer(kept) == nullptr; });
+  REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
+  CHECK(os::ListDir(state).value().empty());
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("SIGKILL around a start under a runtime that keeps its state elsewhere") {
+  const bool done = GENERATE(false, true);
+  TestNode node;
+  node.UseRuntime(OtherRuntime(node.root()));
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Create(pod, {});
+  if (done) {
+    node.KillAt("start", true);
+  } else {
+    node.Instead("start", "kill -9 $(cat " + (node.root() / "daemon.pid") + ")");
+  }
+  REQUIRE(node.RunAndDie(
+      [&](TestNode& daemon) { daemon.containers().Start(TestNode::Call(), id).ok(); }));
+  TestNode::Await([&] { return node.state().FindContainer(id)->starting_at() == 0; });
+  CHECK(node.StatusOf(id).state() == (done ? cri::CONTAINER_RUNNING : cri::CONTAINER_CREATED));
+  REQUIRE(node.containers().Start(TestNode::Call(), id).ok());
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_RUNNING);
+  REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
+  CHECK(IsEmpty(node.Leftovers()));
 }
