@@ -258,6 +258,11 @@ void AddRund(Schema& schema, Rund& rund) {
                    "(crun: null) is taken away."},
           [](Schema& keys, Runtime& runtime) {
             keys.Path("path", &runtime.path, false, {.text = "The program.", .cost = Cost::kLive})
+                .OneOf("type", &runtime.type, {"oci", "vm"},
+                       {.text = "How it is spoken to: oci, the command line of runc; or vm, "
+                                "containerd's shim v2, which crisp does not speak yet: such a "
+                                "handler is not offered, and pods that name it are told so.",
+                        .cost = Cost::kLive})
                 .Path("root", &runtime.root, true,
                       {.text = "Its state. Empty: <run_root>/rund/<instance>/runtimes/<name>.",
                        .cost = Cost::kNewPods})

@@ -86,6 +86,7 @@ struct Runtime {
   std::vector<std::string> allowed_annotations = {};  // prefixes; handed on to it
   bool privileged_without_host_devices = false;
   std::string base_spec = {};  // a file; empty = none
+  std::string type = "oci";    // oci | vm
 };
 
 struct Rund {

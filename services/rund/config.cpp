@@ -75,7 +75,8 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
                              runtime.monitor_env,
                              runtime.allowed_annotations,
                              runtime.privileged_without_host_devices,
-                             runtime.base_spec};
+                             runtime.base_spec,
+                             runtime.type == "vm"};
   }
   if (!config.runtimes.contains(config.default_runtime)) {
     return InvalidArgument("rund.default_runtime: '{}' is none of rund.runtimes",

@@ -23,6 +23,7 @@ struct RuntimeConfig {
   std::vector<std::string> allowed_annotations = {};
   bool privileged_without_host_devices = false;
   std::string base_spec = {};
+  bool vm = false;  // a shim v2 rather than an OCI command line
 };
 
 /// What one instance of rund needs to know, from the settings of the node.

@@ -46,6 +46,13 @@ std::string Unquote(std::string_view quoted) {
   return out;
 }
 
+// containerd's shims answer --version as well, and take the OCI's commands for something else.
+bool IsShim(std::string_view path, std::string_view version) {
+  path.remove_prefix(path.rfind('/') == path.npos ? 0 : path.rfind('/') + 1);
+  return path.starts_with("containerd-shim") || version.starts_with("containerd-shim") ||
+         version.find("containerd shim") != version.npos;
+}
+
 // What the v2 tree beside v1 hierarchies carries: "hugetlb"; "" when it has none, as it should.
 std::string UnifiedControllers() {
   const auto mounts = os::ReadMounts();
@@ -158,6 +165,12 @@ Result<RuntimeInfo> ProbeRuntime(const CallContext& cc, const std::string& name,
   const process::Output out = CRISP_TRY(process::Run(cc, command).While("runtime {}", name));
   if (out.exit_code != 0) {
     return Unavailable("runtime {}: {} --version fails: {}", name, path, RuntimeWords(out.err));
+  }
+  if (IsShim(path, out.out)) {
+    return Unimplemented(
+        "runtime {}: {} is a shim of containerd, not an OCI runtime; crisp does not speak shim v2 "
+        "yet (rund.runtimes.{}.type)",
+        name, path, name);
   }
   RuntimeInfo info;
   info.name = name;

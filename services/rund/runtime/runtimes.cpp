@@ -9,6 +9,13 @@
 namespace crisp::rund {
 namespace {
 
+Status NoShimYet(const std::string& name) {
+  return Unimplemented(
+      "rund.runtimes.{}.type is vm (containerd's shim v2), which crisp does not speak yet; use an "
+      "OCI runtime with type: oci",
+      name);
+}
+
 Result<RuntimeInfo> WithBaseSpec(RuntimeInfo info, const std::string& path) {
   info.base_spec = CRISP_TRY(LoadBaseSpec(path).While("rund.runtimes.{}", info.name));
   return info;
@@ -21,6 +28,13 @@ Runtimes::Table Runtimes::Ask(const CallContext& cc, const Config& config,
   Table table;
   table.default_name = config.default_runtime;
   for (const auto& [name, runtime] : config.runtimes) {
+    if (runtime.vm) {
+      // Nothing ever ran under it, so there is nothing to take down by it either.
+      table.missing.push_back({name, NoShimYet(name)});
+      log::Info("runtime handler is not offered",
+                {{"handler", name}, {"reason", table.missing.back().why}});
+      continue;
+    }
     auto info = ProbeRuntime(cc.Within(std::chrono::seconds(10)), name, runtime.path, cgroups);
     if (info.ok() && !runtime.base_spec.empty()) info = WithBaseSpec(*info, runtime.base_spec);
     if (info.ok()) {

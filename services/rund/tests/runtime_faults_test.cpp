@@ -120,6 +120,31 @@ TEST_CASE("A program that is no runtime is not offered, and the status says why"
   }
 }
 
+TEST_CASE("A shim is no OCI runtime, whatever it answers, and the answer names the handler") {
+  TestNode node;
+  const std::string ran = node.root() / "ran";
+  const std::string shim = node.root().Script(
+      "kata-v2", "echo \"$*\" >> " + ran +
+                     "\necho 'Kata Containers containerd shim (Golang): version: 3.2.0'\n");
+  auto& runtimes = node.config().runtimes;
+  runtimes["kata"] = {shim, node.layout().RuntimesDir() + "/kata"};
+  runtimes["kata"].vm = true;
+  node.Restart();
+  CHECK_FALSE(os::Exists(ran));  // its type says enough
+  runtimes["other"] = {shim, node.layout().RuntimesDir() + "/other"};
+  node.Restart();
+  const Runtimes& now = node.engine().parts().runtimes;
+  CHECK(now.Names() == std::vector<std::string>{"runc"});
+  for (const char* name : {"kata", "other"}) {
+    const Status found = now.Find(name).status();
+    INFO(found.ToString());
+    CHECK(found.code() == Code::kInvalidArgument);
+    CHECK(found.message().find(std::string("'") + name + "' is not available") !=
+          std::string::npos);
+    CHECK(found.message().find("yet") != std::string::npos);
+  }
+}
+
 TEST_CASE("A handler's options, monitor environment and annotations reach its program") {
   TestNode node;
   const std::string seen = node.root() / "seen";
