@@ -4,6 +4,7 @@
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/os/mount.h"
 #include "services/rund/spec/base_spec.h"
 
 namespace crisp::rund {
@@ -27,6 +28,11 @@ Runtimes::Table Runtimes::Ask(const CallContext& cc, const Config& config,
                               const os::Cgroups& cgroups) {
   Table table;
   table.default_name = config.default_runtime;
+  // A runtime tells what it knows; the kernel below may be older.
+  const Status recursive_read_only = os::ProbeRecursiveReadOnly(config.layout.run_dir);
+  if (!recursive_read_only.ok()) {
+    log::Info("no handler has recursive read-only mounts", {{"reason", recursive_read_only}});
+  }
   for (const auto& [name, runtime] : config.runtimes) {
     if (runtime.vm) {
       // Nothing ever ran under it, so there is nothing to take down by it either.
@@ -38,6 +44,7 @@ Runtimes::Table Runtimes::Ask(const CallContext& cc, const Config& config,
     auto info = ProbeRuntime(cc.Within(std::chrono::seconds(10)), name, runtime.path, cgroups);
     if (info.ok() && !runtime.base_spec.empty()) info = WithBaseSpec(*info, runtime.base_spec);
     if (info.ok()) {
+      if (!recursive_read_only.ok()) info->recursive_read_only = false;
       info->allowed_annotations = runtime.allowed_annotations;
       info->privileged_without_host_devices = runtime.privileged_without_host_devices;
       table.working.emplace(name, OciRuntime(*std::move(info), runtime));

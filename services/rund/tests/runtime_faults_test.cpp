@@ -145,6 +145,25 @@ TEST_CASE("A shim is no OCI runtime, whatever it answers, and the answer names t
   }
 }
 
+TEST_CASE("A handler has recursive read-only mounts if its program and the kernel have them") {
+  TestNode node;
+  const auto offered = [&node] {
+    return node.engine().parts().runtimes.Find("").value()->info().recursive_read_only;
+  };
+  node.Instead("features", R"(echo '{"mountOptions":["rro"],"linux":{"namespaces":["mount"]}}')");
+  node.Restart();
+  CHECK(offered());
+  // Where the kernel cannot be asked it is not relied upon.
+  Config config = node.config();
+  config.layout.run_dir = node.root() / "absent";
+  const os::Cgroups& cgroups = node.engine().parts().cgroups;
+  const Runtimes other = Runtimes::Probe(TestNode::Call(), config, cgroups);
+  CHECK_FALSE(other.Find("").value()->info().recursive_read_only);
+  node.Instead("features", R"(echo '{"mountOptions":["ro"],"linux":{"namespaces":["mount"]}}')");
+  node.Restart();
+  CHECK_FALSE(offered());
+}
+
 TEST_CASE("A handler's options, monitor environment and annotations reach its program") {
   TestNode node;
   const std::string seen = node.root() / "seen";
