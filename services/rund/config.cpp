@@ -116,6 +116,7 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   config.device_ownership = rund.device_ownership_from_security_context;
   config.cdi_dirs = rund.cdi_spec_dirs;
   config.hooks_dirs = rund.hooks_dirs;
+  config.blockio_config_file = rund.blockio_config_file;
   return config;
 }
 

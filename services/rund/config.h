@@ -52,6 +52,7 @@ struct Config {
   bool device_ownership = false;
   std::vector<std::string> cdi_dirs;
   std::vector<std::string> hooks_dirs;
+  std::string blockio_config_file;  // empty = none
 
   /// kInvalidArgument names the key.
   static Result<Config> From(const settings::Settings& settings, const std::string& instance);

@@ -71,6 +71,8 @@ struct SpecDefaults {
   bool device_ownership = false;
   std::string apparmor_profile;  // what RuntimeDefault means
   SelinuxNode selinux;
+  /// Classes of block I/O (LoadBlockioClasses), read for each container that asks; empty = none.
+  std::string blockio_config_file;
   /// Null = none at all.
   std::shared_ptr<const CdiDirs> cdi;
   std::shared_ptr<const HookDirs> hooks;
