@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -163,6 +164,7 @@ class Bench {
       if (one == "restart") ManyPods(true);
       if (one == "pull") Pulls();
       if (one == "memory") AddMemory("idle");
+      if (one == "stuck") ListsWhileStuck();
     }
   }
   /// config.json of a sample container, for the floor.
@@ -194,7 +196,8 @@ class Bench {
     return result;
   }
 
-  Pod StartPod(bool host, const std::string& name, const std::string& measure = "") {
+  Pod StartPod(bool host, const std::string& name, const std::string& measure = "",
+               const std::vector<std::string>& command = {"sleep", "100000"}) {
     cri::PodSandboxConfig config;
     config.mutable_metadata()->set_name(name);
     config.mutable_metadata()->set_uid(run_ + "-" + name);
@@ -213,8 +216,7 @@ class Bench {
     cri::ContainerConfig container;
     container.mutable_metadata()->set_name("c");
     container.mutable_image()->set_image(settings_.image);
-    container.add_command("sleep");
-    container.add_command("100000");
+    for (const std::string& word : command) container.add_command(word);
     container.set_log_path("c/0.log");
     auto* resources = container.mutable_linux()->mutable_resources();
     resources->set_cpu_period(100000);
@@ -355,6 +357,31 @@ class Bench {
     }
   }
 
+  /// Lists while containers that ignore their stop signal are in a long grace, and callers wait for
+  /// each of them.
+  void ListsWhileStuck() {
+    constexpr int kStuck = 20;
+    constexpr std::int64_t kGraceSeconds = 60;  // longer than the lists take
+    std::vector<Pod> pods(kStuck);
+    InParallel(kStuck, settings_.at_once, [&](int number) {
+      pods[static_cast<std::size_t>(number)] = StartPod(true, fmt::format("stuck{}", number), "",
+                                                        {"sh", "-c", "trap '' TERM; sleep 100000"});
+    });
+    std::vector<std::future<void>> stops;
+    for (const Pod& pod : pods) {
+      // Whatever it answers: the removal below ends it.
+      stops.push_back(std::async(std::launch::async,
+                                 [this, id = pod.container] { cri_.Stop(id, kGraceSeconds); }));
+    }
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    const std::string with = fmt::format(", {} stuck in stop", kStuck);
+    for (int i = 0; i < settings_.calls; ++i) {
+      Need(Time("ListContainers" + with, [&] { return cri_.ListContainers(); }), "ListContainers");
+      Need(Time("ListPodSandbox" + with, [&] { return cri_.ListPods(); }), "ListPodSandbox");
+    }
+    for (const Pod& pod : pods) RemovePod(pod);
+  }
+
   /// kill -9 of one daemon after the other (whoever supervises them starts them again): until
   /// ListContainers is whole.
   void Restarts() {
@@ -430,9 +457,9 @@ int main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Measures a CRI runtime through its socket");
   app.add_option("--socket", settings.socket, "CRI socket, a path or unix://path")->required();
-  app.add_option("--image", settings.image, "image of the pods; must have /bin/true and sleep")
+  app.add_option("--image", settings.image, "image of the pods; must have /bin/true, sh and sleep")
       ->required();
-  app.add_option("--case", settings.cases, "version exec host cni pods restart pull memory")
+  app.add_option("--case", settings.cases, "version exec host cni pods restart pull memory stuck")
       ->delimiter(',');
   app.add_option("--pull", settings.pulls, "images to pull, HOST:PORT/REPO:TAG")->delimiter(',');
   app.add_option("--pulls-at-once", settings.pulls_at_once, "pulls of each image at the same time");

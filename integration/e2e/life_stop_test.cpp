@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <future>
+#include <map>
 #include <thread>
 
 #include "integration/e2e/shared_node.h"
@@ -182,6 +183,49 @@ TEST_CASE("Twenty containers that outlive SIGKILL are reported, and hold up nobo
   stuck.Set("THAWED");
   for (const std::string& id : stuck.ids()) CHECK(on.Exited(id).exit_code() == 137);
   CHECK(on.cri.Stop(stuck.ids().front(), 0).ok());
+}
+
+TEST_CASE("Statistics and lists of the others come while containers are frozen and stuck in stop") {
+  OnNode on;
+  FrozenPod stuck(on, 5);
+  const auto pod_config = on.node.PodConfig("busy", true);
+  const std::string pod = on.Pod(pod_config);
+  const std::string busy = on.Running(
+      pod, pod_config, on.node.ContainerConfig("c", {"sh", "-c", "while :; do :; done"}));
+  stuck.Set("FROZEN");
+  std::vector<std::future<Answer<cri::StopContainerResponse>>> stops;
+  for (const std::string& id : stuck.ids()) {
+    stops.push_back(std::async(std::launch::async, [&on, id] { return on.cri.Stop(id, 0); }));
+  }
+  // As patient as crictl: a call that one of them holds up fails.
+  constexpr seconds kPatience{2};
+  using Runtime = cri::RuntimeService::StubInterface;
+  const auto cpu_of_busy = [&] {
+    const auto list =
+        on.cri.Call(&Runtime::ListContainerStats, cri::ListContainerStatsRequest(), kPatience);
+    REQUIRE_OK(list);
+    std::map<std::string, std::uint64_t> cpu;
+    for (const auto& stats : list->stats()) {
+      cpu[stats.attributes().id()] = stats.cpu().usage_core_nano_seconds().value();
+      CHECK(stats.memory().usage_bytes().value() > 0);
+    }
+    for (const std::string& id : stuck.ids()) CHECK(cpu.contains(id));
+    return cpu[busy];
+  };
+  const std::uint64_t before = cpu_of_busy();
+  CHECK(Eventually([&] { return cpu_of_busy() > before; }));
+  const auto pods =
+      on.cri.Call(&Runtime::ListPodSandboxStats, cri::ListPodSandboxStatsRequest(), kPatience);
+  REQUIRE_OK(pods);
+  CHECK(pods->stats_size() == 2);
+  const auto metrics =
+      on.cri.Call(&Runtime::ListPodSandboxMetrics, cri::ListPodSandboxMetricsRequest(), kPatience);
+  REQUIRE_OK(metrics);
+  CHECK(metrics->pod_metrics_size() == 2);
+  CHECK(on.cri.ListContainers().ok());
+  CHECK(on.cri.ListPods().ok());
+  stuck.Set("THAWED");
+  for (auto& stop : stops) stop.get();
 }
 
 TEST_CASE("kill -9 of rund in a container's grace: the call waits, the end comes in time") {

@@ -21,8 +21,11 @@ struct OwnNode {
                  "  additional_devices: [\"/dev/full:/dev/fuller:r\"]\n"
                  "  device_ownership_from_security_context: true\n"
                  "  absent_mount_sources_to_reject: [" +
-                 (root / "never") +
-                 "]\n  runtimes:\n    based:\n      path: /usr/bin/runc\n      base_spec: " +
+                 (root / "never") + "]\n  blockio_config_file: " +
+                 root.Write("blockio.yaml",
+                            "Classes: {slow: [{Devices: [/dev/loop0], ThrottleReadBps: 1Mi}]}") +
+                 "\n  runtimes:\n    kata: {path: /usr/bin/kata-runtime, type: vm}\n    based:\n   "
+                 "   path: /usr/bin/runc\n      base_spec: " +
                  root.Write(
                      "base.json",
                      R"({"process":{"env":["BASE=1"]},"linux":{"maskedPaths":["/proc/version"]}})") +
@@ -57,6 +60,35 @@ struct OwnNode {
   Node node;
   const Cri& cri;
 };
+
+TEST_CASE("Block I/O is limited by the class that an annotation names") {
+  OwnNode test;
+  auto pod_config = test.node.PodConfig("blockio", true);
+  auto& annotations = *pod_config.mutable_annotations();
+  annotations["blockio.resources.beta.kubernetes.io/container.limited"] = "slow";
+  annotations["blockio.resources.beta.kubernetes.io/container.wrong"] = "slower";
+  const std::string pod = test.Pod(pod_config);
+  const auto limits = [&](const std::string& name) {
+    const std::string id =
+        test.Run(pod, pod_config, test.node.ContainerConfig(name, {"sleep", "1000"}));
+    return os::ReadFile("/sys/fs/cgroup/blkio" + pod_config.linux().cgroup_parent() + "/crisp-" +
+                        id + "/blkio.throttle.read_bps_device")
+        .value();
+  };
+  CHECK(limits("limited") == "7:0 1048576\n");
+  CHECK(limits("free").empty());
+  const auto wrong = test.cri.Create(pod, test.node.ContainerConfig("wrong", {"true"}), pod_config);
+  CHECK(wrong.code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(wrong.message().find("\"slower\"") != std::string::npos);
+}
+
+TEST_CASE("A handler of type vm is answered with a clear not yet") {
+  OwnNode test;
+  const auto answer = test.cri.RunPod(test.node.PodConfig("vm", true), "kata");
+  CHECK(answer.code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(answer.message().find("'kata'") != std::string::npos);
+  CHECK(answer.message().find("does not speak yet") != std::string::npos);
+}
 
 TEST_CASE("The node's settings, CDI devices, hooks and base spec reach containers") {
   OwnNode test;

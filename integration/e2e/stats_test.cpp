@@ -212,7 +212,8 @@ TEST_CASE("Pod metrics: every described metric is there with as many label value
   const std::set<std::string> optional = {
       "container_blkio_device_usage_total", "container_fs_reads_bytes_total",
       "container_fs_reads_total",           "container_fs_writes_bytes_total",
-      "container_fs_writes_total",          "container_hugetlb_usage_bytes",
+      "container_fs_writes_total",          "container_fs_sector_reads_total",
+      "container_fs_sector_writes_total",   "container_hugetlb_usage_bytes",
       "container_hugetlb_max_usage_bytes"};
   for (const auto& descriptor : described->descriptors()) {
     INFO(descriptor.name());

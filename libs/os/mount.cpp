@@ -253,6 +253,18 @@ Status IdmappedBindMount(const std::string& source, const std::string& target, i
   return Status::Ok();
 }
 
+Status ProbeRecursiveReadOnly(const std::string& dir) {
+  const UniqueFd copy(::open_tree(AT_FDCWD, dir.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+  if (!copy.valid()) return Status::Errno(errno, "copy the mount at {}", dir);
+  struct mount_attr attributes {};
+  attributes.attr_set = MOUNT_ATTR_RDONLY;
+  if (::mount_setattr(copy.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes,
+                      sizeof attributes) != 0) {
+    return Status::Errno(errno, "make a tree of mounts read-only");
+  }
+  return Status::Ok();
+}
+
 Result<MountArgs> OverlayArgs(const Overlay& overlay, const std::string& target) {
   std::string data = "lowerdir=";
   for (std::size_t i = 0; i < overlay.lower_dirs.size(); ++i) {

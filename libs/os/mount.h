@@ -35,6 +35,10 @@ Status BindMount(const std::string& source, const std::string& target,
 Status IdmappedBindMount(const std::string& source, const std::string& target, int userns,
                          const BindOptions& options = {});
 
+/// Whether the kernel can make a whole tree of mounts read-only at once (mount_setattr of Linux
+/// 5.12): tries it on a copy of the mount at `dir`, which nobody sees. Ok, or what it answers.
+Status ProbeRecursiveReadOnly(const std::string& dir);
+
 struct Overlay {
   std::vector<std::string> lower_dirs;  // the topmost layer first
   std::string upper_dir;                // empty = read-only

@@ -258,6 +258,11 @@ void AddRund(Schema& schema, Rund& rund) {
                    "(crun: null) is taken away."},
           [](Schema& keys, Runtime& runtime) {
             keys.Path("path", &runtime.path, false, {.text = "The program.", .cost = Cost::kLive})
+                .OneOf("type", &runtime.type, {"oci", "vm"},
+                       {.text = "How it is spoken to: oci, the command line of runc; or vm, "
+                                "containerd's shim v2, which crisp does not speak yet: such a "
+                                "handler is not offered, and pods that name it are told so.",
+                        .cost = Cost::kLive})
                 .Path("root", &runtime.root, true,
                       {.text = "Its state. Empty: <run_root>/rund/<instance>/runtimes/<name>.",
                        .cost = Cost::kNewPods})
@@ -344,6 +349,11 @@ void AddRund(Schema& schema, Rund& rund) {
                      "Changes count at once.",
              .cost = Cost::kNewPods},
             config::CheckPath)
+      .Path("rund.blockio_config_file", &rund.blockio_config_file, true,
+            {.text = "Classes of block I/O that pods may ask for by annotation: the YAML that "
+                     "CRI-O and containerd read, see crisp.yaml(5). Changes of the file count at "
+                     "once. Empty: none.",
+             .cost = Cost::kNewPods})
       .Seconds("rund.abandoned_grace_seconds", &rund.abandoned_grace, 1, kHour,
                {.text = "Age from which a pod or container that never came to be is removed."})
       .Seconds("rund.runtime_timeout_seconds", &rund.runtime_timeout, 1, kHour,

@@ -86,6 +86,7 @@ struct Runtime {
   std::vector<std::string> allowed_annotations = {};  // prefixes; handed on to it
   bool privileged_without_host_devices = false;
   std::string base_spec = {};  // a file; empty = none
+  std::string type = "oci";    // oci | vm
 };
 
 struct Rund {
@@ -112,6 +113,7 @@ struct Rund {
   std::vector<std::string> cdi_spec_dirs = {"/etc/cdi", "/var/run/cdi"};
   std::vector<std::string> hooks_dirs = {"/usr/share/containers/oci/hooks.d",
                                          "/etc/containers/oci/hooks.d"};
+  std::string blockio_config_file;  // empty = none
   std::chrono::seconds abandoned_grace{120};
   std::chrono::seconds runtime_timeout{120};
   // Of exec, attach and port-forward.

@@ -75,7 +75,8 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
                              runtime.monitor_env,
                              runtime.allowed_annotations,
                              runtime.privileged_without_host_devices,
-                             runtime.base_spec};
+                             runtime.base_spec,
+                             runtime.type == "vm"};
   }
   if (!config.runtimes.contains(config.default_runtime)) {
     return InvalidArgument("rund.default_runtime: '{}' is none of rund.runtimes",
@@ -115,6 +116,7 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   config.device_ownership = rund.device_ownership_from_security_context;
   config.cdi_dirs = rund.cdi_spec_dirs;
   config.hooks_dirs = rund.hooks_dirs;
+  config.blockio_config_file = rund.blockio_config_file;
   return config;
 }
 

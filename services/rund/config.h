@@ -23,6 +23,7 @@ struct RuntimeConfig {
   std::vector<std::string> allowed_annotations = {};
   bool privileged_without_host_devices = false;
   std::string base_spec = {};
+  bool vm = false;  // a shim v2 rather than an OCI command line
 };
 
 /// What one instance of rund needs to know, from the settings of the node.
@@ -51,6 +52,7 @@ struct Config {
   bool device_ownership = false;
   std::vector<std::string> cdi_dirs;
   std::vector<std::string> hooks_dirs;
+  std::string blockio_config_file;  // empty = none
 
   /// kInvalidArgument names the key.
   static Result<Config> From(const settings::Settings& settings, const std::string& instance);

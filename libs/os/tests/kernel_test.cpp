@@ -45,6 +45,14 @@ class MountRoot {
   std::string path_;
 };
 
+TEST_CASE("Whether trees of mounts can be read-only is tried, and changes nothing") {
+  const MountRoot root;
+  const std::string dir = root.Dir("d");
+  CHECK(ProbeRecursiveReadOnly(dir).ok());
+  CHECK(WriteFile(dir + "/file", "x").ok());
+  CHECK(ProbeRecursiveReadOnly(root / "absent").code() == Code::kNotFound);
+}
+
 TEST_CASE("A bind mount can be read-only, and goes again") {
   const MountRoot root;
   const std::string from = root.Dir("from");

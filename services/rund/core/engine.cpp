@@ -9,6 +9,7 @@
 #include "libs/os/files.h"
 #include "services/rund/runtime/apparmor_load.h"
 #include "services/rund/runtime/userns.h"
+#include "services/rund/spec/blockio.h"
 #include "services/rund/spec/cdi.h"
 #include "services/rund/spec/hooks.h"
 
@@ -48,6 +49,11 @@ Result<SpecDefaults> MakeSpecDefaults(const Config& config) {
   defaults.apparmor_profile = config.apparmor_profile;
   if (config.selinux) {
     defaults.selinux = CRISP_TRY(DetectSelinux("/sys/fs/selinux", "/etc/selinux"));
+  }
+  if (!config.blockio_config_file.empty()) {
+    // Read again for each container; here to tell of mistakes before one needs it.
+    CRISP_TRY(LoadBlockioClasses(config.blockio_config_file).While("rund.blockio_config_file"));
+    defaults.blockio_config_file = config.blockio_config_file;
   }
   defaults.cdi = std::make_shared<CdiDirs>(config.cdi_dirs);
   defaults.hooks = std::make_shared<HookDirs>(config.hooks_dirs);

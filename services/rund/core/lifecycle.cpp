@@ -150,8 +150,15 @@ Status Lifecycle::ResolveStart(const CallContext& cc, const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container || container->starting_at() == 0) return Status::Ok();
   const OciRuntime* runtime = p_.runtimes.Recorded(container->runtime());
-  log::IfError("interrupted start", AwaitStarts(cc.Within(kStartPatience), id));
-  const bool started = runtime != nullptr && !runtime->AwaitsStart(id);
+  const CallContext soon = cc.Within(kStartPatience);
+  log::IfError("interrupted start", AwaitStarts(soon, id));
+  // A runtime that gives no answer now gives the retry one.
+  bool started = false;
+  if (runtime != nullptr) {
+    const auto awaits = runtime->AwaitsStart(soon, id);
+    log::IfError("ask the runtime for an interrupted start", awaits.status());
+    started = awaits.ok() && !*awaits;
+  }
   CRISP_TRY(p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     if (started) {
       record.set_state(runtime::v1::CONTAINER_RUNNING);

@@ -35,8 +35,8 @@
 //                                  begins anew.
 //   StartContainer                 CREATED and `starting_at`: the runtime's `start` may still be
 //                                  under way (it is not killed with us). We wait for it, then see
-//                                  whether its fifo is still there. Started: RUNNING, and the retry
-//                                  is answered with success once; not started: CREATED.
+//                                  whether the container still awaits it. Started: RUNNING, and the
+//                                  retry is answered with success once; not started: CREATED.
 //   between exit and its commit    RUNNING, an exit file in place: read, stored, told.
 //   conmon killed meanwhile        RUNNING, neither exit file nor monitor: the container is killed,
 //                                  EXITED 255.

@@ -16,6 +16,7 @@ namespace crisp::rund {
 namespace {
 
 constexpr std::size_t kMaxWords = 4096;
+constexpr int kLastExit = 128;  // above: ended by a signal
 
 Result<process::Output> RunRuntime(const CallContext& cc, const OciRuntime& runtime,
                                    std::vector<std::string> args) {
@@ -43,6 +44,13 @@ std::string Unquote(std::string_view quoted) {
     }
   }
   return out;
+}
+
+// containerd's shims answer --version as well, and take the OCI's commands for something else.
+bool IsShim(std::string_view path, std::string_view version) {
+  path.remove_prefix(path.rfind('/') == path.npos ? 0 : path.rfind('/') + 1);
+  return path.starts_with("containerd-shim") || version.starts_with("containerd-shim") ||
+         version.find("containerd shim") != version.npos;
 }
 
 // What the v2 tree beside v1 hierarchies carries: "hugetlb"; "" when it has none, as it should.
@@ -94,18 +102,39 @@ Status OciRuntime::Start(const CallContext& cc, const ContainerId& id) const {
 }
 
 Status OciRuntime::Delete(const CallContext& cc, const ContainerId& id) const {
-  if (!Has(id)) return Status::Ok();
-  const process::Output out = CRISP_TRY(RunRuntime(cc, *this, {"delete", "--force", id.str()}));
-  if (out.exit_code != 0 && Has(id)) {
-    return Internal("{} delete: {}", info_.name, RuntimeWords(out.err));
+  if (info_.state_in_root && !os::Exists(StateDir(id))) return Status::Ok();
+  const process::Output out = CRISP_TRY(
+      RunRuntime(cc, *this, {"delete", "--force", id.str()}).While("{} delete", info_.name));
+  if (out.exit_code == 0) return Status::Ok();
+  // What it does not know needs no deleting; it may have gone just now.
+  if (info_.state_in_root) {
+    if (!os::Exists(StateDir(id))) return Status::Ok();
+  } else {
+    const auto state = AskState(cc, id);
+    if (state.code() == Code::kNotFound) return Status::Ok();
+    CRISP_TRY(state);
   }
-  return Status::Ok();
+  return Internal("{} delete: {}", info_.name, RuntimeWords(out.err));
 }
 
-bool OciRuntime::Has(const ContainerId& id) const { return os::Exists(root_ + "/" + id.str()); }
+Result<bool> OciRuntime::AwaitsStart(const CallContext& cc, const ContainerId& id) const {
+  if (info_.state_in_root) return os::Exists(StateDir(id) + "/exec.fifo");
+  return CRISP_TRY(AskState(cc, id)) == "created";
+}
 
-bool OciRuntime::AwaitsStart(const ContainerId& id) const {
-  return os::Exists(root_ + "/" + id.str() + "/exec.fifo");
+Result<std::string> OciRuntime::AskState(const CallContext& cc, const ContainerId& id) const {
+  const process::Output out =
+      CRISP_TRY(RunRuntime(cc, *this, {"state", id.str()}).While("{} state", info_.name));
+  if (out.exit_code > kLastExit) return Internal("{} state: it crashed", info_.name);
+  if (out.exit_code != 0) return NotFound("{} state: {}", info_.name, RuntimeWords(out.err));
+  const nlohmann::json state = CRISP_TRY(json::Parse(out.out).While("{} state", info_.name));
+  return CRISP_TRY(json::GetString(state, "status").While("{} state", info_.name));
+}
+
+bool KeepsStateInRoot(std::string_view program) {
+  const auto slash = program.rfind('/');
+  if (slash != program.npos) program.remove_prefix(slash + 1);
+  return program == "runc" || program == "crun";
 }
 
 std::optional<RuntimeAbilities> ParseFeatures(std::string_view text) {
@@ -137,6 +166,12 @@ Result<RuntimeInfo> ProbeRuntime(const CallContext& cc, const std::string& name,
   if (out.exit_code != 0) {
     return Unavailable("runtime {}: {} --version fails: {}", name, path, RuntimeWords(out.err));
   }
+  if (IsShim(path, out.out)) {
+    return Unimplemented(
+        "runtime {}: {} is a shim of containerd, not an OCI runtime; crisp does not speak shim v2 "
+        "yet (rund.runtimes.{}.type)",
+        name, path, name);
+  }
   RuntimeInfo info;
   info.name = name;
   info.path = path;
@@ -148,6 +183,7 @@ Result<RuntimeInfo> ProbeRuntime(const CallContext& cc, const std::string& name,
     info.version = std::string(rest.substr(0, rest.find_first_of(" +-~")));
   }
   info.is_crun = first.starts_with("crun");
+  info.state_in_root = KeepsStateInRoot(first.substr(0, first.find(' ')));
   const RuntimeAbilities abilities = AbilitiesOf(cc, info);
   info.recursive_read_only = abilities.recursive_read_only;
   info.user_namespaces = abilities.user_namespaces;

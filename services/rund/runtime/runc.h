@@ -35,13 +35,17 @@ class OciRuntime {
   Status Start(const CallContext& cc, const ContainerId& id) const;
   /// Kills what is left of it and forgets it. Unknown to the runtime = Ok.
   Status Delete(const CallContext& cc, const ContainerId& id) const;
-  /// The runtime knows it.
-  bool Has(const ContainerId& id) const;
-  /// Created, and its program not yet let go: the fifo that `start` opens is still there (runc and
-  /// crun keep it in their state directory).
-  bool AwaitsStart(const ContainerId& id) const;
+  /// Created, and its program not yet let go. Errors: the runtime does not answer, or does not know
+  /// it.
+  Result<bool> AwaitsStart(const CallContext& cc, const ContainerId& id) const;
 
  private:
+  /// Where its state is in the root.
+  std::string StateDir(const ContainerId& id) const { return root_ + "/" + id.str(); }
+  /// The "status" that its `state` command tells: "created", "running", "stopped". kNotFound: it
+  /// has none; by the OCI that is its answer for a container that it does not know.
+  Result<std::string> AskState(const CallContext& cc, const ContainerId& id) const;
+
   RuntimeInfo info_;
   std::string root_;
   std::vector<std::string> options_;
@@ -61,6 +65,10 @@ std::optional<RuntimeAbilities> ParseFeatures(std::string_view text);
 /// work on this machine and what helps.
 Result<RuntimeInfo> ProbeRuntime(const CallContext& cc, const std::string& name,
                                  const std::string& path, const os::Cgroups& cgroups);
+
+/// For RuntimeInfo::state_in_root: a program that calls itself so ("runc version 1.1.5", or the
+/// name of its file).
+bool KeepsStateInRoot(std::string_view program);
 
 /// What a runtime says of its failure, as one line: the text of the last log line on its stderr,
 /// cut at 4 KiB.

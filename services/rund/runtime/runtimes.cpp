@@ -4,10 +4,18 @@
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/os/mount.h"
 #include "services/rund/spec/base_spec.h"
 
 namespace crisp::rund {
 namespace {
+
+Status NoShimYet(const std::string& name) {
+  return Unimplemented(
+      "rund.runtimes.{}.type is vm (containerd's shim v2), which crisp does not speak yet; use an "
+      "OCI runtime with type: oci",
+      name);
+}
 
 Result<RuntimeInfo> WithBaseSpec(RuntimeInfo info, const std::string& path) {
   info.base_spec = CRISP_TRY(LoadBaseSpec(path).While("rund.runtimes.{}", info.name));
@@ -20,10 +28,23 @@ Runtimes::Table Runtimes::Ask(const CallContext& cc, const Config& config,
                               const os::Cgroups& cgroups) {
   Table table;
   table.default_name = config.default_runtime;
+  // A runtime tells what it knows; the kernel below may be older.
+  const Status recursive_read_only = os::ProbeRecursiveReadOnly(config.layout.run_dir);
+  if (!recursive_read_only.ok()) {
+    log::Info("no handler has recursive read-only mounts", {{"reason", recursive_read_only}});
+  }
   for (const auto& [name, runtime] : config.runtimes) {
+    if (runtime.vm) {
+      // Nothing ever ran under it, so there is nothing to take down by it either.
+      table.missing.push_back({name, NoShimYet(name)});
+      log::Info("runtime handler is not offered",
+                {{"handler", name}, {"reason", table.missing.back().why}});
+      continue;
+    }
     auto info = ProbeRuntime(cc.Within(std::chrono::seconds(10)), name, runtime.path, cgroups);
     if (info.ok() && !runtime.base_spec.empty()) info = WithBaseSpec(*info, runtime.base_spec);
     if (info.ok()) {
+      if (!recursive_read_only.ok()) info->recursive_read_only = false;
       info->allowed_annotations = runtime.allowed_annotations;
       info->privileged_without_host_devices = runtime.privileged_without_host_devices;
       table.working.emplace(name, OciRuntime(*std::move(info), runtime));
@@ -34,6 +55,7 @@ Runtimes::Table Runtimes::Ask(const CallContext& cc, const Config& config,
     RuntimeInfo known;
     known.name = name;
     known.path = runtime.path;
+    known.state_in_root = KeepsStateInRoot(runtime.path);
     table.broken.emplace(name, OciRuntime(std::move(known), runtime));
     table.missing.push_back({name, std::move(info).status()});
   }

@@ -25,7 +25,7 @@ class Runtimes {
   };
 
   /// Asks each configured program who it is. One that cannot work here is left out and kept in
-  /// missing(): what runs already under it can still be taken down.
+  /// missing(): what runs already under it can still be taken down. One of type vm is not asked.
   static Runtimes Probe(const CallContext& cc, const Config& config, const os::Cgroups& cgroups);
   /// The same again, with other settings. Pods that exist keep their handler by its name, also one
   /// that is not configured any more.

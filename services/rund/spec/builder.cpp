@@ -4,6 +4,7 @@
 #include "libs/os/beneath.h"
 #include "services/rund/spec/apparmor.h"
 #include "services/rund/spec/base_spec.h"
+#include "services/rund/spec/blockio.h"
 #include "services/rund/spec/capabilities.h"
 #include "services/rund/spec/cdi.h"
 #include "services/rund/spec/devices.h"
@@ -197,6 +198,10 @@ Result<BuiltSpec> Build(const CallContext& cc, const SpecInputs& inputs,
                              pod_files.ipcns_path.empty(), pod_files.utsns_path.empty()));
   if (!sysctls.empty()) linux_spec["sysctl"] = sysctls;
   linux_spec["resources"] = CRISP_TRY(BuildResources(linux_config.resources(), defaults.host));
+  if (json blockio = CRISP_TRY(BuildBlockio(inputs.config, inputs.sandbox, defaults, built.notes));
+      !blockio.empty()) {
+    linux_spec["resources"]["blockIO"] = std::move(blockio);
+  }
   CRISP_TRY(AddDevices(inputs, defaults, privileged, linux_spec));
   if (!privileged) {
     if (security.masked_paths_size() > 0) {

@@ -72,6 +72,8 @@ struct SpecDefaults {
   bool device_ownership = false;
   std::string apparmor_profile;  // what RuntimeDefault means
   SelinuxNode selinux;
+  /// Classes of block I/O (LoadBlockioClasses), read for each container that asks; empty = none.
+  std::string blockio_config_file;
   /// Null = none at all.
   std::shared_ptr<const CdiDirs> cdi;
   std::shared_ptr<const HookDirs> hooks;
@@ -86,6 +88,9 @@ struct RuntimeInfo {
   bool recursive_read_only = false;  // knows the "rro" mount option
   bool user_namespaces = false;
   bool idmapped_mounts = false;  // of single mounts; it must not just pass them over
+  /// What it knows of a container is in <root>/<id>, with an exec.fifo until the start (runc,
+  /// crun). Others are asked.
+  bool state_in_root = false;
   /// Annotations of the pod and of the container that the runtime gets: beginnings of names.
   std::vector<std::string> allowed_annotations = {};
   bool privileged_without_host_devices = false;

@@ -55,6 +55,20 @@ Status CheckNode(const json& node) {
   return Status::Ok();
 }
 
+Status CheckRdt(const json& rdt) {
+  CRISP_TRY(CheckKeys(rdt, {"closID", "l3CacheSchema", "memBwSchema", "enableCMT", "enableMBM"}));
+  for (const char* key : {"l3CacheSchema", "memBwSchema"}) {
+    CRISP_TRY(crisp::json::OptString(rdt, key));
+  }
+  for (const char* key : {"enableCMT", "enableMBM"}) CRISP_TRY(crisp::json::OptBool(rdt, key));
+  // A directory of resctrl.
+  const std::string group = CRISP_TRY(crisp::json::OptString(rdt, "closID"));
+  if (group == "." || group == ".." || group.find('/') != group.npos) {
+    return InvalidArgument("closID \"{}\" is not a name", group);
+  }
+  return Status::Ok();
+}
+
 Status CheckMount(const json& mount) {
   CRISP_TRY(CheckKeys(mount, {"hostPath", "containerPath", "options", "type"}));
   CRISP_TRY(crisp::json::GetString(mount, "hostPath"));
@@ -167,7 +181,7 @@ void AddMount(const json& edit, json& mounts) {
 Status CheckCdiEdits(const json& edits) {
   CRISP_TRY(
       CheckKeys(edits, {"env", "deviceNodes", "mounts", "hooks", "additionalGids", "intelRdt"}));
-  if (edits.contains("intelRdt")) return InvalidArgument("\"intelRdt\" is not supported");
+  if (edits.contains("intelRdt")) CRISP_TRY(CheckRdt(edits["intelRdt"]).While("intelRdt"));
   for (const std::string& line : CRISP_TRY(crisp::json::OptStrings(edits, "env"))) {
     if (line.find('=') == std::string::npos || line.starts_with('=')) {
       return InvalidArgument("env: \"{}\" is not NAME=value", line);
@@ -203,6 +217,8 @@ Status ApplyCdiEdits(const json& edits, const ResolvedUser& user, bool privilege
     hook.erase("hookName");
     spec["hooks"][edit["hookName"].get<std::string>()].push_back(std::move(hook));
   }
+  // The runtime says what it lacks, if it does: RDT is the processor's, resctrl the node's.
+  if (edits.contains("intelRdt")) spec["linux"]["intelRdt"] = edits["intelRdt"];
   json& groups = spec["process"]["user"]["additionalGids"];
   for (const json& gid : edits.value("additionalGids", json::array())) {
     if (gid != 0 && std::find(groups.begin(), groups.end(), gid) == groups.end()) {

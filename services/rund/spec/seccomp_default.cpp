@@ -1,81 +1,14 @@
 #include "services/rund/spec/seccomp.h"
+#include "services/rund/spec/seccomp_table.h"
 #include "services/rund/spec/security.h"
 
 namespace crisp::rund {
 namespace {
 
 using nlohmann::json;
-using Names = std::vector<std::string_view>;
 
 constexpr int kEperm = 1;
 constexpr int kEnosys = 38;
-
-/// Denied to a container without the capability. A call may come back by any of several.
-struct Gate {
-  std::string_view capability;
-  Names calls;
-};
-
-const std::vector<Gate>& Gates() {
-  static const std::vector<Gate> kGates = {
-      {"CAP_SYS_ADMIN",
-       {"bpf",         "clone3",        "fanotify_init",   "fsconfig",   "fsmount",
-        "fsopen",      "fspick",        "lookup_dcookie",  "mount",      "mount_setattr",
-        "move_mount",  "open_tree",     "perf_event_open", "pivot_root", "quotactl",
-        "quotactl_fd", "setdomainname", "sethostname",     "setns",      "syslog",
-        "umount",      "umount2",       "unshare"}},
-      {"CAP_BPF", {"bpf"}},
-      {"CAP_PERFMON", {"perf_event_open"}},
-      {"CAP_SYSLOG", {"syslog"}},
-      {"CAP_DAC_READ_SEARCH", {"open_by_handle_at"}},
-      {"CAP_SYS_BOOT", {"reboot"}},
-      {"CAP_SYS_CHROOT", {"chroot"}},
-      {"CAP_SYS_MODULE", {"delete_module", "finit_module", "init_module"}},
-      {"CAP_SYS_PACCT", {"acct"}},
-      {"CAP_SYS_PTRACE", {"kcmp", "pidfd_getfd", "process_madvise", "userfaultfd"}},
-      {"CAP_SYS_RAWIO", {"ioperm", "iopl"}},
-      {"CAP_SYS_TIME", {"clock_settime", "clock_settime64", "settimeofday", "stime"}},
-      {"CAP_SYS_TTY_CONFIG", {"vhangup"}},
-      {"CAP_SYS_NICE",
-       {"get_mempolicy", "mbind", "migrate_pages", "move_pages", "set_mempolicy",
-        "set_mempolicy_home_node"}},
-  };
-  return kGates;
-}
-
-/// Denied whatever the capabilities: they reach the kernel's own state or its keys, which no
-/// namespace parts, or are a broad and young attack surface.
-const Names& NeverAllowed() {
-  static const Names kNames = {"_sysctl",        "add_key",
-                               "create_module",  "get_kernel_syms",
-                               "io_uring_enter", "io_uring_register",
-                               "io_uring_setup", "kexec_file_load",
-                               "kexec_load",     "keyctl",
-                               "nfsservctl",     "query_module",
-                               "request_key",    "swapoff",
-                               "swapon",         "sysfs",
-                               "uselib",         "ustat",
-                               "vm86",           "vm86old"};
-  return kNames;
-}
-
-/// Reserved numbers without an implementation, and calls older than any program in an image: they
-/// answer ENOSYS, which is what the kernel says itself.
-const Names& NotThere() {
-  static const Names kNames = {"afs_syscall",    "bdflush", "break",    "epoll_ctl_old",
-                               "epoll_wait_old", "ftime",   "getpmsg",  "gtty",
-                               "idle",           "lock",    "mpx",      "prof",
-                               "profil",         "putpmsg", "security", "sgetmask",
-                               "ssetmask",       "stty",    "tuxcall",  "ulimit",
-                               "vserver"};
-  return kNames;
-}
-
-/// Allowed for some arguments only.
-const Names& Conditional() {
-  static const Names kNames = {"clone", "personality", "socket"};
-  return kNames;
-}
 
 json Rule(const std::vector<std::string>& names, const char* action) {
   return {{"names", names}, {"action", action}};
@@ -127,14 +60,16 @@ void AddConditional(bool admin, json& rules) {
 }  // namespace
 
 json DefaultSeccomp(const CapabilitySets& capabilities) {
-  std::set<std::string_view> denied(NeverAllowed().begin(), NeverAllowed().end());
-  for (const Gate& gate : Gates()) denied.insert(gate.calls.begin(), gate.calls.end());
-  for (const Gate& gate : Gates()) {
-    if (!capabilities.Has(gate.capability)) continue;
-    for (const std::string_view call : gate.calls) denied.erase(call);
+  std::set<std::string_view> denied;
+  for (const SeccompDenial& one : SeccompDenials()) {
+    denied.insert(one.calls.begin(), one.calls.end());
   }
-  std::set<std::string_view> unlisted(NotThere().begin(), NotThere().end());
-  unlisted.insert(Conditional().begin(), Conditional().end());
+  for (const SeccompDenial& one : SeccompDenials()) {
+    if (one.capability.empty() || !capabilities.Has(one.capability)) continue;
+    for (const std::string_view call : one.calls) denied.erase(call);
+  }
+  std::set<std::string_view> unlisted(SeccompNotThere().begin(), SeccompNotThere().end());
+  for (const SeccompCondition& one : SeccompConditions()) unlisted.insert(one.call);
   // Its flags are behind a pointer, where no filter sees them; on ENOSYS every libc takes clone.
   if (denied.erase("clone3") > 0) unlisted.insert("clone3");
 

@@ -21,6 +21,15 @@ bool IsEmpty(const std::vector<std::string>& leftovers) {
   return leftovers.empty();
 }
 
+/// A runtime whose state is elsewhere: runc by another name, under another root.
+std::string OtherRuntime(const testing::TestRoot& root) {
+  return root.Script("other",
+                     "if [ \"$1\" = --version ]; then echo 'other 3.1'; exit; fi\n"
+                     "if [ \"$1\" = --root ]; then dir=$2.elsewhere; shift 2; "
+                     "set -- --root \"$dir\" \"$@\"; fi\n"
+                     "exec /usr/sbin/runc \"$@\"\n");
+}
+
 Status CreateIn(TestNode& node, const PodId& pod) {
   const ContainerId id = node.Reserve(pod, "c");
   const auto created = node.containers().Create(TestNode::Call(), node.CreateRequest(pod, id, {}));
@@ -196,6 +205,50 @@ TEST_CASE("A program that is no runtime is not offered, and the status says why"
   }
 }
 
+TEST_CASE("A shim is no OCI runtime, whatever it answers, and the answer names the handler") {
+  TestNode node;
+  const std::string ran = node.root() / "ran";
+  const std::string shim = node.root().Script(
+      "kata-v2", "echo \"$*\" >> " + ran +
+                     "\necho 'Kata Containers containerd shim (Golang): version: 3.2.0'\n");
+  auto& runtimes = node.config().runtimes;
+  runtimes["kata"] = {shim, node.layout().RuntimesDir() + "/kata"};
+  runtimes["kata"].vm = true;
+  node.Restart();
+  CHECK_FALSE(os::Exists(ran));  // its type says enough
+  runtimes["other"] = {shim, node.layout().RuntimesDir() + "/other"};
+  node.Restart();
+  const Runtimes& now = node.engine().parts().runtimes;
+  CHECK(now.Names() == std::vector<std::string>{"runc"});
+  for (const char* name : {"kata", "other"}) {
+    const Status found = now.Find(name).status();
+    INFO(found.ToString());
+    CHECK(found.code() == Code::kInvalidArgument);
+    CHECK(found.message().find(std::string("'") + name + "' is not available") !=
+          std::string::npos);
+    CHECK(found.message().find("yet") != std::string::npos);
+  }
+}
+
+TEST_CASE("A handler has recursive read-only mounts if its program and the kernel have them") {
+  TestNode node;
+  const auto offered = [&node] {
+    return node.engine().parts().runtimes.Find("").value()->info().recursive_read_only;
+  };
+  node.Instead("features", R"(echo '{"mountOptions":["rro"],"linux":{"namespaces":["mount"]}}')");
+  node.Restart();
+  CHECK(offered());
+  // Where the kernel cannot be asked it is not relied upon.
+  Config config = node.config();
+  config.layout.run_dir = node.root() / "absent";
+  const os::Cgroups& cgroups = node.engine().parts().cgroups;
+  const Runtimes other = Runtimes::Probe(TestNode::Call(), config, cgroups);
+  CHECK_FALSE(other.Find("").value()->info().recursive_read_only);
+  node.Instead("features", R"(echo '{"mountOptions":["ro"],"linux":{"namespaces":["mount"]}}')");
+  node.Restart();
+  CHECK_FALSE(offered());
+}
+
 TEST_CASE("A handler's options, monitor environment and annotations reach its program") {
   TestNode node;
   const std::string seen = node.root() / "seen";
@@ -246,4 +299,57 @@ TEST_CASE("Handlers come and go with a reload; what runs under one stays and is 
   REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
   CHECK(IsEmpty(node.Leftovers()));
   CHECK(os::ListDir(runc.root + "2").value().empty());
+}
+
+TEST_CASE("A runtime that keeps its state elsewhere forgets the containers that are removed") {
+  TestNode node;
+  node.UseRuntime(OtherRuntime(node.root()));
+  node.Restart();
+  const std::string state = node.config().runtimes["runc"].root + ".elsewhere";
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  CHECK(os::ListDir(state).value() == std::vector<std::string>{id.str()});
+  REQUIRE(node.End(id, seconds(0)).ok());
+  REQUIRE(node.containers().Remove(TestNode::Call(), id).ok());
+  CHECK(os::ListDir(state).value().empty());
+
+  // One that it does not let go of does not pass in silence.
+  const ContainerId kept = node.Create(pod, {});
+  node.FailAt("delete", "not today");
+  node.Restart();
+  const auto removed = node.containers().Remove(TestNode::Call(), kept);
+  CHECK(removed.status().message().find("not today") != std::string::npos);
+  // And what crashes when it is asked has not said that it does not know it.
+  node.UseRuntime(
+      node.root().Script("broken", "[ \"$1\" = --version ] && exec echo other; kill -SEGV $$\n"));
+  node.Restart();
+  CHECK_FALSE(node.containers().Remove(TestNode::Call(), kept).ok());
+  node.UseRuntime(OtherRuntime(node.root()));
+  node.Restart();
+  TestNode::Await([&] { return node.state().FindContainer(kept) == nullptr; });
+  REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
+  CHECK(os::ListDir(state).value().empty());
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("SIGKILL around a start under a runtime that keeps its state elsewhere") {
+  const bool done = GENERATE(false, true);
+  TestNode node;
+  node.UseRuntime(OtherRuntime(node.root()));
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Create(pod, {});
+  if (done) {
+    node.KillAt("start", true);
+  } else {
+    node.Instead("start", "kill -9 $(cat " + (node.root() / "daemon.pid") + ")");
+  }
+  REQUIRE(node.RunAndDie(
+      [&](TestNode& daemon) { daemon.containers().Start(TestNode::Call(), id).ok(); }));
+  TestNode::Await([&] { return node.state().FindContainer(id)->starting_at() == 0; });
+  CHECK(node.StatusOf(id).state() == (done ? cri::CONTAINER_RUNNING : cri::CONTAINER_CREATED));
+  REQUIRE(node.containers().Start(TestNode::Call(), id).ok());
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_RUNNING);
+  REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
+  CHECK(IsEmpty(node.Leftovers()));
 }

@@ -21,8 +21,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* kRunc = "/usr/sbin/runc";
-
 void MakeRootfs(const std::string& rootfs) {
   for (const char* dir : {"/bin", "/etc", "/tmp", "/proc", "/dev", "/sys"}) {
     CRISP_CHECK(os::MakeDirs(rootfs + dir).ok());
@@ -43,7 +41,7 @@ TestNode::TestNode() {
   config_.pause = CRISP_TEST_PAUSE;
   config_.exec_helper = CRISP_TEST_EXEC;
   config_.default_runtime = "runc";
-  config_.runtimes["runc"] = {kRunc, config_.layout.RuntimesDir() + "/runc"};
+  config_.runtimes["runc"] = {runc_, config_.layout.RuntimesDir() + "/runc"};
   config_.capabilities = {"CHOWN", "KILL", "SETUID", "SETGID"};
   config_.runtime_timeout = std::chrono::seconds(30);
   // Where there is a systemd: see integration/vm.
@@ -123,15 +121,20 @@ bool TestNode::RunAndDie(const std::function<void(TestNode&)>& fn) {
 
 void TestNode::KillAt(const std::string& command, bool after) {
   if (command.empty()) {
-    config_.runtimes["runc"].path = kRunc;
+    config_.runtimes["runc"].path = runc_;
     return;
   }
-  const std::string run = std::string(kRunc) + " \"$@\"";
+  const std::string run = runc_ + " \"$@\"";
   const std::string kill_it = "kill -9 $(cat " + (root_ / "daemon.pid") + ")";
   const std::string body = "case \" $* \" in *\" " + command + " \"*) " +
                            (after ? run + "; " + kill_it : kill_it + "; exec " + run) +
                            " ;; *) exec " + run + " ;; esac\n";
   config_.runtimes["runc"].path = root_.Script("runc", body);
+}
+
+void TestNode::UseRuntime(const std::string& path) {
+  runc_ = path;
+  config_.runtimes["runc"].path = path;
 }
 
 void TestNode::FailAt(const std::string& command, const std::string& words) {
@@ -140,7 +143,7 @@ void TestNode::FailAt(const std::string& command, const std::string& words) {
 
 void TestNode::Instead(const std::string& command, const std::string& script) {
   const std::string body = "case \" $* \" in *\" " + command + " \"*) " + script + " ;; *) exec " +
-                           kRunc + " \"$@\" ;; esac\n";
+                           runc_ + " \"$@\" ;; esac\n";
   config_.runtimes["runc"].path = root_.Script("runc", body);
 }
 

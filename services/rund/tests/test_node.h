@@ -45,6 +45,8 @@ class TestNode {
   /// real runc has run `command`; "" takes it away.
   void KillAt(const std::string& command, bool after);
 
+  /// The program in the place of runc from now on, also below the wrappers. Restart() to use it.
+  void UseRuntime(const std::string& path);
   /// A wrapper that fails at `command` with these words on stderr. Restart() to use it.
   void FailAt(const std::string& command, const std::string& words);
   /// A wrapper that does `script` in place of `command`, and all else as runc does.
@@ -96,6 +98,7 @@ class TestNode {
   RandomIds ids_;
   Config config_;
   work::PoolOptions pool_options_;
+  std::string runc_ = "/usr/sbin/runc";
   metrics::Registry metrics_;
   std::unique_ptr<work::Pool> pool_;
   std::unique_ptr<Engine> engine_;

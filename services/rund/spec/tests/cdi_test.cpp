@@ -148,13 +148,26 @@ TEST_CASE("CDI files with what we do not know are refused") {
   CHECK(parse(R"([{"name":"a"},{"name":"a"}])") == Code::kInvalidArgument);
   CHECK(parse(R"([{"name":"-"}])") == Code::kInvalidArgument);
   CHECK(edits(R"({"future":1})") == Code::kInvalidArgument);
-  CHECK(edits(R"({"intelRdt":{"closID":"x"}})") == Code::kInvalidArgument);
+  CHECK(edits(R"({"intelRdt":{"closID":"x","enableCMT":true}})") == Code::kOk);
+  CHECK(edits(R"({"intelRdt":{"closID":"../x"}})") == Code::kInvalidArgument);
+  CHECK(edits(R"({"intelRdt":{"closId":"x"}})") == Code::kInvalidArgument);
   CHECK(edits(R"({"env":["=x"]})") == Code::kInvalidArgument);
   CHECK(edits(R"({"deviceNodes":[{"path":"dev/x"}]})") == Code::kInvalidArgument);
   CHECK(edits(R"({"deviceNodes":[{"path":"/dev/x","type":"z"}]})") == Code::kInvalidArgument);
   CHECK(edits(R"({"mounts":[{"hostPath":"/a","containerPath":"b"}]})") == Code::kInvalidArgument);
   CHECK(edits(R"({"hooks":[{"hookName":"never","path":"/a"}]})") == Code::kInvalidArgument);
   CHECK(edits(R"({"additionalGids":[-1]})") == Code::kInvalidArgument);
+}
+
+TEST_CASE("A CDI device may bring a class of RDT") {
+  const auto spec = CdiSpec::Parse(nlohmann::json::parse(R"({
+      "cdiVersion": "0.7.0", "kind": "vendor.com/device",
+      "devices": [{"name": "a", "containerEdits": {"intelRdt": {"closID": "gold"}}}]})"));
+  INFO(spec.status().ToString());
+  REQUIRE(spec.ok());
+  nlohmann::json oci = {{"process", {{"env", {}}}}};
+  REQUIRE(ApplyCdiEdits(spec->devices.at("a"), {}, false, oci).ok());
+  CHECK(oci["linux"]["intelRdt"] == nlohmann::json{{"closID", "gold"}});
 }
 
 TEST_CASE("What is null in a CDI file is not there") {

@@ -181,6 +181,80 @@ TEST_CASE("Pods that share a cgroup get the sum of their own containers") {
   }
 }
 
+TEST_CASE("Every metric that a kubelet's cAdvisor has is there") {
+  std::set<std::string> known;
+  const auto descriptors = MetricDescriptors();
+  for (const auto& descriptor : descriptors.descriptors()) known.insert(descriptor.name());
+  for (const char* name : {"blkio_device_usage_total",
+                           "cpu_cfs_periods_total",
+                           "cpu_cfs_throttled_periods_total",
+                           "cpu_cfs_throttled_seconds_total",
+                           "cpu_load_average_10s",
+                           "cpu_system_seconds_total",
+                           "cpu_usage_seconds_total",
+                           "cpu_user_seconds_total",
+                           "file_descriptors",
+                           "fs_inodes_free",
+                           "fs_inodes_total",
+                           "fs_io_current",
+                           "fs_io_time_seconds_total",
+                           "fs_io_time_weighted_seconds_total",
+                           "fs_limit_bytes",
+                           "fs_read_seconds_total",
+                           "fs_reads_bytes_total",
+                           "fs_reads_merged_total",
+                           "fs_reads_total",
+                           "fs_sector_reads_total",
+                           "fs_sector_writes_total",
+                           "fs_usage_bytes",
+                           "fs_write_seconds_total",
+                           "fs_writes_bytes_total",
+                           "fs_writes_merged_total",
+                           "fs_writes_total",
+                           "last_seen",
+                           "memory_cache",
+                           "memory_failcnt",
+                           "memory_failures_total",
+                           "memory_kernel_usage",
+                           "memory_mapped_file",
+                           "memory_max_usage_bytes",
+                           "memory_rss",
+                           "memory_swap",
+                           "memory_usage_bytes",
+                           "memory_working_set_bytes",
+                           "network_receive_bytes_total",
+                           "network_receive_errors_total",
+                           "network_receive_packets_dropped_total",
+                           "network_receive_packets_total",
+                           "network_transmit_bytes_total",
+                           "network_transmit_errors_total",
+                           "network_transmit_packets_dropped_total",
+                           "network_transmit_packets_total",
+                           "oom_events_total",
+                           "pressure_cpu_stalled_seconds_total",
+                           "pressure_cpu_waiting_seconds_total",
+                           "pressure_io_stalled_seconds_total",
+                           "pressure_io_waiting_seconds_total",
+                           "pressure_memory_stalled_seconds_total",
+                           "pressure_memory_waiting_seconds_total",
+                           "processes",
+                           "sockets",
+                           "spec_cpu_period",
+                           "spec_cpu_quota",
+                           "spec_cpu_shares",
+                           "spec_memory_limit_bytes",
+                           "spec_memory_reservation_limit_bytes",
+                           "spec_memory_swap_limit_bytes",
+                           "start_time_seconds",
+                           "tasks_state",
+                           "threads",
+                           "threads_max",
+                           "ulimits_soft"}) {
+    INFO(name);
+    CHECK(known.contains(std::string("container_") + name));
+  }
+}
+
 TEST_CASE("Metrics have the names and the labels of their descriptors, which never change") {
   Fixture f;
   const auto descriptors = MetricDescriptors();

@@ -133,7 +133,9 @@ TEST_CASE("A large directory is not counted for a caller, but in the background"
 TEST_CASE("Processes: threads, descriptors and sockets from /proc") {
   const testing::TestRoot root;
   REQUIRE(os::MakeDirs(root / "7/fd").ok());
-  REQUIRE(os::WriteFile(root / "7/status", "Name:\tx\nThreads:\t3\nSigQ:\t0/1\n").ok());
+  REQUIRE(os::WriteFile(root / "7/status",
+                        "Name:\tx\nState:\tD (disk sleep)\nThreads:\t3\nSigQ:\t0/1\n")
+              .ok());
   REQUIRE(os::WriteFile(root / "7/limits",
                         "Limit                     Soft Limit           Hard Limit    Units\n"
                         "Max open files            1024                 4096          files\n")
@@ -146,6 +148,8 @@ TEST_CASE("Processes: threads, descriptors and sockets from /proc") {
   CHECK(usage.threads == 3);
   CHECK(usage.file_descriptors == 2);
   CHECK(usage.sockets == 1);
+  CHECK(usage.states.uninterruptible == 1);
+  CHECK(usage.states.sleeping == 0);
   CHECK(usage.max_open_files == 1024);
 }
 
