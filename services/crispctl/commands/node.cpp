@@ -7,7 +7,6 @@
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "libs/os/files.h"
-#include "libs/settings/settings.h"
 #include "services/crispctl/commands/commands.h"
 #include "services/crispctl/output.h"
 
@@ -158,14 +157,6 @@ int ShowStatus(const Shared& shared) {
   return found.problems.empty() ? kDone : kFailed;
 }
 
-int ShowConfig(const Shared& shared, bool plain) {
-  const auto settings =
-      settings::Load(shared.config.empty() ? std::string(settings::kDefaultPath) : shared.config);
-  if (!settings.ok()) return Tell(settings.status());
-  Print(plain ? settings::Dump(*settings) : settings::DumpCommented(*settings));
-  return kDone;
-}
-
 Result<int> ShowVersion(Client& client, const Shared& shared) {
   const auto version = CRISP_TRY(client.Version());
   if (shared.json()) {
@@ -186,11 +177,6 @@ void AddNodeCommands(CLI::App& app, Shared& shared) {
   app.add_subcommand("version", "The versions of crispctl and of the runtime")->callback([&shared] {
     WithClient(shared, [&shared](Client& client) { return ShowVersion(client, shared); });
   });
-  auto plain = std::make_shared<bool>(false);
-  CLI::App* config =
-      app.add_subcommand("config", "The configuration in force, with what each key means");
-  config->add_flag("--plain", *plain, "Without comments");
-  config->callback([&shared, plain] { shared.exit_code = ShowConfig(shared, *plain); });
 }
 
 }  // namespace crisp::ctl
