@@ -53,7 +53,9 @@ void AddCommandLine(CLI::App& app, Shared& shared) {
   AddListCommands(app, shared);
   AddProcessCommands(app, shared);
   AddObserveCommands(app, shared);
+  AddTopCommand(app, shared);
   AddStoreCommands(app, shared);
+  AddDebugCommands(app, shared);
   AddStreamCommands(app, shared);
   AddEndCommands(app, shared);
   AddTextCommands(app);

@@ -58,6 +58,8 @@ void AddEndCommands(CLI::App& app, Shared& shared);        // stop, rm, rmp
 void AddProcessCommands(CLI::App& app, Shared& shared);    // logs
 void AddStreamCommands(CLI::App& app, Shared& shared);     // exec, attach, port-forward
 void AddObserveCommands(CLI::App& app, Shared& shared);    // stats, events
+void AddDebugCommands(CLI::App& app, Shared& shared);      // debug bundle
+void AddTopCommand(CLI::App& app, Shared& shared);         // top
 void AddStoreCommands(CLI::App& app, Shared& shared);      // store check
 
 /// Pulls with a progress display; the image's id.
