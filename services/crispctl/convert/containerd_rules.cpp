@@ -45,6 +45,7 @@ const std::vector<Rule>& ContainerdRules() {
                         "crid.socket to " +
                             one.option.value.text};
        }},
+      {"grpc/tcp_address", NotSupported("the CRI is on a unix socket alone")},
       {"grpc/*", NotNeeded(kSocket)},
       {"ttrpc/*", NotNeeded(kSocket)},
       {"debug/level", ContainerdLevel},
@@ -120,6 +121,8 @@ const std::vector<Rule>& ContainerdRules() {
       {"cri/stats_collect_period", NotNeeded("stats are read when they are asked for")},
       {"cri/stats_retention_period", NotNeeded("stats are read when they are asked for")},
       {"cri/enable_criu", NotSupported("crisp does not checkpoint containers")},
+      {"cri/enable_experimental_restore_via_create",
+       NotSupported("crisp does not checkpoint containers")},
       {"cri/systemd_cgroup", NotNeeded("containerd itself no longer looks at it")},
       {"built in/default capabilities", Take("rund.default_capabilities", List)},
 

@@ -4,6 +4,7 @@
 #include <cctype>
 
 #include "libs/base/text.h"
+#include "libs/base/try.h"
 #include "libs/json/json.h"
 
 namespace crisp::ctl::debug {
@@ -164,13 +165,11 @@ json RedactValues(const json& map) {
   return out;
 }
 
-/// A text may be a document of its own.
+/// A text may be a document of its own. One that begins so and is none might hold anything.
 json RedactString(const std::string& text) {
   if (text.starts_with('{') || text.starts_with('[')) {
-    if (const auto inner = json::parse(text, nullptr, /*allow_exceptions=*/false);
-        !inner.is_discarded()) {
-      return RedactJson(inner);
-    }
+    const auto inner = json::parse(text, nullptr, /*allow_exceptions=*/false);
+    return inner.is_discarded() ? json(kRedacted) : RedactJson(inner);
   }
   return RedactText(text);
 }
@@ -210,10 +209,9 @@ json RedactJson(const json& value) {
   return map;
 }
 
-std::string RedactDocument(const std::string& text) {
-  const Result<json> parsed = crisp::json::Parse(text, {.max_bytes = std::size_t{64} << 20U});
-  if (!parsed.ok()) return RedactText(text);
-  return RedactJson(*parsed).dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+Result<std::string> RedactDocument(const std::string& text) {
+  const json parsed = CRISP_TRY(crisp::json::Parse(text, {.max_bytes = std::size_t{64} << 20U}));
+  return RedactJson(parsed).dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
 settings::Settings RedactSettings(settings::Settings settings) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "libs/base/result.h"
 #include "libs/settings/settings.h"
 
 // What goes into a bug report has no secrets in it: what is known to hold some (environments,
@@ -21,9 +22,9 @@ std::string RedactText(std::string_view text);
 /// Environments keep their names, annotations their keys; members whose name says that they are
 /// secret lose their value; all texts are looked over.
 nlohmann::json RedactJson(const nlohmann::json& value);
-/// The same for a document that may be none: then it is looked over as text. JSON in a text of it
-/// (as "info" of the CRI's verbose answers) is opened.
-std::string RedactDocument(const std::string& text);
+/// The same for a document; JSON in a text of it (as "info" of the CRI's verbose answers) is
+/// opened. kInvalidArgument: it is no JSON, so that nobody knows what is in it.
+Result<std::string> RedactDocument(const std::string& text);
 
 /// The values of environments are taken out.
 settings::Settings RedactSettings(settings::Settings settings);
