@@ -10,29 +10,10 @@
 #include <variant>
 
 #include "libs/base/try.h"
+#include "libs/config/schema_node.h"
 #include "libs/os/files.h"
 
 namespace crisp::config {
-
-/// One level of the file. A leaf has `set` and `get`, a map of structs `entry`, a section children.
-struct internal::Node {
-  std::string name;
-  Doc doc;
-  std::function<Status(const YAML::Node&)> set;
-  std::function<std::string()> get;  // the value as YAML flow text
-  std::string initial;               // get() at registration: the default
-  std::function<std::vector<std::string>()> names;
-  std::function<void(const std::string&, Schema&)> entry;
-  std::function<void(const std::string&)> erase;
-  std::vector<std::unique_ptr<Node>> children;
-
-  Node* Find(std::string_view key) const {
-    for (const auto& child : children) {
-      if (child->name == key) return child.get();
-    }
-    return nullptr;
-  }
-};
 
 namespace {
 
@@ -121,11 +102,15 @@ std::string Quoted(const std::string& text) {
   return out.c_str();
 }
 
-std::string ListText(const std::vector<std::string>& list) {
+}  // namespace
+
+std::string internal::ListText(const std::vector<std::string>& list) {
   std::vector<std::string> quoted;
   for (const std::string& entry : list) quoted.push_back(Quoted(entry));
   return fmt::format("[{}]", fmt::join(quoted, ", "));
 }
+
+namespace {
 
 struct Loader {
   const std::string& file;
@@ -146,7 +131,7 @@ struct Loader {
       const std::string path = prefix.empty() ? key : fmt::format("{}.{}", prefix, key);
       const Node* child = node.Find(key);
       if (child == nullptr) {
-        return Wrong(pair.first, path, InvalidArgument("{}", Unknown(node)));
+        return Wrong(pair.first, path, InvalidArgument("{}", internal::UnknownKey(node)));
       }
       if (!seen.insert(key).second)
         return Wrong(pair.first, path, InvalidArgument("is there twice"));
@@ -180,12 +165,6 @@ struct Loader {
       CRISP_TRY(schema.LoadNode(&pair.second, file, path + "." + name));
     }
     return Status::Ok();
-  }
-
-  static std::string Unknown(const Node& node) {
-    std::vector<std::string> known;
-    for (const auto& child : node.children) known.push_back(child->name);
-    return fmt::format("unknown key (known: {})", fmt::join(known, ", "));
   }
 };
 
@@ -355,7 +334,7 @@ Schema& Schema::List(const std::string& path, std::vector<std::string>* field, D
         *field = std::move(list);
         return Status::Ok();
       },
-      [field] { return ListText(*field); });
+      [field] { return internal::ListText(*field); });
 }
 
 Schema& Schema::MapOf(const std::string& path, const Doc& doc,
@@ -391,14 +370,20 @@ Status Schema::LoadFile(const std::string& path) const {
   return LoadText(CRISP_TRY(os::ReadFile(path, MiB(1))), path);
 }
 
-Status Schema::LoadFiles(const std::string& path, bool optional) const {
+Status Schema::LoadFiles(const std::string& path, bool optional, const Texts& drop_ins) const {
   if (!optional || os::Exists(path)) CRISP_TRY(LoadFile(path));
   const std::string directory = path + ".d";
-  if (!os::IsDirectory(directory)) return Status::Ok();
-  for (const std::string& name : CRISP_TRY(os::ListDir(directory))) {
-    if (name.ends_with(".yaml") && !name.starts_with(".")) {
-      CRISP_TRY(LoadFile(directory + "/" + name));
+  std::set<std::string> names;
+  for (const auto& [name, text] : drop_ins) names.insert(name);
+  if (os::IsDirectory(directory)) {
+    for (std::string& name : CRISP_TRY(os::ListDir(directory))) {
+      if (name.ends_with(".yaml") && !name.starts_with(".")) names.insert(std::move(name));
     }
+  }
+  for (const std::string& name : names) {
+    const std::string file = directory + "/" + name;
+    const auto given = drop_ins.find(name);
+    CRISP_TRY(given == drop_ins.end() ? LoadFile(file) : LoadText(given->second, file));
   }
   return Status::Ok();
 }
@@ -451,42 +436,6 @@ std::string Schema::Dump(bool commented) const {
   std::string out;
   DumpNode(out, "", commented, true);
   return out;
-}
-
-namespace {
-
-/// Stands for any name of a map's entry.
-constexpr const char* kAnyName = "<name>";
-
-void KeysInto(std::vector<Key>& keys, const Node& node, const std::string& prefix,
-              bool with_defaults) {
-  for (const auto& child : node.children) {
-    const std::string path = prefix.empty() ? child->name : prefix + "." + child->name;
-    if (child->get) {
-      keys.push_back({path, child->doc, with_defaults ? child->initial : "", false});
-    } else if (child->entry) {
-      keys.push_back({path, child->doc, ListText(child->names()), false});
-      Schema schema;
-      child->entry(kAnyName, schema);
-      schema.AddKeys(keys, path + "." + kAnyName, false);
-      child->erase(kAnyName);
-    } else {
-      keys.push_back({path, child->doc, "", true});
-      KeysInto(keys, *child, path, with_defaults);
-    }
-  }
-}
-
-}  // namespace
-
-void Schema::AddKeys(std::vector<Key>& keys, const std::string& prefix, bool with_defaults) const {
-  KeysInto(keys, *root_, prefix, with_defaults);
-}
-
-std::vector<Key> Schema::Keys() const {
-  std::vector<Key> keys;
-  AddKeys(keys, "", true);
-  return keys;
 }
 
 }  // namespace crisp::config

@@ -41,6 +41,15 @@ struct Key {
 /// "reload (SIGHUP)"
 std::string_view CostText(Cost cost);
 
+/// The value of one key.
+struct KeyValue {
+  std::vector<std::string> path;  // {"rund", "runtimes", "runc", "path"}
+  std::string text;               // as YAML
+};
+
+/// The texts of files by their names, to be read in their place.
+using Texts = std::map<std::string, std::string, std::less<>>;
+
 namespace internal {
 struct Node;  // a key, a section or a map of structs
 }
@@ -101,20 +110,27 @@ class Schema {
   Status LoadText(std::string_view yaml, const std::string& name) const;
   Status LoadFile(const std::string& path) const;
   /// `path`, then `<path>.d/*.yaml` in the order of their names. `path` may be absent when
-  /// `optional`.
-  Status LoadFiles(const std::string& path, bool optional) const;
+  /// `optional`. A drop-in that `drop_ins` has by its name is not read but is this text, whether
+  /// the file is there or not.
+  Status LoadFiles(const std::string& path, bool optional, const Texts& drop_ins = {}) const;
 
   /// The fields as YAML; with `commented` each key has its text, unit, default and cost above it.
   std::string Dump(bool commented) const;
 
   /// All keys in the order of the file, each section before its keys.
   std::vector<Key> Keys() const;
+  /// What the fields hold, in the order of the file.
+  std::vector<KeyValue> Values() const;
+  /// The parts of "rund.runtimes.runc.path"; an entry's name may have dots in it. kInvalidArgument:
+  /// there is no such key (known: ...), or it is a section.
+  Result<std::vector<std::string>> PathOf(std::string_view key) const;
 
   // For schema.cpp (the entries of a Map are Schemas too): `yaml` is a YAML::Node.
   Status LoadNode(const void* yaml, const std::string& file, const std::string& prefix) const;
   void DumpNode(std::string& out, const std::string& indent, bool commented,
                 bool with_defaults) const;
   void AddKeys(std::vector<Key>& keys, const std::string& prefix, bool with_defaults) const;
+  void AddValues(std::vector<KeyValue>& values, const std::vector<std::string>& prefix) const;
 
  private:
   using Setter = std::function<Status(const void* yaml)>;

@@ -153,6 +153,35 @@ struct Settings {
 /// Reads `path` and `<path>.d/*.yaml`, validates, resolves. The default path may be absent (then
 /// the defaults hold); any other must exist. kInvalidArgument: "file:line: key: what".
 Result<Settings> Load(const std::string& path);
+/// Load as it would be if `<path>.d/<name>` held `text`.
+Result<Settings> LoadWith(const std::string& path, const std::string& name,
+                          const std::string& text);
+/// `<path>.d/*.yaml` alone, over the defaults, where `path` may be absent; else as Load.
+Result<Settings> LoadDropIns(const std::string& path);
+/// One document over the defaults, validated and resolved as Load does it. `name` is for errors.
+Result<Settings> Parse(std::string_view yaml, const std::string& name);
+/// Whether the keys of a part of a file are known and each value fits its key; what only holds for
+/// the whole is not asked.
+Status CheckPart(std::string_view yaml, const std::string& name);
+
+/// A key whose value is not the default.
+struct Difference {
+  std::vector<std::string> path;  // {"rund", "runtimes", "kata", "path"}
+  std::string value;              // as YAML; "null": the entry is taken away
+  std::string initial;            // the default; empty: there is none
+
+  std::string Key() const;  // "rund.runtimes.kata.path"
+};
+/// In the order of the file. A path that follows from a root by itself is no difference.
+std::vector<Difference> Differences(const Settings& settings);
+
+struct KeyFacts {
+  std::vector<std::string> path;
+  std::string cost;  // "reload (SIGHUP)"
+};
+/// Of "crid.socket", "rund.runtimes.kata.path" or (to take it away) "rund.runtimes.kata".
+/// kInvalidArgument: there is no such key, with those that there are.
+Result<KeyFacts> FindKey(const std::string& key);
 
 /// The settings as YAML, each key with its text, unit and cost of change: `crispctl config` prints
 /// it, and deploy/config/crisp.yaml is the one of the defaults.

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -95,9 +96,11 @@ struct Client::Impl {
   Result<Resp> Call(Stub& stub,
                     grpc::Status (Stub::*method)(grpc::ClientContext*, const Req&, Resp*),
                     const Req& request, std::chrono::nanoseconds timeout = kCall) {
-    return rpc::Call(CallContext::Background(timeout, "crispctl"), peer, stub, method, request,
-                     {.idempotent = false});
+    return rpc::Call(CallContext::Background(std::min(timeout, limit), "crispctl"), peer, stub,
+                     method, request, {.idempotent = false});
   }
+
+  std::chrono::nanoseconds limit = std::chrono::hours(1);
 
   rpc::Peer peer;
   std::unique_ptr<RuntimeService::Stub> runtime;
@@ -107,6 +110,8 @@ struct Client::Impl {
 Client::Client(Endpoint endpoint)
     : endpoint_(std::move(endpoint)), impl_(std::make_unique<Impl>(endpoint_.socket)) {}
 Client::~Client() = default;
+
+void Client::LimitCalls(std::chrono::nanoseconds timeout) { impl_->limit = timeout; }
 
 Status Client::Reach() const { return Probe(endpoint_.socket); }
 

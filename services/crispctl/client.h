@@ -32,6 +32,8 @@ class Client {
   ~Client();
 
   const Endpoint& endpoint() const { return endpoint_; }
+  /// How long each call may take from now on, in place of some minutes.
+  void LimitCalls(std::chrono::nanoseconds timeout);
   /// kUnavailable with what to do about it when nobody serves the CRI socket.
   Status Reach() const;
 

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string_view>
 
 #include "services/crispctl/command_table.h"
@@ -51,6 +52,13 @@ bool WantsFile(const Verb& verb) {
   return false;
 }
 
+/// A verb may give a name of crispctl's own another meaning.
+bool HasFlag(const Verb& verb, const std::string& name) {
+  return std::any_of(verb.flags.begin(), verb.flags.end(), [&name](const Flag& flag) {
+    return std::find(flag.names.begin(), flag.names.end(), name) != flag.names.end();
+  });
+}
+
 /// Calls `add(path, "--output", "table json")` for each flag with choices, at each place where it
 /// is good.
 template <typename Add>
@@ -61,7 +69,10 @@ void EachChoice(const std::vector<Verb>& table, const Add& add) {
       std::vector<std::string> places;
       for (const Verb& other : table) {
         if (!verb.path.empty() && other.path != verb.path) continue;
-        for (const std::string& name : flag.names) places.push_back(other.path + " " + name);
+        for (const std::string& name : flag.names) {
+          if (verb.path == other.path || !HasFlag(other, name))
+            places.push_back(other.path + " " + name);
+        }
       }
       add(places, flag.choices);
     }
@@ -79,7 +90,10 @@ std::vector<Flag> FlagsAt(const std::vector<Verb>& table, const Verb& verb) {
   std::vector<Flag> flags = verb.flags;
   if (verb.path.empty()) return flags;
   for (const Flag& flag : table.front().flags) {
-    if (flag.names.back() != "--help" && flag.names.back() != "--version") flags.push_back(flag);
+    if (flag.names.back() == "--help" || flag.names.back() == "--version") continue;
+    Flag left = flag;
+    std::erase_if(left.names, [&verb](const std::string& name) { return HasFlag(verb, name); });
+    if (!left.names.empty()) flags.push_back(std::move(left));
   }
   return flags;
 }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "libs/archive/gzip.h"
 #include "libs/archive/tests/compress.h"
 
 namespace crisp::archive {
@@ -45,6 +46,14 @@ TEST_CASE("A gzip stream comes out whole, whatever the pieces it arrives in") {
   for (const std::size_t piece : {1U, 3U, 100U, 4096U, 1U << 20U}) {
     CAPTURE(piece);
     CHECK((*Plain(packed, piece) == text));
+  }
+}
+
+TEST_CASE("What is packed with gzip comes out as it was") {
+  for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{3} << 20U}) {
+    const Result<std::string> packed = Gzip(Sample(size));
+    REQUIRE(packed.ok());
+    CHECK(Plain(*packed, 100'000, 100'000).value() == Sample(size));
   }
 }
 

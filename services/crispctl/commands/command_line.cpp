@@ -46,13 +46,16 @@ void AddCommandLine(CLI::App& app, Shared& shared) {
       "Exit codes: 0 done, 1 it failed, 2 wrong use, 3 crisp was not reached; run and exec end as\n"
       "the command does, or with 125.");
   AddNodeCommands(app, shared);
+  AddConfigCommands(app, shared);
   AddImageCommands(app, shared);
   AddArchiveCommands(app, shared);
   AddRunCommand(app, shared);
   AddListCommands(app, shared);
   AddProcessCommands(app, shared);
   AddObserveCommands(app, shared);
+  AddTopCommand(app, shared);
   AddStoreCommands(app, shared);
+  AddDebugCommands(app, shared);
   AddStreamCommands(app, shared);
   AddEndCommands(app, shared);
   AddTextCommands(app);

@@ -47,16 +47,20 @@ void WithClient(Shared& shared, const std::function<Result<int>(Client&)>& verb,
 void AddCommandLine(CLI::App& app, Shared& shared);
 
 // Each adds its verbs to the program.
-void AddNodeCommands(CLI::App& app, Shared& shared);     // status, version, config
-void AddImageCommands(CLI::App& app, Shared& shared);    // pull, images, rmi
-void AddArchiveCommands(CLI::App& app, Shared& shared);  // image import, image export
-void AddRunCommand(CLI::App& app, Shared& shared);       // run
-void AddListCommands(CLI::App& app, Shared& shared);     // ps, pods, inspect
-void AddEndCommands(CLI::App& app, Shared& shared);      // stop, rm, rmp
-void AddProcessCommands(CLI::App& app, Shared& shared);  // logs
-void AddStreamCommands(CLI::App& app, Shared& shared);   // exec, attach, port-forward
-void AddObserveCommands(CLI::App& app, Shared& shared);  // stats, events
-void AddStoreCommands(CLI::App& app, Shared& shared);    // store check
+void AddNodeCommands(CLI::App& app, Shared& shared);       // status, version
+void AddConfigCommands(CLI::App& app, Shared& shared);     // config ...
+void AddConvertCommand(CLI::App& config, Shared& shared);  // config convert
+void AddImageCommands(CLI::App& app, Shared& shared);      // pull, images, rmi
+void AddArchiveCommands(CLI::App& app, Shared& shared);    // image import, image export
+void AddRunCommand(CLI::App& app, Shared& shared);         // run
+void AddListCommands(CLI::App& app, Shared& shared);       // ps, pods, inspect
+void AddEndCommands(CLI::App& app, Shared& shared);        // stop, rm, rmp
+void AddProcessCommands(CLI::App& app, Shared& shared);    // logs
+void AddStreamCommands(CLI::App& app, Shared& shared);     // exec, attach, port-forward
+void AddObserveCommands(CLI::App& app, Shared& shared);    // stats, events
+void AddDebugCommands(CLI::App& app, Shared& shared);      // debug bundle
+void AddTopCommand(CLI::App& app, Shared& shared);         // top
+void AddStoreCommands(CLI::App& app, Shared& shared);      // store check
 
 /// Pulls with a progress display; the image's id.
 Result<std::string> PullShown(Client& client, const std::string& image,

@@ -12,6 +12,7 @@ namespace {
 struct Args {
   bool all = false;
   bool quiet = false;
+  bool tree = false;
   std::string pod;
   std::string id;
 };
@@ -59,6 +60,29 @@ Result<int> ListContainers(Client& client, const Shared& shared, const Args& arg
   return kDone;
 }
 
+/// Each pod with its containers below it, the newest first.
+Result<int> ShowTree(Client& client, const runtime::v1::ListPodSandboxResponse& pods) {
+  auto list = CRISP_TRY(client.ListContainers());
+  std::sort(list.mutable_containers()->begin(), list.mutable_containers()->end(),
+            [](const auto& a, const auto& b) { return a.created_at() > b.created_at(); });
+  Table table({"POD / CONTAINER", "STATE", "AGE", "ATTEMPT", "ID"});
+  for (const auto& pod : pods.items()) {
+    table.Add({fmt::format("{}/{}", pod.metadata().namespace_(), pod.metadata().name()),
+               Lower(runtime::v1::PodSandboxState_Name(pod.state()), "SANDBOX_"),
+               Since(pod.created_at()), std::to_string(pod.metadata().attempt()),
+               ShortId(pod.id())});
+    for (const auto& container : list.containers()) {
+      if (container.pod_sandbox_id() != pod.id()) continue;
+      table.Add({"  " + container.metadata().name(),
+                 Lower(runtime::v1::ContainerState_Name(container.state()), "CONTAINER_"),
+                 Since(container.created_at()), std::to_string(container.metadata().attempt()),
+                 ShortId(container.id())});
+    }
+  }
+  Print(table.Render());
+  return kDone;
+}
+
 Result<int> ListPods(Client& client, const Shared& shared, const Args& args) {
   auto list = CRISP_TRY(client.ListPods());
   std::sort(list.mutable_items()->begin(), list.mutable_items()->end(),
@@ -71,6 +95,7 @@ Result<int> ListPods(Client& client, const Shared& shared, const Args& args) {
     for (const auto& pod : list.items()) Print(pod.id());
     return kDone;
   }
+  if (args.tree) return ShowTree(client, list);
   Table table({"POD", "NAMESPACE", "NAME", "STATE", "AGE", "ATTEMPT", "RUNTIME"});
   for (const auto& pod : list.items()) {
     table.Add({ShortId(pod.id()), pod.metadata().namespace_(), pod.metadata().name(),
@@ -97,6 +122,7 @@ void AddListCommands(CLI::App& app, Shared& shared) {
   auto pod_args = std::make_shared<Args>();
   CLI::App* pods = app.add_subcommand("pods", "The pods");
   pods->add_flag("-q,--quiet", pod_args->quiet, "Only ids");
+  pods->add_flag("--tree", pod_args->tree, "Each with its containers");
   pods->callback([&shared, pod_args] {
     WithClient(shared, [&](Client& client) { return ListPods(client, shared, *pod_args); });
   });

@@ -1,0 +1,139 @@
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "libs/base/try.h"
+#include "libs/config/yaml_edit.h"
+#include "libs/os/atomic_file.h"
+#include "libs/os/files.h"
+#include "libs/settings/settings.h"
+#include "services/crispctl/commands/commands.h"
+#include "services/crispctl/output.h"
+
+namespace crisp::ctl {
+namespace {
+
+/// What "config set" writes. After the drop-ins of people and tools, as its name sorts late.
+constexpr const char* kOurDropIn = "90-crispctl.yaml";
+constexpr std::string_view kOurHead =
+    "# Written by 'crispctl config set'; comments in it do not last.\n";
+
+std::string PathOf(const Shared& shared) {
+  return shared.config.empty() ? std::string(settings::kDefaultPath) : shared.config;
+}
+
+void Show(const settings::Settings& settings, bool plain) {
+  Print(plain ? settings::Dump(settings) : settings::DumpCommented(settings));
+}
+
+Result<int> ShowEffective(const Shared& shared, bool plain) {
+  Show(CRISP_TRY(settings::Load(PathOf(shared))), plain);
+  return kDone;
+}
+
+Result<int> ShowDiff(const Shared& shared) {
+  const auto differences = settings::Differences(CRISP_TRY(settings::Load(PathOf(shared))));
+  if (shared.json()) {
+    nlohmann::json list = nlohmann::json::array();
+    for (const settings::Difference& one : differences) {
+      list.push_back({{"key", one.Key()}, {"value", one.value}, {"default", one.initial}});
+    }
+    Print(list.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    return kDone;
+  }
+  Table table({"KEY", "VALUE", "DEFAULT"});
+  for (const settings::Difference& one : differences) {
+    table.Add({one.Key(), one.value, one.initial.empty() ? "-" : one.initial});
+  }
+  Print(table.Render());
+  return kDone;
+}
+
+/// The settings file that a path on the command line stands for.
+Result<std::string> SettingsFileOf(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  if (!os::IsDirectory(path)) return path;
+  if (os::Exists(path + "/crisp.yaml") || os::IsDirectory(path + "/crisp.yaml.d")) {
+    return path + "/crisp.yaml";
+  }
+  if (path.ends_with(".d")) return path.substr(0, path.size() - 2);
+  return NotFound("{}: there is no crisp.yaml in it, and it is no crisp.yaml.d", path);
+}
+
+Result<int> Check(const Shared& shared, const std::string& given) {
+  const std::string path = given.empty() ? PathOf(shared) : CRISP_TRY(SettingsFileOf(given));
+  // A directory of drop-ins may be there without the file that they go over.
+  const bool drop_ins_only = !os::Exists(path) && os::IsDirectory(path + ".d");
+  const auto settings =
+      CRISP_TRY(drop_ins_only ? settings::LoadDropIns(path) : settings::Load(path));
+  Print(
+      fmt::format("{} is in order; {} keys are not the defaults: 'crispctl --config {} config "
+                  "diff' shows them",
+                  path, settings::Differences(settings).size(), path));
+  return kDone;
+}
+
+Result<int> Set(const Shared& shared, const std::string& key, const std::string& value) {
+  const std::string path = PathOf(shared);
+  const std::string directory = path + ".d";
+  const std::string file = fmt::format("{}/{}", directory, kOurDropIn);
+  const settings::KeyFacts facts = CRISP_TRY(settings::FindKey(key));
+  const std::string old = os::Exists(file) ? CRISP_TRY(os::ReadFile(file)) : std::string();
+  const std::string text = std::string(kOurHead) +
+                           CRISP_TRY(config::WithValue(old, facts.path, value).While("{}", file));
+  // As a whole: what a daemon would refuse is never written.
+  CRISP_TRY(settings::LoadWith(path, kOurDropIn, text));
+  CRISP_TRY(os::MakeDirs(directory));
+  CRISP_TRY(os::WriteFileAtomic(file, text, 0644, /*sync=*/true));
+  Print(fmt::format("{} is set in {}; for the daemons to take it: {}", key, file, facts.cost));
+  return kDone;
+}
+
+int ExitCode(const Result<int>& done) { return done.ok() ? *done : Tell(done.status()); }
+
+}  // namespace
+
+void AddConfigCommands(CLI::App& app, Shared& shared) {
+  CLI::App* config = app.add_subcommand(
+      "config", "The configuration: what is in force, what is wrong with it, and changes");
+  const auto plain = std::make_shared<bool>(false);
+  config->add_flag("--plain", *plain, "Without comments");
+  config->callback([config, &shared, plain] {
+    if (config->get_subcommands().empty())
+      shared.exit_code = ExitCode(ShowEffective(shared, *plain));
+  });
+
+  CLI::App* effective = config->add_subcommand(
+      "effective", "The configuration in force, with what each key means; also config alone");
+  effective->add_flag("--plain", *plain, "Without comments");
+  effective->callback(
+      [&shared, plain] { shared.exit_code = ExitCode(ShowEffective(shared, *plain)); });
+
+  CLI::App* initial =
+      config->add_subcommand("default", "The defaults: what the shipped crisp.yaml says");
+  initial->add_flag("--plain", *plain, "Without comments");
+  initial->callback([plain] { Show(settings::Settings(), *plain); });
+
+  config->add_subcommand("diff", "Which keys are not the defaults")->callback([&shared] {
+    shared.exit_code = ExitCode(ShowDiff(shared));
+  });
+
+  const auto path = std::make_shared<std::string>();
+  CLI::App* check = config->add_subcommand(
+      "check", "Whether the daemons would take a configuration (exit 1: no, and why)");
+  check->add_option("FILE", *path, "A settings file with its .d directory, or a directory of one")
+      ->type_name("FILE");
+  check->callback([&shared, path] { shared.exit_code = ExitCode(Check(shared, *path)); });
+
+  const auto key = std::make_shared<std::string>();
+  const auto value = std::make_shared<std::string>();
+  CLI::App* set = config->add_subcommand(
+      "set", "Change a key in crisp.yaml.d/90-crispctl.yaml, if the daemons would take it");
+  set->add_option("KEY", *key, "As rund.default_umask, rund.runtimes.kata.path")->required();
+  set->add_option("VALUE", *value, "As YAML: debug, '[a, b]'; null takes a runtime away")
+      ->required();
+  set->callback([&shared, key, value] { shared.exit_code = ExitCode(Set(shared, *key, *value)); });
+
+  AddConvertCommand(*config, shared);
+}
+
+}  // namespace crisp::ctl

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "services/crispctl/client.h"
+
+namespace crisp::ctl {
+
+struct DaemonLine {
+  std::string service;
+  std::string instance;
+  std::string socket;
+  Result<daemon::v1::InfoResponse> info;
+};
+
+/// The daemons below an endpoint, and what is wrong with them.
+struct Findings {
+  std::vector<DaemonLine> daemons;
+  std::vector<std::pair<std::string, std::string>> problems;  // what, hint
+};
+
+Findings LookAround(const Endpoint& endpoint);
+nlohmann::json AsJson(const Findings& found);
+/// "crisp-rund@1"
+std::string UnitOf(const DaemonLine& line);
+
+}  // namespace crisp::ctl
