@@ -9,6 +9,7 @@
 
 #include "libs/base/result.h"
 #include "libs/settings/settings.h"
+#include "services/rund/runtime/logger.h"
 #include "services/rund/spec/builder.h"
 #include "services/rund/store/layout.h"
 #include "services/rund/streaming/server.h"
@@ -31,6 +32,7 @@ struct Config {
   std::string conmon;
   std::string pause;
   std::string exec_helper;  // crisp-exec; empty = none
+  std::string log_helper;   // crisp-log; empty = none
   std::string default_runtime;
   bool systemd_cgroups = false;  // the cgroup driver; else cgroupfs
   std::map<std::string, RuntimeConfig> runtimes;
@@ -51,6 +53,8 @@ struct Config {
   bool device_ownership = false;
   std::vector<std::string> cdi_dirs;
   std::vector<std::string> hooks_dirs;
+  LogLimits log_limits;
+  bool log_to_journal = false;
 
   /// kInvalidArgument names the key.
   static Result<Config> From(const settings::Settings& settings, const std::string& instance);

@@ -40,6 +40,7 @@ void AwaitEnd(const os::ProcessId& process, nanoseconds patience) {
 
 Lifecycle::Lifecycle(Parts& parts)
     : p_(parts),
+      logs_(parts),
       stops_(parts.state, parts.clock,
              {.kill = [this](const ContainerId& id) { return BeginKill(id); },
               .kill_monitor =
@@ -111,7 +112,9 @@ void Lifecycle::OnExitFile(const ContainerId& id) {
     if (exit.code() == Code::kDataLoss) MarkLost(id, "Error", exit.status().message());
     return;
   }
-  if (exit->has_value()) SetExited(id, **exit, ReasonFor(*container, **exit), "");
+  if (!exit->has_value()) return;
+  logs_.Finish(*container);
+  SetExited(id, **exit, ReasonFor(*container, **exit), "");
 }
 
 void Lifecycle::OnMonitorGone(const ContainerId& id) {
@@ -148,10 +151,14 @@ void Lifecycle::CheckExit(const ContainerId& id) {
   if (!monitored) OnMonitorGone(id);
 }
 
-void Lifecycle::CheckExits() {
+void Lifecycle::CheckAll(const CallContext& cc) {
   for (const ContainerRef& container : p_.state.Containers()) {
-    if (!Runs(container.get()) || os::Alive(ProcessOf(container->monitor()))) continue;
-    CheckExit(ContainerId(container->id()));
+    if (!Runs(container.get())) continue;
+    if (os::Alive(ProcessOf(container->monitor()))) {
+      logs_.Check(cc, *container);
+    } else {
+      CheckExit(ContainerId(container->id()));
+    }
   }
 }
 
@@ -187,6 +194,7 @@ void Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const s
   log::Info("container exited", {{"container", id}, {"code", exit.code}, {"reason", reason}});
   killed_.lock()->erase(id.str());
   oom_kills_.lock()->before.erase(id.str());
+  logs_.Forget(id);
   p_.supervisor->Forget(id);
   CleanLater(id);
 }
@@ -326,6 +334,7 @@ Status Lifecycle::UndoCreate(const CallContext& cc, const ContainerId& id) {
     CRISP_TRY(os::RemoveFile(layout.ExitPath(id)));
     return os::RemoveTree(layout.VolumesOf(id));
   }();
+  logs_.Forget(id);
   if (!done.ok()) {
     p_.metrics.CleanupFailed();
     return std::move(done).While("undo the create of container {}", id);

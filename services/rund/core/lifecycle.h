@@ -11,6 +11,7 @@
 #include "libs/base/guarded.h"
 #include "libs/base/ids.h"
 #include "libs/base/status.h"
+#include "services/rund/core/logs.h"
 #include "services/rund/core/parts.h"
 #include "services/rund/core/stops.h"
 #include "services/rund/runtime/exit_files.h"
@@ -32,8 +33,8 @@ class Lifecycle {
   void CheckExit(const ContainerId& id);
 
   /// The same for each whose monitor has ended: an end that could not be stored is stored once that
-  /// goes. From time to time; on the pool.
-  void CheckExits();
+  /// goes. Looks after the logs of the others. From time to time; on the pool.
+  void CheckAll(const CallContext& cc);
 
   /// CRI v1 StopContainer: the stop signal, once; SIGKILL to all of it after `grace` (0: at once).
   /// A later call may shorten the time, not lengthen it. Blocks only to store and signal; `done`
@@ -44,6 +45,7 @@ class Lifecycle {
   /// Goes on with a stop that a restart interrupted.
   void ResumeStop(const ContainerId& id) { stops_.Await(id, nullptr); }
   Stops& stops() { return stops_; }
+  Logs& logs() { return logs_; }
   /// SIGKILL now, without waiting.
   void Kill(const ContainerRecord& container);
   /// SIGKILL, then waits until it is EXITED. Gone or not running is Ok.
@@ -83,6 +85,7 @@ class Lifecycle {
   Status TakeDown(const CallContext& cc, const ContainerRecord& container);
 
   Parts& p_;
+  Logs logs_;
   /// Those that we sent SIGKILL while they lived: their 137 is no sign of an OOM kill.
   Guarded<std::set<std::string>> killed_;
   struct OomKills {

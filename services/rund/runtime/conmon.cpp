@@ -82,6 +82,9 @@ process::Command CommandOf(const OciRuntime& runtime, const MonitorArgs& args) {
   for (const std::string& option : runtime.options()) {
     command.args.insert(command.args.end(), {"--runtime-arg", option});
   }
+  if (!args.journal_name.empty() && !args.log_path.empty()) {
+    command.args.insert(command.args.end(), {"-l", "journald", "-n", args.journal_name});
+  }
   if (args.systemd_cgroup) command.args.emplace_back("-s");
   if (args.tty) command.args.emplace_back("-t");
   if (args.stdin_open) {
