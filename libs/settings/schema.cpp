@@ -361,11 +361,26 @@ void AddRund(Schema& schema, Rund& rund) {
              {.text = "The oldest TLS that is spoken: 1.2 or 1.3."})
       .Seconds("rund.streaming_idle_timeout_seconds", &rund.streaming_idle_timeout, 0, 24 * kHour,
                {.text = "A session in which no byte moves for so long is ended. 0: never."})
-      .Size(
-          "rund.max_log_size", &rund.max_log_size, Bytes(0), GiB(1024),
-          {.text = "Size of a container's log at which conmon starts it anew (the kubelet rotates "
-                   "by itself). 0: no limit.",
-           .cost = Cost::kNewPods});
+      .Size("rund.log_rate", &rund.log_rate, Bytes(0), kMaxLogRate,
+            {.text = "A container's log grows by no more than so many bytes a second over time. "
+                     "Pods may lower it for themselves by the annotation crisp.logs/rate. 0: as "
+                     "fast as it comes.",
+             .cost = Cost::kNewPods})
+      .Size("rund.log_burst", &rund.log_burst, kMinLogBurst, kMaxLogBurst,
+            {.text = "What a container that was quiet before may log at once.",
+             .cost = Cost::kNewPods})
+      .OneOf("rund.log_excess", &rund.log_excess, {"drop", "block"},
+             {.text = "What becomes of lines that come faster: they are left out, with one line "
+                      "for each gap (drop), or the container waits (block).",
+              .cost = Cost::kNewPods})
+      .Size("rund.max_log_size", &rund.max_log_size, Bytes(0), GiB(1024),
+            {.text = "Size of a container's log at which it is started anew, without what was in "
+                     "it (the kubelet rotates by itself). 0: no limit.",
+             .cost = Cost::kNewPods})
+      .Bool("rund.log_journald", &rund.log_journald,
+            {.text = "What containers write goes to the journal as well, without the limits above: "
+                     "the journal has its own.",
+             .cost = Cost::kNewPods});
 }
 
 }  // namespace

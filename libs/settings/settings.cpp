@@ -63,6 +63,10 @@ Status Settings::Validate() const {
     return InvalidArgument(
         "rund.streaming_tls_cert and rund.streaming_tls_key: one is of no use without the other");
   }
+  if (rund.log_rate > Bytes(0) && rund.log_rate < kMinLogRate) {
+    return InvalidArgument("rund.log_rate: {} bytes a second are too few: 0 or at least {}",
+                           rund.log_rate.count(), kMinLogRate.count());
+  }
   if (rund.runtimes.empty()) return InvalidArgument("rund.runtimes: none is left");
   for (const auto& [name, runtime] : rund.runtimes) {
     CRISP_TRY(CheckName(name).While("rund.runtimes"));

@@ -15,6 +15,13 @@ namespace crisp::settings {
 
 inline constexpr std::string_view kDefaultPath = "/etc/crisp/crisp.yaml";
 
+/// Of a container's log, wherever they are set: bytes, the rate in a second. A burst has room for
+/// any line.
+inline constexpr Bytes kMinLogRate = KiB(1);
+inline constexpr Bytes kMaxLogRate = GiB(16);
+inline constexpr Bytes kMinLogBurst = KiB(16);
+inline constexpr Bytes kMaxLogBurst = GiB(16);
+
 struct Log {
   std::string level = "info";
   std::string format = "text";
@@ -122,7 +129,12 @@ struct Rund {
   std::string streaming_tls_key;
   std::string streaming_tls_min_version = "1.2";
   std::chrono::seconds streaming_idle_timeout{4 * 3600};  // 0 = never
-  Bytes max_log_size{0};  // of a container's log file before conmon stops writing; 0 = no limit
+  // Of containers' logs.
+  Bytes log_rate{0};  // a second; 0 = no limit
+  Bytes log_burst = MiB(1);
+  std::string log_excess = "drop";  // drop | block
+  Bytes max_log_size{0};            // of the file, before it is started anew; 0 = no limit
+  bool log_journald = false;
 };
 
 /// The whole file. Defaults are the values of a fresh object.

@@ -111,7 +111,7 @@ class App final : public daemon::App {
   void Sweep() {
     const CallContext cc = CallContext::Background(kSweepPeriod, "sweep");
     log::IfError("sweep", pool_.Submit(work::Lane::kBulk, cc, [this, cc] {
-      engine_->lifecycle().CheckExits();
+      engine_->lifecycle().CheckAll(cc);
       engine_->pods().RemoveAbandoned(cc);
     }));
   }

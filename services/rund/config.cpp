@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <string_view>
+#include <utility>
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
@@ -57,6 +58,8 @@ std::string FindHelper(const std::string& name) {
   return "/usr/libexec/crisp/" + name;
 }
 
+std::string IfThere(std::string path) { return os::Exists(path) ? std::move(path) : ""; }
+
 }  // namespace
 
 Result<Config> Config::From(const settings::Settings& settings, const std::string& instance) {
@@ -65,8 +68,8 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   config.layout = Layout::Make(settings.state_root, settings.run_root, instance);
   config.conmon = rund.conmon;
   config.pause = rund.pause.empty() ? FindHelper("crisp-pause") : rund.pause;
-  config.exec_helper = FindHelper("crisp-exec");
-  if (!os::Exists(config.exec_helper)) config.exec_helper.clear();
+  config.exec_helper = IfThere(FindHelper("crisp-exec"));
+  config.log_helper = IfThere(FindHelper("crisp-log"));
   config.default_runtime = rund.default_runtime;
   for (const auto& [name, runtime] : rund.runtimes) {
     config.runtimes[name] = {runtime.path,
@@ -117,6 +120,11 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   config.cdi_dirs = rund.cdi_spec_dirs;
   config.hooks_dirs = rund.hooks_dirs;
   config.blockio_config_file = rund.blockio_config_file;
+  config.log_limits = {.rate = rund.log_rate,
+                       .burst = rund.log_burst,
+                       .block = rund.log_excess == "block",
+                       .max_size = rund.max_log_size};
+  config.log_to_journal = rund.log_journald;
   return config;
 }
 

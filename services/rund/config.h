@@ -9,6 +9,7 @@
 
 #include "libs/base/result.h"
 #include "libs/settings/settings.h"
+#include "services/rund/runtime/logger.h"
 #include "services/rund/spec/builder.h"
 #include "services/rund/store/layout.h"
 #include "services/rund/streaming/server.h"
@@ -32,6 +33,7 @@ struct Config {
   std::string conmon;
   std::string pause;
   std::string exec_helper;  // crisp-exec; empty = none
+  std::string log_helper;   // crisp-log; empty = none
   std::string default_runtime;
   bool systemd_cgroups = false;  // the cgroup driver; else cgroupfs
   std::map<std::string, RuntimeConfig> runtimes;
@@ -53,6 +55,8 @@ struct Config {
   std::vector<std::string> cdi_dirs;
   std::vector<std::string> hooks_dirs;
   std::string blockio_config_file;  // empty = none
+  LogLimits log_limits;
+  bool log_to_journal = false;
 
   /// kInvalidArgument names the key.
   static Result<Config> From(const settings::Settings& settings, const std::string& instance);

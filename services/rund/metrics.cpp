@@ -25,7 +25,15 @@ Metrics::Metrics(metrics::Registry& r)
       cleanup_failures_(r.AddCounter("crisp_rund_cleanup_failures_total",
                                      "Attempts to take something down that failed.")),
       unreadable_(r.AddCounter("crisp_rund_records_unreadable_total",
-                               "Records that could not be read at the start.")) {}
+                               "Records that could not be read at the start.")),
+      log_lines_dropped_(r.AddCounter("crisp_rund_log_lines_dropped_total",
+                                      "Lines left out of logs because of their rate limit.")),
+      log_bytes_dropped_(r.AddCounter("crisp_rund_log_bytes_dropped_total",
+                                      "Bytes left out of logs because of their rate limit.")),
+      log_lines_lost_(r.AddCounter("crisp_rund_log_lines_lost_total",
+                                   "Lines of limited logs that could not be written.")),
+      log_bytes_lost_(r.AddCounter("crisp_rund_log_bytes_lost_total",
+                                   "Bytes of limited logs that could not be written.")) {}
 
 void Metrics::PodStarted(const Status& status) {
   (status.ok() ? pods_started_ : pods_failed_).Add();
@@ -52,5 +60,13 @@ void Metrics::RecordsUnreadable(std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) unreadable_.Add();
 }
 void Metrics::CleanupFailed() { cleanup_failures_.Add(); }
+
+void Metrics::LogsLeftOut(std::uint64_t dropped_lines, std::uint64_t dropped_bytes,
+                          std::uint64_t lost_lines, std::uint64_t lost_bytes) {
+  log_lines_dropped_.Add(static_cast<double>(dropped_lines));
+  log_bytes_dropped_.Add(static_cast<double>(dropped_bytes));
+  log_lines_lost_.Add(static_cast<double>(lost_lines));
+  log_bytes_lost_.Add(static_cast<double>(lost_bytes));
+}
 
 }  // namespace crisp::rund

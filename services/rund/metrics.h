@@ -1,6 +1,8 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 
 #include "libs/base/status.h"
 #include "libs/metrics/registry.h"
@@ -24,6 +26,9 @@ class Metrics {
   void RecordsUnreadable(std::size_t count);
   /// Taking something down failed; it is tried again by the next remove or start.
   void CleanupFailed();
+  /// Lines that did not get into containers' logs: over their limits, or not to be written.
+  void LogsLeftOut(std::uint64_t dropped_lines, std::uint64_t dropped_bytes,
+                   std::uint64_t lost_lines, std::uint64_t lost_bytes);
 
  private:
   metrics::Counter& pods_started_;
@@ -38,6 +43,10 @@ class Metrics {
   metrics::Counter& abandoned_;
   metrics::Counter& cleanup_failures_;
   metrics::Counter& unreadable_;
+  metrics::Counter& log_lines_dropped_;
+  metrics::Counter& log_bytes_dropped_;
+  metrics::Counter& log_lines_lost_;
+  metrics::Counter& log_bytes_lost_;
 };
 
 }  // namespace crisp::rund

@@ -103,6 +103,8 @@ TEST_CASE("conflicts are named") {
         "c.yaml: crid.metrics_address: 'localhost' is not host:port");
   CHECK(ErrorOf("rund: {streaming_address: localhost}") ==
         "c.yaml: rund.streaming_address: 'localhost' is not host:port");
+  CHECK(ErrorOf("rund: {log_rate: 1000}") ==
+        "c.yaml: rund.log_rate: 1000 bytes a second are too few: 0 or at least 1024");
   CHECK(ErrorOf("rund: {streaming_tls_cert: /c.pem}").find("without the other") !=
         std::string::npos);
   CHECK(ErrorOf("state_root: /x\nrun_root: /x\n") ==

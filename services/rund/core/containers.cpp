@@ -13,6 +13,7 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "services/rund/core/exec.h"
+#include "services/rund/core/log_limits.h"
 #include "services/rund/core/log_path.h"
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/status.h"
@@ -52,6 +53,13 @@ std::string PathOf(const os::UniqueFd& fd) {
   return fd.valid() ? fmt::format("/proc/{}/fd/{}", getpid(), fd.get()) : "";
 }
 
+/// As log collectors know it from other runtimes.
+std::string JournalName(const PodRecord& pod, const cri::ContainerConfig& config) {
+  const cri::PodSandboxMetadata& of_pod = pod.metadata();
+  return fmt::format("k8s_{}_{}_{}_{}_{}", config.metadata().name(), of_pod.name(),
+                     of_pod.namespace_(), of_pod.uid(), config.metadata().attempt());
+}
+
 Status CheckMetadata(const v1::ReserveContainerRequest& request) {
   if (!IsFullId(request.container_id())) {
     return InvalidArgument("container_id: '{}' is not 64 hexadecimal characters",
@@ -69,6 +77,7 @@ struct Containers::Plan {
   const OciRuntime* runtime = nullptr;
   CgroupDriver::Place place;
   std::string log_path;
+  LogLimits log_limits;
   os::UniqueFd target_pids;  // the PID namespace of another container; open until it is joined
 };
 
@@ -96,6 +105,7 @@ Result<Containers::Plan> Containers::MakePlan(const v1::CreateContainerRequest& 
   plan.runtime = CRISP_TRY(p_.runtimes.Find(pod->runtime_handler()));
   const cri::ContainerConfig& config = request.config();
   plan.log_path = CRISP_TRY(LogPathOf(pod->config().log_directory(), config.log_path()));
+  plan.log_limits = CRISP_TRY(LogLimitsOf(p_.config.log_limits, pod->config(), config));
   plan.place =
       CgroupDriver::ContainerPlace(pod->cgroup_parent(), ContainerId(request.container_id()));
   const auto& namespaces = config.linux().security_context().namespace_options();
@@ -135,6 +145,11 @@ Status Containers::RecordIntent(const v1::CreateContainerRequest& request, const
         record.set_runtime(plan.runtime->info().name);
         record.set_cgroup_path(plan.place.cgroup);
         record.set_log_path(plan.log_path);
+        v1::LogLimitsRecord* limits = record.mutable_log_limits();
+        limits->set_rate(plan.log_limits.rate.count());
+        limits->set_burst(plan.log_limits.burst.count());
+        limits->set_block(plan.log_limits.block);
+        limits->set_max_size(plan.log_limits.max_size.count());
         return Status::Ok();
       });
   return changed.ok() ? Status::Ok() : changed.status();
@@ -181,9 +196,6 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
       p_.spec_defaults.selinux, request.config(), plan.pod->config(), pod_files.selinux_level));
   CRISP_TRY(MountRootfs(WithLabel(request.image().mounts(), labels.mount), layout.Rootfs(id),
                         IdmappedFor(pod_files.userns, layout.LowersDir(id))));
-  if (!plan.log_path.empty()) {
-    CRISP_TRY(PrepareLog(plan.pod->config().log_directory(), request.config().log_path()));
-  }
   SpecInputs inputs{.id = id,
                     .pod = PodId(plan.pod->id()),
                     .config = request.config(),
@@ -207,11 +219,14 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   CRISP_TRY(os::WriteFile(layout.SpecPath(id), json::Dump(built.spec), 0600));
 
   const cri::ContainerConfig& config = request.config();
+  const Logs::Place log =
+      CRISP_TRY(lifecycle_.logs().Prepare(cc, *plan.pod, *p_.state.FindContainer(id)));
   MonitorArgs args{.conmon = p_.config.conmon,
                    .id = id,
                    .bundle = layout.Bundle(id),
                    .exit_dir = layout.ExitsDir(),
-                   .log_path = plan.log_path,
+                   .log_path = log.path,
+                   .journal_name = p_.config.log_to_journal ? JournalName(*plan.pod, config) : "",
                    .tty = config.tty(),
                    .stdin_open = config.stdin(),
                    .stdin_once = config.stdin_once(),
@@ -380,9 +395,8 @@ Status Containers::ReopenLog(const CallContext& cc, const ContainerId& id) {
   if (!Runs(container.get())) {
     return FailedPrecondition("container {} is not running", id);
   }
-  if (container->log_path().empty()) return Status::Ok();
-  return rund::ReopenLog(cc.Within(seconds(10)), p_.config.layout.Bundle(id), container->log_path(),
-                         ProcessOf(container->monitor()))
+  return lifecycle_.logs()
+      .Reopen(cc.Within(seconds(10)), *container)
       .While("reopen the log of container {}", id);
 }
 

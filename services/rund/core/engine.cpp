@@ -29,6 +29,13 @@ Status MakeDirectories(const Config& config) {
   return Status::Ok();
 }
 
+/// libsystemd says nothing when there is none: all would be lost in silence.
+Status CheckJournal(const Config& config) {
+  constexpr const char* kSocket = "/run/systemd/journal/socket";
+  if (!config.log_to_journal || os::Exists(kSocket)) return Status::Ok();
+  return FailedPrecondition("rund.log_journald: there is no journal at {}", kSocket);
+}
+
 CgroupDriverKind KindOf(const Config& config) {
   return config.systemd_cgroups ? CgroupDriverKind::kSystemd : CgroupDriverKind::kCgroupfs;
 }
@@ -73,6 +80,7 @@ Result<SpecDefaults> MakeSpecDefaults(const Config& config) {
 
 Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Clock& clock,
                                              metrics::Registry& metrics) {
+  CRISP_TRY(CheckJournal(config));
   CRISP_TRY(MakeDirectories(config));
   os::FileLock lock = CRISP_TRY(
       os::FileLock::TryLock(config.layout.LockPath()).While("the state directory is in use"));

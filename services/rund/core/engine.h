@@ -23,7 +23,8 @@ namespace crisp::rund {
 class Engine {
  public:
   /// Takes the state directory's lock, loads the records and begins the recovery.
-  /// kUnavailable: another process holds the state directory.
+  /// kUnavailable: another process holds the state directory; kFailedPrecondition: settings that
+  /// this machine cannot keep.
   static Result<std::unique_ptr<Engine>> Open(Config config, work::Pool& pool, Clock& clock,
                                               metrics::Registry& metrics);
   /// Goes on with the recovery: after this exits are seen. Call once, when calls may come.

@@ -43,6 +43,7 @@ void AwaitEnd(const os::ProcessId& process, nanoseconds patience) {
 
 Lifecycle::Lifecycle(Parts& parts)
     : p_(parts),
+      logs_(parts),
       oom_kills_(parts.state, parts.cgroups),
       stops_(parts.state, parts.clock,
              {.kill = [this](const ContainerId& id) { return BeginKill(id); },
@@ -98,6 +99,7 @@ void Lifecycle::OnExitFile(const ContainerId& id) {
     return;
   }
   if (!exit->has_value()) return;
+  logs_.Finish(*container);
   const auto turn = oom_kills_.Turn();
   OomKills::Verdict verdict;
   const std::string reason = ReasonFor(*container, **exit, verdict);
@@ -137,12 +139,16 @@ void Lifecycle::CheckExit(const ContainerId& id) {
   if (!monitored) OnMonitorGone(id);
 }
 
-void Lifecycle::CheckExits() {
+void Lifecycle::CheckAll(const CallContext& cc) {
   for (const ContainerRef& container : p_.state.Containers()) {
     const ContainerId id(container->id());
     if (Runs(container.get())) TryResolveStart(id);
-    if (!Runs(container.get()) || os::Alive(ProcessOf(container->monitor()))) continue;
-    CheckExit(id);
+    if (!Runs(container.get())) continue;
+    if (os::Alive(ProcessOf(container->monitor()))) {
+      logs_.Check(cc, *container);
+    } else {
+      CheckExit(id);
+    }
   }
 }
 
@@ -215,6 +221,7 @@ bool Lifecycle::SetExited(const ContainerId& id, const ExitRecord& exit, const s
   p_.metrics.ContainerExited(reason == "OOMKilled");
   log::Info("container exited", {{"container", id}, {"code", exit.code}, {"reason", reason}});
   killed_.lock()->erase(id.str());
+  logs_.Forget(id);
   p_.supervisor->Forget(id);
   CleanLater(id);
   return true;
@@ -364,6 +371,7 @@ Status Lifecycle::UndoCreate(const CallContext& cc, const ContainerId& id) {
     CRISP_TRY(os::RemoveFile(layout.ExitPath(id)));
     return os::RemoveTree(layout.VolumesOf(id));
   }();
+  logs_.Forget(id);
   if (!done.ok()) {
     p_.metrics.CleanupFailed();
     return std::move(done).While("undo the create of container {}", id);

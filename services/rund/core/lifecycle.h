@@ -11,6 +11,7 @@
 #include "libs/base/guarded.h"
 #include "libs/base/ids.h"
 #include "libs/base/status.h"
+#include "services/rund/core/logs.h"
 #include "services/rund/core/oom_kills.h"
 #include "services/rund/core/parts.h"
 #include "services/rund/core/stops.h"
@@ -33,8 +34,9 @@ class Lifecycle {
   void CheckExit(const ContainerId& id);
 
   /// The same for each whose monitor has ended: an end that could not be stored is stored once that
-  /// goes, and likewise the outcome of a start. From time to time; on the pool.
-  void CheckExits();
+  /// goes, and likewise the outcome of a start. Looks after the logs of the others. From time to
+  /// time; on the pool.
+  void CheckAll(const CallContext& cc);
 
   /// A start whose outcome was not stored (a crash, a failed commit) holds back the container's
   /// exits: waits until the runtime is done with it, stores what came of it, and looks for an exit.
@@ -50,6 +52,7 @@ class Lifecycle {
   /// Goes on with a stop that a restart interrupted.
   void ResumeStop(const ContainerId& id) { stops_.Await(id, nullptr); }
   Stops& stops() { return stops_; }
+  Logs& logs() { return logs_; }
   /// SIGKILL now, without waiting.
   void Kill(const ContainerRecord& container);
   /// The same, then waits for the end of its first process, a few seconds at most.
@@ -94,6 +97,7 @@ class Lifecycle {
   Status TakeDown(const CallContext& cc, const ContainerRecord& container);
 
   Parts& p_;
+  Logs logs_;
   /// Those that we sent SIGKILL while they lived: their 137 is no sign of an OOM kill.
   Guarded<std::set<std::string>> killed_;
   OomKills oom_kills_;

@@ -39,26 +39,33 @@ Result<std::string> LogPathOf(const std::string& log_directory, const std::strin
       return InvalidArgument("log_path: a line break or NUL is not allowed");
     }
   }
+  // conmon's option ends there.
+  for (const std::string& path : {log_directory, log_path}) {
+    if (path.find(':') != std::string::npos) {
+      return InvalidArgument("log_path: ':' is not allowed in '{}'", path);
+    }
+  }
   if (log_path.back() == '/') return InvalidArgument("log_path: '{}' names no file", log_path);
   return log_directory + "/" + log_path;
 }
 
-Status PrepareLog(const std::string& log_directory, const std::string& log_path) {
+Result<os::Beneath> PrepareLog(const std::string& log_directory, const std::string& log_path) {
   CRISP_TRY(os::MakeDirs(log_directory).While("make log_directory"));
-  const os::Beneath directory = CRISP_TRY(os::Beneath::Open(log_directory));
+  os::Beneath directory = CRISP_TRY(os::Beneath::Open(log_directory));
   const auto slash = log_path.rfind('/');
   if (slash != std::string::npos) {
-    CRISP_TRY(directory.MakeDirs(log_path.substr(0, slash)).While("log_path"));
+    directory = CRISP_TRY(directory.MakeDirs(log_path.substr(0, slash)).While("log_path"));
   }
   // conmon would make it 0600; the log's readers expect the group to be able to read.
-  const os::UniqueFd log =
-      CRISP_TRY(directory.OpenFile(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0640)
-                    .While("log_path"));
+  const os::UniqueFd log = CRISP_TRY(
+      directory
+          .OpenFile(log_path.substr(slash + 1), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0640)
+          .While("log_path"));
   struct stat facts {};
   if (fstat(log.get(), &facts) != 0) return Status::FromErrno(errno, "stat the log");
   if (!S_ISREG(facts.st_mode)) return InvalidArgument("log_path: '{}' is no file", log_path);
   if (fchmod(log.get(), 0640) != 0) return Status::FromErrno(errno, "chmod the log");
-  return Status::Ok();
+  return directory;
 }
 
 }  // namespace crisp::rund

@@ -38,6 +38,9 @@
 //                                  whether the container still awaits it. Started: RUNNING, and the
 //                                  retry is answered with success once; not started: CREATED.
 //   between exit and its commit    RUNNING, an exit file in place: read, stored, told.
+//   crisp-log killed meanwhile     RUNNING, its log limited and nobody to write it: started again
+//                                  here and by each sweep. (It outlives us, and ends with conmon;
+//                                  before that has begun, with us: nothing to undo.)
 //   conmon killed meanwhile        RUNNING, neither exit file nor monitor: the container is killed,
 //                                  EXITED 255.
 //   after the exit's commit        EXITED and not `cleaned`: cleaned here.
@@ -119,6 +122,7 @@ Status Recovery::AfterReboot() {
 void Recovery::Continue(const CallContext& cc) {
   for (const ContainerRef& container : p_.state.Containers()) TakeUpContainer(cc, container);
   for (const PodRef& pod : p_.state.Pods()) TakeUpPod(cc, pod);
+  Later(work::Lane::kBulk, cc, [this, cc] { lifecycle_.CheckAll(cc); });
   Later(work::Lane::kBulk, cc, [this, cc] { RemoveUnknown(cc); });
 }
 

@@ -82,6 +82,9 @@ process::Command CommandOf(const OciRuntime& runtime, const MonitorArgs& args) {
   for (const std::string& option : runtime.options()) {
     command.args.insert(command.args.end(), {"--runtime-arg", option});
   }
+  if (!args.journal_name.empty() && !args.log_path.empty()) {
+    command.args.insert(command.args.end(), {"-l", "journald", "-n", args.journal_name});
+  }
   if (args.systemd_cgroup) command.args.emplace_back("-s");
   if (args.tty) command.args.emplace_back("-t");
   if (args.stdin_open) {
@@ -147,6 +150,16 @@ bool HasOpen(pid_t process, const struct stat& file) {
     return stat((dir + "/" + name).c_str(), &open_file) == 0 && open_file.st_ino == file.st_ino &&
            open_file.st_dev == file.st_dev;
   });
+}
+
+// The file that conmon will open and rename. When it cannot, on a full disk for instance, it ends,
+// and the container with it: so it finds it made, and with the mode that readers expect.
+Result<std::string> MakeFresh(const std::string& log_path) {
+  constexpr mode_t kMode = S_IRUSR | S_IWUSR | S_IRGRP;
+  std::string fresh = log_path + ".tmp";
+  const UniqueFd file = CRISP_TRY(os::Open(fresh, O_WRONLY | O_CREAT | O_NOFOLLOW, kMode));
+  if (fchmod(file.get(), kMode) != 0) return Status::Errno(errno, "chmod {}", fresh);
+  return fresh;
 }
 
 }  // namespace
@@ -221,11 +234,15 @@ Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::st
   struct stat before {};  // what is there instead of it, if anything
   const bool there = lstat(log_path.c_str(), &before) == 0;
   if (there && HasOpen(monitor.pid, before)) return Status::Ok();
+  const std::string fresh = CRISP_TRY(MakeFresh(log_path));
+  // Only while conmon cannot be about to rename it.
+  Cleanup tidy([&fresh] { os::RemoveFile(fresh).ok(); });
   UniqueFd ctl(open((bundle + "/ctl").c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
   if (!ctl) return FailedPrecondition("the monitor of the container does not listen");
   CRISP_TRY(os::WriteAll(ctl.get(), "2 0 0\n", "conmon's control fifo"));
-  // conmon makes a new file, renames it to the path, and tells nobody; it takes well under a
-  // millisecond, or for ever.
+  tidy.Dismiss();
+  // conmon renames the new file to the path, and tells nobody; it takes well under a millisecond,
+  // or for ever.
   struct stat file {};
   const SteadyTime deadline = std::chrono::steady_clock::now() + kReopenTime;
   while (lstat(log_path.c_str(), &file) != 0 || !HasOpen(monitor.pid, file)) {
@@ -235,15 +252,13 @@ Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::st
       const bool made = lstat(log_path.c_str(), &file) == 0 &&
                         !(there && file.st_dev == before.st_dev && file.st_ino == before.st_ino);
       if (made) break;
+      CRISP_TRY(os::RemoveFile(fresh));
       return FailedPrecondition("the container ended");
     }
     if (std::chrono::steady_clock::now() >= deadline) {
       return Unavailable("the container's monitor does not open {}", log_path);
     }
     poll(nullptr, 0, 1);
-  }
-  if (chmod(log_path.c_str(), S_IRUSR | S_IWUSR | S_IRGRP) != 0) {
-    return Status::Errno(errno, "chmod {}", log_path);
   }
   return Status::Ok();
 }

@@ -20,7 +20,8 @@ struct MonitorArgs {
   ContainerId id;
   std::string bundle;
   std::string exit_dir;
-  std::string log_path;  // "" = what the container writes is thrown away
+  std::string log_path;      // "" = what the container writes is thrown away
+  std::string journal_name;  // it goes to the journal as well, under this name; "" = it does not
   bool tty = false;
   bool stdin_open = false;
   bool stdin_once = false;

@@ -329,7 +329,7 @@ TEST_CASE("An end that could not be stored is stored later, with its code") {
   node.engine().lifecycle().OnMonitorGone(id);
   CHECK(node.StatusOf(id).state() == cri::CONTAINER_RUNNING);
   REQUIRE(db->Exec("ALTER TABLE away RENAME TO containers").ok());
-  node.engine().lifecycle().CheckExits();
+  node.engine().lifecycle().CheckAll(TestNode::Call());
   CHECK(node.Exited(id).exit_code() == 137);
   CHECK(node.StatusOf(id).message().empty());
   CheckRemovable(node, pod);

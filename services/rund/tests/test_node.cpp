@@ -40,6 +40,7 @@ TestNode::TestNode() {
   config_.conmon = "/usr/bin/conmon";
   config_.pause = CRISP_TEST_PAUSE;
   config_.exec_helper = CRISP_TEST_EXEC;
+  config_.log_helper = CRISP_TEST_LOG;
   config_.default_runtime = "runc";
   config_.runtimes["runc"] = {runc_, config_.layout.RuntimesDir() + "/runc"};
   config_.capabilities = {"CHOWN", "KILL", "SETUID", "SETGID"};

@@ -28,6 +28,7 @@ class TestNode {
   Containers& containers() { return engine_->containers(); }
   Pods& pods() { return engine_->pods(); }
   State& state() { return engine_->state(); }
+  metrics::Registry& metrics() { return metrics_; }
   const Layout& layout() const { return config_.layout; }
   static CallContext Call() { return CallContext::Background(std::chrono::seconds(60), "test"); }
 

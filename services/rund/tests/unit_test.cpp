@@ -10,6 +10,7 @@
 #include "libs/sqlite/db.h"
 #include "libs/testing/manual_clock.h"
 #include "libs/testing/test_root.h"
+#include "services/rund/core/log_limits.h"
 #include "services/rund/core/log_path.h"
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/resources.h"
@@ -53,7 +54,56 @@ TEST_CASE("A log path stays below its directory") {
   CHECK(LogPathOf("/var/log", "a/../../passwd").code() == Code::kInvalidArgument);
   CHECK(LogPathOf("/var/log/..", "a").code() == Code::kInvalidArgument);
   CHECK(LogPathOf("/var/log", "a\nb").code() == Code::kInvalidArgument);
+  CHECK(LogPathOf("/var/log", "a:b").code() == Code::kInvalidArgument);
+  CHECK(LogPathOf("/var/log:", "a").code() == Code::kInvalidArgument);
   CHECK(LogPathOf("/var/log", "..a/b..").ok());
+}
+
+TEST_CASE("An annotation says how fast a log may grow") {
+  const LogLimits node{.burst = MiB(1)};
+  const LogLimits plain = ParseLogRate("64KiB", node).value();
+  CHECK(plain.rate == KiB(64));
+  CHECK(plain.burst == MiB(1));
+  CHECK_FALSE(plain.block);
+  const LogLimits all = ParseLogRate("1Mi,burst=131072,block", node).value();
+  CHECK(all.rate == MiB(1));
+  CHECK(all.burst == KiB(128));
+  CHECK(all.block);
+  CHECK_FALSE(ParseLogRate("1GiB,drop", {.burst = MiB(1), .block = true})->block);
+  for (const char* wrong : {"", "0", "1023", "fast", "-64KiB", "64KB", "64KiB,", ",64KiB",
+                            "64KiB,wait", "64KiB burst=1MiB", "64KiB,burst=", "64KiB,burst=1KiB",
+                            "17GiB", "99999999999999999999", "18014398509481984KiB"}) {
+    INFO(wrong);
+    CHECK(ParseLogRate(wrong, node).code() == Code::kInvalidArgument);
+  }
+}
+
+TEST_CASE("The most special annotation limits a log, and none raises the node's limit") {
+  cri::PodSandboxConfig pod;
+  cri::ContainerConfig container;
+  container.mutable_metadata()->set_name("web");
+  LogLimits node{.burst = MiB(1), .max_size = GiB(1)};
+  CHECK(LogLimitsOf(node, pod, container)->rate == Bytes(0));
+  (*pod.mutable_annotations())["crisp.logs/rate"] = "1MiB";
+  CHECK(LogLimitsOf(node, pod, container)->rate == MiB(1));
+  CHECK(LogLimitsOf(node, pod, container)->max_size == GiB(1));
+  (*pod.mutable_annotations())["rate.crisp.logs/web"] = "2MiB,burst=2MiB,block";
+  (*pod.mutable_annotations())["rate.crisp.logs/other"] = "nonsense";
+  CHECK(LogLimitsOf(node, pod, container)->rate == MiB(2));
+  (*container.mutable_annotations())["crisp.logs/rate"] = "3MiB";
+  CHECK(LogLimitsOf(node, pod, container)->rate == MiB(3));
+  container.clear_annotations();
+
+  node.rate = KiB(512);
+  const LogLimits lower = LogLimitsOf(node, pod, container).value();
+  CHECK(lower.rate == KiB(512));
+  CHECK(lower.burst == MiB(1));
+  CHECK(lower.block);
+
+  (*pod.mutable_annotations())["rate.crisp.logs/web"] = "nonsense";
+  const Status wrong = LogLimitsOf(node, pod, container).status();
+  CHECK(wrong.code() == Code::kInvalidArgument);
+  CHECK(wrong.message().starts_with("annotation rate.crisp.logs/web: "));
 }
 
 TEST_CASE("A log does not leave its directory through a symlink") {
