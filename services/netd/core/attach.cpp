@@ -160,7 +160,7 @@ Status Networks::Add(const CallContext& cc, const ConfList& list,
                      const runtime::v1::PodSandboxConfig& config, const std::string& userns_path,
                      Attachment& attachment, std::chrono::nanoseconds& plugin_time) {
   const std::string netns = config_.layout.NetnsPath(attachment.pod);
-  const NetSysctls sysctls = NetSysctlsOf(config);
+  const NetSysctls sysctls = NetSysctlsOf(config, config_.sysctls);
   os::NamespacePin pin = CRISP_TRY(PinNetns(netns, userns_path, sysctls.early));
   pin.Commit();  // the record owns it: Undo unpins, after DEL
 
