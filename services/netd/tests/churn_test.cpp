@@ -177,6 +177,7 @@ void Churn(Node& node, const Kind& kind) {
   int kills = 0;
   std::minstd_rand random(7);
   while (working > 0) {
+    static_cast<void>(node.Reconcile(all));  // from now on garbage is collected
     // It lives for a while: the pods' own pace is the clock.
     const int until = next + 5 + static_cast<int>(random() % 10);
     const std::size_t collected = node.root().Read("collected").size();
@@ -186,7 +187,6 @@ void Churn(Node& node, const Kind& kind) {
     while (working > 0 && !is_over()) std::this_thread::yield();
     CHECK(node.Kill(SIGKILL) == 137);
     node.Start();
-    static_cast<void>(node.Reconcile(all));  // from now on garbage is collected
     ++kills;
   }
   threads.clear();
@@ -246,7 +246,7 @@ TEST_CASE("After pods with random failures and kills nothing is left: garbage is
     node.root().Write("conf/10-churn.conf",
                       R"({"cniVersion": "1.1.0", "name": "churn", "type": "collected"})");
   };
-  constexpr int kTimes = 5;  // these pods are cheap, and a GC comes once a second
+  constexpr int kTimes = 3;  // these pods are cheap, and a GC comes once a second
   ChurnAll({.settings = "  gc_interval_seconds: 1\n",
             .set_up = set_up,
             .pods = kTimes * PodCount(),
