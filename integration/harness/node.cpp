@@ -430,21 +430,7 @@ std::vector<std::string> Node::Leftovers() const {
     if (line == "sleep 1 ") continue;  // the heartbeat of run-local
     found.push_back("process: " + name + ": " + line);
   }
-  // Interfaces of the node's network namespace: loopback and the (empty) bridge are its own.
-  for (const std::string& line :
-       Lines(ReadOrEmpty("/proc/" + std::to_string(holder_) + "/net/dev"))) {
-    const std::size_t colon = line.find(':');
-    if (colon == std::string::npos) continue;
-    const std::string name =
-        line.substr(line.find_first_not_of(' '), colon - line.find_first_not_of(' '));
-    if (name.starts_with("veth")) found.push_back("interface: " + name);
-  }
-  for (const auto& network : fs::directory_iterator(dir_ + "/state/host-local", error)) {
-    for (const auto& address : fs::directory_iterator(network.path(), error)) {
-      const std::string name = address.path().filename().string();
-      if (name != "lock" && !name.starts_with("last_reserved")) found.push_back("ip: " + name);
-    }
-  }
+  AddNetworkLeftovers(found);
   if (!ids_.empty()) {
     std::vector<std::string> names;
     FindNames("/sys/fs/cgroup", ids_, {}, names);

@@ -97,7 +97,8 @@ class Node {
   /// Removes every pod, then waits until nothing of them is left; what is still there after
   /// `patience`, one line each.
   std::vector<std::string> CleanUp(std::chrono::seconds patience = std::chrono::seconds(15));
-  /// Mounts, processes, cgroups, interfaces, IPs and files with the ids of pods and containers.
+  /// Mounts, processes, cgroups, interfaces, IPs, firewall rules, netd's records, and files with
+  /// the ids of pods and containers.
   std::vector<std::string> Leftovers() const;
   /// The last lines of every daemon's log.
   std::string Logs(int lines = 15) const;
@@ -108,6 +109,7 @@ class Node {
   void Configure() const;
   void CreateCgroup() const;
   std::vector<std::string> Mounts() const;
+  void AddNetworkLeftovers(std::vector<std::string>& found) const;
 
   NodeOptions options_;
   std::string dir_;

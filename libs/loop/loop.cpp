@@ -162,6 +162,8 @@ void TellEvents(std::string_view bytes,
     bytes.remove_prefix(size);
     if ((event.mask & IN_Q_OVERFLOW) != 0) {
       fn("", DirEvent::kAppeared);
+    } else if ((event.mask & (IN_IGNORED | IN_MOVE_SELF)) != 0) {
+      fn("", DirEvent::kGone);
     } else if ((event.mask & (IN_DELETE | IN_MOVED_FROM)) != 0) {
       fn(name, DirEvent::kGone);
     } else if ((event.mask & (IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE)) != 0) {
@@ -251,7 +253,7 @@ Result<DirWatch> Loop::WatchDirectory(const std::string& path,
   auto inotify = std::make_shared<os::UniqueFd>(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
   if (!*inotify) return Status::Errno(errno, "inotify");
   constexpr std::uint32_t kMask = IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE | IN_DELETE |
-                                  IN_MOVED_FROM | IN_ONLYDIR | IN_EXCL_UNLINK;
+                                  IN_MOVED_FROM | IN_MOVE_SELF | IN_ONLYDIR | IN_EXCL_UNLINK;
   if (inotify_add_watch(inotify->get(), path.c_str(), kMask) < 0) {
     return Status::Errno(errno, "watch directory {}", path);
   }

@@ -88,7 +88,8 @@ class Loop {
   Result<FdWatch> WatchReadable(int fd, std::function<void()> fn);
   /// `fn(name, event)` for each entry that appears in or leaves the directory. What is there
   /// already is not told: list it after this call. Events that the kernel dropped (overflow) come
-  /// as ("", kAppeared): list again.
+  /// as ("", kAppeared): list again. ("", kGone): the directory itself was removed, moved away or
+  /// unmounted, what its path names now must be watched anew.
   Result<DirWatch> WatchDirectory(const std::string& path,
                                   std::function<void(const std::string& name, DirEvent)> fn);
   /// `fn(signal)` in place of the default action.

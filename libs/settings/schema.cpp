@@ -296,7 +296,7 @@ void AddRund(Schema& schema, Rund& rund) {
             CheckAssignment)
       .List("rund.default_sysctls", &rund.default_sysctls,
             {.text = "Sysctls of all pods that have the namespaces for them, as name=value; pods "
-                     "override them.",
+                     "override them. netd sets those of the network, before the plugins run.",
              .cost = Cost::kNewPods},
             CheckAssignment)
       .Text("rund.default_umask", &rund.default_umask,

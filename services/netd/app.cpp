@@ -1,5 +1,6 @@
 #include "services/netd/app.h"
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <utility>
@@ -42,7 +43,8 @@ class NetdApp final : public daemon::App {
   ~NetdApp() override { caretaker_->Stop(); }
 
   Status Start() {
-    CRISP_TRY(networks_.Recover());
+    constexpr std::chrono::seconds kRecover(10);
+    CRISP_TRY(networks_.Recover(CallContext::Background(kRecover, "recover")));
     daemon_.AddService(&service_);
     metrics_.Watch([this] { return networks_.Owed(); });
     daemon_.OnDrain([this] { caretaker_->Stop(); });

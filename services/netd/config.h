@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,11 @@ struct Config {
   std::chrono::nanoseconds status_interval{};  // between looks at the network
   std::chrono::nanoseconds status_grace{};     // a network that was ready still counts as ready
   std::chrono::nanoseconds gc_interval{};      // between CNI GCs
-  bool builtin_hostports = false;              // netd maps host ports, not a plugin
+  std::chrono::nanoseconds gc_timeout = std::chrono::seconds(10);  // of a network: pods wait
+  std::chrono::nanoseconds gc_retry = std::chrono::minutes(1);     // after one that failed
+  bool builtin_hostports = false;  // netd maps host ports, not a plugin
   std::string nft = "/usr/sbin/nft";
+  std::map<std::string, std::string> sysctls;  // of all pods; a pod's own go before
 };
 
 Config ConfigFrom(const settings::Settings& settings, const std::string& instance);

@@ -104,11 +104,12 @@ TEST_CASE("a directory tells what appears and what goes") {
   std::mutex mutex;
   std::condition_variable changed;
   std::vector<std::string> seen;
-  auto watch = loop.WatchDirectory(root.path(), [&](const std::string& name, DirEvent event) {
+  const auto note = [&](const std::string& name, DirEvent event) {
     std::lock_guard lock(mutex);
     seen.push_back((event == DirEvent::kGone ? "-" : "+") + name);
     changed.notify_all();
-  });
+  };
+  const auto watch = loop.WatchDirectory(root.path(), note);
   REQUIRE(watch.ok());
   const auto wait_for = [&](const std::string& what) {
     std::unique_lock lock(mutex);
@@ -122,6 +123,20 @@ TEST_CASE("a directory tells what appears and what goes") {
   CHECK(wait_for("+b"));
   REQUIRE(os::RemoveFile(root / "b").ok());
   CHECK(wait_for("-b"));
+
+  // The directory itself: moved away, or removed.
+  for (const bool moved : {true, false}) {
+    REQUIRE(os::MakeDirs(root / "inner").ok());
+    const auto inner = loop.WatchDirectory(root / "inner", note);
+    REQUIRE(inner.ok());
+    {
+      const std::lock_guard lock(mutex);
+      std::erase(seen, "-");
+    }
+    CHECK(
+        (moved ? os::Rename(root / "inner", root / "away") : os::RemoveTree(root / "inner")).ok());
+    CHECK(wait_for("-"));
+  }
   CHECK(loop.WatchDirectory(root / "none", [](const std::string&, DirEvent) {}).status().code() ==
         Code::kNotFound);
 }

@@ -35,6 +35,14 @@ std::uint64_t LockNumber(const PodId& pod) {
   return number;
 }
 
+/// The pod's plugins that still run. After an ADD that ended well those of a DEL: what else has the
+/// pod's id in its environment an ADD has started to stay, and DEL ends it.
+Status EndPlugins(const CallContext& cc, const Attachment& attachment) {
+  std::vector<std::string> variables = {"CNI_CONTAINERID=" + attachment.pod.str()};
+  if (!attachment.result.empty()) variables.emplace_back("CNI_COMMAND=DEL");
+  return EndLeftovers(cc, variables);
+}
+
 }  // namespace
 
 Networks::Networks(Config config, std::string boot_id, Readiness& readiness,
@@ -47,7 +55,7 @@ Networks::Networks(Config config, std::string boot_id, Readiness& readiness,
       metrics_(metrics),
       clock_(clock),
       cache_(config_.cache_dir),
-      ports_(config_.nft, config_.layout.PortsLock(), boot_id_, store_),
+      ports_(config_.nft, config_.layout, boot_id_, store_),
       retries_(clock_) {
   if (const Result<std::int64_t> count = store_.Count(); count.ok()) {
     metrics_.AttachmentsAre(static_cast<std::size_t>(*count));
@@ -117,7 +125,10 @@ Result<PodNetwork> Networks::AttachNew(const CallContext& cc, const PodId& pod,
                                        const std::string& userns_path,
                                        std::chrono::nanoseconds& plugin_time) {
   if (const std::optional<Attachment> before = CRISP_TRY(store_.Get(pod))) {
-    if (before->phase == Phase::kAttached && !IsStale(*before)) return Describe(*before);
+    if (before->phase == Phase::kAttached && !IsStale(*before)) {
+      CRISP_TRY(Finish(cc, *before));
+      return Describe(*before);
+    }
     CRISP_TRY(Undo(cc.Detached(config_.detach_timeout), *before)
                   .While("undo an earlier attachment of pod {}", pod.Short()));
   }
@@ -135,7 +146,7 @@ Result<PodNetwork> Networks::AttachNew(const CallContext& cc, const PodId& pod,
   attachment.conf = list->ToJson();
   attachment.created = clock_.Wall();
 
-  const std::optional<os::FileLock> no_gc = CRISP_TRY(KeepGcAway(cc, *list));
+  const os::FileLock no_gc = CRISP_TRY(KeepGcAway(cc));
   CRISP_TRY(store_.Put(attachment));
   metrics_.AttachmentRecorded();
   Cleanup undo([this, &cc, &attachment] {
@@ -146,9 +157,8 @@ Result<PodNetwork> Networks::AttachNew(const CallContext& cc, const PodId& pod,
   PodNetwork network = CRISP_TRY(Describe(attachment).While("network '{}'", list->name));
   CRISP_TRY(store_.SetAttached(pod, config_.instance, attachment.result));
   attachment.phase = Phase::kAttached;
-  CRISP_TRY(ports_.Open(cc, attachment).While("pod {}", pod.Short()));
   undo.Dismiss();
-  log::IfError("cache a network result", cache_.Put(attachment, network.netns_path));
+  CRISP_TRY(Finish(cc, attachment));
   log::Info("pod attached", {{"pod", pod},
                              {"network", list->name},
                              {"ip", network.ips.empty() ? "" : network.ips[0]},
@@ -160,7 +170,7 @@ Status Networks::Add(const CallContext& cc, const ConfList& list,
                      const runtime::v1::PodSandboxConfig& config, const std::string& userns_path,
                      Attachment& attachment, std::chrono::nanoseconds& plugin_time) {
   const std::string netns = config_.layout.NetnsPath(attachment.pod);
-  const NetSysctls sysctls = NetSysctlsOf(config);
+  const NetSysctls sysctls = NetSysctlsOf(config, config_.sysctls);
   os::NamespacePin pin = CRISP_TRY(PinNetns(netns, userns_path, sysctls.early));
   pin.Commit();  // the record owns it: Undo unpins, after DEL
 
@@ -175,6 +185,17 @@ Status Networks::Add(const CallContext& cc, const ConfList& list,
     for (const auto& [name, value] : sysctls.late) CRISP_TRY(os::WriteSysctl(name, value));
     return Status::Ok();
   });
+}
+
+Status Networks::Finish(const CallContext& cc, const Attachment& attachment) {
+  if (Status opened = ports_.Open(cc, attachment); !opened.ok()) {
+    const Status undone = Undo(cc.Detached(config_.detach_timeout), attachment);
+    log::IfError("undo a failed attachment", undone);
+    return std::move(opened).While("pod {}", attachment.pod.Short());
+  }
+  log::IfError("cache a network result",
+               cache_.Put(attachment, config_.layout.NetnsPath(attachment.pod)));
+  return Status::Ok();
 }
 
 Status Networks::Detach(const CallContext& cc, const PodId& pod) {
@@ -220,12 +241,18 @@ Status Networks::Undo(const CallContext& cc, const Attachment& attachment) {
 }
 
 Status Networks::UndoNow(const CallContext& cc, const Attachment& attachment) {
-  if (attachment.phase != Phase::kAttached) CRISP_TRY(EndLeftovers(cc, attachment.pod));
+  if (attachment.phase != Phase::kAttached) CRISP_TRY(EndPlugins(cc, attachment));
   if (attachment.phase != Phase::kDetaching || attachment.instance != config_.instance) {
     CRISP_TRY(store_.SetPhase(attachment.pod, Phase::kDetaching, config_.instance));
   }
-  // Before the address may become another pod's. No rule outlives a reboot.
-  if (attachment.boot_id == boot_id_) CRISP_TRY(ports_.Close(cc, attachment));
+  // No rule outlives a reboot.
+  const bool has_rules = attachment.boot_id == boot_id_;
+  if (Status closed = has_rules ? ports_.Close(cc, attachment) : Status::Ok(); !closed.ok()) {
+    // No DEL: with the rules still there the address must not become another pod's. This one need
+    // not wait for that.
+    CRISP_TRY(os::UnpinNamespace(config_.layout.NetnsPath(attachment.pod)));
+    return std::move(closed).While("close the host ports");
+  }
   const Status deleted = RunDel(cc, attachment);
   // Of an ADD that never ended well nothing is in the namespace that anybody uses: it goes, with
   // the interfaces in it, even when DEL fails. So it does when there is no plugin to ask. The
@@ -244,7 +271,7 @@ Status Networks::RunDel(const CallContext& cc, const Attachment& attachment) con
   const PluginArgs args = CRISP_TRY(ArgsOf(attachment));
   std::optional<nlohmann::json> result;
   if (!attachment.result.empty()) result = CRISP_TRY(json::Parse(attachment.result));
-  const std::optional<os::FileLock> no_gc = CRISP_TRY(KeepGcAway(cc, list));
+  const os::FileLock no_gc = CRISP_TRY(KeepGcAway(cc));
   return plugins_.Del(cc, list, args, result);
 }
 

@@ -42,11 +42,13 @@ struct PodNetwork {
 ///   after it, before or during the ADD  kAttaching, maybe a netns, an IP, a plugin that still
 ///                                       runs: it is killed, then DEL, unpin, forget
 ///   after ADD, before it is recorded    the same
-///   after that                          kAttached: the same answer again
+///   after that                          kAttached: host ports and cached result are made good,
+///                                       then the same answer again
 /// In Detach: after the intent kDetaching: DEL again (plugins must bear that), unpin, forget.
 /// A DEL that fails is owed: the record stays kDetaching, and it is tried again with growing
-/// pauses. After a reboot (another boot id) no netns is left: DEL with an empty one, which gives
-/// the IPs back.
+/// pauses. In CollectGarbage: the plugins still run, and free by a list that is old: they are ended
+/// before anything else (Recover). After a reboot (another boot id) no netns is left: DEL with an
+/// empty one, which gives the IPs back.
 class Networks {
  public:
   /// All of them outlive this.
@@ -64,7 +66,8 @@ class Networks {
 
   /// Idempotent: never attached or detached already is Ok. A failure while the namespace is still
   /// there is the caller's to know, and the plugin's words; once it is gone (a reboot, a plugin
-  /// whose program is no longer installed) what DEL still owes elsewhere is ours alone. Either way
+  /// whose program is no longer installed, host ports that nft does not take away) what DEL still
+  /// owes elsewhere is ours alone. Either way
   /// it is tried again in the background (TakeDue) until it is done.
   Status Detach(const CallContext& cc, const PodId& pod);
 
@@ -81,8 +84,9 @@ class Networks {
   /// gone.
   bool Reconciled() const { return reconciled_; }
 
-  /// After a start: all of Unfinished is owed; a network that pods are on was ready.
-  Status Recover();
+  /// Before the first call after a start: ends the GC plugins of an earlier life; all of Unfinished
+  /// is owed; a network that pods are on was ready.
+  Status Recover(const CallContext& cc);
   /// Pods whose attachment must be undone (half done by this instance, or of an
   /// earlier boot), oldest first. Pass each to RollBack.
   Result<std::vector<PodId>> Unfinished();
@@ -94,12 +98,13 @@ class Networks {
   void PutBack(const PodId& pod) { retries_.Failed(pod); }
   std::size_t Owed() const { return retries_.size(); }
 
-  /// The builtin host ports as the records have them. Nothing is run when no pod has any.
+  /// The builtin host ports as the records have them; the first time also when no pod has any, for
+  /// what an earlier life may have left, else nothing is run then.
   Status SyncHostPorts(const CallContext& cc);
 
   /// CNI GC of each network whose plugins know it, with the attachments that we have. Waits until
-  /// no ADD and DEL is under way, and holds new ones up meanwhile. kUnavailable: they did not end
-  /// in time; the first plugin's failure.
+  /// no ADD and DEL is under way, and holds new ones up meanwhile, for gc_timeout a network at
+  /// most. kUnavailable: they did not end in time; the first plugin's failure.
   Status CollectGarbage(const CallContext& cc);
 
  private:
@@ -120,6 +125,9 @@ class Networks {
   Status Add(const CallContext& cc, const ConfList& list,
              const runtime::v1::PodSandboxConfig& config, const std::string& userns_path,
              Attachment& attachment, std::chrono::nanoseconds& plugin_time);
+  /// The builtin host ports and the cached result of what is recorded as kAttached; idempotent. On
+  /// failure the attachment is undone.
+  Status Finish(const CallContext& cc, const Attachment& attachment);
   Result<PodNetwork> Describe(const Attachment& attachment) const;
   Result<PluginArgs> ArgsOf(const Attachment& attachment) const;
   bool IsStale(const Attachment& attachment) const;
@@ -130,8 +138,10 @@ class Networks {
   Status UndoNow(const CallContext& cc, const Attachment& attachment);
   Status RunDel(const CallContext& cc, const Attachment& attachment) const;
   Status UnpinStrays(const std::set<PodId>& live);
-  /// Keeps GC of the network away while it is held; nothing for one that has none.
-  Result<std::optional<os::FileLock>> KeepGcAway(const CallContext& cc, const ConfList& list) const;
+  /// Keeps GC away while it is held.
+  Result<os::FileLock> KeepGcAway(const CallContext& cc) const;
+  /// What the environment of our GCs has and that of no other process.
+  std::string GcMark() const;
 
   const Config config_;
   const std::string boot_id_;
@@ -145,6 +155,7 @@ class Networks {
   work::LockTable locks_;
   Retries retries_;
   std::atomic<bool> reconciled_ = false;
+  std::atomic<bool> ports_synced_ = false;
 };
 
 }  // namespace crisp::netd

@@ -2,9 +2,11 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "libs/base/cleanup.h"
+#include "libs/base/try.h"
 #include "libs/log/log.h"
 
 namespace crisp::netd {
@@ -16,6 +18,7 @@ constexpr std::chrono::milliseconds kDebounce(100);
 constexpr std::chrono::seconds kLookTimeout(30);
 /// Between checks of the host ports' table, which a reload of the firewall may have taken away.
 constexpr std::chrono::seconds kSync(30);
+constexpr std::chrono::seconds kSyncTimeout(30);
 constexpr std::chrono::seconds kGcTimeout(60);
 
 SteadyTime Now() { return std::chrono::steady_clock::now(); }
@@ -81,7 +84,7 @@ void Caretaker::Beat() {
   }
   if (Now() >= next_sync_) {
     next_sync_ = Now() + kSync;
-    log::IfError("host ports", networks_.SyncHostPorts(Call(kLookTimeout)));
+    Submit(work::Lane::kBulk, syncing_, &Caretaker::SyncHostPorts);
   }
   if (networks_.Reconciled() && Now() >= next_gc_.load()) {
     Submit(work::Lane::kBulk, collecting_, &Caretaker::CollectGarbage);
@@ -95,7 +98,13 @@ void Caretaker::Look() {
 
 void Caretaker::CollectGarbage() {
   next_gc_ = Now() + config_.gc_interval;
-  log::IfError("collect the networks' garbage", networks_.CollectGarbage(Call(kGcTimeout)));
+  const Status done = networks_.CollectGarbage(Call(kGcTimeout));
+  log::IfError("collect the networks' garbage", done);
+  if (!done.ok()) next_gc_ = Now() + std::min(config_.gc_interval, config_.gc_retry);
+}
+
+void Caretaker::SyncHostPorts() {
+  log::IfError("host ports", networks_.SyncHostPorts(Call(kSyncTimeout)));
 }
 
 /// Also those that appear later, or are made anew.
@@ -105,24 +114,32 @@ void Caretaker::WatchDirectories() {
   for (const std::string& directory : directories) {
     struct stat info = {};
     const bool exists = ::stat(directory.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+    const Which which = exists ? Which(info.st_dev, info.st_ino) : Which();
     Watched& watched = watched_[directory];
-    const ino_t inode = exists ? info.st_ino : 0;
-    if (watched.inode == inode) continue;
+    // Lost and yet the same: another one that was given the number of the old one.
+    const bool lost = watched.lost != nullptr && watched.lost->load();
+    if (watched.which == which && !lost) continue;
     const bool failed_before = watched.failed;
     watched = {};
-    if (!exists) continue;
-    Result<loop::DirWatch> watch =
-        loop_.WatchDirectory(directory, [weak = weak_from_this()](const std::string&, auto) {
-          if (const std::shared_ptr<Caretaker> self = weak.lock()) self->OnChange();
-        });
-    watched.failed = !watch.ok();
-    if (watched.failed) {
-      if (!failed_before) log::IfError("watch a directory of the network", watch.status());
+    if (const Status status = exists ? Watch(directory, watched) : Status::Ok(); !status.ok()) {
+      watched.failed = true;
+      if (!failed_before) log::IfError("watch a directory of the network", status);
       continue;
     }
-    watched = {inode, std::move(watch).value()};
-    OnChange();  // what came before the watch
+    watched.which = which;
+    OnChange();  // what came before the watch, or went with the directory
   }
+}
+
+Status Caretaker::Watch(const std::string& directory, Watched& watched) {
+  watched.lost = std::make_shared<std::atomic<bool>>(false);
+  const auto on_event = [weak = weak_from_this(), lost = watched.lost](const std::string& name,
+                                                                       loop::DirEvent event) {
+    if (name.empty() && event == loop::DirEvent::kGone) *lost = true;
+    if (const std::shared_ptr<Caretaker> self = weak.lock()) self->OnChange();
+  };
+  watched.watch = CRISP_TRY(loop_.WatchDirectory(directory, on_event));
+  return Status::Ok();
 }
 
 void Caretaker::UndoOwed() {

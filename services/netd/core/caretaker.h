@@ -10,6 +10,7 @@
 #include <mutex>
 #include <stop_token>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "libs/base/clock.h"
@@ -36,9 +37,12 @@ class Caretaker final : public std::enable_shared_from_this<Caretaker> {
   void Stop();
 
  private:
+  using Which = std::pair<dev_t, ino_t>;
   struct Watched {
-    ino_t inode = 0;
+    Which which;  // no directory: 0, 0
     loop::DirWatch watch;
+    /// Set by the loop: what is watched has left its path.
+    std::shared_ptr<std::atomic<bool>> lost;
     bool failed = false;
   };
   /// Runs `task` on the pool unless the one of before still runs.
@@ -49,7 +53,9 @@ class Caretaker final : public std::enable_shared_from_this<Caretaker> {
   void Beat();
   void Look();
   void CollectGarbage();
+  void SyncHostPorts();
   void WatchDirectories();
+  Status Watch(const std::string& directory, Watched& watched);
   void UndoOwed();
   CallContext Call(std::chrono::nanoseconds timeout) const;
 
@@ -66,6 +72,7 @@ class Caretaker final : public std::enable_shared_from_this<Caretaker> {
   std::atomic<bool> beating_ = false;
   std::atomic<bool> looking_ = false;
   std::atomic<bool> collecting_ = false;
+  std::atomic<bool> syncing_ = false;
   std::atomic<bool> change_pending_ = false;
   std::atomic<SteadyTime> next_look_ = SteadyTime();
   std::atomic<SteadyTime> next_gc_ = SteadyTime();

@@ -79,6 +79,58 @@ std::string Signature(const std::vector<std::string>& directories) {
   return signature;
 }
 
+/// The file, or the link to it (which may lead nowhere). By the ctime, which nobody sets.
+bool HasJustChanged(const std::string& path, WallTime now) {
+  struct stat link = {};
+  if (::lstat(path.c_str(), &link) != 0) return true;  // this very moment
+  struct stat file = {};
+  if (::stat(path.c_str(), &file) != 0) file = link;
+  const auto is_just = [now](const timespec& time) {
+    constexpr std::chrono::seconds kJust(2);
+    const WallTime changed(std::chrono::seconds(time.tv_sec) +
+                           std::chrono::nanoseconds(time.tv_nsec));
+    return changed <= now && now - changed < kJust;
+  };
+  return is_just(link.st_ctim) || is_just(file.st_ctim);
+}
+
+struct Found {
+  Result<ConfList> list;
+  bool is_settled = true;  // no broken file in the way that may be half written
+};
+
+Found FindConf(const std::vector<std::string>& directories, const std::string& network,
+               WallTime now) {
+  Status problem;  // the first
+  const auto note = [&problem](const Status& status) {
+    if (problem.ok()) problem = status;
+  };
+  for (const std::string& directory : directories) {
+    const Result<std::vector<std::string>> names = os::ListDir(directory);
+    if (!names.ok() && names.code() != Code::kNotFound) note(names.status());
+    if (!names.ok()) continue;
+    for (const std::string& name : *names) {
+      if (!IsConfFile(name)) continue;
+      const std::string path = directory + "/" + name;
+      Result<std::string> text = os::ReadFile(path);
+      Result<ConfList> list = text.ok() ? ParseConfList(*text, path) : text.status();
+      if (list.ok() && (network.empty() || list->name == network)) return {std::move(list)};
+      if (list.ok()) continue;
+      const Status broken = list.status().While("{}", path);
+      if (HasJustChanged(path, now)) {
+        return {Unavailable("no usable network configuration: {}", broken.message()), false};
+      }
+      note(broken);
+    }
+  }
+  if (!problem.ok()) {
+    return {Unavailable("no usable network configuration: {}", problem.message())};
+  }
+  const std::string where = fmt::format("{}", fmt::join(directories, ", "));
+  if (network.empty()) return {Unavailable("no network configuration in {}", where)};
+  return {Unavailable("no network configuration called '{}' in {}", network, where)};
+}
+
 }  // namespace
 
 bool IsKnownVersion(std::string_view version) {
@@ -136,28 +188,8 @@ Result<ConfList> ParseConfList(std::string_view text, const std::string& file) {
 }
 
 Result<ConfList> LoadConfDirs(const std::vector<std::string>& directories,
-                              const std::string& network) {
-  Status problem;  // the first
-  const auto note = [&problem](const Status& status) {
-    if (problem.ok()) problem = status;
-  };
-  for (const std::string& directory : directories) {
-    const Result<std::vector<std::string>> names = os::ListDir(directory);
-    if (!names.ok() && names.code() != Code::kNotFound) note(names.status());
-    if (!names.ok()) continue;
-    for (const std::string& name : *names) {
-      if (!IsConfFile(name)) continue;
-      const std::string path = directory + "/" + name;
-      Result<std::string> text = os::ReadFile(path);
-      Result<ConfList> list = text.ok() ? ParseConfList(*text, path) : text.status();
-      if (list.ok() && (network.empty() || list->name == network)) return list;
-      if (!list.ok()) note(list.status().While("{}", path));
-    }
-  }
-  if (!problem.ok()) return Unavailable("no usable network configuration: {}", problem.message());
-  const std::string where = fmt::format("{}", fmt::join(directories, ", "));
-  if (network.empty()) return Unavailable("no network configuration in {}", where);
-  return Unavailable("no network configuration called '{}' in {}", network, where);
+                              const std::string& network, WallTime now) {
+  return FindConf(directories, network, now).list;
 }
 
 Result<std::shared_ptr<const ConfList>> ConfSource::Current() {
@@ -169,7 +201,7 @@ Result<std::shared_ptr<const ConfList>> ConfSource::Current() {
       return problem_;
     }
   }
-  Result<ConfList> list = LoadConfDirs(directories_, network_);
+  auto [list, is_settled] = FindConf(directories_, network_, clock_.Wall());
   if (list.ok()) {
     log::Info("network configuration read", {{"network", list->name}, {"file", list->file}});
   } else {
@@ -177,7 +209,7 @@ Result<std::shared_ptr<const ConfList>> ConfSource::Current() {
   }
   const std::scoped_lock lock(mutex_);
   signature_ = std::move(signature);
-  loaded_ = true;
+  loaded_ = is_settled;
   problem_ = list.status();
   current_ = list.ok() ? std::make_shared<const ConfList>(std::move(list).value()) : nullptr;
   if (current_) return current_;

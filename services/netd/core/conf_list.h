@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "libs/base/clock.h"
 #include "libs/base/result.h"
 
 namespace crisp::netd {
@@ -41,19 +42,22 @@ Result<ConfList> ParseConfList(std::string_view text, const std::string& file);
 
 /// The first network (in the order of the directories, in each of file names: *.conflist, *.conf,
 /// *.json) that can be read, or the one called `network`. A broken file is passed over, and so is a
-/// directory that is absent. kUnavailable when there is none, with the reason of the first broken
-/// one.
+/// directory that is absent; but not one that has changed in the last two seconds before `now`: it
+/// may be half written, and the pods of these seconds would get the next network. kUnavailable when
+/// there is none, with the reason of the first broken one.
 Result<ConfList> LoadConfDirs(const std::vector<std::string>& directories,
-                              const std::string& network);
+                              const std::string& network, WallTime now);
 
 /// The network in force, always as the directories are now. Any thread.
 class ConfSource {
  public:
-  ConfSource(std::vector<std::string> directories, std::string network)
-      : directories_(std::move(directories)), network_(std::move(network)) {}
+  /// `clock` outlives this.
+  ConfSource(std::vector<std::string> directories, std::string network,
+             const Clock& clock = Clock::System())
+      : directories_(std::move(directories)), network_(std::move(network)), clock_(clock) {}
 
   /// Looks at the directories (some stats), reads again what has changed; the same object as long
-  /// as nothing has. kUnavailable: none.
+  /// as nothing has. kUnavailable: none, or one that may be half written: look again.
   Result<std::shared_ptr<const ConfList>> Current();
 
   const std::vector<std::string>& directories() const { return directories_; }
@@ -61,6 +65,7 @@ class ConfSource {
  private:
   const std::vector<std::string> directories_;
   const std::string network_;
+  const Clock& clock_;
   std::mutex mutex_;
   std::string signature_;
   bool loaded_ = false;

@@ -7,6 +7,7 @@
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "libs/log/log.h"
+#include "libs/os/files.h"
 #include "libs/os/namespaces.h"
 #include "libs/os/netlink.h"
 #include "libs/process/command.h"
@@ -100,15 +101,8 @@ Status AddElements(const nlohmann::json& ports, const std::string& with_prefix,
   return Status::Ok();
 }
 
-/// The kernel refuses to send from 127.0.0.1 through other interfaces than lo unless it is told.
-Status RouteLoopback(const Attachment& attachment) {
-  const nlohmann::json result = CRISP_TRY(json::Parse(attachment.result));
-  for (const std::string& address : CRISP_TRY(AddressesOf(result))) {
-    if (IsSix(address)) continue;
-    const std::string interface = CRISP_TRY(os::InterfaceTowards(address));
-    return os::WriteSysctl(fmt::format("net/ipv4/conf/{}/route_localnet", interface), "1");
-  }
-  return Status::Ok();
+std::string RouteLocalnet(const std::string& interface) {
+  return fmt::format("net/ipv4/conf/{}/route_localnet", interface);
 }
 
 }  // namespace
@@ -132,7 +126,7 @@ Result<std::vector<PortElement>> PortElementsOf(const Attachment& attachment) {
 }
 
 Result<os::FileLock> HostPorts::Lock(const CallContext& cc) const {
-  return WaitForLock(cc, [this] { return os::FileLock::TryLock(lock_); });
+  return WaitForLock(cc, [this] { return os::FileLock::TryLock(layout_.PortsLock()); });
 }
 
 Status HostPorts::Run(const CallContext& cc, const std::string& script) const {
@@ -174,7 +168,8 @@ Status HostPorts::Close(const CallContext& cc, const Attachment& attachment) con
     script += Line("add", element) + Line("delete", {element.map, element.key, ""});
   }
   const os::FileLock lock = CRISP_TRY(Lock(cc));
-  if (Run(cc, script).ok()) return Status::Ok();
+  const bool is_last = CRISP_TRY(Elements()).empty();
+  if (!is_last && Run(cc, script).ok()) return Status::Ok();
   return SyncLocked(cc);
 }
 
@@ -183,7 +178,7 @@ Status HostPorts::Sync(const CallContext& cc) const {
   return SyncLocked(cc);
 }
 
-Status HostPorts::SyncLocked(const CallContext& cc) const {
+Result<std::string> HostPorts::Elements() const {
   std::string script;
   std::set<std::pair<std::string, std::string>> taken;  // the oldest pod keeps a port
   for (const Attachment& attachment : CRISP_TRY(store_.List())) {
@@ -192,7 +187,47 @@ Status HostPorts::SyncLocked(const CallContext& cc) const {
       if (taken.emplace(element.map, element.key).second) script += Line("add", element);
     }
   }
-  return Run(cc, std::string(taken.empty() ? kNoTable : kTable) + script);
+  return script;
+}
+
+Status HostPorts::SyncLocked(const CallContext& cc) const {
+  const std::string elements = CRISP_TRY(Elements());
+  if (!elements.empty()) return Run(cc, std::string(kTable) + elements);
+  // The table guards what is routed, so it stays while that cannot be taken back.
+  const Status unrouted = UnrouteLoopback();
+  log::IfError("take back the way from the host's loopback to pods", unrouted);
+  return Run(cc, std::string(unrouted.ok() ? kNoTable : kTable));
+}
+
+/// The kernel refuses to send from 127.0.0.1 through other interfaces than lo unless it is told. A
+/// note of it is kept, so that it can be taken back; not where somebody else has told it.
+Status HostPorts::RouteLoopback(const Attachment& attachment) const {
+  const nlohmann::json result = CRISP_TRY(json::Parse(attachment.result));
+  for (const std::string& address : CRISP_TRY(AddressesOf(result))) {
+    if (IsSix(address)) continue;
+    const std::string interface = CRISP_TRY(os::InterfaceTowards(address));
+    const std::string sysctl = RouteLocalnet(interface);
+    if (os::ReadFile("/proc/sys/" + sysctl).value_or("") == "1\n") return Status::Ok();
+    CRISP_TRY(os::MakeDirs(layout_.RoutedDir()));
+    const std::string note = layout_.RoutedDir() + "/" + interface;
+    CRISP_TRY(os::WriteFile(note, ""));
+    const Status routed = os::WriteSysctl(sysctl, "1");
+    if (!routed.ok()) CRISP_TRY(os::RemoveFile(note));
+    return routed;
+  }
+  return Status::Ok();
+}
+
+Status HostPorts::UnrouteLoopback() const {
+  const Result<std::vector<std::string>> interfaces = os::ListDir(layout_.RoutedDir());
+  if (interfaces.code() == Code::kNotFound) return Status::Ok();
+  CRISP_TRY(interfaces.status());
+  for (const std::string& interface : *interfaces) {
+    const Status written = os::WriteSysctl(RouteLocalnet(interface), "0");
+    if (written.code() != Code::kNotFound) CRISP_TRY(written);  // else it went with the interface
+    CRISP_TRY(os::RemoveFile(layout_.RoutedDir() + "/" + interface));
+  }
+  return Status::Ok();
 }
 
 }  // namespace crisp::netd

@@ -1,12 +1,15 @@
 #pragma once
 
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "libs/base/call_context.h"
 #include "libs/base/status.h"
 #include "libs/os/file_lock.h"
 #include "services/netd/store/attachments.h"
+#include "services/netd/store/layout.h"
 
 namespace crisp::netd {
 
@@ -17,14 +20,18 @@ inline constexpr std::string_view kBuiltinPorts = "crisp.hostports";
 /// Host ports without a plugin: one nftables table, in which each mapping is an element of a map,
 /// so that a pod is added and removed in one transaction and costs the others nothing. Reached are
 /// ports of all of the host's addresses or of one, from outside, from pods (the pod itself too) and
-/// from the host, by 127.0.0.1 as well; not by ::1, which the kernel does not route. Works in the
+/// from the host, by 127.0.0.1 as well; not by ::1, which the kernel does not route. With the last
+/// pod that has ports the table goes, and route_localnet where it was not set before. Works in the
 /// network namespace of the calling thread. Any thread.
 class HostPorts {
  public:
-  /// `store` outlives this. `lock`: a file; the instances take turns at the table. `boot_id`: of
-  /// now; what was attached before has no pod any more.
-  HostPorts(std::string nft, std::string lock, std::string boot_id, Attachments& store)
-      : nft_(std::move(nft)), lock_(std::move(lock)), boot_id_(std::move(boot_id)), store_(store) {}
+  /// `store` outlives this. The instances take turns at the table (Layout::PortsLock). `boot_id`:
+  /// of now; what was attached before has no pod any more.
+  HostPorts(std::string nft, Layout layout, std::string boot_id, Attachments& store)
+      : nft_(std::move(nft)),
+        layout_(std::move(layout)),
+        boot_id_(std::move(boot_id)),
+        store_(store) {}
 
   /// For an attachment that is recorded as kAttached; idempotent, nothing without ports.
   /// kFailedPrecondition: another pod has one of the ports.
@@ -32,16 +39,20 @@ class HostPorts {
   /// For one that no longer is; idempotent. Exactly its own elements go.
   Status Close(const CallContext& cc, const Attachment& attachment) const;
   /// The table as the records have it: heals what somebody else took away ("nft flush ruleset").
-  /// Nothing, and no table, when no pod has ports.
+  /// No table when no pod has ports.
   Status Sync(const CallContext& cc) const;
 
  private:
+  /// What the table is to hold, as nft commands; empty when no pod has ports.
+  Result<std::string> Elements() const;
   Status SyncLocked(const CallContext& cc) const;
   Result<os::FileLock> Lock(const CallContext& cc) const;
   Status Run(const CallContext& cc, const std::string& script) const;
+  Status RouteLoopback(const Attachment& attachment) const;
+  Status UnrouteLoopback() const;
 
   const std::string nft_;
-  const std::string lock_;
+  const Layout layout_;
   const std::string boot_id_;
   Attachments& store_;
 };

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <string_view>
 #include <vector>
 
 #include "libs/base/try.h"
@@ -18,18 +17,18 @@
 namespace crisp::netd {
 namespace {
 
-/// Whether the NUL-separated environment of the process has the variable with that very value.
-bool HasVariable(const std::string& proc_root, pid_t pid, std::string_view variable) {
+/// Whether the NUL-separated environment of the process has the variables with those very values.
+bool HasVariables(const std::string& proc_root, pid_t pid,
+                  const std::vector<std::string>& variables) {
   const Result<std::string> environment =
       os::ReadFile(fmt::format("{}/{}/environ", proc_root, pid));
   if (!environment.ok()) return false;  // gone, a kernel thread, or not ours to read
-  std::string_view rest = *environment;
-  while (!rest.empty()) {
-    const std::size_t end = std::min(rest.find('\0'), rest.size());
-    if (rest.substr(0, end) == variable) return true;
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return false;
+  const std::string all = std::string(1, '\0') + *environment;
+  return std::all_of(variables.begin(), variables.end(), [&all](const std::string& variable) {
+    // The last one may lack its end, when the process has written over it.
+    const std::string begun = std::string(1, '\0') + variable;
+    return all.find(begun + '\0') != std::string::npos || all.ends_with(begun);
+  });
 }
 
 Status WaitForEnd(const CallContext& cc, const os::PidFd& process) {
@@ -42,24 +41,35 @@ Status WaitForEnd(const CallContext& cc, const os::PidFd& process) {
   }
 }
 
-}  // namespace
-
-Status EndLeftovers(const CallContext& cc, const PodId& pod, const std::string& proc_root) {
-  const std::string variable = "CNI_CONTAINERID=" + pod.str();
+/// One pass over the processes; those that were killed.
+Result<std::vector<os::PidFd>> KillOnce(const std::vector<std::string>& variables,
+                                        const std::string& proc_root) {
   std::vector<os::PidFd> killed;
   for (const std::string& name : CRISP_TRY(os::ListDir(proc_root))) {
     pid_t pid = 0;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
     if (error != std::errc() || end != name.data() + name.size() || pid == ::getpid()) continue;
-    if (!HasVariable(proc_root, pid, variable)) continue;
+    if (!HasVariables(proc_root, pid, variables)) continue;
     Result<os::PidFd> process = os::PidFd::Open(pid);
     // Looked at again: the number may have passed to another process before it was opened.
-    if (!process.ok() || !HasVariable(proc_root, pid, variable)) continue;
-    log::Warn("network plugin of an earlier run killed", {{"pod", pod}, {"pid", pid}});
+    if (!process.ok() || !HasVariables(proc_root, pid, variables)) continue;
+    log::Warn("network plugin of an earlier run killed",
+              {{"variable", variables.front()}, {"pid", pid}});
     if (process->Signal(SIGKILL).ok()) killed.push_back(std::move(process).value());
   }
-  for (const os::PidFd& process : killed) CRISP_TRY(WaitForEnd(cc, process));
-  return Status::Ok();
+  return killed;
+}
+
+}  // namespace
+
+Status EndLeftovers(const CallContext& cc, const std::vector<std::string>& variables,
+                    const std::string& proc_root) {
+  while (true) {
+    const std::vector<os::PidFd> killed = CRISP_TRY(KillOnce(variables, proc_root));
+    if (killed.empty()) return Status::Ok();
+    // Once more after them: one may have started another behind our back.
+    for (const os::PidFd& process : killed) CRISP_TRY(WaitForEnd(cc, process));
+  }
 }
 
 }  // namespace crisp::netd

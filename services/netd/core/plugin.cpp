@@ -103,7 +103,7 @@ bool PluginRunner::CanGc(const ConfList& list) {
 }
 
 Status PluginRunner::Gc(const CallContext& cc, const ConfList& list,
-                        const std::vector<std::string>& pods) const {
+                        const std::vector<std::string>& pods, const std::string& mark) const {
   nlohmann::json valid = nlohmann::json::array();
   for (const std::string& pod : pods) {
     valid.push_back({{"containerID", pod}, {"ifname", PluginArgs().interface}});
@@ -114,7 +114,8 @@ Status PluginRunner::Gc(const CallContext& cc, const ConfList& list,
     // The specification first called it by the second name; plugins of both times are there.
     conf["cni.dev/valid-attachments"] = valid;
     conf["cni.dev/attachments"] = valid;
-    const PluginCall call = {.verb = "GC", .input = json::Dump(conf), .for_container = false};
+    const PluginCall call = {
+        .verb = "GC", .input = json::Dump(conf), .for_container = false, .mark = mark};
     const Result<std::string> done = programs_.Run(cc, plugin.type, call);
     if (!done.ok() && first.ok()) first = done.status().While("network '{}'", list.name);
   }

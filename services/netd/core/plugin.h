@@ -44,9 +44,10 @@ class PluginRunner {
   Status Check(const CallContext& cc, const ConfList& list, const PluginArgs& args,
                const nlohmann::json& result) const;
   /// GC: the plugins free what belongs to none of `pods`. All are called; the first failure.
-  /// No ADD or DEL of the network may run meanwhile. Only when CanGc.
-  Status Gc(const CallContext& cc, const ConfList& list,
-            const std::vector<std::string>& pods) const;
+  /// No ADD or DEL of the network may run meanwhile. `mark` ("K=V") goes into their environment.
+  /// Only when CanGc.
+  Status Gc(const CallContext& cc, const ConfList& list, const std::vector<std::string>& pods,
+            const std::string& mark) const;
   static bool CanGc(const ConfList& list);
 
   /// Whether pods can be added now: each program is there and speaks a version that the list

@@ -3,6 +3,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
 #include <utility>
 
 #include "libs/base/try.h"
@@ -38,6 +41,19 @@ std::string WordsOf(const process::Output& output) {
   if (!words.empty()) return words;
   if (output.signal != 0) return fmt::format("it died of signal {}", output.signal);
   return fmt::format("it said nothing (exit code {})", output.exit_code);
+}
+
+/// A program whose file is open for writing (ETXTBSY) is tried again until the call is over.
+Result<process::Output> RunWhole(const CallContext& cc, const process::Command& command) {
+  constexpr std::chrono::milliseconds kRound(20);
+  std::mutex mutex;
+  std::condition_variable_any never;
+  std::unique_lock wait(mutex);
+  while (true) {
+    Result<process::Output> output = process::Run(cc, command);
+    if (output.status().error() != ETXTBSY) return output;
+    never.wait_for(wait, cc.stop(), kRound, [] { return false; });
+  }
 }
 
 std::string FileState(const std::string& path) {
@@ -79,7 +95,12 @@ Result<std::string> PluginPrograms::Run(const CallContext& cc, const std::string
     command.env.push_back("CNI_IFNAME=" + call.interface);
     command.env.push_back("CNI_ARGS=" + call.cni_args);
   }
-  const Result<process::Output> output = process::Run(cc, command);
+  if (!call.mark.empty()) command.env.push_back(call.mark);
+  const Result<process::Output> output = RunWhole(cc, command);
+  if (output.code() == Code::kUnavailable) {
+    // No process to be had is not a missing program.
+    return ResourceExhausted("plugin {}: {}: {}", type, call.verb, output.status().message());
+  }
   if (!output.ok()) return output.status().While("plugin {}: {}", type, call.verb);
   if (output->exit_code != 0) {
     return Internal("plugin {}: {} failed: {}", type, call.verb, WordsOf(*output));
@@ -101,14 +122,14 @@ Result<std::vector<std::string>> PluginPrograms::Versions(const CallContext& cc,
       .verb = "VERSION", .input = R"({"cniVersion":"1.0.0"})", .for_container = false};
   const Result<std::string> out = Run(cc, type, call);
   CRISP_TRY(cc.Check().While("plugin {}: VERSION", type));
-  std::vector<std::string> versions;
-  Result<nlohmann::json> answer = out.ok() ? json::Parse(*out) : out.status();
-  if (answer.ok()) {
-    versions = json::OptStrings(*answer, "supportedVersions").value_or(versions);
-  } else {
-    log::Info("network plugin does not tell its versions",
-              {{"plugin", type}, {"error", answer.status()}});
+  if (!out.ok()) {  // not an answer to remember: it may have been a bad moment
+    log::Debug("network plugin does not tell its versions",
+               {{"plugin", type}, {"error", out.status()}});
+    return std::vector<std::string>();
   }
+  std::vector<std::string> versions;
+  const Result<nlohmann::json> answer = json::Parse(*out);
+  if (answer.ok()) versions = json::OptStrings(*answer, "supportedVersions").value_or(versions);
   const std::scoped_lock lock(mutex_);
   versions_[path] = {state, versions};
   return versions;

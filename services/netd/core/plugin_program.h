@@ -22,6 +22,7 @@ struct PluginCall {
   std::string input;  // the plugin's stdin
   /// GC, STATUS and VERSION are about no container.
   bool for_container = true;
+  std::string mark;  // one more variable ("K=V"), unless it is empty
 };
 
 /// Finds the plugins' programs and runs them as the CNI protocol says: a clean environment, bounded
@@ -34,13 +35,14 @@ class PluginPrograms {
   /// installed or taken away needs no notice. kUnavailable: it is in none of the directories.
   Result<std::string> Find(const std::string& type) const;
 
-  /// The plugin's stdout. kInternal with its own words when it fails; kDeadlineExceeded and
-  /// kCancelled when it was ended; kUnavailable: see Find.
+  /// The plugin's stdout. A program that is just being written over is waited for. kInternal with
+  /// its own words when it fails; kDeadlineExceeded and kCancelled when it was ended; kUnavailable:
+  /// see Find, and for no other reason.
   Result<std::string> Run(const CallContext& cc, const std::string& type,
                           const PluginCall& call) const;
 
-  /// The CNI versions that the plugin says it speaks; asked once for each state of its program's
-  /// file. Empty: it does not say.
+  /// The CNI versions that the plugin says it speaks; asked until it answers, once for each state
+  /// of its program's file. Empty: it does not say.
   Result<std::vector<std::string>> Versions(const CallContext& cc, const std::string& type) const;
 
  private:

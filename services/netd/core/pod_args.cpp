@@ -195,9 +195,13 @@ Result<nlohmann::json> CapabilityArgsOf(const runtime::v1::PodSandboxConfig& con
   return args;
 }
 
-NetSysctls NetSysctlsOf(const runtime::v1::PodSandboxConfig& config) {
+NetSysctls NetSysctlsOf(const runtime::v1::PodSandboxConfig& config,
+                        const std::map<std::string, std::string>& defaults) {
+  std::map<std::string, std::string> all(config.linux().sysctls().begin(),
+                                         config.linux().sysctls().end());
+  all.insert(defaults.begin(), defaults.end());
   NetSysctls sysctls;
-  for (const auto& [name, value] : config.linux().sysctls()) {
+  for (const auto& [name, value] : all) {
     if (!name.starts_with("net.") && !name.starts_with("net/")) continue;
     (IsOfInterface(name) ? sysctls.late : sysctls.early)[name] = value;
   }

@@ -28,13 +28,15 @@ Result<std::string> CniArgsOf(const PodId& pod, const runtime::v1::PodSandboxCon
 /// bandwidth that is no quantity, a port or an address that is none.
 Result<nlohmann::json> CapabilityArgsOf(const runtime::v1::PodSandboxConfig& config);
 
-/// Those sysctls of the pod that are the network namespace's.
+/// Those sysctls of the pod, and where it does not say of `defaults`, that are the network
+/// namespace's.
 struct NetSysctls {
   std::map<std::string, std::string> early;  // before the plugins run
   /// Of one interface (net.ipv4.conf.eth0.…), which is there only after the plugins.
   std::map<std::string, std::string> late;
 };
-NetSysctls NetSysctlsOf(const runtime::v1::PodSandboxConfig& config);
+NetSysctls NetSysctlsOf(const runtime::v1::PodSandboxConfig& config,
+                        const std::map<std::string, std::string>& defaults);
 
 /// A Kubernetes quantity, rounded up to a whole number: "10M", "1Gi", "1.5k", "2e3".
 Result<std::uint64_t> ParseQuantity(std::string_view text);

@@ -7,6 +7,11 @@
 #include "libs/log/log.h"
 
 namespace crisp::netd {
+namespace {
+
+constexpr std::chrono::milliseconds kRound(100);  // a caller's deadline is seen that late
+
+}  // namespace
 
 void Readiness::Assume(const std::string& network) {
   const std::scoped_lock lock(mutex_);
@@ -53,7 +58,6 @@ Status Readiness::Look(const CallContext& cc) {
   std::unique_lock lock(mutex_);
   const std::uint64_t before = looks_started_;
   while (looking_) {
-    constexpr std::chrono::milliseconds kRound(100);  // the deadline is seen that late
     CRISP_TRY(cc.Check().While("wait for the network's status"));
     changed_.wait_for(lock, cc.stop(), kRound, [this] { return !looking_; });
     // One that began after our call has seen what we came for.
@@ -73,12 +77,16 @@ Status Readiness::Look(const CallContext& cc) {
 }
 
 NetworkState Readiness::State(const CallContext& cc) {
-  {
-    const std::scoped_lock lock(mutex_);
-    if (seen_.look != 0 || looking_) return StateLocked();
+  std::unique_lock lock(mutex_);
+  if (seen_.look == 0 && !looking_) {
+    lock.unlock();
+    static_cast<void>(Look(cc).ok());
+    lock.lock();
   }
-  static_cast<void>(Look(cc).ok());
-  const std::scoped_lock lock(mutex_);
+  // The first look is somebody else's. Until it has ended nobody knows.
+  while (seen_.look == 0 && looking_ && cc.Check().ok()) {
+    changed_.wait_for(lock, cc.stop(), kRound, [this] { return !looking_; });
+  }
   return StateLocked();
 }
 
@@ -98,7 +106,7 @@ NetworkState Readiness::StateLocked() const {
 
 Result<std::shared_ptr<const ConfList>> Readiness::Wait(const CallContext& cc,
                                                         std::chrono::nanoseconds patience) {
-  constexpr std::chrono::milliseconds kRound(500);
+  constexpr std::chrono::milliseconds kPause(500);
   const CallContext limited = cc.Within(patience);
   {
     const Result<std::shared_ptr<const ConfList>> source = conf_.Current();
@@ -119,7 +127,7 @@ Result<std::shared_ptr<const ConfList>> Readiness::Wait(const CallContext& cc,
       return looked.ok() ? seen_.problem : looked;
     }
     changed_.wait_for(lock, limited.stop(),
-                      std::min<std::chrono::nanoseconds>(kRound, limited.Remaining()),
+                      std::min<std::chrono::nanoseconds>(kPause, limited.Remaining()),
                       [this, wakes] { return wakes_ != wakes; });
   }
 }

@@ -42,7 +42,7 @@ class Readiness {
   void Assume(const std::string& network);
   /// Looks now, bounded by look_timeout. Calls at the same time share one look.
   Status Look(const CallContext& cc);
-  /// From memory, except for the very first time.
+  /// From memory; before the first look has ended, after it.
   NetworkState State(const CallContext& cc);
   /// The network for a new pod. At once when the last look was well and the configuration is still
   /// the same; else after looking, for up to `patience`. kUnavailable with the words of the last

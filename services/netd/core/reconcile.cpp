@@ -10,6 +10,7 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/os/namespaces.h"
+#include "services/netd/core/leftovers.h"
 #include "services/netd/core/lock_wait.h"
 
 // What Networks does without being asked for one pod: reconcile, roll back, garbage.
@@ -65,10 +66,12 @@ bool Networks::NeedsRollBack(const Attachment& attachment) const {
 }
 
 Status Networks::SyncHostPorts(const CallContext& cc) {
+  bool any = config_.builtin_hostports && !ports_synced_;
   for (const Attachment& attachment : CRISP_TRY(store_.List())) {
-    if (CRISP_TRY(PortElementsOf(attachment)).empty()) continue;
-    return ports_.Sync(cc);
+    any = any || !CRISP_TRY(PortElementsOf(attachment)).empty();
   }
+  if (any) CRISP_TRY(ports_.Sync(cc));
+  ports_synced_ = true;
   return Status::Ok();
 }
 
@@ -80,7 +83,8 @@ Result<std::vector<PodId>> Networks::Unfinished() {
   return pods;
 }
 
-Status Networks::Recover() {
+Status Networks::Recover(const CallContext& cc) {
+  log::IfError("end the garbage collection of an earlier run", EndLeftovers(cc, {GcMark()}));
   const std::vector<PodId> pods = CRISP_TRY(Unfinished());
   if (!pods.empty()) log::Info("attachments are to be undone", {{"count", pods.size()}});
   for (const PodId& pod : pods) retries_.Add(pod);
@@ -131,22 +135,28 @@ Status Networks::CollectGarbage(const CallContext& cc) {
       const bool is_over = attachment.phase == Phase::kDetaching && !IsPinned(attachment.pod);
       if (attachment.network == name && !is_over) pods.push_back(attachment.pod.str());
     }
-    Status done = plugins_.Gc(cc, list, pods);
+    Status done = plugins_.Gc(cc.Within(config_.gc_timeout), list, pods, GcMark());
     metrics_.GarbageCollected(done.code());
+    // With what one that was ended has started: nothing of it runs beside the next ADD.
+    if (!done.ok()) log::IfError("end a garbage collection", EndLeftovers(cc, {GcMark()}));
     if (!done.ok() && first.ok()) first = std::move(done);
   }
   return first;
 }
 
-Result<std::optional<os::FileLock>> Networks::KeepGcAway(const CallContext& cc,
-                                                         const ConfList& list) const {
-  if (!PluginRunner::CanGc(list)) return std::optional<os::FileLock>();
+// For each network, also one whose plugins know no GC: that is the record's word, and the
+// configuration of today may say otherwise.
+Result<os::FileLock> Networks::KeepGcAway(const CallContext& cc) const {
   const auto shared = [this] { return os::FileLock::TryLockShared(config_.layout.GcLock()); };
   Result<os::FileLock> lock = WaitForLock(cc, shared);
-  if (lock.ok()) return std::optional(std::move(lock).value());
+  if (lock.ok()) return lock;
   // Not kUnavailable, which is a missing program's.
   CRISP_TRY(cc.Check().While("wait for the network's garbage collection"));
   return lock.status();
+}
+
+std::string Networks::GcMark() const {
+  return fmt::format("CRISP_NETD_GC={}@{}", config_.layout.StateDir(), config_.instance);
 }
 
 }  // namespace crisp::netd

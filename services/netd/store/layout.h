@@ -17,6 +17,7 @@ namespace crisp::netd {
 ///     <instance>.sock        gRPC
 ///     <instance>.metrics.sock
 ///     netns/<pod id>         the pod's network namespace, bind-mounted on a file
+///     route_localnet/<interface>  where we set that sysctl, for builtin host ports
 ///   <cache_dir>/results/
 ///     <network>-<pod id>-eth0  the result as libcni caches it; for others, never read
 struct Layout {
@@ -29,6 +30,7 @@ struct Layout {
   std::string PodsLock() const { return StateDir() + "/pods.lock"; }
   std::string PortsLock() const { return StateDir() + "/ports.lock"; }
   std::string NetnsDir() const { return run_root + "/netd/netns"; }
+  std::string RoutedDir() const { return run_root + "/netd/route_localnet"; }
   std::string NetnsPath(const PodId& pod) const { return NetnsDir() + "/" + pod.str(); }
 };
 

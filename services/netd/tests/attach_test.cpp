@@ -1,6 +1,7 @@
 // Attach and Detach with plugins that are scripts: what they are told, and what becomes of it when
 // they fail, hang, die or talk nonsense. Needs root: the namespaces are real.
 #include <catch2/catch.hpp>
+#include <filesystem>
 #include <thread>
 
 #include "libs/json/json.h"
@@ -48,15 +49,16 @@ TEST_CASE("Attach runs the chain once, tells it all, and answers the same again"
   CHECK(os::RunInNamespace(network->netns_path, read).ok());
   CHECK(forward == "1\n");
 
-  const std::string env = net.root.Read("log/two.ADD.env");
-  for (const std::string& line :
-       {std::string("CNI_COMMAND=ADD\n"), std::string("CNI_IFNAME=eth0\n"),
-        std::string("GOMAXPROCS=1\n"), std::string("K8S_POD_NAME=web;"),
-        "CNI_CONTAINERID=" + kPod.str()}) {
-    INFO(line);
-    CHECK(env.find(line) != std::string::npos);
-  }
-  CHECK(env.find("HOME=") == std::string::npos);
+  // This and no more; PWD is the script's shell's own.
+  CHECK(net.root.Read("log/two.ADD.env") ==
+        fmt::format("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;"
+                    "K8S_POD_INFRA_CONTAINER_ID={0};K8S_POD_UID=u-1\n"
+                    "CNI_COMMAND=ADD\nCNI_CONTAINERID={0}\nCNI_IFNAME=eth0\nCNI_NETNS={1}\n"
+                    "CNI_PATH={2}\nGOMAXPROCS=1\n"
+                    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{2}\n"
+                    "PWD={3}\n",
+                    kPod.str(), network->netns_path, net.root / "bin",
+                    std::filesystem::current_path().string()));
   const auto first = json::Parse(net.root.Read("log/one.ADD.stdin"));
   REQUIRE(first.ok());
   CHECK((*first)["name"] == "test");
@@ -107,6 +109,89 @@ TEST_CASE("Detach undoes in reverse, from the record, also without the configura
   CHECK_FALSE(os::Exists(net.config.layout.NetnsPath(kPod)));
   CHECK(net.store->List().value().empty());
   CHECK(net.Cached().empty());
+}
+
+TEST_CASE("DEL goes by the configuration of the ADD, whatever has become of it") {
+  TestNet net;
+  Healthy(net);
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  net.root.Write("conf/10-test.conflist", R"({"cniVersion": "0.4.0", "name": "changed",
+      "plugins": [{"type": "one", "mtu": 9000}]})");
+  REQUIRE(net.networks->Attach(net.Call(), kOtherPod, PodConfig()).ok());
+  CHECK(json::Parse(net.root.Read("log/one.ADD.stdin"))->at("mtu") == 9000);
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
+  for (const char* plugin : {"one", "two"}) {
+    const auto del = json::Parse(net.root.Read(fmt::format("log/{}.DEL.stdin", plugin)));
+    REQUIRE(del.ok());
+    CHECK((*del)["name"] == "test");
+    CHECK((*del)["cniVersion"] == "1.0.0");
+    CHECK(del->value("mtu", 1400) == 1400);
+  }
+  CHECK(net.networks->Detach(net.Call(), kOtherPod).ok());
+}
+
+TEST_CASE("A plugin that declares all capabilities is told of all") {
+  TestNet net;
+  Plugin(net, "all", kAddress);
+  net.root.Write("conf/10-all.conf", R"({"cniVersion": "1.0.0", "name": "all", "type": "all",
+      "capabilities": {"portMappings": true, "bandwidth": true, "dns": true, "ips": true,
+      "mac": true, "aliases": true, "cgroupPath": true, "io.kubernetes.cri.pod-annotations": true}})");
+  auto config = PodConfig();
+  auto* port = config.add_port_mappings();
+  port->set_protocol(runtime::v1::SCTP);
+  port->set_container_port(80);
+  port->set_host_port(8080);
+  port->set_host_ip("10.1.1.1");
+  config.mutable_dns_config()->add_servers("10.0.0.53");
+  config.mutable_dns_config()->add_searches("cluster.local");
+  config.mutable_dns_config()->add_options("ndots:5");
+  config.mutable_linux()->set_cgroup_parent("/kubepods/pod1");
+  const nlohmann::json annotations = {{"kubernetes.io/ingress-bandwidth", "1M"},
+                                      {"kubernetes.io/egress-bandwidth", "2M"},
+                                      {"crisp.network/ips", "10.9.8.7/24,fd00::7/64"},
+                                      {"crisp.network/mac", "02:00:00:00:00:07"},
+                                      {"crisp.network/aliases", "web,www"}};
+  for (const auto& [key, value] : annotations.items()) {
+    (*config.mutable_annotations())[key] = value.get<std::string>();
+  }
+  REQUIRE(net.networks->Attach(net.Call(), kPod, config).ok());
+  const auto input = json::Parse(net.root.Read("log/all.ADD.stdin"));
+  REQUIRE(input.ok());
+  constexpr int kBurst = 2147483647;
+  const nlohmann::json expected = {
+      {"portMappings",
+       {{{"hostPort", 8080}, {"containerPort", 80}, {"protocol", "sctp"}, {"hostIP", "10.1.1.1"}}}},
+      {"bandwidth",
+       {{"ingressRate", 1'000'000},
+        {"ingressBurst", kBurst},
+        {"egressRate", 2'000'000},
+        {"egressBurst", kBurst}}},
+      {"dns",
+       {{"servers", {"10.0.0.53"}}, {"searches", {"cluster.local"}}, {"options", {"ndots:5"}}}},
+      {"ips", {"10.9.8.7/24", "fd00::7/64"}},
+      {"mac", "02:00:00:00:00:07"},
+      {"aliases", {"web", "www"}},
+      {"cgroupPath", "/kubepods/pod1"},
+      {"io.kubernetes.cri.pod-annotations", annotations}};
+  CHECK((*input)["runtimeConfig"] == expected);
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
+  CHECK(json::Parse(net.root.Read("log/all.DEL.stdin"))->at("runtimeConfig") == expected);
+}
+
+TEST_CASE("Plugins find the sysctls of the pod and of the node set, the pod's before the node's") {
+  TestNet net;
+  net.config.sysctls = {{"net.core.somaxconn", "321"}, {"net.ipv4.ip_forward", "0"}};
+  Healthy(net);
+  Plugin(net, "one",
+         fmt::format("nsenter --net=$CNI_NETNS cat /proc/sys/net/core/somaxconn "
+                     "/proc/sys/net/ipv4/ip_forward > {}; {}",
+                     net.root / "seen", kAddress));
+  net.Restart();
+  auto config = PodConfig();
+  (*config.mutable_linux()->mutable_sysctls())["net.ipv4.ip_forward"] = "1";
+  REQUIRE(net.networks->Attach(net.Call(), kPod, config).ok());
+  CHECK(net.root.Read("seen") == "321\n1\n");
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
 }
 
 TEST_CASE("DEL of old plugins gets no prevResult") {

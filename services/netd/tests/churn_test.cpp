@@ -3,10 +3,12 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cstdlib>
+#include <functional>
 #include <random>
 
 #include "libs/os/namespaces.h"
 #include "libs/os/netlink.h"
+#include "libs/sqlite/db.h"
 #include "services/netd/tests/daemon_node.h"
 
 namespace crisp::netd {
@@ -38,6 +40,36 @@ echo "$out"
 exit $code
 )";
 
+/// A network of CNI 1.1 all by itself: an address is a directory with the pod's id. Its GC takes
+/// its time between reading the list of the living and freeing the rest.
+constexpr std::string_view kCollected = R"(
+case $CNI_COMMAND in
+VERSION) exec echo '{{"cniVersion": "1.1.0", "supportedVersions": ["1.1.0"]}}' ;;
+STATUS) exit 0 ;;
+GC)
+  echo x >> {0}/collected
+  cat > {0}/living.$$
+  for pod in $(ls {0}/ipam/churn); do
+    grep -q ${{pod#10.}} {0}/living.$$ && continue
+    sleep 0.05
+    rmdir {0}/ipam/churn/$pod
+  done
+  rm {0}/living.$$
+  exit 0 ;;
+esac
+dice=$(od -An -N1 -tu1 /dev/urandom)
+test -e {0}/calm && dice=255
+if [ $dice -lt 16 ]; then echo '{{"msg": "early"}}'; exit 1; fi
+case $CNI_COMMAND in
+ADD) mkdir -p {0}/ipam/churn/10.$CNI_CONTAINERID ;;
+DEL) rmdir {0}/ipam/churn/10.$CNI_CONTAINERID 2> /dev/null ;;
+esac
+if [ $dice -lt 36 ]; then echo '{{"msg": "late"}}'; exit 1; fi
+if [ $dice -lt 44 ]; then kill -9 $$; fi
+if [ $dice -lt 48 ]; then setsid sleep 100; fi
+echo '{{"cniVersion": "1.1.0", "ips": [{{"address": "10.232.0.7/16"}}]}}'
+)";
+
 std::string Run(std::vector<std::string> argv) {
   const std::string program = argv.front();
   argv.erase(argv.begin());
@@ -47,6 +79,28 @@ std::string Run(std::vector<std::string> argv) {
 }
 
 std::string IdOf(int number) { return fmt::format("{:064x}", 0xabc000 + number); }
+
+/// Plugins that still run.
+std::string Children(const Node& node) {
+  std::string children;
+  for (const std::string& pid : os::ListDir("/proc").value_or({})) {
+    const std::string environment =
+        os::ReadFile("/proc/" + pid + "/environ").value_or(std::string());
+    if (environment.find("CNI_COMMAND=") == std::string::npos) continue;
+    if (environment.find(node.root().path()) != std::string::npos)
+      children += "plugin " + pid + "\n";
+  }
+  return children;
+}
+
+std::string Records(const Node& node) {
+  auto db = sqlite::Db::Open(node.root() / "s/netd/netd.db");
+  REQUIRE(db.ok());
+  auto count = db->Prepare("SELECT count(*) FROM attachments");
+  REQUIRE(count.ok());
+  REQUIRE(count->Step().value_or(false));
+  return count->Int(0) == 0 ? "" : fmt::format("{} records\n", count->Int(0));
+}
 
 /// What pods have left, in the calling thread's network namespace and on the node's disk.
 std::string Leftovers(const Node& node) {
@@ -62,12 +116,18 @@ std::string Leftovers(const Node& node) {
   const std::string links = Run({"/sbin/ip", "-o", "link"});
   if (links.find("veth") != std::string::npos) left += links;
   const std::string rules = Run({"/usr/sbin/nft", "list", "ruleset"});
-  if (rules.find("10.232.") != std::string::npos) left += rules;
-  if (rules.find("CNI-DN-") != std::string::npos) left += rules;
-  return left;
+  for (const char* mark : {"10.232.", "CNI-DN-", "crisp_hostports"}) {
+    if (rules.find(mark) != std::string::npos) left += rules;
+  }
+  // Its empty table is portmap's own, and so is that it leaves this on.
+  const std::string routed =
+      os::ReadFile("/proc/sys/net/ipv4/conf/crc0/route_localnet").value_or("0\n");
+  if (routed != "0\n" && rules.find("CNI-") == std::string::npos) left += "127.0.0.1 is routed\n";
+  return left + Records(node) + Children(node);
 }
 
-void OnePod(const Node& node, int number, unsigned seed) {
+/// False: it was attached, and yet its address was taken from it.
+bool OnePod(const Node& node, int number, unsigned seed) {
   std::minstd_rand random(seed);
   v1::AttachRequest request;
   request.set_pod_id(IdOf(number));
@@ -79,22 +139,37 @@ void OnePod(const Node& node, int number, unsigned seed) {
   }
   // Some callers leave early, some never come back to detach.
   const auto patience = random() % 4 == 0 ? 30ms : 5s;
-  static_cast<void>(
-      node.Attach(CallContext::Background(patience, "churn"), std::move(request)).ok());
+  const bool attached =
+      node.Attach(CallContext::Background(patience, "churn"), std::move(request)).ok();
+  // Whatever is collected meanwhile: what a living pod has is not garbage.
+  const std::string address = node.root() / ("ipam/churn/10." + IdOf(number));
+  const bool kept = !attached || !os::Exists(node.root() / "collected") || os::Exists(address);
   for (auto calls = random() % 3; calls > 0; --calls) {
     static_cast<void>(node.Detach(CallContext::Background(3s, "churn"), IdOf(number)).ok());
   }
+  return kept;
 }
 
-void Churn(Node& node) {
+/// What is churned, and when netd is killed: after some pods, or in the middle of a GC.
+struct Kind {
+  std::string settings;
+  std::function<void(const Node&)> set_up;
+  int pods = PodCount();
+  bool by_garbage = false;
+};
+
+void Churn(Node& node, const Kind& kind) {
   std::atomic<int> next = 0;
   std::atomic<int> working = kThreads;
-  const int count = PodCount();
+  std::atomic<int> robbed = 0;
+  const int count = kind.pods;
+  std::vector<std::string> all;
+  for (int i = 0; i < count; ++i) all.push_back(IdOf(i));
   std::vector<std::jthread> threads;
   for (int i = 0; i < kThreads; ++i) {
-    threads.emplace_back([&node, &next, &working, count] {
+    threads.emplace_back([&node, &next, &working, &robbed, count] {
       for (int number = next++; number < count; number = next++) {
-        OnePod(node, number, static_cast<unsigned>(number) + 1);
+        if (!OnePod(node, number, static_cast<unsigned>(number) + 1)) ++robbed;
       }
       --working;
     });
@@ -102,15 +177,21 @@ void Churn(Node& node) {
   int kills = 0;
   std::minstd_rand random(7);
   while (working > 0) {
+    static_cast<void>(node.Reconcile(all));  // from now on garbage is collected
     // It lives for a while: the pods' own pace is the clock.
     const int until = next + 5 + static_cast<int>(random() % 10);
-    while (working > 0 && next < until) std::this_thread::yield();
+    const std::size_t collected = node.root().Read("collected").size();
+    const auto is_over = [&] {
+      return kind.by_garbage ? node.root().Read("collected").size() > collected : next >= until;
+    };
+    while (working > 0 && !is_over()) std::this_thread::yield();
     CHECK(node.Kill(SIGKILL) == 137);
     node.Start();
     ++kills;
   }
   threads.clear();
   CHECK(kills >= 2);
+  CHECK(robbed == 0);
   node.root().Write("calm", "");
   std::string left = "?";
   const auto end = std::chrono::steady_clock::now() + 60s;
@@ -122,33 +203,54 @@ void Churn(Node& node) {
   if (!left.empty()) WARN(left);
 }
 
-void ChurnWith(const std::string& more, const std::string& plugins) {
+void ChurnAll(const Kind& kind) {
   const testing::TestRoot root;
   auto pins = os::NamespacePin::Create({{os::NamespaceKind::kNet, root / "host"}},
                                        [] { return os::SetLoopbackUp(); });
   REQUIRE(pins.ok());
   // netd, started from inside, and what it starts are in that namespace too.
-  const auto inside = [&more, &plugins] {
-    Node node("  attach_timeout_seconds: 1\n  detach_timeout_seconds: 2\n" + more,
+  const auto inside = [&kind] {
+    Node node("  attach_timeout_seconds: 1\n  detach_timeout_seconds: 2\n" + kind.settings,
               {"/usr/lib/cni", "/opt/cni/bin"});
-    node.root().Script("bin/bridge", fmt::format(kMoody, node.root().path()));
-    node.root().Write("conf/10-churn.conflist", fmt::format(R"({{"cniVersion": "1.0.0",
-        "name": "churn", "plugins": [{{"type": "bridge", "bridge": "crc0", "isGateway": true,
-        "ipam": {{"type": "host-local", "dataDir": "{}", "ranges":
-        [[{{"subnet": "10.232.0.0/16"}}]]}}}}{}]}})",
-                                                            node.root() / "ipam", plugins));
-    Churn(node);
+    kind.set_up(node);
+    Churn(node, kind);
     return Status::Ok();
   };
   CHECK(os::RunInNamespace(root / "host", inside).ok());
 }
 
+/// The machine's bridge with moods, then `plugins`.
+void Bridge(const Node& node, const std::string& plugins) {
+  node.root().Script("bin/bridge", fmt::format(kMoody, node.root().path()));
+  node.root().Write("conf/10-churn.conflist", fmt::format(R"({{"cniVersion": "1.0.0",
+      "name": "churn", "plugins": [{{"type": "bridge", "bridge": "crc0", "isGateway": true,
+      "ipam": {{"type": "host-local", "dataDir": "{}", "ranges":
+      [[{{"subnet": "10.232.0.0/16"}}]]}}}}{}]}})",
+                                                          node.root() / "ipam", plugins));
+}
+
 TEST_CASE("After pods with random failures and kills nothing is left: portmap") {
-  ChurnWith("", R"(, {"type": "portmap", "capabilities": {"portMappings": true}})");
+  ChurnAll({.settings = "", .set_up = [](const Node& node) {
+              Bridge(node, R"(, {"type": "portmap", "capabilities": {"portMappings": true}})");
+            }});
 }
 
 TEST_CASE("After pods with random failures and kills nothing is left: builtin host ports") {
-  ChurnWith("  hostports: builtin\n", "");
+  ChurnAll(
+      {.settings = "  hostports: builtin\n", .set_up = [](const Node& node) { Bridge(node, ""); }});
+}
+
+TEST_CASE("After pods with random failures and kills nothing is left: garbage is collected") {
+  const auto set_up = [](const Node& node) {
+    node.root().Script("bin/collected", fmt::format(kCollected, node.root().path()));
+    node.root().Write("conf/10-churn.conf",
+                      R"({"cniVersion": "1.1.0", "name": "churn", "type": "collected"})");
+  };
+  constexpr int kTimes = 3;  // these pods are cheap, and a GC comes once a second
+  ChurnAll({.settings = "  gc_interval_seconds: 1\n",
+            .set_up = set_up,
+            .pods = kTimes * PodCount(),
+            .by_garbage = true});
 }
 
 }  // namespace

@@ -68,20 +68,31 @@ class Node {
     return *code;
   }
 
-  /// `on_add` is shell that runs before the address is printed.
-  void Plugin(const std::string& on_add) const {
+  /// `on_add` is shell that runs before the address is printed, `on_other` what all other commands
+  /// do.
+  void Plugin(const std::string& on_add, const std::string& on_other = ":") const {
     root_.Script("bin/fake", fmt::format(R"(test $CNI_COMMAND != VERSION || exit 0
 echo $CNI_COMMAND >> {0}/calls
-test $CNI_COMMAND = ADD || exit 0
+if test $CNI_COMMAND != ADD; then {2}; exit; fi
 {1}
 echo '{{"cniVersion": "1.0.0", "ips": [{{"address": "10.9.8.7/24"}}]}}'
 )",
-                                         root_.path(), on_add));
+                                         root_.path(), on_add, on_other));
   }
-  void Conf() const {
-    root_.Write("conf/10-t.conf", R"({"cniVersion": "1.0.0", "name": "t", "type": "fake"})");
+  void Conf(const std::string& version = "1.0.0") const {
+    root_.Write("conf/10-t.conf",
+                fmt::format(R"({{"cniVersion": "{}", "name": "t", "type": "fake"}})", version));
   }
   std::string Calls() const { return root_.Read("calls"); }
+  /// How often the plugin was called for it.
+  int Count(const std::string& command) const {
+    const std::string calls = Calls();
+    int count = 0;
+    for (std::size_t at = 0; (at = calls.find(command + "\n", at)) != std::string::npos; ++at) {
+      ++count;
+    }
+    return count;
+  }
   /// Polls, for what another process does in its own time; false when it has not done it within
   /// 20 s.
   static bool Until(const std::function<bool()>& done) {

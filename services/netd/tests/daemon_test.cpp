@@ -130,13 +130,52 @@ TEST_CASE("A network that is being replaced does not make the node NotReady") {
   CHECK(node.Ready().network_name() == "t");
 }
 
-TEST_CASE("Garbage is collected once the living pods are known") {
-  const Node node;
-  node.root().Write("conf/10-t.conf", R"({"cniVersion": "1.1.0", "name": "t", "type": "fake"})");
+TEST_CASE("Garbage is collected once the living pods are known, and from time to time") {
+  const Node node("  gc_interval_seconds: 1\n");
+  node.Conf("1.1.0");
   REQUIRE(node.Attach().ok());
   CHECK(node.Reconcile({kPod}).empty());
-  CHECK(Node::Until([&] { return node.Calls().find("GC\n") != std::string::npos; }));
+  CHECK(Node::Until([&] { return node.Count("GC") >= 3; }));
   CHECK(node.Detach().ok());
+}
+
+TEST_CASE("A garbage collection that outlived netd frees no address by its old list") {
+  Node node;
+  node.Conf("1.1.0");
+  node.Plugin("",
+              fmt::format("test $CNI_COMMAND != GC || test -e {0}/calm || {{ echo $$ > {0}/pid; "
+                          "echo x > {0}/begun; sleep 100; }}",
+                          node.root().path()));
+  CHECK(node.Reconcile({}).empty());
+  REQUIRE(node.WaitFor("begun", "x\n"));
+  const auto orphan = os::ProcessId::Of(std::stoi(node.root().Read("pid")));
+  REQUIRE(orphan.ok());
+  CHECK(node.Kill(SIGKILL) == 137);
+  node.root().Write("calm", "");
+  node.Start();
+  REQUIRE(node.Attach().ok());
+  CHECK_FALSE(os::Alive(*orphan));
+  CHECK(node.Detach().ok());
+}
+
+TEST_CASE("A DEL that fails or hangs is the caller's to know, and done when it works again") {
+  Node node("  detach_timeout_seconds: 1\n");
+  node.Conf();
+  REQUIRE(node.Attach().ok());
+  node.Plugin("", R"(echo '{"msg": "agent is away"}'; exit 1)");
+  const Status failed = node.Detach();
+  CHECK(failed.code() == Code::kInternal);
+  CHECK(failed.message().find("agent is away") != std::string::npos);
+  node.Plugin("", "sleep 100");
+  CHECK(node.Detach().code() == Code::kDeadlineExceeded);
+  CHECK(node.Attach().code() == Code::kDeadlineExceeded);  // it begins with the DEL
+  node.Plugin("");
+  // By itself, or by the caller who asks again: never twice.
+  CHECK(Node::Until([&] { return os::ListDir(node.root() / "r/netd/netns").value().empty(); }));
+  CHECK(node.Detach().ok());
+  const int count = node.Count("DEL");
+  CHECK(node.Detach().ok());
+  CHECK(node.Count("DEL") == count);
 }
 
 TEST_CASE("SIGTERM lets a call in flight end") {

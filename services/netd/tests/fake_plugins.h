@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <string>
+#include <thread>
 
 #include "services/netd/tests/test_net.h"
 
@@ -43,6 +44,11 @@ inline void Healthy(const TestNet& net) {
   Plugin(net, "one", kAddress);
   Plugin(net, "two", kAddress);
   Chain(net);
+}
+
+/// Until a plugin has written it.
+inline void AwaitFile(const std::string& path) {
+  while (!os::Exists(path)) std::this_thread::yield();
 }
 
 /// The plugins' calls, "NS" for the pod's namespace.

@@ -135,12 +135,12 @@ TEST_CASE("After a restart of netd alone a network with pods on it has its grace
   REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
   CHECK(os::Rename(net.root / "conf", net.root / "aside").ok());
   net.Restart();
-  REQUIRE(net.networks->Recover().ok());
+  REQUIRE(net.networks->Recover(net.Call()).ok());
   CHECK_FALSE(net.readiness->Look(net.Call()).ok());
   CHECK(net.readiness->State(net.Call()).in_grace);
   CHECK(net.networks->Detach(net.Call(), kPod).ok());
   net.Restart();
-  REQUIRE(net.networks->Recover().ok());
+  REQUIRE(net.networks->Recover(net.Call()).ok());
   CHECK_FALSE(net.readiness->State(net.Call()).ready);
 }
 
@@ -218,7 +218,7 @@ TEST_CASE("A plugin that is no longer installed keeps no pod; its DEL is owed un
   CHECK(net.store->List().value().size() == 1);
   // Also over a restart.
   net.Restart();
-  REQUIRE(net.networks->Recover().ok());
+  REQUIRE(net.networks->Recover(net.Call()).ok());
   CHECK(os::Rename(net.root / "two", net.root / "bin/two").ok());
   REQUIRE(net.networks->TakeDue() == std::vector<PodId>{kPod});
   CHECK(net.networks->RollBack(net.Call(), kPod).ok());

@@ -49,7 +49,7 @@ TEST_CASE("What is owed comes again when its record cannot be read") {
   Networks networks(net.config, "boot-1", *net.readiness, *net.plugins, *net.store, net.metrics,
                     clock);
   REQUIRE(net.store->Put(Recorded(kPod, Phase::kDetaching)).ok());
-  REQUIRE(networks.Recover().ok());
+  REQUIRE(networks.Recover(TestNet::Call()).ok());
   REQUIRE(networks.TakeDue() == std::vector<PodId>{kPod});
   auto db = sqlite::Db::Open(net.config.layout.Database());
   REQUIRE(db.ok());
@@ -85,7 +85,7 @@ TEST_CASE("The table of host ports has those of this boot only") {
   REQUIRE(net.store->Put(mapped).ok());
   REQUIRE(net.store->Put(old).ok());
   const std::string nft = net.root.Script("nft", "cat > " + (net.root / "table"));
-  const HostPorts ports(nft, net.root / "ports.lock", "boot-1", *net.store);
+  const HostPorts ports(nft, net.config.layout, "boot-1", *net.store);
   REQUIRE(ports.Sync(net.Call()).ok());
   const std::string table = net.root.Read("table");
   CHECK(table.find("tcp . 8080") != std::string::npos);

@@ -52,9 +52,23 @@ TEST_CASE("A conf that cannot be is refused with the reason") {
   }
 }
 
+/// The system's clock, `later` ahead.
+class AheadClock final : public Clock {
+ public:
+  explicit AheadClock(std::chrono::seconds ahead) : later(ahead) {}
+  SteadyTime Now() const override { return System().Now() + later; }
+  WallTime Wall() const override { return System().Wall() + later; }
+  bool WaitUntil(std::unique_lock<std::mutex>& lock, std::condition_variable_any& changed,
+                 SteadyTime deadline, const std::function<bool()>& done) override {
+    return System().WaitUntil(lock, changed, deadline - later, done);
+  }
+  std::chrono::seconds later;
+};
+
 TEST_CASE("The first readable file is the network, and changes are seen") {
   const testing::TestRoot root;
-  ConfSource source({root / "net.d"}, "");
+  const AheadClock clock(std::chrono::hours(1));  // the files have been there for long
+  ConfSource source({root / "net.d"}, "", clock);
   CHECK(source.Current().code() == Code::kUnavailable);
   root.Write("net.d/README", "not a conf");
   root.Write("net.d/05-broken.conf", "{");
@@ -68,8 +82,8 @@ TEST_CASE("The first readable file is the network, and changes are seen") {
   CHECK(source.Current().value()->name == "a");
   root.Write("net.d/10-a.conflist", R"({"name": "a2", "plugins": [{"type": "t"}]})");
   CHECK(source.Current().value()->name == "a2");
-  CHECK(LoadConfDirs({root / "net.d"}, "b")->name == "b");
-  CHECK(LoadConfDirs({root / "net.d"}, "c").status().message().find("05-broken") !=
+  CHECK(LoadConfDirs({root / "net.d"}, "b", clock.Wall())->name == "b");
+  CHECK(LoadConfDirs({root / "net.d"}, "c", clock.Wall()).status().message().find("05-broken") !=
         std::string::npos);
 }
 
@@ -77,14 +91,31 @@ TEST_CASE("The first directory with a usable network wins; an absent one is pass
   const testing::TestRoot root;
   const std::vector<std::string> dirs = {root / "none", root / "a", root / "b"};
   root.Write("b/10-b.conf", R"({"name": "b", "type": "t"})");
-  ConfSource source(dirs, "");
+  const AheadClock clock(std::chrono::hours(1));  // the files have been there for long
+  ConfSource source(dirs, "", clock);
   CHECK(source.Current().value()->name == "b");
   root.Write("a/99-a.conf", R"({"name": "a", "type": "t"})");
   CHECK(source.Current().value()->name == "a");
   root.Write("a/98-a.conf", "{");
   CHECK(source.Current().value()->name == "a");
-  CHECK(LoadConfDirs(dirs, "b")->name == "b");
-  CHECK(LoadConfDirs({root / "none"}, "").code() == Code::kUnavailable);
+  CHECK(LoadConfDirs(dirs, "b", clock.Wall())->name == "b");
+  CHECK(LoadConfDirs({root / "none"}, "", clock.Wall()).code() == Code::kUnavailable);
+}
+
+TEST_CASE("A broken file that has just changed is waited for, not passed over") {
+  const testing::TestRoot root;
+  AheadClock clock(std::chrono::seconds(0));
+  root.Write("net.d/20-b.conf", R"({"name": "b", "type": "t"})");
+  root.Write("net.d/10-a.conf", R"({"name": "a", )");
+  ConfSource source({root / "net.d"}, "", clock);
+  const auto early = source.Current();
+  CHECK(early.code() == Code::kUnavailable);
+  CHECK(early.status().message().find("10-a.conf") != std::string::npos);
+  // Nothing changes any more but its age.
+  clock.later = std::chrono::seconds(3);
+  CHECK(source.Current().value()->name == "b");
+  root.Write("net.d/10-a.conf", R"({"name": "a", "type": "t"})");
+  CHECK(source.Current().value()->name == "a");
 }
 
 TEST_CASE("Addresses come in the result's order, without their prefix") {
@@ -245,7 +276,7 @@ TEST_CASE("Quantities as Kubernetes writes them") {
   }
 }
 
-TEST_CASE("Only the network's sysctls are netd's") {
+TEST_CASE("Only the network's sysctls are netd's, and the pod's go before the node's") {
   runtime::v1::PodSandboxConfig config;
   (*config.mutable_linux()->mutable_sysctls())["net.ipv4.ip_forward"] = "1";
   (*config.mutable_linux()->mutable_sysctls())["kernel.shmmax"] = "1";
@@ -253,9 +284,13 @@ TEST_CASE("Only the network's sysctls are netd's") {
   sysctls["net.ipv4.conf.all.rp_filter"] = "0";
   sysctls["net.ipv4.conf.eth0.rp_filter"] = "2";
   sysctls["net/ipv6/neigh/eth0.1/retrans_time_ms"] = "7";
-  const NetSysctls found = NetSysctlsOf(config);
+  const NetSysctls found = NetSysctlsOf(
+      config,
+      {{"net.core.somaxconn", "9"}, {"kernel.msgmax", "9"}, {"net.ipv4.conf.all.rp_filter", "9"}});
   using Map = std::map<std::string, std::string>;
-  CHECK(found.early == Map{{"net.ipv4.ip_forward", "1"}, {"net.ipv4.conf.all.rp_filter", "0"}});
+  CHECK(found.early == Map{{"net.core.somaxconn", "9"},
+                           {"net.ipv4.conf.all.rp_filter", "0"},
+                           {"net.ipv4.ip_forward", "1"}});
   // What belongs to an interface can only be set when the plugins have made it.
   CHECK(found.late ==
         Map{{"net.ipv4.conf.eth0.rp_filter", "2"}, {"net/ipv6/neigh/eth0.1/retrans_time_ms", "7"}});

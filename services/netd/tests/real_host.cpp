@@ -8,6 +8,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 #include <exception>
+#include <tuple>
 #include <utility>
 
 #include "libs/base/try.h"
@@ -143,6 +144,25 @@ void RealHost::Detach(const PodId& pod) {
   CHECK(detached.ok());
 }
 
+std::string RealHost::Outside() {
+  const std::string path = net.root / "outside";
+  auto pins = os::NamespacePin::Create({{os::NamespaceKind::kNet, path}});
+  REQUIRE(pins.ok());
+  outside_ = *std::move(pins);
+  Run({"/sbin/ip", "link", "add", "out0", "type", "veth", "peer", "name", "far0"});
+  Run({"/sbin/ip", "link", "set", "far0", "netns", path});
+  for (const auto& [netns, link, end] :
+       {std::tuple(std::string(), "out0", 1), std::tuple(path, "far0", 2)}) {
+    Run({"/sbin/ip", "link", "set", link, "up"}, netns);
+    Run({"/sbin/ip", "addr", "add", fmt::format("10.231.90.{}/24", end), "dev", link}, netns);
+    Run({"/sbin/ip", "addr", "add", fmt::format("fd00:231:90::{}/64", end), "dev", link, "nodad"},
+        netns);
+  }
+  Run({"/sbin/ip", "route", "add", "default", "via", "10.231.90.1"}, path);
+  Run({"/sbin/ip", "route", "add", "default", "via", "fd00:231:90::1"}, path);
+  return path;
+}
+
 std::string RealHost::Run(std::vector<std::string> argv, const std::string& netns) {
   if (!netns.empty()) {
     argv.insert(argv.begin(), {"/usr/bin/nsenter", "--net=" + netns});
@@ -173,8 +193,17 @@ std::string RealHost::Leftovers() const {
   }
   // A rule or chain of one pod names its id, its address or a hash of both; what stays has none.
   const std::string rules = Run({"/usr/sbin/nft", "list", "ruleset"});
-  for (const char* mark : {"10.231.", "fd00:231:", "aaaaaaaaaaaa", "bbbbbbbbbbbb", "CNI-DN-"}) {
+  for (const char* mark :
+       {"10.231.", "fd00:231:", "aaaaaaaaaaaa", "bbbbbbbbbbbb", "CNI-DN-", "crisp_hostports"}) {
     if (rules.find(mark) != std::string::npos) left += rules;
+  }
+  // The portmap plugin leaves that on.
+  const std::string interfaces = "/proc/sys/net/ipv4/conf";
+  for (const std::string& name : os::ListDir(interfaces).value_or({})) {
+    if (!net.config.builtin_hostports) break;
+    const std::string routed =
+        os::ReadFile(interfaces + "/" + name + "/route_localnet").value_or("");
+    if (routed != "0\n") left += name + " routes 127.0.0.1\n";
   }
   if (Leases() != 0) left += fmt::format("{} addresses\n", Leases());
   for (const std::string& name : net.Cached()) left += name + "\n";

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "libs/os/namespaces.h"
 #include "libs/os/unique_fd.h"
 #include "services/netd/tests/test_net.h"
 
@@ -24,6 +25,9 @@ class RealHost {
   void Inside(const std::function<void()>& fn) const;
 
   // All below: Inside only.
+  /// Makes a machine beyond the host, with the addresses 10.231.90.2 and fd00:231:90::2; to it the
+  /// host is 10.231.90.1 and fd00:231:90::1. Its namespace.
+  std::string Outside();
   PodNetwork Attach(const PodId& pod, const runtime::v1::PodSandboxConfig& config = PodConfig());
   void Detach(const PodId& pod);
   /// stdout of a program in the host's namespace or a pod's.
@@ -39,6 +43,7 @@ class RealHost {
  private:
   std::string path_;
   std::string plugins_;
+  std::vector<os::NamespacePin> outside_;
 };
 
 /// A socket that listens in the namespace, on any address of the family.

@@ -63,16 +63,19 @@ TEST_CASE("A dual-stack chain of five: traffic between pods, with the host, and 
     auto config = WithPort(39178);
     *config.add_port_mappings() = WithPort(39179, runtime::v1::UDP).port_mappings(0);
     (*config.mutable_annotations())["kubernetes.io/ingress-bandwidth"] = "100M";
-    (*config.mutable_annotations())["kubernetes.io/egress-bandwidth"] = "100M";
+    (*config.mutable_annotations())["kubernetes.io/egress-bandwidth"] = "20M";
     (*config.mutable_annotations())["crisp.network/ips"] = "10.231.77.99/24,fd00:231:77::99/64";
     (*config.mutable_annotations())["crisp.network/mac"] = "02:00:00:00:77:99";
     const PodNetwork one = host.Attach(kPod, config);
-    const PodNetwork two = host.Attach(kOtherPod);
+    const PodNetwork two = host.Attach(kOtherPod, WithPort(39187));
     CHECK(one.ips == std::vector<std::string>{"10.231.77.99", "fd00:231:77::99"});
     REQUIRE(two.ips.size() == 2);
     const std::string link = host.Run({"/sbin/ip", "link", "show", "eth0"}, one.netns_path);
     CHECK(link.find("02:00:00:00:77:99") != std::string::npos);
-    CHECK(host.Run({"/usr/sbin/tc", "qdisc"}).find("tbf") != std::string::npos);
+    // Towards the pod and, by way of an ifb, from it.
+    const std::string shaped = host.Run({"/usr/sbin/tc", "qdisc"});
+    CHECK(shaped.find("rate 100Mbit") != std::string::npos);
+    CHECK(shaped.find("rate 20Mbit") != std::string::npos);
     CHECK(host.Run({"/bin/cat", "/proc/sys/net/core/somaxconn"}, one.netns_path) == "500\n");
 
     const os::UniqueFd tcp4 = Listen(one.netns_path, AF_INET, SOCK_STREAM, kPort);
@@ -89,6 +92,14 @@ TEST_CASE("A dual-stack chain of five: traffic between pods, with the host, and 
     CHECK(Reaches("", "127.0.0.1", SOCK_STREAM, 39178, tcp4));
     CHECK(Reaches(two.netns_path, "10.231.77.1", SOCK_STREAM, 39178, tcp4));
     CHECK(Reaches("", "10.231.77.1", SOCK_DGRAM, 39179, udp4));
+    const std::string outside = host.Outside();
+    CHECK(Reaches(outside, "10.231.90.1", SOCK_STREAM, 39178, tcp4));
+    CHECK(Reaches(outside, "10.231.90.1", SOCK_DGRAM, 39179, udp4));
+    const os::UniqueFd six = Listen(two.netns_path, AF_INET6, SOCK_STREAM, kPort);
+    for (const std::string& from : {std::string(), outside}) {
+      INFO("from " << from);
+      CHECK(Reaches(from, "fd00:231:90::1", SOCK_STREAM, 39187, six));
+    }
     host.Detach(kPod);
     host.Detach(kOtherPod);
     CHECK(host.Leftovers().empty());
@@ -141,6 +152,11 @@ TEST_CASE("Builtin host ports need no plugin, and go exactly as they came") {
     const os::UniqueFd tcp6 = Listen(two.netns_path, AF_INET6, SOCK_STREAM, kPort);
     CHECK(Reaches("", "fd00:231:77::1", SOCK_STREAM, 39193, tcp6));
     CHECK(Reaches(one.netns_path, "fd00:231:77::1", SOCK_STREAM, 39193, tcp6));
+
+    const std::string outside = host.Outside();
+    CHECK(Reaches(outside, "10.231.90.1", SOCK_STREAM, 39190, tcp4));
+    CHECK(Reaches(outside, "10.231.90.1", SOCK_DGRAM, 39191, udp4));
+    CHECK(Reaches(outside, "fd00:231:90::1", SOCK_STREAM, 39193, tcp6));
 
     // A port that is taken fails the pod, which is undone; nobody else notices.
     const PodId third(std::string(64, 'c'));

@@ -1,0 +1,128 @@
+// The plugins' programs and processes, when the node is in a bad moment. Needs root: the namespaces
+// are real.
+#include <fcntl.h>
+#include <seccomp.h>
+#include <signal.h>
+
+#include <catch2/catch.hpp>
+#include <cerrno>
+#include <thread>
+
+#include "libs/os/namespaces.h"
+#include "libs/os/proc_stat.h"
+#include "libs/process/command.h"
+#include "services/netd/core/leftovers.h"
+#include "services/netd/tests/fake_plugins.h"
+#include "services/netd/tests/test_net.h"
+
+namespace crisp::netd {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// `fn` on a thread that can start nothing, as on a node without a process number left.
+void WithoutFork(const std::function<void()>& fn) {
+  std::jthread([&fn] {
+    const scmp_filter_ctx filter = ::seccomp_init(SCMP_ACT_ALLOW);
+    for (const int call : {SCMP_SYS(clone), SCMP_SYS(clone3), SCMP_SYS(fork), SCMP_SYS(vfork)}) {
+      CHECK(::seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAGAIN), call, 0) == 0);
+    }
+    CHECK(::seccomp_load(filter) == 0);
+    ::seccomp_release(filter);
+    fn();
+  }).join();
+}
+
+TEST_CASE("A program that is being written over is waited for") {
+  TestNet net;
+  Healthy(net);
+  REQUIRE(net.readiness->Look(net.Call()).ok());
+  auto writer = os::Open(net.root / "bin/two", O_WRONLY);
+  REQUIRE(writer.ok());
+  std::jthread pod([&net] {
+    const auto attached = net.networks->Attach(net.Call(), kPod, PodConfig());
+    INFO(attached.status().ToString());
+    CHECK(attached.ok());
+  });
+  AwaitFile(net.root / "log/one.ADD.stdin");
+  writer->reset();
+  pod.join();
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
+}
+
+TEST_CASE("No process to be had is not a missing program: the namespace stays for DEL") {
+  TestNet net;
+  Healthy(net);
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  WithoutFork(
+      [&net] { CHECK(net.networks->Detach(net.Call(), kPod).code() == Code::kResourceExhausted); });
+  CHECK(os::IsPinnedNamespace(net.config.layout.NetnsPath(kPod)).value());
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
+  CHECK(Calls(net) == "ADD one NS\nADD two NS\nDEL two NS\nDEL one NS\n");
+}
+
+TEST_CASE("A VERSION that failed is asked for again") {
+  TestNet net;
+  const std::string bad = net.root.Write("bad", "");
+  net.root.Script("bin/one", fmt::format(R"(test ! -e {} || exit 1
+echo '{{"cniVersion": "1.0.0", "supportedVersions": ["1.0.0"]}}')",
+                                         bad));
+  net.root.Write("conf/10-t.conf", R"({"name": "t", "cniVersions": ["1.0.0", "1.1.0"],
+                                       "type": "one"})");
+  static_cast<void>(net.readiness->Look(net.Call()).ok());
+  CHECK(os::RemoveFile(bad).ok());
+  REQUIRE(net.readiness->Look(net.Call()).ok());
+  CHECK(net.readiness->Wait(net.Call(), 0s).value()->cni_version == "1.0.0");
+}
+
+TEST_CASE("Leftovers that keep starting others are ended to the last") {
+  const testing::TestRoot root;
+  const std::string mark = "CRISP_TEST=" + root.path();
+  // Several, so that some are at it between the look at the processes and the end of the last.
+  const std::string script = fmt::format(
+      "for i in 1 2 3 4; do (n=0; while test $n -lt 1000; do sleep 100 & n=$((n+1)); echo > {}; "
+      "done; sleep 100) & done; wait",
+      root / "begun");
+  auto parent = process::Spawn({.program = "/bin/sh",
+                                .args = {"-c", script},
+                                .env = {"PATH=/usr/bin:/bin", mark},
+                                .new_session = true});
+  REQUIRE(parent.ok());
+  AwaitFile(root / "begun");
+  CHECK(EndLeftovers(TestNet::Call(), {mark}).ok());
+  CHECK(parent->Wait(TestNet::Call()).ok());
+  std::string left;
+  for (const std::string& pid : os::ListDir("/proc").value_or({})) {
+    const auto environment = os::ReadFile("/proc/" + pid + "/environ");
+    if (environment.ok() && environment->find(mark) != std::string::npos) left += pid + " ";
+  }
+  CHECK(left.empty());
+  CHECK(EndLeftovers(TestNet::Call(), {mark}).ok());
+}
+
+TEST_CASE("What a good ADD has started to stay is DEL's to end, not ours") {
+  TestNet net;
+  Healthy(net);
+  const std::string broken = net.root.Write("broken", "");
+  Plugin(net, "two",
+         fmt::format("setsid sleep 100 > /dev/null 2>&1 & echo $! > {}; {}", net.root / "pid",
+                     kAddress),
+         fmt::format("test ! -e {} || {{ setsid sleep 100 & echo $! > {}; exit 1; }}", broken,
+                     net.root / "del-pid"));
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  const auto helper = os::ProcessId::Of(std::stoi(net.root.Read("pid")));
+  REQUIRE(helper.ok());
+  CHECK_FALSE(net.networks->Detach(net.Call(), kPod).ok());
+  const auto stray = os::ProcessId::Of(std::stoi(net.root.Read("del-pid")));
+  REQUIRE(stray.ok());
+  CHECK(os::RemoveFile(broken).ok());
+  CHECK(net.networks->RollBack(net.Call(), kPod).ok());
+  CHECK(os::Alive(*helper));
+  CHECK_FALSE(os::Alive(*stray));
+  const auto process = os::PidFd::Open(*helper);
+  REQUIRE(process.ok());
+  CHECK(process->Signal(SIGKILL).ok());
+}
+
+}  // namespace
+}  // namespace crisp::netd
