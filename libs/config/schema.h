@@ -41,6 +41,14 @@ struct Key {
 /// "reload (SIGHUP)"
 std::string_view CostText(Cost cost);
 
+/// What one key holds now.
+struct Value {
+  std::string path;  // as in the file: "rund.runtimes.crun.path"
+  std::string text;  // as YAML
+  Cost cost = Cost::kRestart;
+  std::string entry;  // of a map that it is in: "rund.runtimes.crun"; else empty
+};
+
 namespace internal {
 struct Node;  // a key, a section or a map of structs
 }
@@ -109,12 +117,23 @@ class Schema {
 
   /// All keys in the order of the file, each section before its keys.
   std::vector<Key> Keys() const;
+  /// What the fields hold, in the same order.
+  std::vector<Value> Values() const;
+
+  /// Where the key, or else the nearest one above it, was last set: "file:line"; empty when no file
+  /// has it.
+  std::string Place(std::string_view path) const;
+  /// Of the text of all files that were loaded: the same for the same files. Not against forgery.
+  std::string Fingerprint() const;
 
   // For schema.cpp (the entries of a Map are Schemas too): `yaml` is a YAML::Node.
-  Status LoadNode(const void* yaml, const std::string& file, const std::string& prefix) const;
+  using Places = std::map<std::string, std::string, std::less<>>;
+  Status LoadNode(const void* yaml, const std::string& file, const std::string& prefix,
+                  Places& places) const;
   void DumpNode(std::string& out, const std::string& indent, bool commented,
                 bool with_defaults) const;
   void AddKeys(std::vector<Key>& keys, const std::string& prefix, bool with_defaults) const;
+  void AddValues(std::vector<Value>& values, const std::string& entry) const;
 
  private:
   using Setter = std::function<Status(const void* yaml)>;

@@ -255,7 +255,8 @@ void AddRund(Schema& schema, Rund& rund) {
       .Map<Runtime>(
           "rund.runtimes", &rund.runtimes,
           {.text = "OCI runtimes by handler name. A drop-in adds to them; a name without a value "
-                   "(crun: null) is taken away."},
+                   "(crun: null) is taken away.",
+           .cost = Cost::kLive},
           [](Schema& keys, Runtime& runtime) {
             keys.Path("path", &runtime.path, false, {.text = "The program.", .cost = Cost::kLive})
                 .Path("root", &runtime.root, true,
@@ -279,7 +280,7 @@ void AddRund(Schema& schema, Rund& rund) {
                 .Path("base_spec", &runtime.base_spec, true,
                       {.text = "What its containers get beside what pods ask for: a file with a "
                                "part of an OCI runtime spec (JSON). Empty: nothing.",
-                       .cost = Cost::kNewPods});
+                       .cost = Cost::kLive});
           })
       .OneOf(
           "rund.cgroup_driver", &rund.cgroup_driver, {"cgroupfs", "systemd"},
@@ -424,12 +425,21 @@ Status Settings::Validate() const {
   }
   if (rund.runtimes.empty()) return InvalidArgument("rund.runtimes: none is left");
   for (const auto& [name, runtime] : rund.runtimes) {
-    CRISP_TRY(CheckName(name).While("rund.runtimes"));
+    CRISP_TRY(CheckName(name).While("rund.runtimes.{}", name));
     if (runtime.path.empty()) return InvalidArgument("rund.runtimes.{}.path: has no value", name);
+    for (const auto& [other, its] : rund.runtimes) {
+      if (other < name && !its.root.empty() && its.root == runtime.root &&
+          its.path != runtime.path) {
+        return InvalidArgument("rund.runtimes.{}.root: '{}' has it too, which is another program",
+                               name, other);
+      }
+    }
   }
   if (!rund.runtimes.contains(rund.default_runtime)) {
-    return InvalidArgument("rund.default_runtime: '{}' is none of rund.runtimes",
-                           rund.default_runtime);
+    std::vector<std::string> names;
+    for (const auto& [name, runtime] : rund.runtimes) names.push_back(name);
+    return InvalidArgument("rund.default_runtime: '{}' is none of rund.runtimes ({})",
+                           rund.default_runtime, fmt::join(names, ", "));
   }
   if (state_root == run_root) return InvalidArgument("state_root and run_root are the same");
   if (netd.conf_dirs.empty()) return InvalidArgument("netd.conf_dirs: none is left");
@@ -439,7 +449,8 @@ Status Settings::Validate() const {
   if (longest.size() > 107) {
     return InvalidArgument("run_root: '{}' is too long for the sockets below it", run_root);
   }
-  if (Resolved().crid.socket.size() > 107) {
+  // One less: it gets its name when it is ready, and has a longer one before.
+  if (Resolved().crid.socket.size() > 106) {
     return InvalidArgument("crid.socket: '{}' is too long for a socket", crid.socket);
   }
   return Status::Ok();
@@ -467,12 +478,67 @@ Result<std::string> Settings::RuntimeRoot(const std::string& name,
   return fmt::format("{}/rund/{}/runtimes/{}", run_root, instance, name);
 }
 
-Result<Settings> Load(const std::string& path) {
+Result<Loaded> LoadFingerprinted(const std::string& path) {
   Settings settings;
   const Schema schema = MakeSchema(settings);
   CRISP_TRY(schema.LoadFiles(path, path == kDefaultPath));
-  CRISP_TRY(settings.Validate().While("{}", path));
-  return settings.Resolved();
+  if (const Status valid = settings.Validate(); !valid.ok()) {
+    // It begins with the key.
+    const std::string_view message = valid.message();
+    const std::string place = schema.Place(message.substr(0, message.find_first_of(": ")));
+    return valid.While("{}", place.empty() ? path : place);
+  }
+  return Loaded{settings.Resolved(), schema.Fingerprint()};
+}
+
+Result<Settings> Load(const std::string& path) {
+  return CRISP_TRY(LoadFingerprinted(path)).settings;
+}
+
+namespace {
+
+/// The values by key.
+std::map<std::string, config::Value> ValuesOf(const Settings& settings) {
+  Settings copy = settings;
+  std::map<std::string, config::Value> values;
+  for (config::Value& value : MakeSchema(copy).Values()) {
+    std::string path = value.path;
+    values.emplace(std::move(path), std::move(value));
+  }
+  return values;
+}
+
+/// Keys without a section, and log's, are everybody's.
+bool Concerns(std::string_view key, std::string_view service) {
+  const std::string_view section = key.substr(0, key.find('.'));
+  for (const std::string_view other : {"crid", "imaged", "netd", "rund"}) {
+    if (section == other) return section == service;
+  }
+  return true;
+}
+
+}  // namespace
+
+std::vector<Change> Changes(const Settings& before, const Settings& now, std::string_view service) {
+  const std::map<std::string, config::Value> old_values = ValuesOf(before);
+  const std::map<std::string, config::Value> new_values = ValuesOf(now);
+  std::map<std::string, bool> live_of;
+  for (const auto& [key, value] : old_values) {
+    const auto found = new_values.find(key);
+    if (found == new_values.end()) {
+      live_of[value.entry] = true;
+    } else if (found->second.text != value.text) {
+      live_of[key] = value.cost == Cost::kLive;
+    }
+  }
+  for (const auto& [key, value] : new_values) {
+    if (!old_values.contains(key)) live_of[value.entry] = true;
+  }
+  std::vector<Change> changes;
+  for (const auto& [key, live] : live_of) {
+    if (Concerns(key, service)) changes.push_back({key, live});
+  }
+  return changes;
 }
 
 std::string DumpCommented(const Settings& settings) {
