@@ -12,6 +12,7 @@
 
 #include "crisp/daemon/v1/daemon.grpc.pb.h"
 #include "libs/base/try.h"
+#include "libs/daemon/activation.h"
 #include "libs/daemon/memory.h"
 #include "libs/daemon/notify.h"
 #include "libs/daemon/rpc_metrics.h"
@@ -116,6 +117,7 @@ struct Daemon::Impl {
   InfoService info{about};
   std::vector<grpc::Service*> services;
   std::vector<std::string> sockets;
+  std::vector<rpc::Listener> listeners;  // handed over by who started us; until Serve
   std::vector<std::function<void()>> on_drain;
   std::function<bool()> has_records;
   std::vector<std::function<void(const settings::Settings&)>> on_reload;
@@ -240,6 +242,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options,
   impl->about.started_at = std::chrono::duration_cast<std::chrono::nanoseconds>(
                                std::chrono::system_clock::now().time_since_epoch())
                                .count();
+  impl->listeners = CRISP_TRY(TakeListeners());
   impl->settings = CRISP_TRY(settings::Load(options.config));
   CRISP_TRY(InitLog(options, impl->settings));
 
@@ -320,6 +323,10 @@ Status Daemon::Impl::Serve() {
     if (!os::Exists(directory)) CRISP_TRY(os::MakeDirs(directory, 0711));
   }
   rpc::Server server({.sockets = sockets, .observer = &*rpc_metrics});
+  for (rpc::Listener& listener : std::exchange(listeners, {})) {
+    log::Info("a socket was handed over", {{"socket", listener.path()}});
+    server.AddListener(std::move(listener));
+  }
   server.AddService(&info);
   for (grpc::Service* service : services) server.AddService(service);
   CRISP_TRY(server.Start());
@@ -334,6 +341,7 @@ Status Daemon::Impl::Serve() {
   about.draining = true;
   log::IfError("systemd was not told", Notify("STOPPING=1"));
   server.SetServing(false);
+  server.Close();
   for (const auto& fn : on_drain) fn();
   server.Shutdown(kDrain);
   return Status::Ok();

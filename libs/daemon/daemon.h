@@ -53,7 +53,8 @@ struct Problem {
 /// SIGINT, drains).
 class Daemon {
  public:
-  /// Loads the settings, takes the instance's lock, makes <run_root>/<service>.
+  /// Loads the settings, takes the instance's lock, makes <run_root>/<service>, takes over the
+  /// sockets that systemd hands over (socket activation): Run serves on them too.
   /// Confines the process, if there is a plan, before the first thread starts.
   /// kInvalidArgument: settings. kUnavailable: this instance runs already.
   static Result<std::unique_ptr<Daemon>> Create(const Options& options,

@@ -5,11 +5,16 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <catch2/catch.hpp>
 #include <future>
+#include <optional>
+#include <vector>
 
 #include "libs/os/files.h"
 #include "libs/rpc/acceptor.h"
+#include "libs/rpc/goodbye.h"
 #include "libs/testing/test_root.h"
 
 namespace crisp::rpc {
@@ -110,6 +115,30 @@ TEST_CASE("Who comes between two acceptors of an inherited socket waits for the 
   std::promise<int> two;
   acceptor = serve(two);
   CHECK(two.get_future().get() >= 0);
+}
+
+TEST_CASE("A client is told to go in HTTP/2's words; who does not read is not waited for") {
+  std::array<int, 2> ends{};
+  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) == 0);
+  std::vector<os::UniqueFd> connections;
+  connections.emplace_back(ends[0]);
+  os::UniqueFd client(ends[1]);
+  auto heard = std::async(std::launch::async, [&client] {
+    std::array<unsigned char, 64> bytes{};
+    const ssize_t got = read(client.get(), bytes.data(), bytes.size());
+    client.reset();
+    return std::vector<unsigned char>(bytes.begin(), bytes.begin() + std::max<ssize_t>(got, 0));
+  });
+  SayGoodbye(connections, std::chrono::seconds(60));
+  CHECK(HungUp(connections.front()));
+  CHECK(heard.get() ==
+        std::vector<unsigned char>{0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0});
+
+  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) == 0);
+  connections.emplace_back(ends[0]);
+  const os::UniqueFd deaf(ends[1]);
+  SayGoodbye(connections, std::chrono::milliseconds(5));
+  CHECK_FALSE(HungUp(connections.back()));
 }
 
 }  // namespace crisp::rpc
