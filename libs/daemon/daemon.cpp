@@ -15,6 +15,7 @@
 #include "libs/daemon/activation.h"
 #include "libs/daemon/memory.h"
 #include "libs/daemon/notify.h"
+#include "libs/daemon/reload_node.h"
 #include "libs/daemon/rpc_metrics.h"
 #include "libs/http/server.h"
 #include "libs/log/log.h"
@@ -29,7 +30,7 @@ namespace {
 constexpr std::chrono::seconds kDrain{10};
 /// For work that outlives its caller; what it does not finish, the next start does.
 constexpr std::chrono::seconds kLastWork{5};
-constexpr std::chrono::seconds kReload{10};
+constexpr std::chrono::seconds kReload{120};  // of all daemons
 constexpr std::chrono::seconds kRender{5};
 /// After so long without a call, memory goes back to the system.
 constexpr std::chrono::seconds kIdle{5};
@@ -43,9 +44,11 @@ struct About {
   std::function<std::vector<Problem>()> problems;
 };
 
-class InfoService final : public v1::Daemon::CallbackService {
+/// daemon.v1.Daemon.
+class AboutService final : public v1::Daemon::CallbackService {
  public:
-  explicit InfoService(About& about) : about_(about) {}
+  AboutService(About& about, work::Pool& pool, std::optional<Reloader>& reloader)
+      : about_(about), pool_(pool), reloader_(reloader) {}
 
   grpc::ServerUnaryReactor* Info(grpc::CallbackServerContext* context, const v1::InfoRequest*,
                                  v1::InfoResponse* response) override {
@@ -70,8 +73,33 @@ class InfoService final : public v1::Daemon::CallbackService {
     return rpc::Finish(context, Status::Ok());
   }
 
+  grpc::ServerUnaryReactor* Reload(grpc::CallbackServerContext* context,
+                                   const v1::ReloadRequest* request,
+                                   v1::ReloadResponse* response) override {
+    return rpc::Unary(pool_, work::Lane::kMutate, context, request, response,
+                      [this](const CallContext& /*cc*/, const v1::ReloadRequest& asked,
+                             v1::ReloadResponse& answer) { return Step(asked, answer); });
+  }
+
  private:
+  Status Step(const v1::ReloadRequest& asked, v1::ReloadResponse& answer) {
+    switch (asked.step()) {
+      case v1::ReloadRequest::CHECK: {
+        const Reloader::Outcome outcome = CRISP_TRY(reloader_->Check());
+        answer.set_fingerprint(outcome.fingerprint);
+        for (const std::string& key : outcome.changed) answer.add_changed(key);
+        for (const std::string& key : outcome.needs_restart) answer.add_needs_restart(key);
+        return Status::Ok();
+      }
+      case v1::ReloadRequest::APPLY: return reloader_->Apply(asked.fingerprint());
+      case v1::ReloadRequest::UNDO: return reloader_->Undo(asked.fingerprint());
+      default: return InvalidArgument("step: {} is none", static_cast<int>(asked.step()));
+    }
+  }
+
   About& about_;
+  work::Pool& pool_;
+  std::optional<Reloader>& reloader_;
 };
 
 Status InitLog(const Options& options, const settings::Settings& settings) {
@@ -81,6 +109,11 @@ Status InitLog(const Options& options, const settings::Settings& settings) {
   log_options.service = options.service;
   log_options.instance = options.instance;
   log::Init(log_options);
+  return Status::Ok();
+}
+
+Status TakeLogLevel(const settings::Settings& settings) {
+  log::SetLevel(CRISP_TRY(log::ParseLevel(settings.log.level)));
   return Status::Ok();
 }
 
@@ -114,13 +147,14 @@ struct Daemon::Impl {
   std::optional<RpcMetrics> rpc_metrics;
   loop::Loop loop;
   work::Pool pool;
-  InfoService info{about};
+  std::optional<Reloader> reloader;
+  AboutService own_service{about, pool, reloader};
   std::vector<grpc::Service*> services;
   std::vector<std::string> sockets;
   std::vector<rpc::Listener> listeners;  // handed over by who started us; until Serve
   std::vector<std::function<void()>> on_drain;
   std::function<bool()> has_records;
-  std::vector<std::function<void(const settings::Settings&)>> on_reload;
+  bool leads_reloads = false;
   loop::SignalWatch signals;
   loop::Timer idle;
   std::uint64_t calls_seen = 0;  // on the loop
@@ -162,24 +196,14 @@ struct Daemon::Impl {
   }
 
   void Reload() {
-    Result<settings::Settings> loaded = settings::Load(about.options.config);
-    if (!loaded.ok()) {
-      log::Error("settings not reloaded, the old ones hold", {{"error", loaded.status()}});
-      return;
-    }
-    if (!about.options.log_level.has_value()) {
-      log::IfError("log level", [&]() -> Status {
-        log::SetLevel(CRISP_TRY(log::ParseLevel(loaded->log.level)));
-        return Status::Ok();
-      }());
-    }
-    std::vector<std::function<void(const settings::Settings&)>> told;
-    {
-      std::lock_guard guard(mutex);
-      told = on_reload;
-    }
-    for (const auto& fn : told) fn(*loaded);
-    log::Info("settings reloaded");
+    const CallContext cc = CallContext::Background(kReload, "reload");
+    const Status done = leads_reloads ? ReloadNode(cc, settings.run_root).status() : ReloadAlone();
+    if (!done.ok()) log::Error("settings not reloaded, the old ones hold", {{"error", done}});
+  }
+
+  Status ReloadAlone() {
+    const Reloader::Outcome outcome = CRISP_TRY(reloader->Check());
+    return reloader->Apply(outcome.fingerprint);
   }
 
   Status ServeMetrics() {
@@ -245,6 +269,9 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options,
   impl->listeners = CRISP_TRY(TakeListeners());
   impl->settings = CRISP_TRY(settings::Load(options.config));
   CRISP_TRY(InitLog(options, impl->settings));
+  impl->reloader.emplace(options.service, options.config, impl->settings);
+  if (!options.log_level.has_value())
+    impl->reloader->Add({.check = nullptr, .apply = TakeLogLevel});
 
   const std::string socket = impl->settings.Socket(options.service, options.instance);
   const std::string directory = std::filesystem::path(socket).parent_path();
@@ -289,10 +316,8 @@ void Daemon::SetProblems(std::function<std::vector<Problem>()> problems) {
   impl_->about.problems = std::move(problems);
 }
 void Daemon::OnDrain(std::function<void()> fn) { impl_->on_drain.push_back(std::move(fn)); }
-void Daemon::OnReload(std::function<void(const settings::Settings&)> fn) {
-  std::lock_guard lock(impl_->mutex);
-  impl_->on_reload.push_back(std::move(fn));
-}
+void Daemon::OnReload(Reloader::Part part) { impl_->reloader->Add(std::move(part)); }
+void Daemon::LeadReloads() { impl_->leads_reloads = true; }
 Status Daemon::MarkRecords(std::function<bool()> has_records) {
   impl_->has_records = std::move(has_records);
   return os::WriteFile(impl_->RecordsMark(), "");
@@ -327,7 +352,7 @@ Status Daemon::Impl::Serve() {
     log::Info("a socket was handed over", {{"socket", listener.path()}});
     server.AddListener(std::move(listener));
   }
-  server.AddService(&info);
+  server.AddService(&own_service);
   for (grpc::Service* service : services) server.AddService(service);
   CRISP_TRY(server.Start());
   server.SetServing(true);

@@ -47,7 +47,7 @@ void WithClient(Shared& shared, const std::function<Result<int>(Client&)>& verb,
 void AddCommandLine(CLI::App& app, Shared& shared);
 
 // Each adds its verbs to the program.
-void AddNodeCommands(CLI::App& app, Shared& shared);     // status, version, config
+void AddNodeCommands(CLI::App& app, Shared& shared);     // status, version, reload, config
 void AddImageCommands(CLI::App& app, Shared& shared);    // pull, images, rmi
 void AddArchiveCommands(CLI::App& app, Shared& shared);  // image import, image export
 void AddRunCommand(CLI::App& app, Shared& shared);       // run
