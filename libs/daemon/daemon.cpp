@@ -157,6 +157,7 @@ struct Daemon::Impl {
   bool leads_reloads = false;
   loop::SignalWatch signals;
   loop::Timer idle;
+  loop::Timer watchdog;
   std::uint64_t calls_seen = 0;  // on the loop
   bool released = false;         // on the loop
   std::unique_ptr<http::Server> metrics_server;
@@ -297,6 +298,11 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options,
   impl->signals =
       impl->loop.OnSignals({SIGTERM, SIGINT, SIGHUP}, [raw](int signal) { raw->OnSignal(signal); });
   impl->idle = impl->loop.Every(kIdle, [raw] { raw->OnIdleCheck(); });
+  // From the loop: whatever blocks that is a bug, which a restart ends.
+  if (const auto period = WatchdogPeriod()) {
+    impl->watchdog = impl->loop.Every(
+        *period, [] { log::IfError("systemd was not told", Notify("WATCHDOG=1")); });
+  }
   impl->loop.Start();
   return std::unique_ptr<Daemon>(new Daemon(std::move(impl)));
 }
