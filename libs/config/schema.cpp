@@ -114,10 +114,15 @@ namespace {
 
 struct Loader {
   const std::string& file;
+  Schema::Places& places;
+
+  std::string PlaceOf(const YAML::Node& at) const {
+    const YAML::Mark mark = at.Mark();
+    return mark.line >= 0 ? fmt::format("{}:{}", file, mark.line + 1) : file;
+  }
 
   Status Wrong(const YAML::Node& at, std::string_view key, const Status& why) const {
-    const YAML::Mark mark = at.Mark();
-    const std::string place = mark.line >= 0 ? fmt::format("{}:{}", file, mark.line + 1) : file;
+    const std::string place = PlaceOf(at);
     if (key.empty()) return InvalidArgument("{}: {}", place, why.message());
     return InvalidArgument("{}: {}: {}", place, key, why.message());
   }
@@ -142,6 +147,7 @@ struct Loader {
 
   Status One(const Node& node, const YAML::Node& key, const YAML::Node& yaml,
              const std::string& path) const {
+    places[path] = PlaceOf(key);
     if (node.entry) return Entries(node, yaml, path);
     if (!node.set) return Section(node, yaml, path);
     // A null has no place of its own in the file; its key has.
@@ -153,16 +159,21 @@ struct Loader {
   Status Entries(const Node& node, const YAML::Node& yaml, const std::string& path) const {
     if (yaml.IsNull()) return Status::Ok();
     if (!yaml.IsMap()) return Wrong(yaml, path, InvalidArgument("is a map by name"));
+    std::set<std::string> seen;
     for (const auto& pair : yaml) {
       const std::string name = pair.first.IsScalar() ? pair.first.Scalar() : "";
       if (name.empty()) return Wrong(pair.first, path, InvalidArgument("an entry has no name"));
+      if (!seen.insert(name).second) {
+        return Wrong(pair.first, path + "." + name, InvalidArgument("is there twice"));
+      }
+      places[path + "." + name] = PlaceOf(pair.first);
       if (pair.second.IsNull()) {
         node.erase(name);
         continue;
       }
       Schema schema;
       node.entry(name, schema);
-      CRISP_TRY(schema.LoadNode(&pair.second, file, path + "." + name));
+      CRISP_TRY(schema.LoadNode(&pair.second, file, path + "." + name, places));
     }
     return Status::Ok();
   }
@@ -349,9 +360,9 @@ Schema& Schema::MapOf(const std::string& path, const Doc& doc,
   return *this;
 }
 
-Status Schema::LoadNode(const void* yaml, const std::string& file,
-                        const std::string& prefix) const {
-  return Loader{file}.Section(*root_, AsYaml(yaml), prefix);
+Status Schema::LoadNode(const void* yaml, const std::string& file, const std::string& prefix,
+                        Places& places) const {
+  return Loader{file, places}.Section(*root_, AsYaml(yaml), prefix);
 }
 
 Status Schema::LoadText(std::string_view yaml, const std::string& name) const {
@@ -359,7 +370,7 @@ Status Schema::LoadText(std::string_view yaml, const std::string& name) const {
     const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(yaml));
     if (documents.empty()) return Status::Ok();
     if (documents.size() > 1) return InvalidArgument("{}: more than one document", name);
-    return LoadNode(&documents.front(), name, "");
+    return LoadNode(&documents.front(), name, "", root_->places);
   } catch (const YAML::Exception& e) {
     const std::string place = e.mark.line >= 0 ? fmt::format("{}:{}", name, e.mark.line + 1) : name;
     return InvalidArgument("{}: {}", place, e.msg);
@@ -367,7 +378,10 @@ Status Schema::LoadText(std::string_view yaml, const std::string& name) const {
 }
 
 Status Schema::LoadFile(const std::string& path) const {
-  return LoadText(CRISP_TRY(os::ReadFile(path, MiB(1))), path);
+  const std::string text = CRISP_TRY(os::ReadFile(path, MiB(1)));
+  root_->fingerprint =
+      std::hash<std::string>()(fmt::format("{:x} {} {}", root_->fingerprint, path, text));
+  return LoadText(text, path);
 }
 
 Status Schema::LoadFiles(const std::string& path, bool optional, const Texts& drop_ins) const {
@@ -437,5 +451,18 @@ std::string Schema::Dump(bool commented) const {
   DumpNode(out, "", commented, true);
   return out;
 }
+
+std::string Schema::Place(std::string_view path) const {
+  while (true) {
+    if (const auto found = root_->places.find(path); found != root_->places.end()) {
+      return found->second;
+    }
+    const std::size_t dot = path.rfind('.');
+    if (dot == std::string_view::npos) return "";
+    path = path.substr(0, dot);
+  }
+}
+
+std::string Schema::Fingerprint() const { return fmt::format("{:016x}", root_->fingerprint); }
 
 }  // namespace crisp::config

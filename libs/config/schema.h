@@ -45,6 +45,8 @@ std::string_view CostText(Cost cost);
 struct KeyValue {
   std::vector<std::string> path;  // {"rund", "runtimes", "runc", "path"}
   std::string text;               // as YAML
+  Cost cost = Cost::kRestart;
+  std::size_t entry = 0;  // so many of `path` name the entry of a map that it is in; 0 = none
 };
 
 /// The texts of files by their names, to be read in their place.
@@ -124,9 +126,16 @@ class Schema {
   /// The parts of "rund.runtimes.runc.path"; an entry's name may have dots in it. kInvalidArgument:
   /// there is no such key (known: ...), or it is a section.
   Result<std::vector<std::string>> PathOf(std::string_view key) const;
+  /// Where the key, or else the nearest one above it, was last set: "file:line"; empty when no file
+  /// has it.
+  std::string Place(std::string_view path) const;
+  /// Of the text of all files that were loaded: the same for the same files. Not against forgery.
+  std::string Fingerprint() const;
 
   // For schema.cpp (the entries of a Map are Schemas too): `yaml` is a YAML::Node.
-  Status LoadNode(const void* yaml, const std::string& file, const std::string& prefix) const;
+  using Places = std::map<std::string, std::string, std::less<>>;
+  Status LoadNode(const void* yaml, const std::string& file, const std::string& prefix,
+                  Places& places) const;
   void DumpNode(std::string& out, const std::string& indent, bool commented,
                 bool with_defaults) const;
   void AddKeys(std::vector<Key>& keys, const std::string& prefix, bool with_defaults) const;

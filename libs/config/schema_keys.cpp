@@ -55,12 +55,12 @@ std::vector<Key> Schema::Keys() const {
 namespace {
 
 void ValuesInto(std::vector<KeyValue>& values, const Node& node,
-                const std::vector<std::string>& prefix) {
+                const std::vector<std::string>& prefix, std::size_t entry) {
   for (const auto& child : node.children) {
     std::vector<std::string> path = prefix;
     path.push_back(child->name);
     if (child->get) {
-      values.push_back({std::move(path), child->get()});
+      values.push_back({std::move(path), child->get(), child->doc.cost, entry});
     } else if (child->entry) {
       for (const std::string& name : child->names()) {
         Schema schema;
@@ -70,7 +70,7 @@ void ValuesInto(std::vector<KeyValue>& values, const Node& node,
         path.pop_back();
       }
     } else {
-      ValuesInto(values, *child, path);
+      ValuesInto(values, *child, path, entry);
     }
   }
 }
@@ -79,7 +79,7 @@ void ValuesInto(std::vector<KeyValue>& values, const Node& node,
 
 void Schema::AddValues(std::vector<KeyValue>& values,
                        const std::vector<std::string>& prefix) const {
-  ValuesInto(values, *root_, prefix);
+  ValuesInto(values, *root_, prefix, prefix.size());
 }
 
 std::vector<KeyValue> Schema::Values() const {

@@ -27,6 +27,9 @@ struct Node {
   std::function<void(const std::string&, Schema&)> entry;
   std::function<void(const std::string&)> erase;
   std::vector<std::unique_ptr<Node>> children;
+  // Of the root alone: what has been loaded.
+  Schema::Places places;
+  std::size_t fingerprint = 0;
 
   Node* Find(std::string_view key) const {
     for (const auto& child : children) {

@@ -12,8 +12,10 @@
 
 #include "crisp/daemon/v1/daemon.grpc.pb.h"
 #include "libs/base/try.h"
+#include "libs/daemon/activation.h"
 #include "libs/daemon/memory.h"
 #include "libs/daemon/notify.h"
+#include "libs/daemon/reload_node.h"
 #include "libs/daemon/rpc_metrics.h"
 #include "libs/http/server.h"
 #include "libs/log/log.h"
@@ -28,7 +30,7 @@ namespace {
 constexpr std::chrono::seconds kDrain{10};
 /// For work that outlives its caller; what it does not finish, the next start does.
 constexpr std::chrono::seconds kLastWork{5};
-constexpr std::chrono::seconds kReload{10};
+constexpr std::chrono::seconds kReload{120};  // of all daemons
 constexpr std::chrono::seconds kRender{5};
 /// After so long without a call, memory goes back to the system.
 constexpr std::chrono::seconds kIdle{5};
@@ -42,9 +44,11 @@ struct About {
   std::function<std::vector<Problem>()> problems;
 };
 
-class InfoService final : public v1::Daemon::CallbackService {
+/// daemon.v1.Daemon.
+class AboutService final : public v1::Daemon::CallbackService {
  public:
-  explicit InfoService(About& about) : about_(about) {}
+  AboutService(About& about, work::Pool& pool, std::optional<Reloader>& reloader)
+      : about_(about), pool_(pool), reloader_(reloader) {}
 
   grpc::ServerUnaryReactor* Info(grpc::CallbackServerContext* context, const v1::InfoRequest*,
                                  v1::InfoResponse* response) override {
@@ -69,8 +73,33 @@ class InfoService final : public v1::Daemon::CallbackService {
     return rpc::Finish(context, Status::Ok());
   }
 
+  grpc::ServerUnaryReactor* Reload(grpc::CallbackServerContext* context,
+                                   const v1::ReloadRequest* request,
+                                   v1::ReloadResponse* response) override {
+    return rpc::Unary(pool_, work::Lane::kMutate, context, request, response,
+                      [this](const CallContext& /*cc*/, const v1::ReloadRequest& asked,
+                             v1::ReloadResponse& answer) { return Step(asked, answer); });
+  }
+
  private:
+  Status Step(const v1::ReloadRequest& asked, v1::ReloadResponse& answer) {
+    switch (asked.step()) {
+      case v1::ReloadRequest::CHECK: {
+        const Reloader::Outcome outcome = CRISP_TRY(reloader_->Check());
+        answer.set_fingerprint(outcome.fingerprint);
+        for (const std::string& key : outcome.changed) answer.add_changed(key);
+        for (const std::string& key : outcome.needs_restart) answer.add_needs_restart(key);
+        return Status::Ok();
+      }
+      case v1::ReloadRequest::APPLY: return reloader_->Apply(asked.fingerprint());
+      case v1::ReloadRequest::UNDO: return reloader_->Undo(asked.fingerprint());
+      default: return InvalidArgument("step: {} is none", static_cast<int>(asked.step()));
+    }
+  }
+
   About& about_;
+  work::Pool& pool_;
+  std::optional<Reloader>& reloader_;
 };
 
 Status InitLog(const Options& options, const settings::Settings& settings) {
@@ -80,6 +109,11 @@ Status InitLog(const Options& options, const settings::Settings& settings) {
   log_options.service = options.service;
   log_options.instance = options.instance;
   log::Init(log_options);
+  return Status::Ok();
+}
+
+Status TakeLogLevel(const settings::Settings& settings) {
+  log::SetLevel(CRISP_TRY(log::ParseLevel(settings.log.level)));
   return Status::Ok();
 }
 
@@ -113,14 +147,17 @@ struct Daemon::Impl {
   std::optional<RpcMetrics> rpc_metrics;
   loop::Loop loop;
   work::Pool pool;
-  InfoService info{about};
+  std::optional<Reloader> reloader;
+  AboutService own_service{about, pool, reloader};
   std::vector<grpc::Service*> services;
   std::vector<std::string> sockets;
+  std::vector<rpc::Listener> listeners;  // handed over by who started us; until Serve
   std::vector<std::function<void()>> on_drain;
   std::function<bool()> has_records;
-  std::vector<std::function<void(const settings::Settings&)>> on_reload;
+  bool leads_reloads = false;
   loop::SignalWatch signals;
   loop::Timer idle;
+  loop::Timer watchdog;
   std::uint64_t calls_seen = 0;  // on the loop
   bool released = false;         // on the loop
   std::unique_ptr<http::Server> metrics_server;
@@ -160,24 +197,14 @@ struct Daemon::Impl {
   }
 
   void Reload() {
-    Result<settings::Settings> loaded = settings::Load(about.options.config);
-    if (!loaded.ok()) {
-      log::Error("settings not reloaded, the old ones hold", {{"error", loaded.status()}});
-      return;
-    }
-    if (!about.options.log_level.has_value()) {
-      log::IfError("log level", [&]() -> Status {
-        log::SetLevel(CRISP_TRY(log::ParseLevel(loaded->log.level)));
-        return Status::Ok();
-      }());
-    }
-    std::vector<std::function<void(const settings::Settings&)>> told;
-    {
-      std::lock_guard guard(mutex);
-      told = on_reload;
-    }
-    for (const auto& fn : told) fn(*loaded);
-    log::Info("settings reloaded");
+    const CallContext cc = CallContext::Background(kReload, "reload");
+    const Status done = leads_reloads ? ReloadNode(cc, settings.run_root).status() : ReloadAlone();
+    if (!done.ok()) log::Error("settings not reloaded, the old ones hold", {{"error", done}});
+  }
+
+  Status ReloadAlone() {
+    const Reloader::Outcome outcome = CRISP_TRY(reloader->Check());
+    return reloader->Apply(outcome.fingerprint);
   }
 
   Status ServeMetrics() {
@@ -240,8 +267,12 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options,
   impl->about.started_at = std::chrono::duration_cast<std::chrono::nanoseconds>(
                                std::chrono::system_clock::now().time_since_epoch())
                                .count();
+  impl->listeners = CRISP_TRY(TakeListeners());
   impl->settings = CRISP_TRY(settings::Load(options.config));
   CRISP_TRY(InitLog(options, impl->settings));
+  impl->reloader.emplace(options.service, options.config, impl->settings);
+  if (!options.log_level.has_value())
+    impl->reloader->Add({.check = nullptr, .apply = TakeLogLevel});
 
   const std::string socket = impl->settings.Socket(options.service, options.instance);
   const std::string directory = std::filesystem::path(socket).parent_path();
@@ -267,6 +298,11 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options,
   impl->signals =
       impl->loop.OnSignals({SIGTERM, SIGINT, SIGHUP}, [raw](int signal) { raw->OnSignal(signal); });
   impl->idle = impl->loop.Every(kIdle, [raw] { raw->OnIdleCheck(); });
+  // From the loop: whatever blocks that is a bug, which a restart ends.
+  if (const auto period = WatchdogPeriod()) {
+    impl->watchdog = impl->loop.Every(
+        *period, [] { log::IfError("systemd was not told", Notify("WATCHDOG=1")); });
+  }
   impl->loop.Start();
   return std::unique_ptr<Daemon>(new Daemon(std::move(impl)));
 }
@@ -286,10 +322,8 @@ void Daemon::SetProblems(std::function<std::vector<Problem>()> problems) {
   impl_->about.problems = std::move(problems);
 }
 void Daemon::OnDrain(std::function<void()> fn) { impl_->on_drain.push_back(std::move(fn)); }
-void Daemon::OnReload(std::function<void(const settings::Settings&)> fn) {
-  std::lock_guard lock(impl_->mutex);
-  impl_->on_reload.push_back(std::move(fn));
-}
+void Daemon::OnReload(Reloader::Part part) { impl_->reloader->Add(std::move(part)); }
+void Daemon::LeadReloads() { impl_->leads_reloads = true; }
 Status Daemon::MarkRecords(std::function<bool()> has_records) {
   impl_->has_records = std::move(has_records);
   return os::WriteFile(impl_->RecordsMark(), "");
@@ -320,7 +354,11 @@ Status Daemon::Impl::Serve() {
     if (!os::Exists(directory)) CRISP_TRY(os::MakeDirs(directory, 0711));
   }
   rpc::Server server({.sockets = sockets, .observer = &*rpc_metrics});
-  server.AddService(&info);
+  for (rpc::Listener& listener : std::exchange(listeners, {})) {
+    log::Info("a socket was handed over", {{"socket", listener.path()}});
+    server.AddListener(std::move(listener));
+  }
+  server.AddService(&own_service);
   for (grpc::Service* service : services) server.AddService(service);
   CRISP_TRY(server.Start());
   server.SetServing(true);
@@ -334,6 +372,7 @@ Status Daemon::Impl::Serve() {
   about.draining = true;
   log::IfError("systemd was not told", Notify("STOPPING=1"));
   server.SetServing(false);
+  server.Close();
   for (const auto& fn : on_drain) fn();
   server.Shutdown(kDrain);
   return Status::Ok();

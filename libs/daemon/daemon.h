@@ -11,6 +11,7 @@
 #include "libs/base/result.h"
 #include "libs/base/status.h"
 #include "libs/daemon/confinement.h"
+#include "libs/daemon/reload.h"
 #include "libs/loop/loop.h"
 #include "libs/metrics/registry.h"
 #include "libs/settings/settings.h"
@@ -53,7 +54,8 @@ struct Problem {
 /// SIGINT, drains).
 class Daemon {
  public:
-  /// Loads the settings, takes the instance's lock, makes <run_root>/<service>.
+  /// Loads the settings, takes the instance's lock, makes <run_root>/<service>, takes over the
+  /// sockets that systemd hands over (socket activation): Run serves on them too.
   /// Confines the process, if there is a plan, before the first thread starts.
   /// kInvalidArgument: settings. kUnavailable: this instance runs already.
   static Result<std::unique_ptr<Daemon>> Create(const Options& options,
@@ -79,9 +81,10 @@ class Daemon {
   void SetProblems(std::function<std::vector<Problem>()> problems);
   /// `fn` runs on the main thread when the drain begins: end streams, so that the server can.
   void OnDrain(std::function<void()> fn);
-  /// SIGHUP: `fn` gets the settings as they now are in the file (valid ones only). Runs on a pool
-  /// thread. The log level is changed by the Daemon itself.
-  void OnReload(std::function<void(const settings::Settings&)> fn);
+  /// What else a reload has to do than to change the log level, on pool threads. Before Run.
+  void OnReload(Reloader::Part part);
+  /// SIGHUP reloads all daemons of the node, together, instead of this one alone. Before Run.
+  void LeadReloads();
   /// Leaves <run_root>/<service>/<instance>.records from now on: a mark for others that this
   /// instance may have records, also while it is stopped or dead, so that what it has is not taken
   /// for nobody's. It goes at the clean end of Run when `has_records` answers false (asked on the

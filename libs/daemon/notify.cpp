@@ -2,9 +2,12 @@
 
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -35,6 +38,21 @@ Status NotifyTo(const std::string& socket_name, std::string_view state) {
 Status Notify(std::string_view state) {
   const char* name = std::getenv("NOTIFY_SOCKET");
   return name == nullptr ? Status::Ok() : NotifyTo(name, state);
+}
+
+std::optional<std::chrono::microseconds> WatchdogPeriod() {
+  const auto number = [](const char* name) -> std::optional<std::int64_t> {
+    const char* text = std::getenv(name);
+    if (text == nullptr) return std::nullopt;
+    std::int64_t value = 0;
+    const auto [end, error] = std::from_chars(text, text + std::strlen(text), value);
+    return error == std::errc() && *end == '\0' && value > 0 ? value : 0;
+  };
+  const std::optional<std::int64_t> pid = number("WATCHDOG_PID");
+  if (pid && *pid != getpid()) return std::nullopt;
+  const std::int64_t microseconds = number("WATCHDOG_USEC").value_or(0);
+  if (microseconds < 2) return std::nullopt;
+  return std::chrono::microseconds(microseconds / 2);
 }
 
 }  // namespace crisp::daemon

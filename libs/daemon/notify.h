@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -12,5 +14,8 @@ namespace crisp::daemon {
 Status Notify(std::string_view state);
 /// The same to a given socket.
 Status NotifyTo(const std::string& socket, std::string_view state);
+/// How often systemd's watchdog wants to hear "WATCHDOG=1" from this process: half the time that
+/// WATCHDOG_USEC says, so that one that is late is no end. Nothing: there is no watchdog for us.
+std::optional<std::chrono::microseconds> WatchdogPeriod();
 
 }  // namespace crisp::daemon

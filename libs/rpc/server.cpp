@@ -3,26 +3,26 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/support/server_interceptor.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <condition_variable>
-#include <cstring>
+#include <filesystem>
 #include <mutex>
 #include <thread>
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/unique_fd.h"
+#include "libs/rpc/acceptor.h"
 #include "libs/rpc/metadata.h"
 #include "libs/rpc/reflection.h"
 #include "libs/rpc/status.h"
 
 namespace crisp::rpc {
 namespace {
+
+/// For clients to hear that they are to go.
+constexpr std::chrono::milliseconds kFarewell{200};
 
 log::Level LevelOf(Code code) {
   switch (code) {
@@ -135,32 +135,12 @@ class CallWatchFactory final : public grpc::experimental::ServerInterceptorFacto
   CallCount& count_;
 };
 
-/// Makes the place free for our socket: fits in an address, nobody alive there.
-Status ClearSocket(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path) {
-    return InvalidArgument("'{}' is too long for a unix socket ({} bytes at most)", path,
-                           sizeof address.sun_path - 1);
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  struct stat found {};
-  if (lstat(path.c_str(), &found) != 0) {
-    if (errno == ENOENT) return Status::Ok();
-    return Status::Errno(errno, "stat {}", path);
-  }
-  if (!S_ISSOCK(found.st_mode)) return FailedPrecondition("{} is there and is no socket", path);
-
-  const os::UniqueFd probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!probe) return Status::Errno(errno, "socket");
-  // sockaddr_un is what connect(2) means by sockaddr.
-  const auto* target = reinterpret_cast<const sockaddr*>(&address);
-  if (connect(probe.get(), target, sizeof address) == 0 || errno == EAGAIN) {
-    return FailedPrecondition("another server listens on {}", path);
-  }
-  if (errno != ECONNREFUSED && errno != ENOENT) return Status::Errno(errno, "connect {}", path);
-  if (unlink(path.c_str()) != 0 && errno != ENOENT) return Status::Errno(errno, "unlink {}", path);
-  return Status::Ok();
+/// One of them is the socket at `path`, by that name or another.
+bool Has(const std::vector<Listener>& listeners, const std::string& path) {
+  return std::any_of(listeners.begin(), listeners.end(), [&path](const Listener& listener) {
+    std::error_code error;
+    return listener.path() == path || std::filesystem::equivalent(listener.path(), path, error);
+  });
 }
 
 /// Once per process: what gRPC keeps in globals.
@@ -178,8 +158,14 @@ struct Server::Impl {
   explicit Impl(ServerOptions given) : options(std::move(given)) {}
   ServerOptions options;
   std::vector<grpc::Service*> services;
+  std::vector<Listener> listeners;  // until Start
   CallCount calls;
   std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections;
+  std::unique_ptr<Acceptor> acceptor;  // last: it hands on to them
+
+  Status Listen();
+  void Take(os::UniqueFd connection);
 };
 
 Server::Server(ServerOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
@@ -188,15 +174,18 @@ Server::~Server() { Shutdown(std::chrono::nanoseconds(0)); }
 
 void Server::AddService(grpc::Service* service) { impl_->services.push_back(service); }
 
+void Server::AddListener(Listener listener) { impl_->listeners.push_back(std::move(listener)); }
+
 Status Server::Start() {
   PrepareGrpc();
-  const ServerOptions& options = impl_->options;
-  for (const std::string& path : options.sockets) CRISP_TRY(ClearSocket(path));
+  // Who connects from now on waits in the queues.
+  CRISP_TRY(impl_->Listen());
 
+  const ServerOptions& options = impl_->options;
   grpc::ServerBuilder builder;
-  for (const std::string& path : options.sockets) {
-    builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());
-  }
+  impl_->connections = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      grpc::InsecureServerCredentials());
   for (grpc::Service* service : impl_->services) builder.RegisterService(service);
   const int max_message = static_cast<int>(options.max_message.count());
   builder.SetMaxReceiveMessageSize(max_message);
@@ -205,19 +194,28 @@ Status Server::Start() {
   watches.push_back(std::make_unique<CallWatchFactory>(options.observer, impl_->calls));
   builder.experimental().SetInterceptorCreators(std::move(watches));
 
-  // Until its mode is set, who may not write to a socket cannot connect to it: with the umask of a
-  // daemon (022) that is everybody but its owner. It stays as it is, since other threads make
-  // files.
   impl_->server = builder.BuildAndStart();
-  if (impl_->server == nullptr) {
-    return Unavailable("gRPC cannot listen on {}", fmt::join(options.sockets, ", "));
-  }
+  if (impl_->server == nullptr) return Internal("gRPC makes no server");
   SetServing(false);
+  impl_->acceptor =
+      CRISP_TRY(Acceptor::Start(std::move(impl_->listeners), [impl = impl_.get()](os::UniqueFd fd) {
+        impl->Take(std::move(fd));
+      }));
+  return Status::Ok();
+}
+
+Status Server::Impl::Listen() {
   for (const std::string& path : options.sockets) {
-    if (chmod(path.c_str(), options.socket_mode) != 0)
-      return Status::Errno(errno, "chmod {}", path);
+    if (Has(listeners, path)) continue;
+    listeners.push_back(CRISP_TRY(Listener::Bind(path, options.socket_mode)));
   }
   return Status::Ok();
+}
+
+void Server::Impl::Take(os::UniqueFd connection) {
+  grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+  parameters.fd = connection.release();
+  connections->HandleNewConnection(&parameters);
 }
 
 void Server::SetServing(bool serving) {
@@ -225,8 +223,14 @@ void Server::SetServing(bool serving) {
   if (auto* health = impl_->server->GetHealthCheckService()) health->SetServingStatus(serving);
 }
 
+void Server::Close() {
+  if (impl_->acceptor != nullptr) impl_->acceptor->Close(kFarewell);
+}
+
 void Server::Shutdown(std::chrono::nanoseconds grace) {
   if (impl_->server == nullptr) return;
+  // First: gRPC loses connections that come after its end has begun.
+  impl_->acceptor.reset();
   SetServing(false);
   const auto until = std::chrono::system_clock::now() +
                      std::chrono::duration_cast<std::chrono::microseconds>(grace);

@@ -12,6 +12,7 @@
 
 #include "libs/base/status.h"
 #include "libs/base/units.h"
+#include "libs/rpc/listener.h"
 
 namespace crisp::rpc {
 
@@ -26,7 +27,7 @@ class CallObserver {
 };
 
 struct ServerOptions {
-  /// Unix sockets to listen on: one is usual. Each one's directory exists.
+  /// Unix sockets to listen on: one is usual. Each one's directory exists. See Listener::Bind.
   std::vector<std::string> sockets;
   mode_t socket_mode = 0660;
   Bytes max_message = MiB(80);
@@ -46,10 +47,17 @@ class Server {
 
   /// Before Start. The service must outlive the server.
   void AddService(grpc::Service* service);
+  /// Before Start: serves here too; a path of the options that it has already is not made anew.
+  void AddListener(Listener listener);
   /// Listens. A stale socket file is replaced. kInvalidArgument: path too long for a unix socket.
   /// kFailedPrecondition: a living server is there. Health is NOT_SERVING until SetServing(true).
   Status Start();
   void SetServing(bool serving);
+  /// Takes no more connections, and tells the clients so; calls on those that are there are served
+  /// still. Returns when the clients have heard it, soon in any case: a client makes its next call
+  /// on a new connection, which the next server takes, and none is lost. Before Shutdown.
+  /// Idempotent.
+  void Close();
   /// Takes no more calls, waits for those in flight until `grace` is over, cancels the rest.
   /// Idempotent.
   void Shutdown(std::chrono::nanoseconds grace);

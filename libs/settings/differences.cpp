@@ -21,6 +21,31 @@ std::vector<config::KeyValue> ValuesOf(const Settings& settings) {
   return MakeSchema(copy).Values();
 }
 
+/// By key.
+std::map<std::string, config::KeyValue> ValuesByKey(const Settings& settings) {
+  std::map<std::string, config::KeyValue> values;
+  for (config::KeyValue& value : ValuesOf(settings)) {
+    std::string key = fmt::format("{}", fmt::join(value.path, "."));
+    values.emplace(std::move(key), std::move(value));
+  }
+  return values;
+}
+
+/// "rund.runtimes.kata": what came or went as a whole.
+std::string EntryKey(const config::KeyValue& value) {
+  const auto begin = value.path.begin();
+  return fmt::format("{}", fmt::join(begin, begin + static_cast<std::ptrdiff_t>(value.entry), "."));
+}
+
+/// Keys without a section, and log's, are everybody's.
+bool Concerns(std::string_view key, std::string_view service) {
+  const std::string_view section = key.substr(0, key.find('.'));
+  for (const std::string_view other : {"crid", "imaged", "netd", "rund"}) {
+    if (section == other) return section == service;
+  }
+  return true;
+}
+
 /// What the keys of an entry are that no file speaks of.
 bool IsNothing(const std::string& text) {
   return text == "\"\"" || text == "[]" || text == "false";
@@ -51,6 +76,28 @@ std::vector<Difference> Differences(const Settings& settings) {
     differences.push_back({entry, "null", ""});
   }
   return differences;
+}
+
+std::vector<Change> Changes(const Settings& before, const Settings& now, std::string_view service) {
+  const std::map<std::string, config::KeyValue> old_values = ValuesByKey(before);
+  const std::map<std::string, config::KeyValue> new_values = ValuesByKey(now);
+  std::map<std::string, bool> live_of;
+  for (const auto& [key, value] : old_values) {
+    const auto found = new_values.find(key);
+    if (found == new_values.end()) {
+      live_of[EntryKey(value)] = true;
+    } else if (found->second.text != value.text) {
+      live_of[key] = value.cost == config::Cost::kLive;
+    }
+  }
+  for (const auto& [key, value] : new_values) {
+    if (!old_values.contains(key)) live_of[EntryKey(value)] = true;
+  }
+  std::vector<Change> changes;
+  for (const auto& [key, live] : live_of) {
+    if (Concerns(key, service)) changes.push_back({key, live});
+  }
+  return changes;
 }
 
 Result<KeyFacts> FindKey(const std::string& key) {

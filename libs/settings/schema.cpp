@@ -245,7 +245,8 @@ void AddRund(Schema& schema, Rund& rund) {
       .Map<Runtime>(
           "rund.runtimes", &rund.runtimes,
           {.text = "OCI runtimes by handler name. A drop-in adds to them; a name without a value "
-                   "(crun: null) is taken away."},
+                   "(crun: null) is taken away.",
+           .cost = Cost::kLive},
           [](Schema& keys, Runtime& runtime) {
             keys.Path("path", &runtime.path, false, {.text = "The program.", .cost = Cost::kLive})
                 .OneOf("type", &runtime.type, {"oci", "vm"},
@@ -274,7 +275,7 @@ void AddRund(Schema& schema, Rund& rund) {
                 .Path("base_spec", &runtime.base_spec, true,
                       {.text = "What its containers get beside what pods ask for: a file with a "
                                "part of an OCI runtime spec (JSON). Empty: nothing.",
-                       .cost = Cost::kNewPods});
+                       .cost = Cost::kLive});
           })
       .OneOf(
           "rund.cgroup_driver", &rund.cgroup_driver, {"cgroupfs", "systemd"},

@@ -69,12 +69,21 @@ Status Settings::Validate() const {
   }
   if (rund.runtimes.empty()) return InvalidArgument("rund.runtimes: none is left");
   for (const auto& [name, runtime] : rund.runtimes) {
-    CRISP_TRY(CheckName(name).While("rund.runtimes"));
+    CRISP_TRY(CheckName(name).While("rund.runtimes.{}", name));
     if (runtime.path.empty()) return InvalidArgument("rund.runtimes.{}.path: has no value", name);
+    for (const auto& [other, its] : rund.runtimes) {
+      if (other < name && !its.root.empty() && its.root == runtime.root &&
+          its.path != runtime.path) {
+        return InvalidArgument("rund.runtimes.{}.root: '{}' has it too, which is another program",
+                               name, other);
+      }
+    }
   }
   if (!rund.runtimes.contains(rund.default_runtime)) {
-    return InvalidArgument("rund.default_runtime: '{}' is none of rund.runtimes",
-                           rund.default_runtime);
+    std::vector<std::string> names;
+    for (const auto& [name, runtime] : rund.runtimes) names.push_back(name);
+    return InvalidArgument("rund.default_runtime: '{}' is none of rund.runtimes ({})",
+                           rund.default_runtime, fmt::join(names, ", "));
   }
   if (state_root == run_root) return InvalidArgument("state_root and run_root are the same");
   if (netd.conf_dirs.empty()) return InvalidArgument("netd.conf_dirs: none is left");
@@ -84,7 +93,8 @@ Status Settings::Validate() const {
   if (longest.size() > 107) {
     return InvalidArgument("run_root: '{}' is too long for the sockets below it", run_root);
   }
-  if (Resolved().crid.socket.size() > 107) {
+  // One less: it gets its name when it is ready, and has a longer one before.
+  if (Resolved().crid.socket.size() > 106) {
     return InvalidArgument("crid.socket: '{}' is too long for a socket", crid.socket);
   }
   return Status::Ok();
@@ -115,37 +125,48 @@ Result<std::string> Settings::RuntimeRoot(const std::string& name,
 namespace {
 
 /// Reads with `read`, then looks at the whole.
-Result<Settings> LoadBy(const std::function<Status(const Schema&)>& read, const std::string& name) {
+Result<Loaded> LoadBy(const std::function<Status(const Schema&)>& read, const std::string& name) {
   Settings settings;
   const Schema schema = MakeSchema(settings);
   CRISP_TRY(read(schema));
-  CRISP_TRY(settings.Validate().While("{}", name));
-  return settings.Resolved();
+  if (const Status valid = settings.Validate(); !valid.ok()) {
+    // It begins with the key.
+    const std::string_view message = valid.message();
+    const std::string place = schema.Place(message.substr(0, message.find_first_of(": ")));
+    return valid.While("{}", place.empty() ? name : place);
+  }
+  return Loaded{settings.Resolved(), schema.Fingerprint()};
 }
 
 }  // namespace
 
-Result<Settings> Load(const std::string& path) {
+Result<Loaded> LoadFingerprinted(const std::string& path) {
   return LoadBy(
       [&path](const Schema& schema) { return schema.LoadFiles(path, path == kDefaultPath); }, path);
 }
 
+Result<Settings> Load(const std::string& path) {
+  return CRISP_TRY(LoadFingerprinted(path)).settings;
+}
+
 Result<Settings> LoadWith(const std::string& path, const std::string& name,
                           const std::string& text) {
-  return LoadBy(
-      [&](const Schema& schema) {
-        return schema.LoadFiles(path, path == kDefaultPath, config::Texts{{name, text}});
-      },
-      path);
+  const auto read = [&](const Schema& schema) {
+    return schema.LoadFiles(path, path == kDefaultPath, config::Texts{{name, text}});
+  };
+  return CRISP_TRY(LoadBy(read, path)).settings;
 }
 
 Result<Settings> LoadDropIns(const std::string& path) {
-  return LoadBy([&path](const Schema& schema) { return schema.LoadFiles(path, /*optional=*/true); },
-                path);
+  const auto read = [&path](const Schema& schema) {
+    return schema.LoadFiles(path, /*optional=*/true);
+  };
+  return CRISP_TRY(LoadBy(read, path)).settings;
 }
 
 Result<Settings> Parse(std::string_view yaml, const std::string& name) {
-  return LoadBy([&](const Schema& schema) { return schema.LoadText(yaml, name); }, name);
+  const auto read = [&](const Schema& schema) { return schema.LoadText(yaml, name); };
+  return CRISP_TRY(LoadBy(read, name)).settings;
 }
 
 Status CheckPart(std::string_view yaml, const std::string& name) {

@@ -195,6 +195,21 @@ struct KeyFacts {
 /// kInvalidArgument: there is no such key, with those that there are.
 Result<KeyFacts> FindKey(const std::string& key);
 
+/// The same, with what tells one state of the files from another.
+struct Loaded {
+  Settings settings;
+  std::string fingerprint;  // equal for equal files, in all daemons
+};
+Result<Loaded> LoadFingerprinted(const std::string& path);
+
+/// A key that has another value than before.
+struct Change {
+  std::string key;    // "log.level"; of a runtime that comes or goes: "rund.runtimes.kata"
+  bool live = false;  // a reload is enough; else a restart
+};
+/// Those that `service` ("rund") has to do with, by name.
+std::vector<Change> Changes(const Settings& before, const Settings& now, std::string_view service);
+
 /// The settings as YAML, each key with its text, unit and cost of change: `crispctl config` prints
 /// it, and deploy/config/crisp.yaml is the one of the defaults.
 std::string DumpCommented(const Settings& settings);

@@ -56,6 +56,7 @@ class CridApp final : public daemon::App {
     daemon_.AddService(&runtime_);
     daemon_.AddService(&images_);
     daemon_.AddSocket(daemon_.settings().crid.socket);
+    daemon_.LeadReloads();
     daemon_.SetProblems([this] { return Problems(); });
     daemon_.OnDrain([this] {
       // Nobody waits any more: for a daemon that is away, for a change, for events.

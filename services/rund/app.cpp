@@ -78,11 +78,13 @@ class App final : public daemon::App {
       streams_->server().EndAll(Unavailable("rund is stopping; try again"));
       engine_->lifecycle().stops().Close();
     });
-    daemon.OnReload([this, instance = daemon.instance()](const settings::Settings& settings) {
-      auto fresh = Config::From(settings, instance);
-      log::IfError("reload",
-                   fresh.ok() ? engine_->ReloadRuntimes(*std::move(fresh)) : fresh.status());
-    });
+    daemon.OnReload(
+        {.check =
+             [instance = daemon.instance()](const settings::Settings& settings) {
+               return Config::From(settings, instance).status();
+             },
+         .apply = [this, instance = daemon.instance()](
+                      const settings::Settings& settings) { return Reload(settings, instance); }});
     AddGauges(daemon.metrics());
     engine_->Continue();
     sweep_ = daemon.loop().Every(kSweepPeriod, [this] { Sweep(); });
@@ -90,6 +92,10 @@ class App final : public daemon::App {
   }
 
  private:
+  Status Reload(const settings::Settings& settings, const std::string& instance) {
+    return engine_->ReloadRuntimes(CRISP_TRY(Config::From(settings, instance)));
+  }
+
   void AddGauges(metrics::Registry& metrics) {
     State& state = engine_->state();
     metrics.AddGauge("crisp_rund_pods", "Pods on record, whatever their state.", {},

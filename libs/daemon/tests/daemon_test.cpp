@@ -112,9 +112,10 @@ TEST_CASE("SIGHUP reads the settings again, and bad ones change nothing") {
   auto frame = Daemon::Create(test.options);
   REQUIRE(frame.ok());
   std::promise<std::chrono::seconds> reloaded;
-  (*frame)->OnReload([&reloaded](const settings::Settings& settings) {
-    reloaded.set_value(settings.crid.peer_wait);
-  });
+  (*frame)->OnReload({.check = nullptr, .apply = [&reloaded](const settings::Settings& settings) {
+                        reloaded.set_value(settings.crid.peer_wait);
+                        return Status::Ok();
+                      }});
   auto run = std::async(std::launch::async, [&frame] { return (*frame)->Run(); });
   test.Info();
   test.root.Write("c.yaml.d/1.yaml", "crid: {peer_wait_seconds: 17}\n");

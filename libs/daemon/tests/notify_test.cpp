@@ -2,8 +2,10 @@
 
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <array>
+#include <cstdlib>
 
 #include "libs/os/unique_fd.h"
 #include "libs/testing/test_root.h"
@@ -28,6 +30,26 @@ TEST_CASE("readiness is one datagram to the socket, by path or abstract") {
   }
   CHECK(NotifyTo("relative", "READY=1").code() == Code::kInvalidArgument);
   CHECK_FALSE(NotifyTo(root / "none", "READY=1").ok());
+}
+
+TEST_CASE("the watchdog hears of us twice as often as it wants to, if it is meant for us") {
+  const auto period = [](const char* usec, const std::string& pid) {
+    setenv("WATCHDOG_USEC", usec, 1);
+    setenv("WATCHDOG_PID", pid.c_str(), 1);
+    const auto answer = WatchdogPeriod();
+    unsetenv("WATCHDOG_USEC");
+    unsetenv("WATCHDOG_PID");
+    return answer;
+  };
+  CHECK_FALSE(WatchdogPeriod());
+  CHECK(period("3000000", std::to_string(getpid())) == std::chrono::milliseconds(1500));
+  CHECK_FALSE(period("3000000", std::to_string(getppid())));
+  for (const char* wrong : {"", "0", "1", "-5", "soon", "5s"}) {
+    CHECK_FALSE(period(wrong, std::to_string(getpid())));
+  }
+  setenv("WATCHDOG_USEC", "2000", 1);
+  CHECK(WatchdogPeriod() == std::chrono::milliseconds(1));
+  unsetenv("WATCHDOG_USEC");
 }
 
 }  // namespace crisp::daemon

@@ -94,28 +94,73 @@ TEST_CASE("what is dumped is read back the same, other values too") {
 
 TEST_CASE("conflicts are named") {
   CHECK(ErrorOf("rund: {default_runtime: kata}") ==
-        "c.yaml: rund.default_runtime: 'kata' is none of rund.runtimes");
+        "c.yaml:1: rund.default_runtime: 'kata' is none of rund.runtimes (crun, runc)");
   CHECK(ErrorOf("rund: {runtimes: {Kata: {path: /x}}}") ==
-        "c.yaml: rund.runtimes: 'Kata' is no name (a-z, 0-9, '-', '.')");
+        "c.yaml:1: rund.runtimes.Kata: 'Kata' is no name (a-z, 0-9, '-', '.')");
   CHECK(ErrorOf("rund: {runtimes: {kata: {root: /x}}}") ==
-        "c.yaml: rund.runtimes.kata.path: has no value");
+        "c.yaml:1: rund.runtimes.kata.path: has no value");
   CHECK(ErrorOf("crid: {metrics_address: localhost}") ==
-        "c.yaml: crid.metrics_address: 'localhost' is not host:port");
+        "c.yaml:1: crid.metrics_address: 'localhost' is not host:port");
   CHECK(ErrorOf("rund: {streaming_address: localhost}") ==
-        "c.yaml: rund.streaming_address: 'localhost' is not host:port");
+        "c.yaml:1: rund.streaming_address: 'localhost' is not host:port");
   CHECK(ErrorOf("rund: {log_rate: 1000}") ==
-        "c.yaml: rund.log_rate: 1000 bytes a second are too few: 0 or at least 1024");
+        "c.yaml:1: rund.log_rate: 1000 bytes a second are too few: 0 or at least 1024");
   CHECK(ErrorOf("rund: {streaming_tls_cert: /c.pem}").find("without the other") !=
         std::string::npos);
   CHECK(ErrorOf("state_root: /x\nrun_root: /x\n") ==
-        "c.yaml: state_root and run_root are the same");
+        "c.yaml:1: state_root and run_root are the same");
   CHECK(ErrorOf("run_root: /" + std::string(90, 'x')).find("too long") != std::string::npos);
   CHECK(ErrorOf("netd:\n  bin_dirs: [bin]\n") ==
         "c.yaml:2: netd.bin_dirs: 'bin' is no absolute path");
-  CHECK(ErrorOf("netd: {conf_dirs: []}") == "c.yaml: netd.conf_dirs: none is left");
+  CHECK(ErrorOf("netd: {conf_dirs: []}") == "c.yaml:1: netd.conf_dirs: none is left");
   CHECK(ErrorOf("rund: {default_ulimits: [nofile=3]}").find("name=soft:hard") != std::string::npos);
   CHECK(ErrorOf("x: 1").starts_with("c.yaml:1: x: unknown key"));
   CHECK(ErrorOf("crid: {metrics_address: \"\"}").empty());
+}
+
+TEST_CASE("a conflict is named where the last file has the key, or else what is above it") {
+  testing::TestRoot root;
+  const std::string path = root.Write("c.yaml", "rund:\n  default_runtime: crun\n");
+  root.Write("c.yaml.d/1.yaml", "rund:\n  runtimes:\n    crun: null\n");
+  CHECK(Load(path).status().message().starts_with(path + ":2: rund.default_runtime"));
+  root.Write("c.yaml.d/2.yaml", "\nrund:\n  default_runtime: crun\n");
+  CHECK(Load(path).status().message().starts_with(path + ".d/2.yaml:3: rund.default_runtime"));
+  root.Write("c.yaml", "");
+  root.Write("c.yaml.d/1.yaml", "");
+  root.Write("c.yaml.d/2.yaml", "rund:\n  runtimes: {runc: null}\n");
+  CHECK(Load(path).status().message().starts_with(path + ".d/2.yaml:1: rund.default_runtime"));
+}
+
+TEST_CASE("changes are told by key, to those whom they concern") {
+  const Settings before;
+  Settings now;
+  CHECK(Changes(before, now, "rund").empty());
+  now.log.level = "debug";
+  now.state_root = "/s";
+  now.netd.default_network = "x";
+  now.rund.runtimes.erase("crun");
+  now.rund.runtimes["kata"].path = "/k";
+  now.rund.runtimes["runc"].root = "/r";
+  const auto told = [&](std::string_view service) {
+    std::string text;
+    for (const Change& change : Changes(before, now, service)) {
+      text += change.key + (change.live ? "+ " : " ");
+    }
+    return text;
+  };
+  CHECK(told("crid") == "log.level+ state_root ");
+  CHECK(told("netd") == "log.level+ netd.default_network state_root ");
+  CHECK(told("rund") ==
+        "log.level+ rund.runtimes.crun+ rund.runtimes.kata+ rund.runtimes.runc.root state_root ");
+}
+
+TEST_CASE("the fingerprint is that of the files") {
+  testing::TestRoot root;
+  const std::string path = root.Write("c.yaml", "rund: {default_runtime: crun}\n");
+  const std::string first = LoadFingerprinted(path)->fingerprint;
+  CHECK(LoadFingerprinted(path)->fingerprint == first);
+  root.Write("c.yaml.d/1.yaml", "");
+  CHECK(LoadFingerprinted(path)->fingerprint != first);
 }
 
 TEST_CASE("only the default path may be absent") {

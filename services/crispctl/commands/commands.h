@@ -47,7 +47,7 @@ void WithClient(Shared& shared, const std::function<Result<int>(Client&)>& verb,
 void AddCommandLine(CLI::App& app, Shared& shared);
 
 // Each adds its verbs to the program.
-void AddNodeCommands(CLI::App& app, Shared& shared);       // status, version
+void AddNodeCommands(CLI::App& app, Shared& shared);       // status, version, reload
 void AddConfigCommands(CLI::App& app, Shared& shared);     // config ...
 void AddConvertCommand(CLI::App& config, Shared& shared);  // config convert
 void AddImageCommands(CLI::App& app, Shared& shared);      // pull, images, rmi

@@ -1,7 +1,11 @@
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 
 #include "libs/base/try.h"
+#include "libs/daemon/reload_node.h"
 #include "services/crispctl/commands/commands.h"
 #include "services/crispctl/findings.h"
 #include "services/crispctl/output.h"
@@ -43,6 +47,33 @@ int ShowStatus(const Shared& shared) {
   return found.problems.empty() ? kDone : kFailed;
 }
 
+std::string OrNothing(const std::vector<std::string>& keys) {
+  return keys.empty() ? "-" : fmt::format("{}", fmt::join(keys, " "));
+}
+
+int Reload(const Shared& shared) {
+  const auto endpoint = FindEndpoint(shared.socket, shared.config);
+  if (!endpoint.ok()) return Tell(endpoint.status());
+  const auto reloaded = daemon::ReloadNode(
+      CallContext::Background(std::chrono::minutes(2), "crispctl"), endpoint->run_root);
+  if (!reloaded.ok()) return Tell(reloaded.status());
+  if (shared.json()) {
+    nlohmann::json out = nlohmann::json::array();
+    for (const auto& one : *reloaded) {
+      out.push_back(
+          {{"daemon", one.daemon}, {"changed", one.changed}, {"needsRestart", one.needs_restart}});
+    }
+    Print(out.dump(2));
+    return kDone;
+  }
+  Table table({"DAEMON", "CHANGED", "NEEDS A RESTART"});
+  for (const auto& one : *reloaded) {
+    table.Add({one.daemon, OrNothing(one.changed), OrNothing(one.needs_restart)});
+  }
+  Print(table.Render());
+  return kDone;
+}
+
 Result<int> ShowVersion(Client& client, const Shared& shared) {
   const auto version = CRISP_TRY(client.Version());
   if (shared.json()) {
@@ -63,6 +94,10 @@ void AddNodeCommands(CLI::App& app, Shared& shared) {
   app.add_subcommand("version", "The versions of crispctl and of the runtime")->callback([&shared] {
     WithClient(shared, [&shared](Client& client) { return ShowVersion(client, shared); });
   });
+  app.add_subcommand("reload",
+                     "The daemons take the settings as they are in the files now: all or none of "
+                     "them. Says what has changed, and which keys want a restart")
+      ->callback([&shared] { shared.exit_code = Reload(shared); });
 }
 
 }  // namespace crisp::ctl
