@@ -374,6 +374,13 @@ class Bench {
                                  [this, id = pod.container] { cri_.Stop(id, kGraceSeconds); }));
     }
     std::this_thread::sleep_for(std::chrono::seconds(1));
+    const auto all = cri_.ListContainers();
+    Need(all, "ListContainers");
+    if (std::count_if(all->containers().begin(), all->containers().end(), [](const auto& one) {
+          return one.state() == cri::ContainerState::CONTAINER_RUNNING;
+        }) < kStuck) {
+      throw std::runtime_error("containers that ignore SIGTERM ended by it");
+    }
     const std::string with = fmt::format(", {} stuck in stop", kStuck);
     for (int i = 0; i < settings_.calls; ++i) {
       Need(Time("ListContainers" + with, [&] { return cri_.ListContainers(); }), "ListContainers");

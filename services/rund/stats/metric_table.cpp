@@ -334,8 +334,8 @@ std::vector<Family> MakeFamilies() {
 }  // namespace
 
 const std::vector<MetricFamily>& MetricFamilies() {
-  static const std::vector<MetricFamily> families = MakeFamilies();
-  return families;
+  static const std::vector<MetricFamily> kFamilies = MakeFamilies();
+  return kFamilies;
 }
 
 }  // namespace crisp::rund
