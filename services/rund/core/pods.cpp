@@ -347,7 +347,7 @@ Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId&
   return response;
 }
 
-Result<cri::PodSandboxStatusResponse> Pods::GetStatus(const PodId& id, bool verbose) {
+Result<cri::PodSandboxStatusResponse> Pods::GetStatus(const PodId& id, bool verbose) const {
   const PodRef pod = p_.state.FindPod(id);
   if (!pod || !IsListed(*pod)) return NotFound("no pod sandbox {}", id);
   cri::PodSandboxStatusResponse response;

@@ -31,7 +31,7 @@ class Pods {
   /// kAborted: it does not.
   Result<v1::RemovePodResponse> RemoveIf(const CallContext& cc, const PodId& id,
                                          const std::function<bool(const PodRecord&)>& still);
-  Result<runtime::v1::PodSandboxStatusResponse> GetStatus(const PodId& id, bool verbose);
+  Result<runtime::v1::PodSandboxStatusResponse> GetStatus(const PodId& id, bool verbose) const;
 
   /// The supervisor's handler: the pod's shared PID namespace is gone, and all in it.
   void OnPauseGone(const PodId& id);
