@@ -9,7 +9,7 @@
 #include "libs/base/status.h"
 #include "libs/config/schema.h"
 
-namespace YAML {
+namespace YAML {  // NOLINT(readability-identifier-naming): its own name
 class Node;
 }
 

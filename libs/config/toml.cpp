@@ -58,6 +58,13 @@ Result<std::vector<std::string>> AllTexts(const TomlTable& table, std::string_vi
 
 }  // namespace
 
+TomlValue::TomlValue() = default;
+TomlValue::TomlValue(const TomlValue& other) = default;
+TomlValue::TomlValue(TomlValue&& other) noexcept = default;
+TomlValue& TomlValue::operator=(const TomlValue& other) = default;
+TomlValue& TomlValue::operator=(TomlValue&& other) noexcept = default;
+TomlValue::~TomlValue() = default;
+
 const TomlValue* TomlValue::Find(std::string_view key) const {
   for (const auto& [name, value] : members)
     if (name == key) return &value;

@@ -23,6 +23,14 @@ struct TomlValue {
   std::vector<TomlValue> items;                            // kArray
   std::vector<std::pair<std::string, TomlValue>> members;  // kTable, in the order of the file
 
+  // Not by themselves: a clang that looks into the members' pairs for them finds half a class.
+  TomlValue();
+  TomlValue(const TomlValue& other);
+  TomlValue(TomlValue&& other) noexcept;
+  TomlValue& operator=(const TomlValue& other);
+  TomlValue& operator=(TomlValue&& other) noexcept;
+  ~TomlValue();
+
   const TomlValue* Find(std::string_view key) const;
 };
 

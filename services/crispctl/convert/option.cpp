@@ -130,7 +130,7 @@ const Option* Options::Find(std::string_view path) const {
   return found == options_.end() ? nullptr : &*found;
 }
 
-std::string Options::Text(std::string_view path, std::string fallback) const {
+std::string Options::Text(std::string_view path, const std::string& fallback) const {
   const Option* option = Find(path);
   return option == nullptr || option->value.text.empty() ? fallback : option->value.text;
 }

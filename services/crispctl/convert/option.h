@@ -41,7 +41,7 @@ class Options {
   /// The option of "crio/api/listen"; null: there is none.
   const Option* Find(std::string_view path) const;
   /// Its text; `fallback` when it is not there, empty or no text.
-  std::string Text(std::string_view path, std::string fallback = {}) const;
+  std::string Text(std::string_view path, const std::string& fallback = {}) const;
   /// False when it is not there.
   bool Bool(std::string_view path) const;
   /// What stands at the place of the pattern's *, each once, in the order of the files.

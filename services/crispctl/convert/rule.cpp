@@ -7,7 +7,7 @@ namespace {
 
 std::string NameOf(const Draft::Path& key) { return fmt::format("{}", fmt::join(key, ".")); }
 
-Finding Outcomes(Status done, const Draft::Path& key, std::string changed) {
+Finding Outcomes(const Status& done, const Draft::Path& key, std::string changed) {
   if (!done.ok()) {
     return {Outcome::kNotSupported, "", fmt::format("crisp does not take it: {}", done.message())};
   }
@@ -24,8 +24,8 @@ bool IsEmptyText(const config::TomlValue& value) {
 Finding Case::Put(std::string_view key, const Result<std::string>& yaml,
                   std::string changed) const {
   const Draft::Path path = KeyPath(key, name);
-  Status done = yaml.ok() ? draft.Set(path, *yaml, option) : yaml.status();
-  return Outcomes(std::move(done), path, std::move(changed));
+  const Status done = yaml.ok() ? draft.Set(path, *yaml, option) : yaml.status();
+  return Outcomes(done, path, std::move(changed));
 }
 
 Finding Case::Append(std::string_view key, const std::string& entry, std::string changed) const {
