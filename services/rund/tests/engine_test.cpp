@@ -309,7 +309,7 @@ TEST_CASE("A log is reopened at its path, and only while its container runs") {
   REQUIRE(reopened.ok());
   CHECK(os::Exists(path));
   TestNode::Await([&] { return node.Log().find("tick") != std::string::npos; });
-  REQUIRE(node.End(id, seconds(0)).ok());
+  REQUIRE(node.End(id, std::chrono::seconds(0)).ok());
   REQUIRE(os::Rename(path, path + ".older").ok());
   CHECK(node.containers().ReopenLog(TestNode::Call(), id).code() == Code::kFailedPrecondition);
   CHECK_FALSE(os::Exists(path));

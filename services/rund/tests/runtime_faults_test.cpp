@@ -162,7 +162,7 @@ TEST_CASE("A start whose outcome could not be stored is resolved by whoever come
   }
   SECTION("the sweep finds its exit") {
     const ContainerId id = StartUnstored(node, pod, {"sh", "-c", "exit 7"});
-    node.engine().lifecycle().CheckExits();
+    node.engine().lifecycle().CheckAll(TestNode::Call());
     CHECK(node.Exited(id).exit_code() == 7);
   }
   REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
