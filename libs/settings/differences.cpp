@@ -46,9 +46,10 @@ bool Concerns(std::string_view key, std::string_view service) {
   return true;
 }
 
-/// What the keys of an entry are that no file speaks of.
-bool IsNothing(const std::string& text) {
-  return text == "\"\"" || text == "[]" || text == "false";
+std::map<Path, std::string> TextsByPath(const Settings& settings) {
+  std::map<Path, std::string> texts;
+  for (config::KeyValue& one : ValuesOf(settings)) texts[one.path] = std::move(one.text);
+  return texts;
 }
 
 /// {"rund", "runtimes", "crun", "path"}: of an entry of a map.
@@ -59,12 +60,15 @@ Path EntryOf(const Path& path) { return {path.begin(), path.end() - 1}; }
 std::string Difference::Key() const { return fmt::format("{}", fmt::join(path, ".")); }
 
 std::vector<Difference> Differences(const Settings& settings) {
-  std::map<Path, std::string> initial;
-  for (config::KeyValue& one : ValuesOf(Settings())) initial[one.path] = std::move(one.text);
+  std::map<Path, std::string> initial = TextsByPath(Settings());
+  // What the keys of an entry are that no file speaks of.
+  Settings bare;
+  for (const auto& [name, runtime] : settings.rund.runtimes) bare.rund.runtimes[name] = Runtime();
+  const std::map<Path, std::string> nothing = TextsByPath(bare);
   std::vector<Difference> differences;
   for (config::KeyValue& one : ValuesOf(settings)) {
     const auto known = initial.find(one.path);
-    const bool same = known == initial.end() ? IsNothing(one.text) : known->second == one.text;
+    const bool same = (known == initial.end() ? nothing.at(one.path) : known->second) == one.text;
     std::string before = known == initial.end() ? "" : known->second;
     if (known != initial.end()) initial.erase(known);
     if (!same) differences.push_back({std::move(one.path), std::move(one.text), std::move(before)});

@@ -39,9 +39,9 @@ TEST_CASE("entries that are new or taken away are differences by their names") {
 TEST_CASE("a key is found with its parts and what a change costs") {
   CHECK(FindKey("log.level")->cost == "reload (SIGHUP)");
   CHECK(FindKey("state_root")->cost == "restart");
-  const auto runtime = FindKey("rund.runtimes.a.b.base_spec");
+  const auto runtime = FindKey("rund.runtimes.a.b.root");
   REQUIRE(runtime.ok());
-  CHECK(runtime->path == std::vector<std::string>{"rund", "runtimes", "a.b", "base_spec"});
+  CHECK(runtime->path == std::vector<std::string>{"rund", "runtimes", "a.b", "root"});
   CHECK(runtime->cost == "restart; existing pods keep the old value");
   CHECK(FindKey("rund.runtimes.kata")->path.size() == 3);
   for (const char* wrong :

@@ -1,6 +1,7 @@
 // Many pods on the machine's own plugins while plugins fail, hang and die and netd is killed again
 // and again: in the end nothing is left. CRISP_CHURN_PODS says how many (of each kind). Needs root.
 #include <atomic>
+#include <barrier>
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <functional>
@@ -167,11 +168,18 @@ void Churn(Node& node, const Kind& kind) {
   std::vector<std::string> all;
   for (int i = 0; i < count; ++i) all.push_back(IdOf(i));
   std::vector<std::jthread> threads;
+  std::barrier breath(kThreads);
   for (int i = 0; i < kThreads; ++i) {
-    threads.emplace_back([&node, &next, &working, &robbed, count] {
+    threads.emplace_back([&, count] {
+      int done = 0;
       for (int number = next++; number < count; number = next++) {
         if (!OnePod(node, number, static_cast<unsigned>(number) + 1)) ++robbed;
+        // A GC begins where no pod comes or goes.
+        if (!kind.by_garbage || ++done % 5 != 0) continue;
+        breath.arrive_and_wait();
+        std::this_thread::sleep_for(50ms);
       }
+      breath.arrive_and_drop();
       --working;
     });
   }
@@ -247,7 +255,7 @@ TEST_CASE("After pods with random failures and kills nothing is left: garbage is
     node.root().Write("conf/10-churn.conf",
                       R"({"cniVersion": "1.1.0", "name": "churn", "type": "collected"})");
   };
-  constexpr int kTimes = 12;  // these pods are cheap, and a GC comes once a second
+  constexpr int kTimes = 6;  // these pods are cheap, and a GC comes once a second
   ChurnAll({.settings = "  gc_interval_seconds: 1\n",
             .set_up = set_up,
             .pods = kTimes * PodCount(),
