@@ -46,7 +46,10 @@ Status Reloader::Apply(const std::string& fingerprint) {
     if (now_.outcome.fingerprint == fingerprint) return Status::Ok();  // asked twice
     return Aborted("the settings have changed since they were checked: try again");
   }
-  CRISP_TRY(Switch(now_, *checked_));
+  if (Status taken = Switch(now_, *checked_); !taken.ok()) {
+    before_ = now_;  // an Undo of it finds nothing to take back
+    return taken;
+  }
   before_ = std::exchange(now_, *std::exchange(checked_, std::nullopt));
   log::Info("settings reloaded",
             {{"changed", fmt::format("{}", fmt::join(now_.outcome.changed, " "))},

@@ -16,6 +16,7 @@ namespace {
 using Time = std::chrono::steady_clock::time_point;
 
 constexpr std::chrono::milliseconds kLook{1};
+constexpr int kQuietLooks = 3;
 /// From a client's reading the frame to its heeding it, on a busy machine.
 constexpr std::chrono::milliseconds kHeed{30};
 
@@ -36,7 +37,9 @@ class Client {
   bool Look(Time now) {
     if (HungUp(*connection_)) return true;
     if (heard_) return now - *heard_ >= kHeed;
-    if (!AllRead()) return false;
+    // More than one look: of a large frame gRPC may be between two writes.
+    quiet_ = AllRead() ? quiet_ + 1 : 0;
+    if (quiet_ < kQuietLooks) return false;
     if (told_) {
       heard_ = now;
     } else {
@@ -53,6 +56,7 @@ class Client {
   }
 
   const os::UniqueFd* connection_;
+  int quiet_ = 0;  // looks in a row at which all had been read
   bool told_ = false;
   std::optional<Time> heard_;
 };

@@ -37,8 +37,9 @@ std::string EntryKey(const config::KeyValue& value) {
   return fmt::format("{}", fmt::join(begin, begin + static_cast<std::ptrdiff_t>(value.entry), "."));
 }
 
-/// Keys without a section, and log's, are everybody's.
+/// Keys without a section, and log's, are everybody's. netd sets the sysctls of the network.
 bool Concerns(std::string_view key, std::string_view service) {
+  if (key == "rund.default_sysctls" && service == "netd") return true;
   const std::string_view section = key.substr(0, key.find('.'));
   for (const std::string_view other : {"crid", "imaged", "netd", "rund"}) {
     if (section == other) return section == service;

@@ -139,6 +139,9 @@ Result<PodNetwork> Networks::AttachNew(const CallContext& cc, const PodId& pod,
   if (config_.builtin_hostports && capability_args.contains("portMappings")) {
     capability_args[std::string(kBuiltinPorts)] = std::move(capability_args["portMappings"]);
     capability_args.erase("portMappings");
+    // Before anything is taken that could then not be given back: without nft there is no DEL
+    // either.
+    CRISP_TRY(ports_.CheckUsable(cc));
   }
   attachment.capability_args = json::Dump(capability_args);
   const std::shared_ptr<const ConfList> list = CRISP_TRY(readiness_.Wait(cc, config_.network_wait));

@@ -132,6 +132,8 @@ class Networks {
   Result<PluginArgs> ArgsOf(const Attachment& attachment) const;
   bool IsStale(const Attachment& attachment) const;
   bool IsPinned(const PodId& pod) const;
+  /// Nothing of it is in use any more, though a DEL is still owed: garbage.
+  bool IsOver(const Attachment& attachment) const;
   bool NeedsRollBack(const Attachment& attachment) const;
   /// DEL, unpin, forget; with the pod's lock held. A failure is noted for later.
   Status Undo(const CallContext& cc, const Attachment& attachment);

@@ -129,9 +129,14 @@ Result<os::FileLock> HostPorts::Lock(const CallContext& cc) const {
   return WaitForLock(cc, [this] { return os::FileLock::TryLock(layout_.PortsLock()); });
 }
 
-Status HostPorts::Run(const CallContext& cc, const std::string& script) const {
+Status HostPorts::CheckUsable(const CallContext& cc) const {
+  return Run(cc, std::string(kTable), {"-c", "-f", "-"}).While("netd.hostports is builtin");
+}
+
+Status HostPorts::Run(const CallContext& cc, const std::string& script,
+                      std::vector<std::string> args) const {
   const process::Output output = CRISP_TRY(process::Run(cc, {.program = nft_,
-                                                             .args = {"-f", "-"},
+                                                             .args = std::move(args),
                                                              .env = process::PlainEnvironment(),
                                                              .stdin_data = script}));
   if (output.exit_code == 0) return Status::Ok();

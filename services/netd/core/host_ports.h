@@ -36,6 +36,8 @@ class HostPorts {
   /// For an attachment that is recorded as kAttached; idempotent, nothing without ports.
   /// kFailedPrecondition: another pod has one of the ports.
   Status Open(const CallContext& cc, const Attachment& attachment) const;
+  /// nft can be run and knows what the ports need; the error is its own words, or the program's.
+  Status CheckUsable(const CallContext& cc) const;
   /// For one that no longer is; idempotent. Exactly its own elements go.
   Status Close(const CallContext& cc, const Attachment& attachment) const;
   /// The table as the records have it: heals what somebody else took away ("nft flush ruleset").
@@ -47,7 +49,8 @@ class HostPorts {
   Result<std::string> Elements() const;
   Status SyncLocked(const CallContext& cc) const;
   Result<os::FileLock> Lock(const CallContext& cc) const;
-  Status Run(const CallContext& cc, const std::string& script) const;
+  Status Run(const CallContext& cc, const std::string& script,
+             std::vector<std::string> args = {"-f", "-"}) const;
   Status RouteLoopback(const Attachment& attachment) const;
   Status UnrouteLoopback() const;
 

@@ -132,16 +132,28 @@ Status Networks::CollectGarbage(const CallContext& cc) {
     const os::FileLock alone = CRISP_TRY(WaitForLock(cc, try_alone));
     // Looked at again: with the lock nothing changes any more.
     for (const Attachment& attachment : CRISP_TRY(store_.List())) {
-      const bool is_over = attachment.phase == Phase::kDetaching && !IsPinned(attachment.pod);
-      if (attachment.network == name && !is_over) pods.push_back(attachment.pod.str());
+      if (attachment.network == name && !IsOver(attachment)) pods.push_back(attachment.pod.str());
     }
     Status done = plugins_.Gc(cc.Within(config_.gc_timeout), list, pods, GcMark());
     metrics_.GarbageCollected(done.code());
     // With what one that was ended has started: nothing of it runs beside the next ADD.
-    if (!done.ok()) log::IfError("end a garbage collection", EndLeftovers(cc, {GcMark()}));
+    // Short: everybody waits.
+    constexpr std::chrono::seconds kEndPatience(2);
+    if (!done.ok()) {
+      const Status ended = EndLeftovers(cc.Within(kEndPatience), {GcMark()});
+      log::IfError("end a garbage collection", ended);
+    }
     if (!done.ok() && first.ok()) first = std::move(done);
   }
   return first;
+}
+
+// While its host ports may still lead to the address, that must not become another pod's.
+bool Networks::IsOver(const Attachment& attachment) const {
+  if (attachment.phase != Phase::kDetaching || IsPinned(attachment.pod)) return false;
+  if (attachment.boot_id != boot_id_) return true;
+  const auto ports = PortElementsOf(attachment);
+  return ports.ok() && ports->empty();
 }
 
 // For each network, also one whose plugins know no GC: that is the record's word, and the

@@ -363,6 +363,7 @@ Result<std::uint64_t> Containers::RemoveIf(
   CRISP_TRY(os::RemoveFile(layout.ExitPath(id)));
   CRISP_TRY(os::RemoveTree(layout.VolumesOf(id)));
   const auto seq = p_.state.EraseContainer(id);
+  lifecycle_.logs().Forget(id);
   if (seq.ok()) log::Info("container removed", {{"container", id}});
   return seq;
 }

@@ -158,10 +158,13 @@ Status Lifecycle::ResolveStart(const CallContext& cc, const ContainerId& id) {
   const OciRuntime* runtime = p_.runtimes.Recorded(container->runtime());
   const CallContext soon = cc.Within(kStartPatience);
   log::IfError("interrupted start", AwaitStarts(soon, id));
-  // A runtime that gives no answer now gives the retry one.
   bool started = false;
   if (runtime != nullptr) {
     const auto awaits = runtime->AwaitsStart(soon, id);
+    // One that gives no answer now gives the next asker one; who wants the container's end, or
+    // finds it ended, need not know.
+    const bool matters = container->stop_asked_at() == 0 && os::Alive(ProcessOf(container->init()));
+    if (!awaits.ok() && awaits.code() != Code::kNotFound && matters) return awaits.status();
     log::IfError("ask the runtime for an interrupted start", awaits.status());
     started = awaits.ok() && !*awaits;
   }

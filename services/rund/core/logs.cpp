@@ -59,14 +59,14 @@ Result<LogCounts> Logs::Ask(const CallContext& cc, const ContainerRecord& contai
   // What was left out before our start was counted by the one before us.
   if (fresh) return now;
   LogCounts& before = entry->second;
-  const auto since = [](std::uint64_t total, std::uint64_t counted) {
-    return total < counted ? total : total - counted;  // less: it was started again
+  // Less: an answer that came later than the next one.
+  const auto since = [](std::uint64_t total, std::uint64_t& counted) {
+    return total > counted ? total - std::exchange(counted, total) : 0;
   };
   p_.metrics.LogsLeftOut(since(now.dropped_lines, before.dropped_lines),
                          since(now.dropped_bytes, before.dropped_bytes),
                          since(now.lost_lines, before.lost_lines),
                          since(now.lost_bytes, before.lost_bytes));
-  before = now;
   return now;
 }
 
@@ -113,6 +113,7 @@ void Logs::Check(const CallContext& cc, const ContainerRecord& container) {
              {{"container", container.id()}});
   // Its lifeline is let go at once: conmon has the FIFO open.
   const auto started = Start(cc, *pod, container);
+  if (started.ok()) known_.lock()->insert_or_assign(container.id(), LogCounts());
   log::IfError("start crisp-log again", started.ok() ? Status::Ok() : started.status());
 }
 

@@ -284,10 +284,12 @@ Result<std::uint64_t> Pods::Stop(const CallContext& cc, const PodId& id) {
     auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
     const PodRef pod = p_.state.FindPod(id);
     if (!pod || pod->torn_down()) return p_.state.seq();
-    CRISP_TRY(p_.state.ChangePod(id, [](PodRecord& record) {
-      record.set_stopping(true);
-      return Status::Ok();
-    }));
+    if (!pod->stopping()) {
+      CRISP_TRY(p_.state.ChangePod(id, [](PodRecord& record) {
+        record.set_stopping(true);
+        return Status::Ok();
+      }));
+    }
   }
   // Nothing new begins in it from here on: its containers' ends need no lock.
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
@@ -334,7 +336,11 @@ Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId&
   }
   auto held = CRISP_TRY(p_.locks.Lock(own, LockKey(id)));
   const PodRef pod = p_.state.FindPod(id);
-  if (!pod) return response;
+  if (!pod) {
+    // Somebody else was faster: whoever waits for this number sees that.
+    response.set_seq(p_.state.seq());
+    return response;
+  }
   if (!pod->torn_down()) {
     Status down = TakeDown(own, *pod);
     if (!down.ok()) {

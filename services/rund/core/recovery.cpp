@@ -104,8 +104,11 @@ Status Recovery::AfterReboot() {
     }));
   }
   for (const PodRef& pod : p_.state.Pods()) {
-    if (pod->phase() == v1::REMOVING || pod->phase() == v1::STOPPED) continue;
+    const bool is_down = pod->phase() == v1::REMOVING || pod->phase() == v1::STOPPED;
+    if (is_down && !pod->has_update()) continue;
     CRISP_TRY(p_.state.ChangePod(PodId(pod->id()), [&](PodRecord& record) {
+      record.clear_update();  // what it would write back has gone
+      if (is_down) return Status::Ok();
       record.clear_pause();
       if (record.phase() == v1::LIVE) {
         record.set_phase(v1::STOPPED);
@@ -235,8 +238,11 @@ Status Recovery::RemoveUnknownContainer(const CallContext& cc, const ContainerId
   const Layout& layout = p_.config.layout;
   const std::string bundle = layout.Bundle(id);
   KillMonitors(bundle);
+  // One that does not answer keeps the others from nothing.
+  Status first;
   for (const std::string& name : p_.runtimes.Names()) {
-    CRISP_TRY(p_.runtimes.Recorded(name)->Delete(cc, id));
+    Status deleted = p_.runtimes.Recorded(name)->Delete(cc.Within(p_.config.runtime_timeout), id);
+    if (first.ok()) first = std::move(deleted);
   }
   const auto text = os::ReadFile(layout.SpecPath(id));
   if (text.ok()) {
@@ -248,6 +254,7 @@ Status Recovery::RemoveUnknownContainer(const CallContext& cc, const ContainerId
   if (os::Exists(layout.LowersDir(id))) CRISP_TRY(os::UnmountBelow(layout.LowersDir(id)));
   CRISP_TRY(UnmountVolumes(layout.MountsOf(id)));
   CRISP_TRY(UnmountRootfs(layout.Rootfs(id)));
+  CRISP_TRY(std::move(first));
   return os::RemoveTree(bundle);
 }
 

@@ -15,6 +15,10 @@
 namespace crisp::rund {
 namespace {
 
+// The kernel's limits, in microseconds: more is an error when it is set.
+constexpr std::int64_t kMaxCpuPeriod = 1'000'000;
+constexpr std::int64_t kMaxCpuQuota = std::int64_t{1} << 40;
+
 namespace cri = runtime::v1;
 
 std::string OomPath(pid_t pid) { return fmt::format("/proc/{}/oom_score_adj", pid); }
@@ -112,15 +116,17 @@ cri::LinuxContainerResources ResourcesOf(const cri::LinuxPodSandboxConfig& pod) 
   const cri::LinuxContainerResources& overhead = pod.overhead();
   // Quotas add up by their share of a period.
   const auto period_of = [](const cri::LinuxContainerResources& of) {
-    return of.cpu_period() > 0 ? of.cpu_period() : kDefaultCpuPeriod;
+    return of.cpu_period() > 0 ? std::min(of.cpu_period(), kMaxCpuPeriod) : kDefaultCpuPeriod;
   };
   // No limit of the containers is no limit of the pod.
   const auto add = [](std::int64_t containers, std::int64_t more) {
-    return containers > 0 && more > 0 ? containers + more : containers;
+    std::int64_t both = 0;
+    if (containers <= 0 || more <= 0) return containers;
+    return __builtin_add_overflow(containers, more, &both) ? containers : both;
   };
+  const std::int64_t quota = std::min(overhead.cpu_quota(), kMaxCpuQuota);
   sum.set_cpu_shares(add(sum.cpu_shares(), overhead.cpu_shares()));
-  sum.set_cpu_quota(
-      add(sum.cpu_quota(), overhead.cpu_quota() * period_of(sum) / period_of(overhead)));
+  sum.set_cpu_quota(add(sum.cpu_quota(), quota * period_of(sum) / period_of(overhead)));
   sum.set_memory_limit_in_bytes(add(sum.memory_limit_in_bytes(), overhead.memory_limit_in_bytes()));
   // Of single processes.
   sum.clear_oom_score_adj();

@@ -96,14 +96,27 @@ void KillTree(pid_t pid, int depth) {
   kill(pid, SIGKILL);
 }
 
-/// Until `pid` has ended: true; false as soon as nobody reads `status_fd` any more.
-bool AwaitEnd(pid_t pid, int status_fd) {
+/// Those that the command left to us; it itself is for later.
+void ReapOthers(pid_t command) {
+  siginfo_t info{};
+  while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0 &&
+         info.si_pid != command) {
+    waitpid(info.si_pid, nullptr, 0);
+    info.si_pid = 0;
+  }
+}
+
+/// Until `pid` has ended: true; false as soon as nobody reads `status_fd` any more. Meanwhile, if
+/// `reaps`, the orphans of `pid` do not stay zombies.
+bool AwaitEnd(pid_t pid, int status_fd, bool reaps) {
+  constexpr int kRound = 1000;  // milliseconds
   const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
   if (pidfd < 0) return true;
   std::array<pollfd, 2> watched = {{{pidfd, POLLIN, 0}, {status_fd, 0, 0}}};
   bool read_on = true;
   while (watched[0].revents == 0 && read_on) {
-    if (poll(watched.data(), watched.size(), -1) < 0 && errno != EINTR) break;
+    if (poll(watched.data(), watched.size(), reaps ? kRound : -1) < 0 && errno != EINTR) break;
+    if (reaps) ReapOthers(pid);
     read_on = (watched[1].revents & POLLERR) == 0;
   }
   close(pidfd);
@@ -133,7 +146,7 @@ int main(int argc, char** argv) {
       error != 0) {
     return Report(status_fd, "runtime ", 127);
   }
-  if (tied && !AwaitEnd(runtime, status_fd)) {
+  if (tied && !AwaitEnd(runtime, status_fd, /*reaps=*/false)) {
     KillTree(runtime, kDepth);
     if (const pid_t command = ReadPid(argv[1]); command > 0) KillTree(command, kDepth);
     return 1;
@@ -154,7 +167,7 @@ int main(int argc, char** argv) {
   for (std::size_t i = 0; i < early_count; ++i) {
     if (early[i] == command) return Report(status_fd, "exit ", Code(early_statuses[i]));
   }
-  if (tied && !AwaitEnd(command, status_fd)) {
+  if (tied && !AwaitEnd(command, status_fd, /*reaps=*/true)) {
     KillTree(command, kDepth);
     return 1;
   }

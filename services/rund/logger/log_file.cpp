@@ -54,7 +54,10 @@ void LogFile::StartAnew() {
       fd_ = fd;
       return;
     }
-    if (fd >= 0) close(fd);
+    if (fd >= 0) {
+      close(fd);
+      unlinkat(directory_, fresh, 0);
+    }
   }
   // On a full disk for instance.
   if (ftruncate(fd_, 0) != 0) error_ = errno;

@@ -149,8 +149,9 @@ void Relay::End() {
 }
 
 void Relay::Drain() {
-  if (ContainerEnded()) free_ = true;
-  // Bounded: in a container that goes on there is always more.
+  // Whoever asks has seen the container's end: nothing is held back any more.
+  free_ = true;
+  // Bounded: others may hold the pipe open, and write on.
   for (int i = 0; i < 64; ++i) {
     Pass(Now());
     const std::size_t before = end_ - begin_;

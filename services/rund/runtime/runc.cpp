@@ -16,7 +16,9 @@ namespace crisp::rund {
 namespace {
 
 constexpr std::size_t kMaxWords = 4096;
-constexpr int kLastExit = 128;  // above: ended by a signal
+// Above: no answer of its own. A wrapper's for a program that it cannot start, or ended by a
+// signal.
+constexpr int kLastExit = 125;
 
 Result<process::Output> RunRuntime(const CallContext& cc, const OciRuntime& runtime,
                                    std::vector<std::string> args) {
@@ -29,7 +31,10 @@ Result<process::Output> RunRuntime(const CallContext& cc, const OciRuntime& runt
   options.max_output = KiB(64);
   // `start` hands nothing on, but hooks may keep its pipes: whoever has ended has ended.
   options.drain = std::chrono::milliseconds(20);
-  return process::Run(cc, command, options);
+  auto output = process::Run(cc, command, options);
+  // Nor is a program that is away a container that is not there.
+  if (output.code() == Code::kNotFound) return Unavailable("{}", output.status().message());
+  return output;
 }
 
 // "a \"b\"" → a "b"; `quoted` begins after the opening quote.
@@ -102,7 +107,9 @@ Status OciRuntime::Start(const CallContext& cc, const ContainerId& id) const {
 }
 
 Status OciRuntime::Delete(const CallContext& cc, const ContainerId& id) const {
-  if (info_.state_in_root && !os::Exists(StateDir(id))) return Status::Ok();
+  const bool may_know =
+      os::Exists(StateDir(id)) || (!info_.state_in_root && os::Exists(info_.path));
+  if (!may_know) return Status::Ok();
   const process::Output out = CRISP_TRY(
       RunRuntime(cc, *this, {"delete", "--force", id.str()}).While("{} delete", info_.name));
   if (out.exit_code == 0) return Status::Ok();
@@ -125,7 +132,7 @@ Result<bool> OciRuntime::AwaitsStart(const CallContext& cc, const ContainerId& i
 Result<std::string> OciRuntime::AskState(const CallContext& cc, const ContainerId& id) const {
   const process::Output out =
       CRISP_TRY(RunRuntime(cc, *this, {"state", id.str()}).While("{} state", info_.name));
-  if (out.exit_code > kLastExit) return Internal("{} state: it crashed", info_.name);
+  if (out.exit_code > kLastExit) return Internal("{} state: it did not answer", info_.name);
   if (out.exit_code != 0) return NotFound("{} state: {}", info_.name, RuntimeWords(out.err));
   const nlohmann::json state = CRISP_TRY(json::Parse(out.out).While("{} state", info_.name));
   return CRISP_TRY(json::GetString(state, "status").While("{} state", info_.name));
