@@ -150,6 +150,15 @@ Status ReadPids(const std::string& directory, std::set<pid_t>& pids) {
 
 }  // namespace
 
+void Cgroups::WarmUp() const {
+  const auto v1 = std::find_if(hierarchies_.begin(), hierarchies_.end(),
+                               [](const Hierarchy& one) { return !one.v2; });
+  if (v1 == hierarchies_.end() || v1->controllers.empty()) return;
+  const auto own = CgroupOf(getpid(), *v1->controllers.begin());
+  if (!own.ok()) return;
+  static_cast<void>(WriteExisting(v1->mount_point + *own + "/cgroup.procs", "0").ok());
+}
+
 Result<Cgroups> Cgroups::Detect(const std::string& root, const std::string& mountinfo) {
   Cgroups cgroups;
   bool v1 = false;

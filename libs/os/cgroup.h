@@ -45,6 +45,10 @@ class Cgroups {
   Status Remove(const std::string& path) const;
   /// Moves a process into the cgroup in every hierarchy.
   Status Add(const std::string& path, pid_t pid) const;
+  /// On v1 the first move of any process after a quiet time waits for the kernel (an RCU grace
+  /// period: 13 to 16 ms). This is such a move, of the caller to where it is: those of the next 40
+  /// ms or so do not wait. Blocks for as long; nothing on v2. Failure does no harm.
+  void WarmUp() const;
   /// Processes in the cgroup, in any hierarchy (each pid once, sorted). Absent = none.
   Result<std::vector<pid_t>> Pids(const std::string& path, bool recursive = true) const;
   /// SIGKILL to all in it and below: cgroup.kill where there is one, else (or beside it) the

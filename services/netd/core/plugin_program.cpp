@@ -129,7 +129,7 @@ Result<std::vector<std::string>> PluginPrograms::Versions(const CallContext& cc,
     if (out.code() != Code::kInternal) return std::vector<std::string>();
   }
   std::vector<std::string> versions;
-  const Result<nlohmann::json> answer = json::Parse(out.value_or(""));
+  const Result<nlohmann::json> answer = json::Parse(out.ok() ? *out : "");
   if (answer.ok()) versions = json::OptStrings(*answer, "supportedVersions").value_or(versions);
   const std::scoped_lock lock(mutex_);
   versions_[path] = {state, versions};

@@ -185,11 +185,18 @@ Result<std::uint64_t> Containers::Create(const CallContext& cc,
   return created;
 }
 
+void Containers::WarmUpCgroups(const CallContext& cc) {
+  if (p_.cgroups.mode() == os::CgroupMode::kV2) return;
+  // Not now is well, too.
+  static_cast<void>(p_.pool.Submit(work::Lane::kBulk, cc, [this] { p_.cgroups.WarmUp(); }).ok());
+}
+
 Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
                                            const v1::CreateContainerRequest& request,
                                            const Plan& plan) {
   const ContainerId id(request.container_id());
   const Layout& layout = p_.config.layout;
+  WarmUpCgroups(cc);
   CRISP_TRY(os::MakeDirs(layout.Bundle(id), 0711));
   const PodFiles pod_files = PodFilesOf(layout, *plan.pod);
   const SelinuxLabels labels = CRISP_TRY(ContainerLabels(
@@ -409,6 +416,7 @@ Result<cri::ExecSyncResponse> Containers::ExecSync(const CallContext& cc,
   static_cast<ExecArgs&>(args) =
       CRISP_TRY(PlanExec(p_, id, request.cmd(), /*tty=*/false, p_.config.layout.Bundle(id)));
   args.timeout = seconds(request.timeout());
+  WarmUpCgroups(cc);
   const ExecSyncResult result = CRISP_TRY(rund::ExecSync(cc, args));
   cri::ExecSyncResponse response;
   response.set_exit_code(result.exit_code);

@@ -41,6 +41,8 @@ class Containers {
   struct Plan;
   Result<Plan> MakePlan(const v1::CreateContainerRequest& request, const PodRef& pod);
   Status RecordIntent(const v1::CreateContainerRequest& request, const Plan& plan);
+  /// Beside what the caller does next: the runtime soon moves its child into a cgroup.
+  void WarmUpCgroups(const CallContext& cc);
   Result<std::uint64_t> DoCreate(const CallContext& cc, const v1::CreateContainerRequest& request,
                                  const Plan& plan);
   Result<std::uint64_t> DoStart(const CallContext& cc, const ContainerId& id);
