@@ -122,14 +122,13 @@ Result<std::vector<std::string>> PluginPrograms::Versions(const CallContext& cc,
       .verb = "VERSION", .input = R"({"cniVersion":"1.0.0"})", .for_container = false};
   const Result<std::string> out = Run(cc, type, call);
   CRISP_TRY(cc.Check().While("plugin {}: VERSION", type));
-  if (!out.ok()) {
+  if (!out.ok()) {  // not an answer to remember: it may have been a bad moment
     log::Debug("network plugin does not tell its versions",
                {{"plugin", type}, {"error", out.status()}});
-    // Not an answer to remember: it may have been a bad moment.
-    if (out.code() != Code::kInternal) return std::vector<std::string>();
+    return std::vector<std::string>();
   }
   std::vector<std::string> versions;
-  const Result<nlohmann::json> answer = json::Parse(out.ok() ? *out : "");
+  const Result<nlohmann::json> answer = json::Parse(*out);
   if (answer.ok()) versions = json::OptStrings(*answer, "supportedVersions").value_or(versions);
   const std::scoped_lock lock(mutex_);
   versions_[path] = {state, versions};
