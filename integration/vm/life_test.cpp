@@ -194,9 +194,13 @@ TEST_CASE("kill -9 of rund in the middle of creates leaves nothing behind") {
     config.mutable_metadata()->set_attempt(static_cast<unsigned>(round));
     // Somewhere between the intent and the answer.
     const std::string delay = std::to_string(0.1 + 0.3 * round);
-    std::system(
-        ("(sleep " + delay + "; systemctl kill --kill-whom=main -s KILL crisp-rund@1) &").c_str());
+    std::thread kill([&delay] {
+      CHECK(
+          std::system(("sleep " + delay + "; systemctl kill --kill-whom=main -s KILL crisp-rund@1")
+                          .c_str()) == 0);
+    });
     const auto answer = vm.cri.Create(pod, config, pod_config);
+    kill.join();  // it may have been too late for this create
     vm.WaitReady();
     const std::string id =
         answer.ok() ? answer->container_id() : vm.Created(pod, pod_config, config);

@@ -135,7 +135,7 @@ TEST_CASE("Statistics of containers and pods") {
   const std::string pod = vm.Pod(pod_config);
   const std::string id = vm.Running(
       pod, pod_config,
-      Limited(vm, {"sh", "-c", "x=$(head -c 2000000 /dev/zero | tr '\\0' x); sleep 1000"},
+      Limited(vm, {"sh", "-c", "x=$(head -c 2000000 /dev/zero | tr '\\0' x); sleep 1000; :"},
               64 << 20));
   cri::ContainerStatsRequest request;
   request.set_container_id(id);
@@ -161,6 +161,7 @@ TEST_CASE("Statistics of containers and pods") {
       },
       std::chrono::seconds(60)));
   REQUIRE_OK(pod_stats);
+  INFO(pod_stats->ShortDebugString());
   CHECK(pod_stats->stats().linux().memory().working_set_bytes().value() > 2'000'000);
   CHECK(pod_stats->stats().linux().containers_size() == 1);
 }

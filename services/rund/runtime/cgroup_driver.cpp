@@ -80,6 +80,8 @@ Status CgroupDriver::MakePod(const CallContext& cc, const PodId& id,
   systemd::Units* units = CRISP_TRY(SystemdUnits());
   const systemd::Properties properties = {{"Description", "pod " + id.str()},
                                           {"CPUAccounting", true},
+                                          // The default. Accounting alone brings no cpu.max on v2.
+                                          {"CPUWeight", std::uint64_t{100}},
                                           {"MemoryAccounting", true},
                                           {"TasksAccounting", true},
                                           {"IOAccounting", true}};
