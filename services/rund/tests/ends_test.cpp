@@ -11,20 +11,6 @@ using namespace crisp::rund;  // NOLINT
 namespace cri = runtime::v1;
 using std::chrono::seconds;
 
-namespace {
-
-bool IsEmpty(const std::vector<std::string>& leftovers) {
-  for (const std::string& what : leftovers) UNSCOPED_INFO(what);
-  return leftovers.empty();
-}
-
-void RemovePod(TestNode& node, const PodId& pod) {
-  const auto removed = node.pods().Remove(TestNode::Call(), pod);
-  if (!removed.ok()) FAIL(removed.status().ToString());
-}
-
-}  // namespace
-
 TEST_CASE("Stop sends the stop signal, and SIGKILL when the grace is over") {
   TestNode node;
   const PodId pod = node.Pod();

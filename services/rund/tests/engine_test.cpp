@@ -12,20 +12,6 @@ using namespace crisp;        // NOLINT
 using namespace crisp::rund;  // NOLINT
 namespace cri = runtime::v1;
 
-namespace {
-
-bool IsEmpty(const std::vector<std::string>& leftovers) {
-  for (const std::string& what : leftovers) UNSCOPED_INFO(what);
-  return leftovers.empty();
-}
-
-void RemovePod(TestNode& node, const PodId& pod) {
-  const auto removed = node.pods().Remove(TestNode::Call(), pod);
-  if (!removed.ok()) FAIL(removed.status().ToString());
-}
-
-}  // namespace
-
 TEST_CASE("A container runs, is logged, keeps its exit code and leaves nothing") {
   TestNode node;
   const PodId pod = node.Pod();

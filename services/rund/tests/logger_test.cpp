@@ -16,11 +16,6 @@ using std::chrono::seconds;
 
 namespace {
 
-bool IsEmpty(const std::vector<std::string>& leftovers) {
-  for (const std::string& what : leftovers) UNSCOPED_INFO(what);
-  return leftovers.empty();
-}
-
 void Limit(cri::ContainerConfig& config, const std::string& limit) {
   (*config.mutable_annotations())["crisp.logs/rate"] = limit;
 }

@@ -17,11 +17,6 @@ using std::chrono::seconds;
 
 namespace {
 
-bool IsEmpty(const std::vector<std::string>& leftovers) {
-  for (const std::string& what : leftovers) UNSCOPED_INFO(what);
-  return leftovers.empty();
-}
-
 bool Ok(const auto& result) {
   if (!result.ok()) UNSCOPED_INFO(result.status().ToString());
   return result.ok();

@@ -16,11 +16,6 @@ using std::chrono::seconds;
 
 namespace {
 
-bool IsEmpty(const std::vector<std::string>& leftovers) {
-  for (const std::string& what : leftovers) UNSCOPED_INFO(what);
-  return leftovers.empty();
-}
-
 /// A runtime whose state is elsewhere: runc by another name, under another root.
 std::string OtherRuntime(const testing::TestRoot& root) {
   return root.Script("other",

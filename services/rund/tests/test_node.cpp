@@ -290,4 +290,14 @@ std::vector<std::string> TestNode::Leftovers() const {
   return found;
 }
 
+bool IsEmpty(const std::vector<std::string>& leftovers) {
+  for (const std::string& what : leftovers) UNSCOPED_INFO(what);
+  return leftovers.empty();
+}
+
+void RemovePod(TestNode& node, const PodId& pod) {
+  const auto removed = node.pods().Remove(TestNode::Call(), pod);
+  if (!removed.ok()) FAIL(removed.status().ToString());
+}
+
 }  // namespace crisp::rund

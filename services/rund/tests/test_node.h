@@ -106,4 +106,9 @@ class TestNode {
   std::vector<std::string> all_ids_;
 };
 
+/// False: a failing test says what there is.
+bool IsEmpty(const std::vector<std::string>& leftovers);
+/// Must succeed.
+void RemovePod(TestNode& node, const PodId& pod);
+
 }  // namespace crisp::rund

@@ -21,11 +21,6 @@ namespace {
 
 constexpr std::uint32_t kHost = 300'000;
 
-bool IsEmpty(const std::vector<std::string>& leftovers) {
-  for (const std::string& what : leftovers) UNSCOPED_INFO(what);
-  return leftovers.empty();
-}
-
 /// A network namespace that the user namespace owns, pinned at `path`.
 os::NamespacePin NetIn(const std::string& userns, const std::string& path) {
   process::Command command;
