@@ -22,6 +22,7 @@
 #include <thread>
 #include <vector>
 
+#include "integration/bench/processes.h"
 #include "integration/bench/samples.h"
 #include "integration/bench/stats_bench.h"
 #include "integration/harness/cri.h"
@@ -63,13 +64,6 @@ void Need(const Answer& answer, const std::string& what) {
   if (!answer.ok()) throw std::runtime_error(what + ": " + Describe(answer.status));
 }
 
-std::string ReadText(const std::string& path) {
-  std::ifstream in(path);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
 bool Listens(std::string socket) {
   if (socket.starts_with("unix://")) socket.erase(0, 7);
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -80,54 +74,6 @@ bool Listens(std::string socket) {
   const bool listens = ::connect(fd, generic, sizeof address) == 0;
   ::close(fd);
   return listens;
-}
-
-/// /proc directories of the processes with these names in our own mount namespace.
-std::vector<std::string> ProcessesOf(const std::vector<std::string>& names) {
-  std::vector<std::string> found;
-  std::error_code error;
-  const fs::path ours = fs::read_symlink("/proc/self/ns/mnt", error);
-  for (const auto& entry : fs::directory_iterator("/proc", error)) {
-    const std::string pid = entry.path().filename().string();
-    if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
-    std::string name = ReadText(entry.path() / "comm");
-    if (!name.empty()) name.pop_back();
-    const bool wanted = std::any_of(names.begin(), names.end(), [&](const std::string& one) {
-      return name == one.substr(0, 15);  // the kernel cuts names
-    });
-    if (wanted && fs::read_symlink(entry.path() / "ns/mnt", error) == ours)
-      found.push_back(entry.path());
-  }
-  return found;
-}
-
-/// The sum, over these processes, of a field in kB ("VmHWM:") of one of their files, in MB.
-double SumMb(const std::vector<std::string>& processes, const std::string& file,
-             std::string_view field) {
-  double mb = 0;
-  for (const std::string& process : processes) {
-    std::istringstream text(ReadText(process + "/" + file));
-    for (std::string line; std::getline(text, line);) {
-      if (line.starts_with(field)) mb += std::stod(line.substr(field.size())) / 1024;
-    }
-  }
-  return mb;
-}
-
-/// User and system time of these processes, with that of threads that have ended.
-double CpuMs(const std::vector<std::string>& processes) {
-  double ticks = 0;
-  for (const std::string& process : processes) {
-    const std::string stat = ReadText(process + "/stat");
-    std::istringstream fields(stat.substr(stat.rfind(')') + 1));
-    std::string field;
-    for (int number = 3; number < 14; ++number) fields >> field;  // proc(5) counts from 1
-    double user = 0;
-    double system = 0;
-    fields >> user >> system;
-    ticks += user + system;
-  }
-  return ticks * 1e3 / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
 
 /// What these processes use while something is done.
