@@ -21,20 +21,17 @@ std::vector<config::KeyValue> ValuesOf(const Settings& settings) {
   return MakeSchema(copy).Values();
 }
 
-/// By key.
-std::map<std::string, config::KeyValue> ValuesByKey(const Settings& settings) {
-  std::map<std::string, config::KeyValue> values;
-  for (config::KeyValue& value : ValuesOf(settings)) {
-    std::string key = fmt::format("{}", fmt::join(value.path, "."));
-    values.emplace(std::move(key), std::move(value));
-  }
+std::map<Path, config::KeyValue> ValuesByPath(const Settings& settings) {
+  std::map<Path, config::KeyValue> values;
+  for (config::KeyValue& value : ValuesOf(settings)) values.emplace(value.path, std::move(value));
   return values;
 }
 
-/// "rund.runtimes.kata": what came or went as a whole.
-std::string EntryKey(const config::KeyValue& value) {
-  const auto begin = value.path.begin();
-  return fmt::format("{}", fmt::join(begin, begin + static_cast<std::ptrdiff_t>(value.entry), "."));
+std::string KeyOf(const Path& path) { return fmt::format("{}", fmt::join(path, ".")); }
+
+/// {"rund", "runtimes", "kata"}: the entry of a map that it is in.
+Path EntryOf(const config::KeyValue& value) {
+  return {value.path.begin(), value.path.begin() + static_cast<std::ptrdiff_t>(value.entry)};
 }
 
 /// Keys without a section, and log's, are everybody's. netd sets the sysctls of the network.
@@ -47,36 +44,28 @@ bool Concerns(std::string_view key, std::string_view service) {
   return true;
 }
 
-std::map<Path, std::string> TextsByPath(const Settings& settings) {
-  std::map<Path, std::string> texts;
-  for (config::KeyValue& one : ValuesOf(settings)) texts[one.path] = std::move(one.text);
-  return texts;
-}
-
-/// {"rund", "runtimes", "crun", "path"}: of an entry of a map.
-Path EntryOf(const Path& path) { return {path.begin(), path.end() - 1}; }
-
 }  // namespace
 
-std::string Difference::Key() const { return fmt::format("{}", fmt::join(path, ".")); }
+std::string Difference::Key() const { return KeyOf(path); }
 
 std::vector<Difference> Differences(const Settings& settings) {
-  std::map<Path, std::string> initial = TextsByPath(Settings());
+  std::map<Path, config::KeyValue> initial = ValuesByPath(Settings());
   // What the keys of an entry are that no file speaks of.
   Settings bare;
   for (const auto& [name, runtime] : settings.rund.runtimes) bare.rund.runtimes[name] = Runtime();
-  const std::map<Path, std::string> nothing = TextsByPath(bare);
+  const std::map<Path, config::KeyValue> nothing = ValuesByPath(bare);
   std::vector<Difference> differences;
   for (config::KeyValue& one : ValuesOf(settings)) {
     const auto known = initial.find(one.path);
-    const bool same = (known == initial.end() ? nothing.at(one.path) : known->second) == one.text;
-    std::string before = known == initial.end() ? "" : known->second;
-    if (known != initial.end()) initial.erase(known);
+    const bool is_known = known != initial.end();
+    const bool same = (is_known ? known->second : nothing.at(one.path)).text == one.text;
+    std::string before = is_known ? known->second.text : "";
+    if (is_known) initial.erase(known);
     if (!same) differences.push_back({std::move(one.path), std::move(one.text), std::move(before)});
   }
   // What is left belongs to entries that are no longer there.
-  for (const auto& [path, text] : initial) {
-    const Path entry = EntryOf(path);
+  for (const auto& [path, value] : initial) {
+    const Path entry = EntryOf(value);
     if (!differences.empty() && differences.back().path == entry) continue;
     differences.push_back({entry, "null", ""});
   }
@@ -84,19 +73,19 @@ std::vector<Difference> Differences(const Settings& settings) {
 }
 
 std::vector<Change> Changes(const Settings& before, const Settings& now, std::string_view service) {
-  const std::map<std::string, config::KeyValue> old_values = ValuesByKey(before);
-  const std::map<std::string, config::KeyValue> new_values = ValuesByKey(now);
+  const std::map<Path, config::KeyValue> old_values = ValuesByPath(before);
+  const std::map<Path, config::KeyValue> new_values = ValuesByPath(now);
   std::map<std::string, bool> live_of;
-  for (const auto& [key, value] : old_values) {
-    const auto found = new_values.find(key);
+  for (const auto& [path, value] : old_values) {
+    const auto found = new_values.find(path);
     if (found == new_values.end()) {
-      live_of[EntryKey(value)] = true;
+      live_of[KeyOf(EntryOf(value))] = true;
     } else if (found->second.text != value.text) {
-      live_of[key] = value.cost == config::Cost::kLive;
+      live_of[KeyOf(path)] = value.cost == config::Cost::kLive;
     }
   }
-  for (const auto& [key, value] : new_values) {
-    if (!old_values.contains(key)) live_of[EntryKey(value)] = true;
+  for (const auto& [path, value] : new_values) {
+    if (!old_values.contains(path)) live_of[KeyOf(EntryOf(value))] = true;
   }
   std::vector<Change> changes;
   for (const auto& [key, live] : live_of) {
