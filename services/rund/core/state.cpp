@@ -197,24 +197,7 @@ std::uint64_t State::Publish(v1::WatchEvent event, const std::function<void()>& 
     shared->set_seq(seq);
     if (listener_) listener_(shared);
   }
-  changed_.notify_all();
   return seq;
-}
-
-Status State::WaitContainer(const ContainerId& id, SteadyTime deadline,
-                            const std::function<bool(const ContainerRecord*)>& done) {
-  std::unique_lock lock(view_);
-  const bool in_time = clock_.WaitUntil(lock, changed_, deadline, [&] {
-    const auto found = containers_.find(id.str());
-    return done(found == containers_.end() ? nullptr : found->second.get());
-  });
-  if (!in_time) return DeadlineExceeded("container {} has not changed in time", id);
-  return Status::Ok();
-}
-
-void State::Wake() {
-  { const std::lock_guard lock(view_); }
-  changed_.notify_all();
 }
 
 std::int64_t State::NextTimestamp() {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -63,13 +62,6 @@ class State {
   Result<std::uint64_t> ErasePod(const PodId& id);
   Result<std::uint64_t> EraseContainer(const ContainerId& id);
 
-  /// Waits until `done` says so of the container's record (null = there is none), asked again after
-  /// each change. kDeadlineExceeded after `deadline`.
-  Status WaitContainer(const ContainerId& id, SteadyTime deadline,
-                       const std::function<bool(const ContainerRecord*)>& done);
-  /// Wakes all waits, so that they look at what else they wait for.
-  void Wake();
-
   /// Wall time in nanoseconds, never the same twice, and after all that a record has.
   std::int64_t NextTimestamp();
   /// `wanted` (a time that somebody else took down), or the nanosecond after `earlier` when it is
@@ -105,7 +97,6 @@ class State {
   std::map<std::string, std::string> pod_keys_, container_keys_;  // key → id; under write_
 
   mutable std::mutex view_;  // memory only
-  std::condition_variable_any changed_;
   std::unordered_map<std::string, PodRef> pods_;
   std::unordered_map<std::string, ContainerRef> containers_;
   Tell listener_;
