@@ -160,20 +160,17 @@ TEST_CASE("kill -9 in the middle of StartContainer") {
         const std::string id = created("fire" + std::to_string(++number));
         const auto first = UnderFire(
             node, daemon, [&] { return node.cri().Start(id); }, typical, Part(round));
-        // It runs, or ran, or is still CREATED; a second start of one that runs is an error by
-        // contract.
+        if (!first.ok()) {
+          const auto retry = Retried([&] { return node.cri().Start(id); });
+          INFO("first: " << Describe(first.status) << "; retry: " << Describe(retry.status));
+          CHECK(retry.ok());
+        }
         const auto state = [&] {
           const auto status = Retried([&] { return node.cri().ContainerStatus(id); });
           INFO(Describe(status.status));
           REQUIRE(status.ok());
           return status->status();
         };
-        if (state().state() == cri::ContainerState::CONTAINER_CREATED) {
-          CHECK_FALSE(first.ok());
-          const auto retry = Retried([&] { return node.cri().Start(id); });
-          INFO("first: " << Describe(first.status) << "; retry: " << Describe(retry.status));
-          CHECK((retry.ok() || state().state() != cri::ContainerState::CONTAINER_CREATED));
-        }
         CHECK(Eventually([&] { return state().state() == cri::ContainerState::CONTAINER_EXITED; }));
         CHECK(state().exit_code() == 9);
         CHECK(Retried([&] { return node.cri().Remove(id); }).ok());
@@ -278,6 +275,12 @@ TEST_CASE("kill -9 in the middle of PullImage") {
     }
   }
   CheckNothingLeft(node);
+}
+
+// The last one: without it a run that never hit a call would show nothing.
+TEST_CASE("Some of the calls under fire were cut") {
+  constexpr int kEnoughToTell = 20;
+  if (UnderFireSoFar().calls >= kEnoughToTell) CHECK(UnderFireSoFar().cut > 0);
 }
 
 }  // namespace

@@ -36,9 +36,10 @@ std::unique_ptr<Node>& Slot() {
 Node& TheNode() {
   if (Slot() == nullptr) {
     // Short graces: what a crash orphaned is to be gone within the test's patience.
-    Slot() = std::make_unique<Node>(NodeOptions{
-        .yaml = "imaged:\n  orphan_grace_seconds: 1\nrund:\n  abandoned_grace_seconds: 2\n",
-        .without_unified = false});
+    Slot() = std::make_unique<Node>(
+        NodeOptions{.yaml = "imaged:\n  orphan_grace_seconds: 1\nnetd:\n  orphan_grace_seconds: 2\n"
+                            "rund:\n  abandoned_grace_seconds: 2\n",
+                    .without_unified = false});
   }
   return *Slot();
 }

@@ -438,6 +438,15 @@ std::vector<std::string> Node::Leftovers() const {
               {"registry", "logs", "log", "layers"}, names);
     for (const std::string& name : names) found.push_back("file: " + name);
   }
+  // Whatever it is called: nothing is to be under way, or kept for somebody who is gone.
+  for (const char* directory : {"state/imaged/staging", "state/imaged/snapshots",
+                                "state/imaged/trash", "state/rund/1/volumes", "run/rund/1/pods",
+                                "run/rund/1/containers", "run/rund/1/exits", "run/rund/1/execs"}) {
+    const std::string root = "/proc/" + std::to_string(holder_) + "/root" + dir_ + "/";
+    for (const auto& entry : fs::directory_iterator(root + directory, error)) {
+      found.push_back("in " + std::string(directory) + ": " + entry.path().filename().string());
+    }
+  }
   for (const auto& hierarchy : fs::directory_iterator("/sys/fs/cgroup", error)) {
     for (const auto& entry : fs::directory_iterator(hierarchy.path().string() + cgroup_, error)) {
       if (entry.is_directory(error)) found.push_back("cgroup: " + entry.path().string());

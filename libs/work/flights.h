@@ -61,6 +61,12 @@ class Flights {
     return DeadlineExceeded("the deadline of the call has passed");
   }
 
+  /// One for the key is under way now.
+  bool Has(const K& key) const {
+    std::lock_guard lock(state_->mutex);
+    return state_->flights.contains(key);
+  }
+
  private:
   struct Flight {
     std::mutex mutex;

@@ -23,6 +23,7 @@ namespace {
 constexpr std::chrono::seconds kListenAgain{10};
 /// In a row: then it is said once.
 constexpr int kReconcileFailures = 3;
+constexpr std::chrono::seconds kRetryPatience{60};
 
 FlowOptions FlowsOf(const settings::Settings& settings) {
   FlowOptions options;
@@ -106,6 +107,8 @@ class CridApp final : public daemon::App {
   void ReconcileNow() {
     const CallContext cc = CallContext(SteadyTime::max(), stop_.get_token(), "reconcile")
                                .Within(std::chrono::seconds(60));
+    // A kubelet's retry comes sooner.
+    if (std::chrono::steady_clock::now() - began_ >= kRetryPatience) pods_.UndoAbandoned(cc);
     const Status done = Reconcile(cc, *view_, peers_, metrics_);
     if (done.ok() || cc.stop().stop_requested()) {
       reconcile_failures_ = 0;
@@ -167,6 +170,7 @@ class CridApp final : public daemon::App {
   daemon::Daemon& daemon_;
   Metrics metrics_;
   RandomIds ids_;
+  const SteadyTime began_ = std::chrono::steady_clock::now();
   std::atomic<bool> reconcile_waits_{false};
   std::atomic<int> reconcile_failures_{0};  // one after the other
   std::stop_source stop_;

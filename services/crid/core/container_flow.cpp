@@ -49,6 +49,7 @@ ContainerFlow::ContainerFlow(View& view, Backends& backends, work::Pool& pool, I
       ids_(ids),
       metrics_(metrics),
       options_(options),
+      began_(Clock::System().Wall()),
       creates_(pool, options.create_timeout),
       changes_(pool, options.end_timeout) {}
 
@@ -143,6 +144,8 @@ Status ContainerFlow::StartNow(const CallContext& cc, const Record& container) {
   if (rund == nullptr) return Unavailable("rund/{} is away", container.instance);
   rund::v1::StartContainerRequest start;
   start.set_container_id(container.id);
+  start.set_asked_at(Clock::System().Wall().time_since_epoch().count());
+  start.set_caller_began(began_.time_since_epoch().count());
   const auto started = CRISP_TRY(rund->StartContainer(cc, start));
   view_.WaitSeq(cc, rund->instance(), started.seq());
   log::Info("container started", {{"container", container.id}});

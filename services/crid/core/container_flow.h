@@ -4,6 +4,7 @@
 
 #include "cri/v1/api.pb.h"
 #include "libs/base/call_context.h"
+#include "libs/base/clock.h"
 #include "libs/base/ids.h"
 #include "libs/base/result.h"
 #include "libs/work/flights.h"
@@ -46,6 +47,7 @@ class ContainerFlow {
   IdSource& ids_;
   Metrics& metrics_;
   const FlowOptions options_;
+  const WallTime began_;
   work::Flights<std::string, std::string> creates_;
   work::Flights<std::string, Nothing> changes_;
 };

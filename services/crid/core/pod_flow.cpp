@@ -25,6 +25,14 @@ std::string Named(const runtime::v1::PodSandboxMetadata& metadata) {
   return fmt::format("{}/{}", metadata.namespace_(), metadata.name());
 }
 
+netd::v1::AttachRequest AttachOf(const std::string& pod_id,
+                                 const runtime::v1::PodSandboxConfig& config) {
+  netd::v1::AttachRequest request;
+  request.set_pod_id(pod_id);
+  *request.mutable_config() = config;
+  return request;
+}
+
 netd::v1::DetachRequest DetachOf(const std::string& pod_id) {
   netd::v1::DetachRequest request;
   request.set_pod_id(pod_id);
@@ -82,7 +90,20 @@ Result<std::string> PodFlow::RunNow(const CallContext& cc,
   reserve.set_pod_id(ids_.Next());
   *reserve.mutable_metadata() = metadata;
   reserve.set_runtime_handler(request.runtime_handler());
-  const auto reserved = CRISP_TRY(rund->ReservePod(cc, reserve));
+  // A pod that nobody knows gets the id that is asked for: its network begins beside its
+  // reservation. If we are killed in between, netd has an orphan, which the reconcile frees.
+  Attaching attaching;
+  if (!HostNetwork(request.config()) && !HasUserns(request.config()) && backends_.netd().Ready() &&
+      !view_.FindKey(Kind::kPod, PodKey(metadata))) {
+    attaching = backends_.netd().StartAttach(cc, AttachOf(reserve.pod_id(), request.config()));
+  }
+  const auto reservation = rund->ReservePod(cc, reserve);
+  if (attaching && (!reservation.ok() || reservation->pod_id() != reserve.pod_id())) {
+    static_cast<void>(attaching());  // what is under way cannot be undone
+    attaching = nullptr;
+    UndoNetwork(cc.Detached(options_.end_timeout), reserve.pod_id());
+  }
+  const auto reserved = CRISP_TRY(reservation);
   const std::string& id = reserved.pod_id();
   switch (reserved.phase()) {
     case rund::v1::LIVE: view_.WaitSeq(cc, rund->instance(), reserved.seq()); return id;
@@ -95,7 +116,7 @@ Result<std::string> PodFlow::RunNow(const CallContext& cc,
                      metadata.attempt());
     default: break;
   }
-  Status built = Build(cc, *rund, id, request);
+  Status built = Build(cc, *rund, id, request, std::move(attaching));
   if (!built.ok()) {
     log::Warn("pod failed", {{"pod", id}, {"name", Named(metadata)}, {"error", built}});
     Undo(cc, *rund, id, HostNetwork(request.config()));
@@ -106,23 +127,22 @@ Result<std::string> PodFlow::RunNow(const CallContext& cc,
 }
 
 Status PodFlow::Build(const CallContext& cc, Rund& rund, const std::string& id,
-                      const runtime::v1::RunPodSandboxRequest& request) {
+                      const runtime::v1::RunPodSandboxRequest& request, Attaching attaching) {
   rund::v1::PreparePodRequest prepare;
   prepare.set_pod_id(id);
   *prepare.mutable_config() = request.config();
-  netd::v1::AttachRequest attach;
-  attach.set_pod_id(id);
-  *attach.mutable_config() = request.config();
   const bool network = !HostNetwork(request.config());
-  Pending<netd::v1::AttachResponse> attaching;
   Result<rund::v1::PreparePodResponse> prepared = rund::v1::PreparePodResponse();
   if (HasUserns(request.config())) {
     // The network namespace is made inside of the user namespace: one after the other.
     prepared = CRISP_TRY(rund.PreparePod(cc, prepare));
+    netd::v1::AttachRequest attach = AttachOf(id, request.config());
     attach.set_userns_path(prepared->userns_path());
     if (network) attaching = backends_.netd().StartAttach(cc, std::move(attach));
   } else {
-    if (network) attaching = backends_.netd().StartAttach(cc, std::move(attach));
+    if (network && !attaching) {
+      attaching = backends_.netd().StartAttach(cc, AttachOf(id, request.config()));
+    }
     prepared = rund.PreparePod(cc, prepare);
   }
 
@@ -146,20 +166,40 @@ Status PodFlow::Build(const CallContext& cc, Rund& rund, const std::string& id,
 
 void PodFlow::Undo(const CallContext& cc, Rund& rund, const std::string& id, bool host_network) {
   const CallContext undo = cc.Detached(options_.end_timeout);
-  if (!host_network) {
-    // The caller has waited for a netd that is away; the reconcile tells it what it holds for
-    // nobody.
-    Status detached = backends_.netd().Ready()
-                          ? StatusOf(backends_.netd().StartDetach(undo, DetachOf(id))())
-                          : Unavailable("netd is away: it is told later");
-    if (!detached.ok()) metrics_.LeftBehind();
-    log::IfError("undo the pod's network", detached);
-  }
+  if (!host_network) UndoNetwork(undo, id);
   rund::v1::RemovePodRequest remove;
   remove.set_pod_id(id);
   Status removed = StatusOf(rund.RemovePod(undo, remove));
   if (!removed.ok()) metrics_.LeftBehind();
   log::IfError("undo the pod", removed);
+}
+
+void PodFlow::UndoAbandoned(const CallContext& cc) {
+  for (const RecordPtr& pod : view_.HalfMadePods()) {
+    if (runs_.Has(pod->key)) continue;
+    // As a flight of the pod's: a call that comes meanwhile does not work against it.
+    const auto undo = [this, key = pod->key](const CallContext& own) -> Result<std::string> {
+      const RecordPtr now = view_.FindKey(Kind::kPod, key);
+      const std::shared_ptr<Rund> rund =
+          now != nullptr && now->half_made ? backends_.RundOf(now->instance) : nullptr;
+      if (rund != nullptr) {
+        log::Warn("half-made pod undone: who asked for it did not come back", {{"pod", now->id}});
+        Undo(own, *rund, now->id, now->host_network);
+      }
+      return Aborted("the pod was half made, and has been undone: try again");
+    };
+    static_cast<void>(runs_.Do(cc, pod->key, undo));
+  }
+}
+
+void PodFlow::UndoNetwork(const CallContext& cc, const std::string& id) {
+  // The caller has waited for a netd that is away; the reconcile tells it what it holds for
+  // nobody.
+  Status detached = backends_.netd().Ready()
+                        ? StatusOf(backends_.netd().StartDetach(cc, DetachOf(id))())
+                        : Unavailable("netd is away: it is told later");
+  if (!detached.ok()) metrics_.LeftBehind();
+  log::IfError("undo the pod's network", detached);
 }
 
 Result<RecordPtr> PodFlow::FindForEnd(const CallContext& cc, const std::string& id) {

@@ -31,6 +31,9 @@ class PodFlow {
   /// The new pod's id, or that of the pod which has the same key already. On failure all is undone
   /// and the first cause is told. kAlreadyExists: there, but stopped.
   Result<std::string> Run(const CallContext& cc, const runtime::v1::RunPodSandboxRequest& request);
+  /// Undoes the half-made pods that no call of this process is at: an earlier one was killed in the
+  /// middle of them, and nobody has come back. Ask when a retry would have come.
+  void UndoAbandoned(const CallContext& cc);
   /// Idempotent; unknown is success. Each failed step is repeated by the next call.
   Status Stop(const CallContext& cc, const std::string& id);
   /// Stops, then forgets the pod and its containers. Idempotent; unknown is success.
@@ -38,11 +41,13 @@ class PodFlow {
 
  private:
   struct Nothing {};
+  using Attaching = Pending<netd::v1::AttachResponse>;
   Result<std::string> RunNow(const CallContext& cc,
                              const runtime::v1::RunPodSandboxRequest& request);
   Status Build(const CallContext& cc, Rund& rund, const std::string& id,
-               const runtime::v1::RunPodSandboxRequest& request);
+               const runtime::v1::RunPodSandboxRequest& request, Attaching attaching);
   void Undo(const CallContext& cc, Rund& rund, const std::string& id, bool host_network);
+  void UndoNetwork(const CallContext& cc, const std::string& id);
   Status Down(const CallContext& cc, Rund& rund, const Record& pod);
   Status RemoveNow(const CallContext& cc, const Record& pod);
   Result<std::shared_ptr<Rund>> Choose(const CallContext& cc, const std::string& key);

@@ -43,6 +43,7 @@ RecordPtr PodRecord(const std::string& instance, const PodEntry& entry) {
   record->instance = instance;
   record->key = PodKey(entry.metadata());
   record->host_network = entry.host_network();
+  record->half_made = entry.phase() == rund::v1::RESERVED || entry.phase() == rund::v1::PREPARED;
   record->status = entry.status();
   TakeListItem<runtime::v1::PodSandbox>(entry.list_item(), *record);
   return record;
@@ -358,6 +359,17 @@ Result<RecordPtr> View::Resolve(const CallContext& cc, Kind kind, const std::str
     if (auto found = TryResolve(kind, text, hidden)) return *std::move(found);
     CRISP_TRY(WaitFresh(within));
   }
+}
+
+std::vector<RecordPtr> View::HalfMadePods() const {
+  std::lock_guard lock(mutex_);
+  std::vector<RecordPtr> half_made;
+  for (const auto& [id, pod] : pods_) {
+    const auto instance = instances_.find(pod->instance);
+    const bool there = instance != instances_.end() && instance->second.fresh;
+    if (pod->half_made && there) half_made.push_back(pod);
+  }
+  return half_made;
 }
 
 RecordPtr View::FindKey(Kind kind, const std::string& key) const {

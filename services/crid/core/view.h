@@ -36,6 +36,7 @@ struct Record {
   std::string key;            // PodKey or ContainerKey
   bool host_network = false;  // pods only
   bool listed = false;        // half-made objects are invisible
+  bool half_made = false;     // pods only: reserved or prepared, and not running yet
   int state = 0;              // PodSandboxState or ContainerState
   std::map<std::string, std::string> labels;
   std::string item;    // one element of the list answer: tag, length, message
@@ -90,6 +91,8 @@ class View {
                                               bool hidden = false) const;
   Result<RecordPtr> Resolve(const CallContext& cc, Kind kind, const std::string& text,
                             bool hidden = false) const;
+  /// Pods that are half made, of the instances that are there.
+  std::vector<RecordPtr> HalfMadePods() const;
   /// By key, listed or not; null without one.
   RecordPtr FindKey(Kind kind, const std::string& key) const;
 

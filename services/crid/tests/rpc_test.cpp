@@ -465,6 +465,58 @@ TEST_CASE("The network is made while the pod is prepared, and a failed preparati
   CHECK(node.script.Count("Detach") == 1);
 }
 
+TEST_CASE("The network begins beside the reservation, and a refused one gives it back") {
+  Node node;
+  fake::Gate gate;
+  node.script.On("ReservePod", gate.Hook());
+  std::string pod;
+  auto run = std::async(std::launch::async, [&] { return node.RunPod("one", pod); });
+  REQUIRE(node.script.WaitFor("Attach"));
+  gate.Open();
+  REQUIRE(run.get().ok());
+  CHECK(node.script.Count("Attach") == 1);
+
+  node.script.Fail("ReservePod", grpc::StatusCode::INVALID_ARGUMENT, "runtime_handler: none such");
+  std::string refused;
+  const grpc::Status status = node.RunPod("two", refused);
+  CHECK(status.error_code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(status.error_message() == "runtime_handler: none such");
+  CHECK(node.script.Count("Detach") == 1);
+  CHECK(node.script.Count("RemovePod") == 0);
+}
+
+TEST_CASE("A half-made pod that nobody comes back for is undone, one under way is left alone") {
+  Node node;
+  const std::string abandoned(64, 'a');
+  {
+    // As an earlier front left it.
+    grpc::ClientContext context;
+    rund::v1::ReservePodRequest reserve;
+    reserve.set_pod_id(abandoned);
+    *reserve.mutable_metadata() = Node::PodRequest("gone").config().metadata();
+    rund::v1::ReservePodResponse reserved;
+    auto stub = rund::v1::Pods::NewStub(rpc::Connect(node.root / "rund/1.sock"));
+    REQUIRE(stub->ReservePod(&context, reserve, &reserved).ok());
+  }
+  fake::Gate gate;
+  node.script.On("PreparePod", gate.Hook());
+  std::string pod;
+  auto run = std::async(std::launch::async, [&] { return node.RunPod("one", pod); });
+  REQUIRE(node.script.WaitFor("PreparePod"));
+  REQUIRE(Until([&] { return node.view->HalfMadePods().size() == 2; }));
+
+  auto undo = std::async(std::launch::async,
+                         [&] { node.pods.UndoAbandoned(CallContext::Background(20s)); });
+  REQUIRE(node.script.WaitFor("RemovePod"));
+  gate.Open();
+  undo.get();
+  REQUIRE(run.get().ok());
+  CHECK(node.script.Count("Detach") == 1);
+  CHECK(node.script.Count("RemovePod") == 1);
+  CHECK(node.PodIds() == Calls{pod});
+  CHECK(Until([&] { return node.view->HalfMadePods().empty(); }));
+}
+
 TEST_CASE("A second call joins the first, and a caller's deadline does not end the work") {
   Node node;
   fake::Gate gate;

@@ -30,6 +30,7 @@ using std::chrono::nanoseconds;
 using std::chrono::seconds;
 
 constexpr int kStartErrorCode = 128;
+constexpr std::string_view kStartError = "StartError";  // the reason
 
 bool HasOwnPidNamespace(const nlohmann::json& spec) {
   const nlohmann::json* namespaces = json::Find(spec, "linux.namespaces");
@@ -267,16 +268,27 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   return seq;
 }
 
-Result<std::uint64_t> Containers::Start(const CallContext& cc, const ContainerId& id) {
+bool StartAsked::MayHaveStarted(const ContainerRecord& container) const {
+  constexpr std::chrono::nanoseconds kAnswerPatience = std::chrono::minutes(1);
+  const std::int64_t started = container.started_at();
+  if (started == 0 || container.reason() == kStartError) return false;
+  const bool by_this_call = at != 0 && started >= at;
+  return by_this_call ||
+         (started < caller_began && caller_began - started <= kAnswerPatience.count());
+}
+
+Result<std::uint64_t> Containers::Start(const CallContext& cc, const ContainerId& id,
+                                        const StartAsked& asked) {
   const SteadyTime begin = p_.clock.Now();
   auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(id)));
-  auto started = DoStart(cc.Detached(p_.config.runtime_timeout), id);
+  auto started = DoStart(cc.Detached(p_.config.runtime_timeout), id, asked);
   p_.metrics.ContainerStarted(started.ok() ? Status::Ok() : started.status(),
                               p_.clock.Now() - begin);
   return started;
 }
 
-Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const ContainerId& id) {
+Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const ContainerId& id,
+                                          const StartAsked& asked) {
   CRISP_TRY(lifecycle_.ResolveStart(cc, id));
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container || !IsListed(*container)) return NotFound("no container {}", id);
@@ -286,6 +298,7 @@ Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const Container
       return Status::Ok();
     });
   }
+  if (container->phase() == v1::LIVE && asked.MayHaveStarted(*container)) return p_.state.seq();
   if (container->phase() != v1::LIVE || container->state() != cri::CONTAINER_CREATED) {
     return FailedPrecondition("container {} cannot be started: it is {}", id,
                               container->phase() != v1::LIVE
@@ -325,7 +338,7 @@ Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const Contain
     record.set_started_at(p_.state.NextTimestamp());
     record.set_finished_at(p_.state.NextTimestamp());
     record.set_exit_code(kStartErrorCode);
-    record.set_reason("StartError");
+    record.set_reason(std::string(kStartError));
     record.set_message(ToUtf8(failure.message(), kMaxMessageBytes));
     return Status::Ok();
   });

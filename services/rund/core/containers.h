@@ -12,6 +12,16 @@
 
 namespace crisp::rund {
 
+/// What tells the retry of a start from a second one (StartContainerRequest). Unix nanoseconds, 0:
+/// not known.
+struct StartAsked {
+  std::int64_t at = 0;
+  std::int64_t caller_began = 0;
+
+  /// The container runs, or ran, by a start whose answer its caller may never have had.
+  bool MayHaveStarted(const ContainerRecord& container) const;
+};
+
 /// What the front asks of containers (protos/crisp/rund/v1/rund.proto says what each means). Calls
 /// block; those that change something go on when their caller leaves. Each answers the number of
 /// the change.
@@ -21,7 +31,8 @@ class Containers {
 
   Result<v1::ReserveContainerResponse> Reserve(const v1::ReserveContainerRequest& request);
   Result<std::uint64_t> Create(const CallContext& cc, const v1::CreateContainerRequest& request);
-  Result<std::uint64_t> Start(const CallContext& cc, const ContainerId& id);
+  Result<std::uint64_t> Start(const CallContext& cc, const ContainerId& id,
+                              const StartAsked& asked = {});
   /// Lifecycle::Stop; the number is that of the last change.
   void Stop(const ContainerId& id, std::chrono::seconds grace,
             std::function<void(Result<std::uint64_t>)> done);
@@ -45,7 +56,8 @@ class Containers {
   void WarmUpCgroups(const CallContext& cc);
   Result<std::uint64_t> DoCreate(const CallContext& cc, const v1::CreateContainerRequest& request,
                                  const Plan& plan);
-  Result<std::uint64_t> DoStart(const CallContext& cc, const ContainerId& id);
+  Result<std::uint64_t> DoStart(const CallContext& cc, const ContainerId& id,
+                                const StartAsked& asked);
   Result<std::uint64_t> FailStart(const CallContext& cc, const ContainerId& id,
                                   const Status& failure);
 

@@ -32,12 +32,13 @@ ServerUnaryReactor* ContainersService::CreateContainer(CallbackServerContext* co
 ServerUnaryReactor* ContainersService::StartContainer(CallbackServerContext* context,
                                                       const v1::StartContainerRequest* request,
                                                       v1::StartContainerResponse* response) {
-  return rpc::Unary(
-      pool_, Lane::kMutate, context, request, response,
-      [this](const CallContext& cc, const auto& req, auto& resp) {
-        resp.set_seq(CRISP_TRY(containers_.Start(cc, ContainerId(req.container_id()))));
-        return Status::Ok();
-      });
+  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
+                    [this](const CallContext& cc, const auto& req, auto& resp) {
+                      resp.set_seq(CRISP_TRY(containers_.Start(
+                          cc, ContainerId(req.container_id()),
+                          {.at = req.asked_at(), .caller_began = req.caller_began()})));
+                      return Status::Ok();
+                    });
 }
 
 ServerUnaryReactor* ContainersService::StopContainer(CallbackServerContext* context,

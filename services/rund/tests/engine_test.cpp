@@ -29,6 +29,18 @@ TEST_CASE("A container runs, is logged, keeps its exit code and leaves nothing")
   CHECK(node.Log().find(" stdout F out\n") != std::string::npos);
   CHECK(node.Log().find(" stderr F err\n") != std::string::npos);
   CHECK_FALSE(node.containers().Start(TestNode::Call(), id).ok());
+  // A retry whose first answer was lost, with this front or with one that was killed since.
+  const std::int64_t started = status.started_at();
+  constexpr std::int64_t kMinute = 60'000'000'000;
+  const auto retried = [&](const StartAsked& asked) {
+    return node.containers().Start(TestNode::Call(), id, asked).code();
+  };
+  CHECK(retried({.at = started - 1}) == Code::kOk);
+  CHECK(retried({.at = started + 1}) == Code::kFailedPrecondition);
+  CHECK(retried({.at = started + 1, .caller_began = started + 1}) == Code::kOk);
+  CHECK(retried({.at = started + 2 * kMinute, .caller_began = started + 2 * kMinute}) ==
+        Code::kFailedPrecondition);
+  CHECK(retried({.at = started + 1, .caller_began = started - 1}) == Code::kFailedPrecondition);
   REQUIRE(node.containers().Remove(TestNode::Call(), id).ok());
   REQUIRE(node.containers().Remove(TestNode::Call(), id).ok());
   CHECK(node.containers().GetStatus(id, false).code() == Code::kNotFound);
