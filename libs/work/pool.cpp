@@ -151,6 +151,7 @@ std::string_view LaneName(Lane lane) {
     case Lane::kEndFlight: return "end_flight";
     case Lane::kExec: return "exec";
     case Lane::kStop: return "stop";
+    case Lane::kStream: return "stream";
   }
   return "unknown";
 }
@@ -167,6 +168,7 @@ Pool::Pool(const PoolOptions& options) : state_(std::make_shared<State>()) {
   state_->At(Lane::kEndFlight).options = options.end_flight;
   state_->At(Lane::kExec).options = options.exec;
   state_->At(Lane::kStop).options = options.stop;
+  state_->At(Lane::kStream).options = options.stream;
 }
 
 Pool::~Pool() {

@@ -15,10 +15,12 @@ namespace crisp::work {
 /// Kinds of work by how long they hold a thread. kFast: reads of memory (rpc::Unary runs it inline,
 /// without the pool). kMutate: create, start, remove, mount, CNI. kWait: ends of processes. kExec:
 /// commands that clients run, for as long as they please. kStop: what begins and forces an end, and
-/// waits for nobody. kBulk: layers, garbage. kFlight: the work of Flights, which callers in other
-/// lanes wait for; do not use it for anything else. Flights that others' programs may hold up for
-/// long (a network plugin that hangs) have kSlowFlight, and those who wait for them kSlowWait;
-/// flights that take things down have kEndFlight: what hangs must not keep the rest from ending.
+/// waits for nobody. kStream: sessions of exec, attach and port-forward that begin, logs that are
+/// reopened: milliseconds, and somebody waits for them. kBulk: layers, garbage. kFlight: the work
+/// of Flights, which callers in other lanes wait for; do not use it for anything else. Flights that
+/// others' programs may hold up for long (a network plugin that hangs) have kSlowFlight, and those
+/// who wait for them kSlowWait; flights that take things down have kEndFlight: what hangs must not
+/// keep the rest from ending.
 enum class Lane {
   kFast,
   kMutate,
@@ -30,8 +32,9 @@ enum class Lane {
   kEndFlight,
   kExec,
   kStop,
+  kStream,
 };
-inline constexpr std::size_t kLanes = 10;
+inline constexpr std::size_t kLanes = 11;
 /// "fast", "mutate", ...: for metrics.
 std::string_view LaneName(Lane lane);
 
@@ -53,6 +56,7 @@ struct PoolOptions {
   LaneOptions end_flight{64, 1024};
   LaneOptions exec{128, 1024};
   LaneOptions stop{16, 4096};
+  LaneOptions stream{16, 1024};
   /// A thread without work ends after this (its memory goes back).
   std::chrono::milliseconds idle{10'000};
   /// Of each thread.

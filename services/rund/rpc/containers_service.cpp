@@ -95,7 +95,7 @@ ServerUnaryReactor* ContainersService::UpdateContainerResources(
 ServerUnaryReactor* ContainersService::ReopenContainerLog(
     CallbackServerContext* context, const runtime::v1::ReopenContainerLogRequest* request,
     runtime::v1::ReopenContainerLogResponse* response) {
-  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
+  return rpc::Unary(pool_, Lane::kStream, context, request, response,
                     [this](const CallContext& cc, const auto& req, auto&) {
                       return containers_.ReopenLog(cc, ContainerId(req.container_id()));
                     });

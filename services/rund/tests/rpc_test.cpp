@@ -14,6 +14,29 @@ using namespace crisp;        // NOLINT
 using namespace crisp::rund;  // NOLINT
 namespace cri = runtime::v1;
 
+TEST_CASE("Creates that hang keep no log from being reopened") {
+  TestNode node;
+  node.pool_options().mutate.cap = 1;
+  node.Restart();
+  const ContainerId id = node.Run(node.Pod(), {});
+  ContainersService containers(node.pool(), node.containers(), node.engine().resources());
+  rpc::Server server({.sockets = {node.root() / "s"}});
+  server.AddService(&containers);
+  REQUIRE(server.Start().ok());
+  const auto stub = v1::Containers::NewStub(rpc::Connect(node.root() / "s"));
+  std::promise<void> gate;
+  const std::shared_future<void> open = gate.get_future().share();
+  REQUIRE(node.pool().Submit(work::Lane::kMutate, TestNode::Call(), [open] { open.wait(); }).ok());
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  cri::ReopenContainerLogRequest request;
+  request.set_container_id(id.str());
+  cri::ReopenContainerLogResponse response;
+  CHECK(stub->ReopenContainerLog(&context, request, &response).ok());
+  gate.set_value();
+  server.Shutdown(std::chrono::seconds(5));
+}
+
 TEST_CASE("Commands that hang keep no container and no pod from their ends") {
   TestNode node;
   node.pool_options().wait.cap = 1;
