@@ -378,9 +378,14 @@ void AddRund(Schema& schema, Rund& rund) {
             {.text = "Size of a container's log at which it is started anew, without what was in "
                      "it (the kubelet rotates by itself). 0: no limit.",
              .cost = Cost::kNewPods})
+      .Bool("rund.log_guarded", &rund.log_guarded,
+            {.text = "The log of a container without limits, too, is written by crisp-log, so that "
+                     "a full disk leaves whole lines in it and a line that says how many are "
+                     "missing. One more small process for each container.",
+             .cost = Cost::kNewPods})
       .Bool("rund.log_journald", &rund.log_journald,
-            {.text = "What containers write goes to the journal as well, without the limits above: "
-                     "the journal has its own.",
+            {.text = "What containers with a log file write goes to the journal as well, without "
+                     "the limits above: the journal has its own.",
              .cost = Cost::kNewPods});
 }
 

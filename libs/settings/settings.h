@@ -134,6 +134,7 @@ struct Rund {
   Bytes log_burst = MiB(1);
   std::string log_excess = "drop";  // drop | block
   Bytes max_log_size{0};            // of the file, before it is started anew; 0 = no limit
+  bool log_guarded = false;         // crisp-log writes those without limits, too
   bool log_journald = false;
 };
 

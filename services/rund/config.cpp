@@ -123,7 +123,8 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   config.log_limits = {.rate = rund.log_rate,
                        .burst = rund.log_burst,
                        .block = rund.log_excess == "block",
-                       .max_size = rund.max_log_size};
+                       .max_size = rund.max_log_size,
+                       .guarded = rund.log_guarded};
   config.log_to_journal = rund.log_journald;
   return config;
 }

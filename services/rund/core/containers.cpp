@@ -151,6 +151,7 @@ Status Containers::RecordIntent(const v1::CreateContainerRequest& request, const
         limits->set_burst(plan.log_limits.burst.count());
         limits->set_block(plan.log_limits.block);
         limits->set_max_size(plan.log_limits.max_size.count());
+        limits->set_guarded(plan.log_limits.guarded);
         return Status::Ok();
       });
   return changed.ok() ? Status::Ok() : changed.status();

@@ -110,6 +110,7 @@ Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Cl
       engine->config_.layout.ExitsDir(),
       {.on_exit_file = [&lifecycle](const ContainerId& id) { lifecycle.OnExitFile(id); },
        .on_monitor_gone = [&lifecycle](const ContainerId& id) { lifecycle.OnMonitorGone(id); },
+       .on_logger_gone = [&lifecycle](const ContainerId& id) { lifecycle.OnLoggerGone(id); },
        .on_pause_gone = [&pods](const PodId& id) { pods.OnPauseGone(id); }}));
   engine->parts_.supervisor = engine->supervisor_.get();
   return engine;

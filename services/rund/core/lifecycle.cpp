@@ -30,6 +30,8 @@ constexpr seconds kCleanTimeout{60};
 constexpr nanoseconds kFileClockGrain = std::chrono::milliseconds(10);
 // For a runtime's `start` that nobody waits for any more.
 constexpr seconds kStartPatience{30};
+constexpr seconds kLoggerPatience{30};
+
 // Waits for the end of a process that is not our child.
 void AwaitEnd(const os::ProcessId& process, nanoseconds patience) {
   const auto pidfd = os::PidFd::Open(process);
@@ -118,6 +120,16 @@ void Lifecycle::OnMonitorGone(const ContainerId& id) {
   p_.metrics.MonitorLost();
   // Not here: the next exit must not wait for this one.
   if (!Later(id, [this, id] { KillLost(id); })) KillLost(id);
+}
+
+void Lifecycle::OnLoggerGone(const ContainerId& id) {
+  const CallContext cc = CallContext::Background(kLoggerPatience, "log");
+  // At once: until then what the container writes has little room. Should this fail the sweep
+  // looks.
+  log::IfError("look after a log", p_.pool.Submit(work::Lane::kStream, cc, [this, cc, id] {
+    const ContainerRef container = p_.state.FindContainer(id);
+    if (Runs(container.get())) logs_.Check(cc, *container);
+  }));
 }
 
 void Lifecycle::KillLost(const ContainerId& id) {

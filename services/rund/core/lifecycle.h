@@ -29,6 +29,7 @@ class Lifecycle {
   /// The supervisor's handlers; on its thread. Idempotent, in any order.
   void OnExitFile(const ContainerId& id);
   void OnMonitorGone(const ContainerId& id);
+  void OnLoggerGone(const ContainerId& id);
   /// Looks whether it has ended without our hearing of it: after create and start, which hold exits
   /// back, and after a restart.
   void CheckExit(const ContainerId& id);

@@ -37,14 +37,25 @@ class Logs {
   void Forget(const ContainerId& id) { known_.lock()->erase(id.str()); }
 
  private:
-  Result<LogCounts> Ask(const CallContext& cc, const ContainerRecord& container,
-                        std::string_view request);
+  /// Of a log that crisp-log writes.
+  struct Known {
+    LogCounts counted;  // in the metrics
+    /// Of the FIFO, and never read: so the FIFO takes 64 KiB of what the container writes also when
+    /// crisp-log is lost, until another one is there.
+    os::UniqueFd kept_open;
+    pid_t watched = 0;
+  };
+
+  Result<LoggerAnswer> Ask(const CallContext& cc, const ContainerRecord& container,
+                           std::string_view request);
   Result<os::UniqueFd> Start(const CallContext& cc, const PodRecord& pod,
-                             const ContainerRecord& container);
+                             const ContainerRecord& container, bool again);
+  void CheckLocked(const CallContext& cc, const ContainerRecord& container);
+  bool IsWanted(const ContainerRecord& container);
+  void Watch(const ContainerRecord& container, pid_t logger);
 
   Parts& p_;
-  /// What has been counted in the metrics; by container.
-  Guarded<std::map<std::string, LogCounts>> known_;
+  Guarded<std::map<std::string, Known>> known_;  // by container
 };
 
 }  // namespace crisp::rund

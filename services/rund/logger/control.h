@@ -1,9 +1,9 @@
 #pragma once
 
 // What rund asks of crisp-log, over the socket `log.sock` of the bundle (SOCK_SEQPACKET): one
-// request a connection, a word; one answer, "ok DROPPED_LINES DROPPED_BYTES LOST_LINES LOST_BYTES"
-// (all since it was started: left out because of the limit, and not written because of an error),
-// or "error ERRNO".
+// request a connection, a word; one answer, "ok DROPPED_LINES DROPPED_BYTES LOST_LINES LOST_BYTES
+// PID" (all since it was started: left out because of the limit, and not written because of an
+// error; and which process it is), or "error ERRNO".
 namespace crisp::rund::logger {
 
 /// Go on in the file that has the log's name now. It is there when the answer comes.
@@ -12,6 +12,9 @@ inline constexpr char kReopen[] = "reopen";
 inline constexpr char kDrain[] = "drain";
 /// Only the counts.
 inline constexpr char kCounts[] = "counts";
+
+/// The last argument of one that stands in for another that was lost.
+inline constexpr char kAgain[] = "again";
 
 /// In the bundle.
 inline constexpr char kFifoName[] = "log";

@@ -27,6 +27,26 @@ Line ParseLine(std::string_view line) {
   return parsed;
 }
 
+bool IsLine(std::string_view line) {
+  constexpr std::string_view kForm = "0000-00-00T00:00:00.000000000";
+  const Line parsed = ParseLine(line);
+  if (parsed.time.size() < kForm.size()) return false;
+  return std::equal(kForm.begin(), kForm.end(), parsed.time.begin(), [](char form, char c) {
+    return form == '0' ? c >= '0' && c <= '9' : c == form;
+  });
+}
+
+std::string_view Note(const timespec& time, std::string_view what, char (&text)[kMaxNote]) {
+  tm utc{};
+  gmtime_r(&time.tv_sec, &utc);
+  char seconds[32];
+  if (std::strftime(seconds, sizeof seconds, "%Y-%m-%dT%H:%M:%S", &utc) == 0) seconds[0] = '\0';
+  const int size = std::snprintf(
+      text, sizeof text, "%s.%09ld+00:00 stdout F [crisp: %.*s]\n", seconds, time.tv_nsec,
+      static_cast<int>(std::min<std::size_t>(what.size(), 80)), what.data());
+  return {text, static_cast<std::size_t>(size)};
+}
+
 std::string_view TakeLine(std::string_view& lines) {
   const auto end = lines.find('\n');
   const std::string_view line = lines.substr(0, end == lines.npos ? end : end + 1);

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <string_view>
 
 // The lines of a CRI log: "TIME STREAM TAG TEXT\n". A text line that is longer than the monitor's
@@ -15,6 +17,13 @@ struct Line {
 
 /// Of one line; whatever is not as it should be comes out as a whole line of stdout.
 Line ParseLine(std::string_view line);
+
+/// It is a whole line as the monitor writes it, not the end of one.
+bool IsLine(std::string_view line);
+
+inline constexpr std::size_t kMaxNote = 160;
+/// "TIME stdout F [crisp: WHAT]\n", cut where it is too long; in `text`.
+std::string_view Note(const timespec& time, std::string_view what, char (&text)[kMaxNote]);
 
 /// Takes the first line with its newline off `lines`; all of it when there is none.
 std::string_view TakeLine(std::string_view& lines);

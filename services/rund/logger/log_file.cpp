@@ -43,6 +43,16 @@ int LogFile::Reopen() {
   return 0;
 }
 
+void LogFile::EndTornLine() {
+  // The one that is open can only be written.
+  const int fd = openat(directory_, name_, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return;
+  char last = '\n';
+  const bool torn = lseek(fd, -1, SEEK_END) >= 0 && read(fd, &last, 1) == 1 && last != '\n';
+  close(fd);
+  if (torn) Append("\n");
+}
+
 void LogFile::StartAnew() {
   // As after a rotation: whoever follows the log by its name goes on in the new file.
   char fresh[NAME_MAX + 1];

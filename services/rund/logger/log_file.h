@@ -20,6 +20,8 @@ class LogFile final : public Sink {
   /// Goes on in the file that has the name, made when there is none (mode 0640). 0, or the errno:
   /// then nothing has changed.
   int Reopen();
+  /// Whoever wrote it before was ended within a line: what comes next begins a new one.
+  void EndTornLine();
   void Write(std::string_view lines) override;
   /// No line comes any more.
   void End();

@@ -1,10 +1,11 @@
-// crisp-log NAME PID_FILE RATE BURST drop|block MAX_SIZE
+// crisp-log NAME PID_FILE RATE BURST drop|block MAX_SIZE [again]
 //
 // Stands between conmon and the log of a container that is limited: reads what conmon writes into a
 // FIFO (descriptor 0), and writes the lines to the file NAME in a directory (descriptor 3), no more
 // than RATE bytes a second over time and BURST at once (0 = no limit). What comes too fast is left
 // out (drop), with one line for each gap; or not read (block), which makes the container wait.
-// Requests come over a listening socket (descriptor 4): see control.h.
+// Requests come over a listening socket (descriptor 4): see control.h. Started again for one that
+// was lost, it says in the log that lines may be missing.
 //
 // Returns once it reads, and goes on in the background. It outlives rund, and ends when nobody has
 // the FIFO open for writing any more and what was in it is in the file. So nothing has to end it:
@@ -19,6 +20,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "services/rund/logger/control.h"
 #include "services/rund/logger/relay.h"
 
 namespace {
@@ -46,10 +48,13 @@ void Detach() {
 int main(int argc, char** argv) {
   using crisp::rund::logger::Relay;
   crisp::rund::logger::RelayOptions options;
-  if (argc != 7) return kUsage;
+  if (argc != 7 && (argc != 8 || std::strcmp(argv[7], crisp::rund::logger::kAgain) != 0)) {
+    return kUsage;
+  }
   options.name = argv[1];
   options.pid_file = argv[2];
   options.block = std::strcmp(argv[5], "block") == 0;
+  options.again = argc == 8;
   if (!Number(argv[3], &options.rate) || !Number(argv[4], &options.burst) ||
       !Number(argv[6], &options.max_size)) {
     return kUsage;

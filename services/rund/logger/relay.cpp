@@ -54,7 +54,28 @@ Relay::Relay(const RelayOptions& options)
       file_(kDirectoryFd, options.name, options.max_size),
       bucket_(std::max<std::uint64_t>(options.rate, 1), options.burst, Now()),
       dropper_(bucket_, options.rate),
-      free_(options.rate == 0) {}
+      free_(options.rate == 0),
+      torn_(options.again) {}
+
+int Relay::Open() {
+  const int error = file_.Reopen();
+  if (error == 0 && options_.again) {
+    file_.EndTornLine();
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    char line[kMaxNote];
+    file_.Write(Note(now, "crisp-log was lost and started again: lines may be missing here", line));
+  }
+  return error;
+}
+
+void Relay::SkipTornLine() {
+  std::string_view rest = WholeLines();
+  if (!torn_ || rest.empty()) return;
+  torn_ = false;
+  const std::string_view first = TakeLine(rest);
+  if (!IsLine(first)) begin_ += first.size();
+}
 
 std::string_view Relay::WholeLines() const {
   const std::string_view held = Held();
@@ -79,6 +100,7 @@ bool Relay::Read() {
 /// Deals with the whole lines that are here. How long until there is more to do for them (then some
 /// may be left) or for a gap; -1: nothing.
 Nanoseconds Relay::Pass(Nanoseconds now) {
+  SkipTornLine();
   const std::string_view lines = WholeLines();
   if (options_.block || options_.rate == 0) return PassSome(lines, now);
   if (!lines.empty()) dropper_.Pass(lines, now, file_);
@@ -181,11 +203,12 @@ void Relay::Serve() {
   const Count dropped = dropper_.dropped();
   const Count lost = file_.lost();
   const int length = error != 0 ? std::snprintf(answer, sizeof answer, "error %d", error)
-                                : std::snprintf(answer, sizeof answer, "ok %llu %llu %llu %llu",
+                                : std::snprintf(answer, sizeof answer, "ok %llu %llu %llu %llu %d",
                                                 static_cast<unsigned long long>(dropped.lines),
                                                 static_cast<unsigned long long>(dropped.bytes),
                                                 static_cast<unsigned long long>(lost.lines),
-                                                static_cast<unsigned long long>(lost.bytes));
+                                                static_cast<unsigned long long>(lost.bytes),
+                                                static_cast<int>(getpid()));
   send(peer, answer, static_cast<std::size_t>(length), MSG_NOSIGNAL);
   close(peer);
 }

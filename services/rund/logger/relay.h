@@ -16,6 +16,7 @@ struct RelayOptions {
   std::uint64_t burst = 0;
   bool block = false;
   std::uint64_t max_size = 0;  // of the file; 0 = no limit
+  bool again = false;          // instead of one that was lost
 };
 
 /// All that crisp-log does, on the descriptors that main.cpp describes. One thread.
@@ -24,7 +25,7 @@ class Relay {
   explicit Relay(const RelayOptions& options);
 
   /// The log's file; 0 or the errno.
-  int Open() { return file_.Reopen(); }
+  int Open();
   /// Until the FIFO ends.
   void Run();
 
@@ -37,6 +38,7 @@ class Relay {
   bool Read();
   Nanoseconds Pass(Nanoseconds now);
   Nanoseconds PassSome(std::string_view lines, Nanoseconds now);
+  void SkipTornLine();
   void End();
   void WatchContainer();
   bool ContainerEnded() const;
@@ -49,6 +51,8 @@ class Relay {
   Dropper dropper_;
   /// Nobody is held up any more: the container has ended, and what it left is not much.
   bool free_;
+  /// What comes first may be the rest of a line of which the beginning was lost.
+  bool torn_;
   int container_ = -1;  // a pidfd, from the first time that it has to wait
   std::size_t begin_ = 0, end_ = 0;
   char buffer_[kBuffer];

@@ -60,16 +60,18 @@ Result<UniqueFd> Connect(const std::string& bundle) {
   return Status::Errno(errno, "connect to crisp-log");
 }
 
-Result<LogCounts> ParseAnswer(const std::string& text) {
+Result<LoggerAnswer> ParseAnswer(const std::string& text) {
   int error = 0;
   if (std::sscanf(text.c_str(), "error %d", &error) == 1) {
     return Status::Errno(error, "crisp-log");
   }
-  LogCounts counts;
-  // NOLINTNEXTLINE(cert-err34-c): four numbers of our own program
-  if (std::sscanf(text.c_str(), "ok %lu %lu %lu %lu", &counts.dropped_lines, &counts.dropped_bytes,
-                  &counts.lost_lines, &counts.lost_bytes) == 4) {
-    return counts;
+  LoggerAnswer answer;
+  LogCounts& counts = answer.counts;
+  // NOLINTNEXTLINE(cert-err34-c): numbers of our own program; an older one does not say the last
+  if (std::sscanf(text.c_str(), "ok %lu %lu %lu %lu %d", &counts.dropped_lines,
+                  &counts.dropped_bytes, &counts.lost_lines, &counts.lost_bytes,
+                  &answer.pid) >= 4) {
+    return answer;
   }
   if (text.empty()) return NotFound("crisp-log ended");
   return Internal("crisp-log answered something unknown: {}", text);
@@ -102,6 +104,7 @@ Result<UniqueFd> StartLogger(const CallContext& cc, const LoggerArgs& args) {
                   std::to_string(args.limits.burst.count()),
                   args.limits.block ? "block" : "drop",
                   std::to_string(args.limits.max_size.count())};
+  if (args.again) command.args.emplace_back(logger::kAgain);
   command.env = process::PlainEnvironment();
   command.cwd = "/";
   command.in_fd = in.get();
@@ -113,8 +116,8 @@ Result<UniqueFd> StartLogger(const CallContext& cc, const LoggerArgs& args) {
   return held;
 }
 
-Result<LogCounts> AskLogger(const CallContext& cc, const std::string& bundle,
-                            std::string_view request) {
+Result<LoggerAnswer> AskLogger(const CallContext& cc, const std::string& bundle,
+                               std::string_view request) {
   const UniqueFd peer = CRISP_TRY(Connect(bundle));
   if (send(peer.get(), request.data(), request.size(), MSG_NOSIGNAL) < 0) {
     return errno == EPIPE ? NotFound("crisp-log ended") : Status::Errno(errno, "ask crisp-log");

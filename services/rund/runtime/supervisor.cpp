@@ -17,10 +17,6 @@ namespace {
 constexpr std::uint64_t kInotifyToken = 1;
 constexpr std::uint64_t kWakeToken = 2;
 
-std::string KeyFor(bool is_pause, const std::string& id) {
-  return (is_pause ? "pause/" : "monitor/") + id;
-}
-
 Status Add(int epoll, int fd, std::uint64_t token) {
   epoll_event event{};
   event.events = EPOLLIN;
@@ -30,6 +26,15 @@ Status Add(int epoll, int fd, std::uint64_t token) {
 }
 
 }  // namespace
+
+std::string Supervisor::KeyFor(Kind kind, const std::string& id) {
+  switch (kind) {
+    case Kind::kMonitor: return "monitor/" + id;
+    case Kind::kLogger: return "logger/" + id;
+    case Kind::kPause: return "pause/" + id;
+  }
+  return id;
+}
 
 Result<std::unique_ptr<Supervisor>> Supervisor::Start(const std::string& exit_dir,
                                                       Handlers handlers) {
@@ -62,18 +67,24 @@ Supervisor::~Supervisor() {
 }
 
 void Supervisor::WatchMonitor(const ContainerId& id, const os::ProcessId& monitor) {
-  Watch(false, id.str(), monitor);
+  Watch(Kind::kMonitor, id.str(), monitor);
+}
+void Supervisor::WatchLogger(const ContainerId& id, const os::ProcessId& logger) {
+  Watch(Kind::kLogger, id.str(), logger);
 }
 void Supervisor::WatchPause(const PodId& id, const os::ProcessId& pause) {
-  Watch(true, id.str(), pause);
+  Watch(Kind::kPause, id.str(), pause);
 }
-void Supervisor::Forget(const ContainerId& id) { Forget(KeyFor(false, id.str())); }
-void Supervisor::Forget(const PodId& id) { Forget(KeyFor(true, id.str())); }
+void Supervisor::Forget(const ContainerId& id) {
+  Forget(KeyFor(Kind::kMonitor, id.str()));
+  Forget(KeyFor(Kind::kLogger, id.str()));
+}
+void Supervisor::Forget(const PodId& id) { Forget(KeyFor(Kind::kPause, id.str())); }
 
-void Supervisor::Watch(bool is_pause, const std::string& id, const os::ProcessId& process) {
-  const std::string key = KeyFor(is_pause, id);
+void Supervisor::Watch(Kind kind, const std::string& id, const os::ProcessId& process) {
+  const std::string key = KeyFor(kind, id);
   Forget(key);
-  Watched watched{is_pause, id, {}};
+  Watched watched{kind, id, {}};
   if (auto pidfd = os::PidFd::Open(process); pidfd.ok()) watched.process = std::move(*pidfd);
   const std::lock_guard lock(mutex_);
   const std::uint64_t token = next_token_++;
@@ -145,13 +156,13 @@ void Supervisor::OnGone(std::uint64_t token) {
     const auto found = watched_.find(token);
     if (found == watched_.end()) return;
     gone = std::move(found->second);
-    tokens_.erase(KeyFor(gone.is_pause, gone.id));
+    tokens_.erase(KeyFor(gone.kind, gone.id));
     watched_.erase(found);
   }
-  if (gone.is_pause) {
-    handlers_.on_pause_gone(PodId(gone.id));
-  } else {
-    handlers_.on_monitor_gone(ContainerId(gone.id));
+  switch (gone.kind) {
+    case Kind::kMonitor: return handlers_.on_monitor_gone(ContainerId(gone.id));
+    case Kind::kLogger: return handlers_.on_logger_gone(ContainerId(gone.id));
+    case Kind::kPause: return handlers_.on_pause_gone(PodId(gone.id));
   }
 }
 

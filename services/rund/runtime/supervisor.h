@@ -17,15 +17,16 @@
 namespace crisp::rund {
 
 /// Sees containers end: watches the directory of exit files, and by pidfd the monitors that write
-/// them (a killed monitor writes nothing) and the pods' pause processes. It has a thread of its
-/// own, because what follows an exit is stored before it is told, which may block: the loop's
-/// handlers must not. Handlers run on that thread, one at a time; exits of different containers
-/// come in the order in which they were written.
+/// them (a killed monitor writes nothing), the loggers between them and their logs, and the pods'
+/// pause processes. It has a thread of its own, because what follows an exit is stored before it is
+/// told, which may block: the loop's handlers must not. Handlers run on that thread, one at a time;
+/// exits of different containers come in the order in which they were written.
 class Supervisor {
  public:
   struct Handlers {
     std::function<void(const ContainerId&)> on_exit_file;
     std::function<void(const ContainerId&)> on_monitor_gone;
+    std::function<void(const ContainerId&)> on_logger_gone;
     std::function<void(const PodId&)> on_pause_gone;
   };
 
@@ -39,18 +40,21 @@ class Supervisor {
   /// One that has gone already is told like one that goes later. Any thread; a second call for the
   /// same id replaces the first.
   void WatchMonitor(const ContainerId& id, const os::ProcessId& monitor);
+  void WatchLogger(const ContainerId& id, const os::ProcessId& logger);
   void WatchPause(const PodId& id, const os::ProcessId& pause);
   void Forget(const ContainerId& id);
   void Forget(const PodId& id);
 
  private:
+  enum class Kind { kMonitor, kLogger, kPause };
   struct Watched {
-    bool is_pause = false;
+    Kind kind = Kind::kMonitor;
     std::string id;
     os::PidFd process;  // invalid: gone already
   };
   Supervisor() = default;
-  void Watch(bool is_pause, const std::string& id, const os::ProcessId& process);
+  static std::string KeyFor(Kind kind, const std::string& id);
+  void Watch(Kind kind, const std::string& id, const os::ProcessId& process);
   void Forget(const std::string& key);
   void Serve();
   void OnInotify();

@@ -1,5 +1,6 @@
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <sstream>
 
 #include "libs/os/files.h"
 #include "libs/os/pidfd.h"
@@ -65,34 +66,96 @@ TEST_CASE("crisp-log runs for containers with a limit only, and ends with their 
   CHECK(IsEmpty(node.Leftovers()));
 }
 
-TEST_CASE("A crisp-log that was killed is started again, by the next look and by a reopen") {
+TEST_CASE("A crisp-log that was killed is started again at once, and what comes meanwhile waits") {
+  TestNode node;
+  node.pool_options().stream.cap = 1;
+  node.Restart();
+  const ContainerId id = node.Run(
+      node.Pod(), {.command = {"sh", "-c",
+                               "echo 0; while [ ! -e /go ]; do sleep 0.01; done; i=1; while [ $i "
+                               "-lt 500 ]; do echo $i; i=$((i+1)); done; : > /done; sleep 1000"},
+                   .change = [](cri::ContainerConfig& config) { Limit(config, "1GiB"); }});
+  const std::string bundle = node.layout().Bundle(id);
+  TestNode::Await([&] { return node.Log().ends_with(" F 0\n"); });
+  // Until this is over nobody looks after it.
+  std::promise<void> gate;
+  const std::shared_future<void> open = gate.get_future().share();
+  REQUIRE(node.pool().Submit(work::Lane::kStream, TestNode::Call(), [open] { open.wait(); }).ok());
+  const pid_t logger = LoggerOf(bundle);
+  REQUIRE(logger != 0);
+  REQUIRE(kill(logger, SIGKILL) == 0);
+  TestNode::Await([&] { return LoggerOf(bundle) == 0; });
+  REQUIRE(os::WriteFile(node.root() / "rootfs/go", "").ok());
+  TestNode::Await([&] { return os::Exists(node.root() / "rootfs/done"); });
+  gate.set_value();
+  TestNode::Await([&] { return node.Log().ends_with(" F 499\n"); });
+  CHECK(LoggerOf(bundle) != 0);
+  std::istringstream lines(node.Log());
+  int next = 0;
+  int notes = 0;
+  for (std::string line; std::getline(lines, line);) {
+    INFO(line);
+    const std::size_t text = line.find(" stdout F ");
+    REQUIRE(text == 35);
+    if (line.find("[crisp: crisp-log was lost", text) != std::string::npos) {
+      ++notes;
+    } else {
+      REQUIRE(line.substr(text + 10) == std::to_string(next));
+      ++next;
+    }
+  }
+  CHECK(notes == 1);
+}
+
+TEST_CASE("A crisp-log that was killed is no hindrance to a reopen") {
   TestNode node;
   const ContainerId id = node.Run(node.Pod(), Ticking("1MiB"));
   const std::string bundle = node.layout().Bundle(id);
   const std::string path = node.StatusOf(id).log_path();
   AwaitMore(path);
-  const bool look = GENERATE(true, false);
   const pid_t first = LoggerOf(bundle);
   REQUIRE(first != 0);
+  REQUIRE(os::Rename(path, path + ".old").ok());
   REQUIRE(kill(first, SIGKILL) == 0);
-  TestNode::Await([&] { return LoggerOf(bundle) == 0; });
-  if (look) {
-    node.engine().lifecycle().CheckAll(TestNode::Call());
-    AwaitMore(path);
-  } else {
-    REQUIRE(os::Rename(path, path + ".old").ok());
-    const Status reopened = node.containers().ReopenLog(TestNode::Call(), id);
-    INFO(reopened.ToString());
-    REQUIRE(reopened.ok());
-    REQUIRE(os::Exists(path));
-    AwaitMore(path);
-  }
+  const Status reopened = node.containers().ReopenLog(TestNode::Call(), id);
+  INFO(reopened.ToString());
+  REQUIRE(reopened.ok());
+  REQUIRE(os::Exists(path));
+  AwaitMore(path);
   const pid_t second = LoggerOf(bundle);
   CHECK(second != 0);
   CHECK(second != first);
   node.engine().lifecycle().CheckAll(TestNode::Call());
   CHECK(LoggerOf(bundle) == second);
   CHECK(node.StatusOf(id).state() == cri::CONTAINER_RUNNING);
+}
+
+TEST_CASE("A crisp-log that ends with its container is not started again") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  for (int i = 0; i < 20; ++i) {
+    const std::string log = std::to_string(i) + ".log";
+    const ContainerId id =
+        node.Run(pod, {.command = {"echo", "hello"},
+                       .name = std::to_string(i),
+                       .log_path = log,
+                       .change = [](cri::ContainerConfig& config) { Limit(config, "1MiB"); }});
+    CHECK(node.Exited(id).exit_code() == 0);
+    TestNode::Await([&] { return LoggerOf(node.layout().Bundle(id)) == 0; });
+    CHECK(node.Log(log).find("crisp") == std::string::npos);
+    CHECK(node.Log(log).ends_with(" stdout F hello\n"));
+  }
+}
+
+TEST_CASE("Where the settings want it crisp-log writes the logs without limits, too") {
+  TestNode node;
+  node.config().log_limits.guarded = true;
+  node.Restart();
+  TestNode::ContainerOptions free = Ticking("");
+  free.change = nullptr;
+  const ContainerId id = node.Run(node.Pod(), free);
+  CHECK(LoggerOf(node.layout().Bundle(id)) != 0);
+  AwaitMore(node.StatusOf(id).log_path());
 }
 
 TEST_CASE("A limited log is written while rund is away, and the next one finds its crisp-log") {

@@ -29,6 +29,17 @@ Dropper Make(std::uint64_t rate, std::uint64_t burst) { return {Bucket(rate, bur
 
 }  // namespace
 
+TEST_CASE("A note is a line as the monitor writes it; the rest of a line is none") {
+  char text[kMaxNote];
+  const std::string note(Note({.tv_sec = 1'767'323'045, .tv_nsec = 6}, "hear, hear", text));
+  CHECK(note == Of("stdout", "F", "[crisp: hear, hear]"));
+  CHECK(IsLine(note));
+  CHECK(Note({}, std::string(1000, 'x'), text).ends_with("x]\n"));
+  for (const unsigned cut : {1U, 9U, 34U, 36U, 43U}) CHECK_FALSE(IsLine(note.substr(cut)));
+  CHECK_FALSE(IsLine("some stdout text\n"));
+  CHECK_FALSE(IsLine("\n"));
+}
+
 TEST_CASE("What is within the limit passes as it is") {
   REQUIRE(kLine.size() == 1024);
   Dropper dropper = Make(10 << 10, 20 << 10);

@@ -71,6 +71,18 @@ TEST_CASE("A log goes on in a new file once the old one was moved away, and only
   CHECK(f.Read() == Said("four"));
 }
 
+TEST_CASE("A log whose writer was ended within a line goes on in the next one") {
+  Fixture f;
+  const std::string before =
+      GENERATE(as<std::string>(), "", Said("one"), Said("one") + "2026-01-0");
+  REQUIRE(os::WriteFile(f.root / "0.log", before).ok());
+  LogFile log(f.directory.get(), "0.log", 0);
+  REQUIRE(log.Reopen() == 0);
+  log.EndTornLine();
+  log.Write(Said("two"));
+  CHECK(f.Read() == before + (before.ends_with("2026-01-0") ? "\n" : "") + Said("two"));
+}
+
 TEST_CASE("A log that cannot be reopened goes on in the old file") {
   Fixture f;
   LogFile log(f.directory.get(), "0.log", 0);
