@@ -12,11 +12,14 @@
 #include <charconv>
 #include <csignal>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "libs/base/cleanup.h"
 #include "libs/base/try.h"
 #include "libs/json/json.h"
+#include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/os/pidfd.h"
 #include "libs/os/pipe.h"
@@ -31,6 +34,8 @@ using os::UniqueFd;
 constexpr int kSyncFd = 3;
 constexpr int kStartFd = 4;
 constexpr std::chrono::seconds kReopenTime{2};
+// To the control fifo, as are window sizes: "1 HEIGHT WIDTH".
+constexpr std::string_view kReopenOrder = "2 0 0\n";
 
 int PollTimeout(const CallContext& cc) {
   if (cc.deadline() == SteadyTime::max()) return -1;
@@ -152,14 +157,63 @@ bool HasOpen(pid_t process, const struct stat& file) {
   });
 }
 
+std::optional<struct stat> FileAt(const std::string& path) {
+  struct stat file {};
+  if (lstat(path.c_str(), &file) != 0) return std::nullopt;
+  return file;
+}
+
 // The file that conmon will open and rename. When it cannot, on a full disk for instance, it ends,
 // and the container with it: so it finds it made, and with the mode that readers expect.
-Result<std::string> MakeFresh(const std::string& log_path) {
+Status MakeFresh(const std::string& fresh) {
   constexpr mode_t kMode = S_IRUSR | S_IWUSR | S_IRGRP;
-  std::string fresh = log_path + ".tmp";
   const UniqueFd file = CRISP_TRY(os::Open(fresh, O_WRONLY | O_CREAT | O_NOFOLLOW, kMode));
   if (fchmod(file.get(), kMode) != 0) return Status::Errno(errno, "chmod {}", fresh);
-  return fresh;
+  return Status::Ok();
+}
+
+// conmon opens and renames the new file, and tells nobody. Until the call's end: kDeadlineExceeded.
+// kFailedPrecondition: conmon has ended and has not made it.
+Status AwaitReopened(const CallContext& cc, const std::string& log_path,
+                     const os::ProcessId& monitor, const std::optional<struct stat>& before) {
+  while (true) {
+    const auto file = FileAt(log_path);
+    if (file && HasOpen(monitor.pid, *file)) return Status::Ok();
+    if (!os::Alive(monitor)) {
+      // It may have made the file before it ended: then the last lines are in there.
+      const auto last = FileAt(log_path);
+      const bool made =
+          last && !(before && last->st_dev == before->st_dev && last->st_ino == before->st_ino);
+      return made ? Status::Ok() : FailedPrecondition("the container ended");
+    }
+    CRISP_TRY(cc.Check().While("wait for conmon to open {}", log_path));
+    poll(nullptr, 0, 1);
+  }
+}
+
+// Takes the order to reopen out of conmon's control fifo again. False: it is not in there, conmon
+// has it. Of the window sizes that wait in there as well the last one stays, and the first, which
+// may be the end of a line that conmon has begun to read.
+bool TakeOrderBack(const std::string& ctl_path, int writer) {
+  const UniqueFd reader(open(ctl_path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  std::string waiting(std::size_t{64} << 10U, '\0');  // all that a fifo holds
+  const ssize_t size = read(reader.get(), waiting.data(), waiting.size());
+  waiting.resize(static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
+  bool taken = false;
+  std::string first, last;
+  for (std::string_view rest = waiting; !rest.empty();) {
+    const std::string_view line = rest.substr(0, rest.find('\n') + 1);
+    if (line.empty()) break;
+    rest.remove_prefix(line.size());
+    if (line == kReopenOrder) {
+      taken = true;
+    } else {
+      (first.empty() ? first : last) = line;
+    }
+  }
+  const Status back = os::WriteAll(writer, first + last, "conmon's control fifo");
+  log::IfError("give a window's size back to conmon", back);
+  return taken;
 }
 
 }  // namespace
@@ -231,36 +285,28 @@ Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::st
                  const os::ProcessId& monitor) {
   if (!os::Alive(monitor)) return FailedPrecondition("the monitor of the container has ended");
   // Not moved away: it goes on being written. (conmon would replace it with an empty one.)
-  struct stat before {};  // what is there instead of it, if anything
-  const bool there = lstat(log_path.c_str(), &before) == 0;
-  if (there && HasOpen(monitor.pid, before)) return Status::Ok();
-  const std::string fresh = CRISP_TRY(MakeFresh(log_path));
+  const auto before = FileAt(log_path);  // what is there instead of it, if anything
+  if (before && HasOpen(monitor.pid, *before)) return Status::Ok();
+  const std::string fresh = log_path + ".tmp";
+  CRISP_TRY(MakeFresh(fresh));
   // Only while conmon cannot be about to rename it.
   Cleanup tidy([&fresh] { os::RemoveFile(fresh).ok(); });
-  UniqueFd ctl(open((bundle + "/ctl").c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+  const std::string ctl_path = bundle + "/ctl";
+  UniqueFd ctl(open(ctl_path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
   if (!ctl) return FailedPrecondition("the monitor of the container does not listen");
-  CRISP_TRY(os::WriteAll(ctl.get(), "2 0 0\n", "conmon's control fifo"));
-  tidy.Dismiss();
-  // conmon renames the new file to the path, and tells nobody; it takes well under a millisecond,
-  // or for ever.
-  struct stat file {};
-  const SteadyTime deadline = std::chrono::steady_clock::now() + kReopenTime;
-  while (lstat(log_path.c_str(), &file) != 0 || !HasOpen(monitor.pid, file)) {
-    CRISP_TRY(cc.Check().While("wait for conmon to open {}", log_path));
-    if (!os::Alive(monitor)) {
-      // It may have made the file before it ended: then the last lines are in there.
-      const bool made = lstat(log_path.c_str(), &file) == 0 &&
-                        !(there && file.st_dev == before.st_dev && file.st_ino == before.st_ino);
-      if (made) break;
-      CRISP_TRY(os::RemoveFile(fresh));
-      return FailedPrecondition("the container ended");
-    }
-    if (std::chrono::steady_clock::now() >= deadline) {
-      return Unavailable("the container's monitor does not open {}", log_path);
-    }
-    poll(nullptr, 0, 1);
+  CRISP_TRY(os::WriteAll(ctl.get(), kReopenOrder, "conmon's control fifo"));
+  // It takes well under a millisecond; or conmon is held up, for who knows how long.
+  Status done = AwaitReopened(cc.Within(kReopenTime), log_path, monitor, before);
+  if (done.ok() || done.code() == Code::kFailedPrecondition) return done;
+  // An order that stays there is obeyed whenever conmon goes on, and by then whoever has our answer
+  // has put the log back: conmon would put an empty one in its place.
+  if (TakeOrderBack(ctl_path, ctl.get())) {
+    return Unavailable("the container's monitor does not open {}: it is held up", log_path);
   }
-  return Status::Ok();
+  tidy.Dismiss();
+  done = AwaitReopened(cc, log_path, monitor, before);
+  if (done.code() == Code::kFailedPrecondition) CRISP_TRY(os::RemoveFile(fresh));
+  return done;
 }
 
 Result<UniqueFd> ConnectMonitor(const std::string& bundle) {

@@ -47,8 +47,10 @@ void KillMonitors(const std::string& bundle);
 Status AwaitStarts(const CallContext& cc, const ContainerId& id);
 
 /// After the log was moved away: makes conmon go on in a new file at `log_path` (mode 0640).
-/// Returns once it does. Not moved: nothing is done. kFailedPrecondition: the monitor does not
-/// listen (any more).
+/// Returns once it does. Not moved: nothing is done. One at a time for a container: conmon would
+/// open the file twice, and what it wrote in between would be gone. kFailedPrecondition: the
+/// monitor does not listen (any more); kUnavailable: it is held up, and has been left without the
+/// order.
 Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::string& log_path,
                  const os::ProcessId& monitor);
 
