@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <memory>
+
 #include "integration/e2e/streaming.h"
 #include "libs/os/files.h"
 
@@ -21,6 +24,21 @@ Attached Run(OnNode& on, const std::string& script,
   change(made.config);
   made.id = on.Running(on.Pod(made.pod), made.pod, made.config);
   return made;
+}
+
+/// How many descriptors the container's monitor has open.
+int MonitorDescriptors(const OnNode& on, const std::string& id) {
+  cri::ContainerStatusRequest request;
+  request.set_container_id(id);
+  request.set_verbose(true);
+  const auto answer = on.cri.Call(&Runtime::ContainerStatus, request);
+  REQUIRE_OK(answer);
+  const auto info = json::Parse(answer->info().at("info"));
+  const auto pid = json::GetInt(*info, "monitorPid");
+  REQUIRE(pid.ok());
+  const Ran ran = on.node.Inside({"ls", "/proc/" + std::to_string(*pid) + "/fd"});
+  REQUIRE(ran.code == 0);
+  return static_cast<int>(std::count(ran.out.begin(), ran.out.end(), '\n'));
 }
 
 RemoteClient AttachTo(const OnNode& on, const std::string& id, const Streams& streams) {
@@ -67,6 +85,37 @@ TEST_CASE("Attach: without stdin_once the container's stdin outlives its clients
   CHECK(on.StatusOf(made.id).state() == cri::CONTAINER_RUNNING);
 }
 
+TEST_CASE("Attach: one that only listens comes and goes, and the container's stdin stays open") {
+  OnNode on;
+  const Attached made = Run(on, "cat", [](cri::ContainerConfig& config) {
+    config.set_stdin(true);
+    config.set_stdin_once(true);
+  });
+  auto typist = AttachTo(on, made.id, {.in = true});
+  for (const std::string word : {"one\n", "two\n"}) {
+    auto listener = AttachTo(on, made.id, {.in = false});
+    typist.client.Send(typist.in, word);
+    // It is attached, too, once it hears what is typed.
+    CHECK(Eventually([&] {
+      typist.client.Send(typist.in, word);
+      return listener.client.Read([&] { return listener.client.of(listener.out).size > 0; }, 200ms);
+    }));
+  }
+  typist.client.Send(typist.in, "last\n", true);
+  CHECK(ExitCodeIn(typist.Finish()) == "0");
+  CHECK(typist.client.of(typist.out).data.ends_with("two\nlast\n"));
+  CHECK(on.Exited(made.id).exit_code() == 0);
+}
+
+TEST_CASE("Attach: those who come and go leave nothing open in the monitor of a quiet container") {
+  OnNode on;
+  const Attached made = Run(on, "sleep 1000", [](cri::ContainerConfig&) {});
+  const int before = MonitorDescriptors(on, made.id);
+  for (int i = 0; i < 30; ++i) AttachTo(on, made.id, {.in = false}).client.Close();
+  CHECK(Eventually([&] { return MonitorDescriptors(on, made.id) <= before + 1; }));
+  CHECK(on.StatusOf(made.id).state() == cri::CONTAINER_RUNNING);
+}
+
 TEST_CASE("Attach to a terminal: one stream, sizes, Ctrl-C") {
   OnNode on;
   const Attached made =
@@ -102,6 +151,56 @@ TEST_CASE(
   // It learns that it has missed something.
   CHECK(ExitCodeIn(stuck.Finish()) == "0");
   CHECK(stuck.client.of(stuck.err).data.find("bytes left out here") != std::string::npos);
+}
+
+TEST_CASE("Attach: clients that read nothing do not keep a log from being reopened") {
+  OnNode on;
+  const Attached made =
+      Run(on, "while :; do head -c 65536 /dev/zero | tr '\\0' x; echo; sleep 0.001; done",
+          [](cri::ContainerConfig&) {});
+  const std::string path = Node::LogPath(made.pod, made.config);
+  std::vector<std::unique_ptr<RemoteClient>> stuck;
+  for (int i = 0; i < 5; ++i) {
+    stuck.push_back(std::make_unique<RemoteClient>(on.node, AttachUrl(on, made.id, {}), false, true,
+                                                   true, false));
+    RemoteClient& client = *stuck.back();
+    // Some of it has come: it is attached.
+    CHECK(client.client.Read([&] { return client.client.of(client.out).size > 0; }));
+    for (int round = 0; round < 5; ++round) {
+      REQUIRE(os::Rename(path, path + ".old").ok());
+      cri::ReopenContainerLogRequest request;
+      request.set_container_id(made.id);
+      const auto begin = std::chrono::steady_clock::now();
+      const auto answer = on.cri.Call(&Runtime::ReopenContainerLog, request);
+      CHECK(std::chrono::steady_clock::now() - begin < 500ms);
+      REQUIRE_OK(answer);
+    }
+  }
+}
+
+TEST_CASE("Attach: rund restarted ends the session, and attaching again works at once") {
+  OnNode on;
+  const Attached made = Run(on, "while read x; do echo got $x; done",
+                            [](cri::ContainerConfig& config) { config.set_stdin(true); });
+  const auto talk = [](RemoteClient& with) {
+    with.client.Send(with.in, "x\n");
+    CHECK(with.client.Read([&] { return with.client.of(with.out).data == "got x\n"; }));
+  };
+  auto killed = AttachTo(on, made.id, {.in = true});
+  talk(killed);
+  on.node.KillDaemon("rund");
+  killed.Finish();
+  CHECK(killed.client.ended());
+  on.node.WaitReady();
+  auto told = AttachTo(on, made.id, {.in = true});
+  talk(told);
+  on.node.Signal("rund", "TERM");
+  CHECK(told.Finish().find("rund is stopping") != std::string::npos);
+  // While the old one is going it says so; then the new one is there.
+  CHECK(Eventually([&] { return on.cri.Call(&Runtime::Exec, ExecOf(made.id, {"true"})).ok(); }));
+  auto last = AttachTo(on, made.id, {.in = true});
+  talk(last);
+  CHECK(on.StatusOf(made.id).state() == cri::CONTAINER_RUNNING);
 }
 
 }  // namespace crisp::harness

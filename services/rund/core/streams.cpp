@@ -61,9 +61,9 @@ Result<std::unique_ptr<Streams>> Streams::Start(const Parts& parts) {
         return self.StartExec(r);
       },
       .attach = [&self](const CallContext& cc,
-                        const cri::AttachRequest& r) -> Result<streaming::AttachedContainer> {
+                        const std::string& id) -> Result<streaming::AttachedContainer> {
         CRISP_TRY(cc.Check());
-        return self.AttachTo(r);
+        return self.AttachTo(ContainerId(id));
       },
       .sockets = [&self](const CallContext& cc,
                          const std::string& id) -> Result<streaming::PodSockets> {
@@ -106,8 +106,7 @@ Result<ExecProcess> Streams::StartExec(const cri::ExecRequest& request) const {
                                 .tty = request.tty()});
 }
 
-Result<streaming::AttachedContainer> Streams::AttachTo(const cri::AttachRequest& request) const {
-  const ContainerId id(request.container_id());
+Result<streaming::AttachedContainer> Streams::AttachTo(const ContainerId& id) const {
   const ContainerRef container = CRISP_TRY(FindRunning(p_.state, id));
   const std::string bundle = p_.config.layout.Bundle(id);
   streaming::AttachedContainer attached;

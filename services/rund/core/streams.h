@@ -28,7 +28,7 @@ class Streams {
  private:
   explicit Streams(const Parts& parts) : p_(parts) {}
   Result<ExecProcess> StartExec(const runtime::v1::ExecRequest& request) const;
-  Result<streaming::AttachedContainer> AttachTo(const runtime::v1::AttachRequest& request) const;
+  Result<streaming::AttachedContainer> AttachTo(const ContainerId& id) const;
   Result<streaming::PodSockets> SocketsOf(const std::string& pod) const;
 
   const Parts& p_;

@@ -1,61 +1,41 @@
 #include "services/rund/streaming/attach_target.h"
 
 #include <fmt/format.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <chrono>
 #include <utility>
 
 namespace crisp::rund::streaming {
 
-using std::chrono::steady_clock;
+AttachTarget::AttachTarget(AttachHub::Share& share, std::string container_id)
+    : share_(share), id_(std::move(container_id)) {}
 
-namespace {
-
-// conmon's: a tag, and at most 8192 bytes.
-constexpr std::size_t kMaxPacket = 8193;
-constexpr char kStdout = 2;
-constexpr char kStderr = 3;
-// Well below what conmon reads of a packet (32 KiB; the rest would be lost).
-constexpr std::size_t kMaxInput = std::size_t{16} << 10U;
-constexpr int kPacketsAtOnce = 64;
-// What was waited of it comes back so much slower.
-constexpr int kRefill = 30;
-constexpr std::chrono::milliseconds kLeastPatience{1};
-
-}  // namespace
-
-AttachTarget::AttachTarget(loop::Loop& loop, AttachedContainer container)
-    : AttachTarget(loop, std::move(container), Times()) {}
-
-AttachTarget::AttachTarget(loop::Loop& loop, AttachedContainer container, const Times& times)
-    : loop_(loop),
-      container_(std::move(container)),
-      times_(times),
-      patience_left_(times.patience),
-      patience_since_(steady_clock::now()) {
-  socket_ = std::make_shared<Descriptor>(loop_, std::move(container_.socket));
+std::unique_ptr<Outlet> AttachTarget::MakeOutlet(const StreamPtr& stream) {
+  const std::weak_ptr<AttachTarget> weak = weak_from_this();
+  if (stream) {
+    stream->Discard([weak] {
+      if (const auto self = weak.lock()) self->OnRoom();
+    });
+  }
+  return std::make_unique<Outlet>(share_.outlets, stream, [weak](std::uint64_t bytes) {
+    if (const auto self = weak.lock()) self->OnGap(bytes);
+  });
 }
 
 void AttachTarget::Begin(RemoteStreams streams, std::function<void(const Outcome&)> on_end) {
   streams_ = std::move(streams);
   on_end_ = std::move(on_end);
-  const std::weak_ptr<AttachTarget> weak = weak_from_this();
-  const auto on_room = [weak] {
-    if (const auto self = weak.lock()) self->OnRoom();
-  };
-  for (const StreamPtr& stream : {streams_.out, streams_.err}) {
-    if (!stream) continue;
-    stream->Discard(on_room);
-  }
+  out_ = MakeOutlet(streams_.out);
+  err_ = MakeOutlet(streams_.err);
+  hub_ = AttachHub::Of(share_, id_);
+  if (size_) hub_->Resize(*size_);
   if (streams_.in) {
+    const std::weak_ptr<AttachTarget> weak = weak_from_this();
     streams_.in->Listen({.on_data =
                              [weak](std::string_view bytes) {
-                               if (const auto self = weak.lock()) self->OnData(bytes);
+                               const auto self = weak.lock();
+                               if (!self) return;
+                               self->pending_ += bytes;
+                               self->Write();
                              },
                          .on_end =
                              [weak] {
@@ -67,137 +47,39 @@ void AttachTarget::Begin(RemoteStreams streams, std::function<void(const Outcome
                          .on_room = nullptr,
                          .on_gone = nullptr});
   }
-  Read();
+  hub_->Join(shared_from_this());
 }
 
-StreamPtr AttachTarget::StreamOf(char tag) const {
-  if (tag == kStdout) return streams_.out;
-  return tag == kStderr ? streams_.err : nullptr;
-}
-
-bool AttachTarget::HasRoom() const {
-  const auto takes = [](const StreamPtr& stream) {
-    return !stream || stream->gone() || stream->Room() > 0;
-  };
-  return takes(streams_.out) && takes(streams_.err);
-}
-
-void AttachTarget::Read() {
-  if (over_ || waiting_) return;
-  const auto self = shared_from_this();
-  std::array<char, kMaxPacket> packet;
-  for (int i = 0; i < kPacketsAtOnce; ++i) {
-    if (!leaving_out_ && !HasRoom()) {
-      if (patience_ || BeginPatience()) return;  // OnRoom goes on
-      leaving_out_ = true;
-    }
-    const ssize_t n = recv(socket_->fd(), packet.data(), packet.size(), MSG_DONTWAIT);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) return Wait();
-    // The monitor ends its side; with our input unread it says ECONNRESET.
-    if (n <= 0) return SetEnded();
-    ++packets_;
-    const std::string_view bytes(packet.data() + 1, static_cast<std::size_t>(n) - 1);
-    const StreamPtr stream = StreamOf(packet[0]);
-    if (!stream) continue;
-    if (leaving_out_) {
-      left_out_ += bytes.size();
-    } else {
-      stream->Send(bytes);
-      if (over_) return;
-    }
-  }
-  waiting_ = true;
-  loop_.Post([weak = weak_from_this()] {
-    const auto target = weak.lock();
-    if (!target) return;
-    target->waiting_ = false;
-    target->Read();
-  });
-}
-
-void AttachTarget::Wait() {
-  waiting_ = true;
-  socket_->WhenReadable([weak = weak_from_this()] {
-    const auto self = weak.lock();
-    if (!self) return;
-    self->waiting_ = false;
-    self->Read();
-  });
+void AttachTarget::OnOutput(bool is_stderr, Packet& packet) {
+  ++packets_;
+  (is_stderr ? err_ : out_)->Put(packet);
 }
 
 void AttachTarget::OnRoom() {
-  if (!HasRoom()) return;
-  EndPatience();
-  if (leaving_out_) TellLeftOut();
-  Read();
+  if (over_ || !out_ || !err_) return;
+  out_->OnRoom();
+  err_->OnRoom();
+  if (!over_) hub_->OnTaken();
 }
 
-bool AttachTarget::BeginPatience() {
-  const SteadyTime now = steady_clock::now();
-  patience_left_ = std::min(times_.patience, patience_left_ + (now - patience_since_) / kRefill);
-  patience_since_ = now;
-  if (patience_left_ < kLeastPatience) return false;
-  patience_ = loop_.After(patience_left_, [weak = weak_from_this()] {
-    if (const auto self = weak.lock()) self->OnPatienceEnd();
-  });
-  return true;
-}
-
-void AttachTarget::EndPatience() {
-  if (!patience_) return;
-  patience_ = {};
-  const SteadyTime now = steady_clock::now();
-  patience_left_ -= std::min(patience_left_, now - patience_since_);
-  patience_since_ = now;
-}
-
-void AttachTarget::OnPatienceEnd() {
-  EndPatience();
-  if (over_ || HasRoom()) return;
-  leaving_out_ = true;
-  Read();
-}
-
-void AttachTarget::TellLeftOut() {
-  leaving_out_ = false;
-  const std::uint64_t bytes = std::exchange(left_out_, 0);
-  if (bytes == 0) return;
+void AttachTarget::OnGap(std::uint64_t bytes) {
   // Where a program reads nothing but the output, it is no place for words of ours.
-  const StreamPtr& stream = container_.tty ? streams_.out : streams_.err;
-  if (!stream) {
+  const bool terminal = hub_->container() != nullptr && hub_->container()->tty;
+  if (!terminal && !streams_.err) {
     untold_ += bytes;
     return;
   }
-  stream->Send(fmt::format("\r\n[crisp: {} bytes left out here: too slow a reader]\r\n", bytes));
-}
-
-void AttachTarget::OnData(std::string_view bytes) {
-  if (!container_.takes_stdin) return streams_.in->Took(bytes.size());
-  pending_ += bytes;
-  Write();
+  (terminal ? out_ : err_)
+      ->Say(fmt::format("\r\n[crisp: {} bytes left out here: too slow a reader]\r\n", bytes));
 }
 
 void AttachTarget::Write() {
-  if (over_ || writing_) return;
+  if (over_ || !hub_ || hub_->container() == nullptr) return;
   std::size_t written = 0;
   while (written < pending_.size()) {
-    const std::size_t part = std::min(pending_.size() - written, kMaxInput);
-    const ssize_t n =
-        send(socket_->fd(), pending_.data() + written, part, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) {
-      writing_ = true;
-      socket_->WhenWritable([weak = weak_from_this()] {
-        const auto self = weak.lock();
-        if (!self) return;
-        self->writing_ = false;
-        self->Write();
-      });
-      break;
-    }
-    // Nobody takes it: the end comes by the other direction.
-    written += n < 0 ? part : static_cast<std::size_t>(n);
+    const std::size_t part = hub_->Write(std::string_view(pending_).substr(written));
+    if (part == 0) break;
+    written += part;
   }
   pending_.erase(0, written);
   if (written > 0) streams_.in->Took(written);
@@ -205,36 +87,36 @@ void AttachTarget::Write() {
 }
 
 void AttachTarget::OnStdinEnd() {
-  // conmon closes the container's stdin, unless it was told that more clients may come.
-  if (container_.takes_stdin) shutdown(socket_->fd(), SHUT_WR);
+  hub_->EndInput();
+  const AttachedContainer& container = *hub_->container();
   // Nothing that ends would end this session: the client has said all that it had to say.
-  if (container_.takes_stdin && !container_.stdin_once && !container_.tty) EndWhenQuiet();
+  if (container.takes_stdin && !container.stdin_once && !container.tty) EndWhenQuiet();
 }
 
 void AttachTarget::EndWhenQuiet() {
-  quiet_ = loop_.After(times_.quiet, [weak = weak_from_this(), packets = packets_] {
+  quiet_ = share_.loop.After(share_.times.quiet, [weak = weak_from_this(), packets = packets_] {
     const auto self = weak.lock();
     if (!self || self->over_) return;
-    if (self->packets_ == packets) return self->SetEnded();
+    if (self->packets_ == packets) return self->SetEnded(Status::Ok());
     self->EndWhenQuiet();
   });
 }
 
 void AttachTarget::Resize(TerminalSize size) {
-  if (over_ || !container_.tty) return;
-  const std::string line = fmt::format("1 {} {}\n", size.height, size.width);
-  // A fifo takes so short a line whole or not at all; the next size comes with the next change.
-  static_cast<void>(write(container_.control.get(), line.data(), line.size()) > 0);
+  if (over_) return;
+  size_ = size;
+  if (hub_) hub_->Resize(size);
 }
 
-void AttachTarget::SetEnded() {
-  if (left_out_ > 0) TellLeftOut();
-  Outcome outcome;
-  if (untold_ > 0) {
+void AttachTarget::SetEnded(const Status& why) {
+  if (over_) return;
+  out_->Finish();
+  err_->Finish();
+  Outcome outcome{why, 0};
+  if (why.ok() && untold_ > 0) {
     outcome.status =
-        Status(Code::kDataLoss, fmt::format("{} bytes of the output were left out: too "
-                                            "slow a reader",
-                                            untold_));
+        Status(Code::kDataLoss,
+               fmt::format("{} bytes of the output were left out: too slow a reader", untold_));
   }
   const auto done = std::exchange(on_end_, nullptr);
   Close();
@@ -244,10 +126,14 @@ void AttachTarget::SetEnded() {
 void AttachTarget::Close() {
   if (std::exchange(over_, true)) return;
   on_end_ = nullptr;
-  patience_ = {};
   quiet_ = {};
-  socket_->Close();
-  container_.control.reset();
+  // Before it has begun.
+  if (!hub_) return;
+  out_->Clear();
+  err_->Clear();
+  hub_->Leave(*this);
+  // A client that is gone has ended its stdin, too.
+  if (streams_.in) hub_->EndInput();
   for (const StreamPtr& stream : {streams_.in, streams_.out, streams_.err}) {
     if (stream) stream->Discard();
   }

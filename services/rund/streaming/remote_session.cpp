@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "libs/log/log.h"
+#include "services/rund/streaming/attach_target.h"
 #include "services/rund/streaming/session.h"
 #include "services/rund/streaming/spdy.h"
 
@@ -144,12 +145,18 @@ class RemoteSession final : public Session, public std::enable_shared_from_this<
   }
 
   void Start() {
+    if (const auto* attach = std::get_if<runtime::v1::AttachRequest>(&request_)) {
+      target_ = std::make_shared<AttachTarget>(env_.attaches, attach->container_id());
+      // Not in the middle of what the client has sent.
+      return env_.loop.Post([self = shared_from_this()] { self->BeginTarget(); });
+    }
     const auto cc = CallContext::Background(kStartTimeout, "streaming");
     Status submitted = env_.pool.Submit(
-        work::Lane::kMutate, cc,
+        work::Lane::kStream, cc,
         // The last one to hold the session is the loop.
         [self = shared_from_this(), cc]() mutable {
-          auto made = std::make_shared<Made>(self->Make(cc));
+          const auto& request = std::get<runtime::v1::ExecRequest>(self->request_);
+          auto made = std::make_shared<Result<ExecProcess>>(self->env_.backend.exec(cc, request));
           loop::Loop& loop = self->env_.loop;
           loop.Post([self = std::move(self), made] { self->OnMade(std::move(*made)); });
         },
@@ -160,24 +167,13 @@ class RemoteSession final : public Session, public std::enable_shared_from_this<
     if (!submitted.ok()) OnEnd({submitted, 0});
   }
 
-  using Made = std::variant<Status, ExecProcess, AttachedContainer>;
-  Made Make(const CallContext& cc) {
-    if (const auto* exec = std::get_if<runtime::v1::ExecRequest>(&request_)) {
-      auto process = env_.backend.exec(cc, *exec);
-      return process.ok() ? Made(*std::move(process)) : Made(process.status());
-    }
-    auto container = env_.backend.attach(cc, std::get<runtime::v1::AttachRequest>(request_));
-    return container.ok() ? Made(*std::move(container)) : Made(container.status());
+  void OnMade(Result<ExecProcess> made) {
+    if (!made.ok()) return OnEnd({made.status(), 0});
+    target_ = ExecTarget::Make(env_.execs, *std::move(made));
+    BeginTarget();
   }
 
-  void OnMade(Made made) {
-    if (const auto* why = std::get_if<Status>(&made)) return OnEnd({*why, 0});
-    if (auto* process = std::get_if<ExecProcess>(&made)) {
-      target_ = ExecTarget::Make(env_.execs, std::move(*process));
-    } else {
-      target_ =
-          std::make_shared<AttachTarget>(env_.loop, std::get<AttachedContainer>(std::move(made)));
-    }
+  void BeginTarget() {
     // The client has gone meanwhile.
     if (over_) return target_->Close();
     if (size_) target_->Resize(*size_);

@@ -298,6 +298,7 @@ Server::~Server() {
   }
   impl_->env.execs.leaving.clear();
   impl_->running.clear();
+  impl_->env.attaches.hubs.clear();
 }
 
 Result<std::string> Server::UrlFor(Request request) {

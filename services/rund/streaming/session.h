@@ -9,6 +9,7 @@
 #include "cri/v1/api.pb.h"
 #include "libs/loop/loop.h"
 #include "libs/work/pool.h"
+#include "services/rund/streaming/attach_hub.h"
 #include "services/rund/streaming/backend.h"
 #include "services/rund/streaming/channels.h"
 #include "services/rund/streaming/exec_target.h"
@@ -28,6 +29,7 @@ struct Env {
   const Backend& backend;
   PumpShare pumps{loop};
   ExecTarget::Share execs{loop, pool, pumps};
+  AttachHub::Share attaches{loop, pool, backend};
   /// From the upgrade until all streams that the request names are there.
   std::chrono::nanoseconds creation_timeout = std::chrono::seconds(30);
 };

@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <future>
 #include <string>
 
 #include "libs/os/files.h"
@@ -149,6 +150,20 @@ TEST_CASE("An exec: streams, the end of stdin, the exit code") {
   for (const std::uint32_t id : {kError, kOut, kErr}) CHECK(seen.fins.contains(id));
   rig.wire->Close();
   CHECK(rig.over);
+}
+
+TEST_CASE("Creates that hang keep no command from its start") {
+  Rig rig(kStarted + std::string("cat; echo 'exit 0' >&3"));
+  std::promise<void> gate;
+  const std::shared_future<void> open = gate.get_future().share();
+  for (std::size_t i = 0; i < work::PoolOptions{}.mutate.cap; ++i) {
+    const auto cc = CallContext::Background(seconds(60));
+    REQUIRE(rig.pool.Submit(work::Lane::kMutate, cc, [open] { open.wait(); }).ok());
+  }
+  rig.OpenAll();
+  rig.Send(kIn, "hello", true);
+  CHECK(rig.loop.Until([&] { return rig.See().data[kOut] == "hello"; }));
+  gate.set_value();
 }
 
 TEST_CASE("Stdin beyond what the command reads pauses the client, and is not given up") {
