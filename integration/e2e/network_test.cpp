@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "integration/e2e/shared_node.h"
 #include "libs/os/files.h"
@@ -7,9 +8,11 @@
 namespace crisp::harness {
 namespace {
 
+using Json = nlohmann::json;
 using std::chrono::seconds;
 
-/// A node with a dual-stack network, builtin host ports, and a bridge plugin that notes its calls.
+/// A node with a dual-stack network, builtin host ports, a bridge plugin that notes its calls, and
+/// sysctls that the node and the network want otherwise.
 struct DualNode {
   DualNode() : node({.yaml = "", .without_unified = false, .start = false}) {
     const char* real = os::Exists("/opt/cni/bin/bridge") ? "/opt/cni/bin" : "/usr/lib/cni";
@@ -17,13 +20,16 @@ struct DualNode {
                 "test -z \"$CNI_CONTAINERID\" || echo \"$CNI_COMMAND $CNI_CONTAINERID\" >> " +
                     (root / "calls") + "\nexec " + real + "/bridge");
     Write("crisp.yaml.d/network.yaml", "netd:\n  bin_dirs: [" + (root / "bin") + ", " + real +
-                                           "]\n  hostports: builtin\n  status_grace_seconds: 0\n");
+                                           "]\n  hostports: builtin\n  status_grace_seconds: 0\n"
+                                           "rund:\n  default_sysctls: [net.core.somaxconn=321, "
+                                           "net.ipv4.ip_unprivileged_port_start=77]\n");
     Write("cni/05-dual.conflist", R"({"cniVersion": "1.0.0", "name": "dual", "plugins": [
       {"type": "bridge", "bridge": "crd0", "isGateway": true, "hairpinMode": true,
        "ipam": {"type": "host-local", "dataDir": ")" +
                                       node.dir() + R"(/state/host-local",
          "ranges": [[{"subnet": "10.233.0.0/24"}], [{"subnet": "fd00:233::/64"}]],
-         "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}]})");
+         "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}},
+      {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}]})");
     node.StartDaemons();
     node.WaitReady();
   }
@@ -98,6 +104,13 @@ TEST_CASE("A dual-stack pod with builtin host ports: both addresses, its port, o
     CHECK(got.out == "mapped\n");
   }
 
+  // The network's own plugin has the last word.
+  const auto sysctls = cri.ExecSync(
+      created->container_id(),
+      {"cat", "/proc/sys/net/core/somaxconn", "/proc/sys/net/ipv4/ip_unprivileged_port_start"});
+  REQUIRE_OK(sysctls);
+  CHECK(sysctls->stdout() == "500\n77\n");
+
   for (int i = 0; i < 3; ++i) REQUIRE_OK(cri.StopPod(pod));
   CHECK(test.Leases() == 0);
   const std::string before = test.root.Read("calls");
@@ -128,6 +141,36 @@ TEST_CASE("NetworkReady says what is wrong with the network in its own words") {
   CHECK(condition.message().find("network plugin 'absent' is not in") != std::string::npos);
   test.Write("cni/05-dual.conflist", good);
   test.node.WaitReady();
+}
+
+TEST_CASE("crispctl network check has the plugins look at a pod's network") {
+  DualNode test;
+  const auto check = [&test](const std::string& pod) {
+    return test.node.Inside({CRISP_BUILD_DIR "/bin/crispctl", "--socket", test.node.socket(),
+                             "--output", "json", "network", "check", pod});
+  };
+  const std::string pod = test.Pod(test.node.PodConfig("checked"));
+  Ran ran = check(pod);
+  INFO(ran.out << ran.err);
+  CHECK(ran.code == 0);
+  CHECK(Json::parse(ran.out)[0]["network"] == "ok");
+  CHECK(test.root.Read("calls").find("CHECK " + pod) != std::string::npos);
+
+  const std::string netns = "--net=" + test.node.dir() + "/run/netd/netns/" + pod;
+  REQUIRE(test.node.Inside({"nsenter", netns, "ip", "addr", "flush", "dev", "eth0"}).code == 0);
+  ran = check(pod);
+  CHECK(ran.code == 1);
+  const Json damaged = Json::parse(ran.out)[0];
+  INFO(damaged.dump());
+  CHECK(damaged["network"] == "failed");
+  CHECK(std::string(damaged["message"]).find("plugin bridge: CHECK failed") != std::string::npos);
+
+  const std::string host = test.Pod(test.node.PodConfig("host", true));
+  ran = check(host);
+  CHECK(ran.code == 0);
+  CHECK(Json::parse(ran.out)[0]["network"] == "none");
+  CHECK(check("nosuch").code == 1);
+  for (const std::string& one : {pod, host}) REQUIRE_OK(test.node.cri().StopPod(one));
 }
 
 }  // namespace

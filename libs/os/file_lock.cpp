@@ -25,6 +25,11 @@ Result<FileLock> FileLock::Try(const std::string& path, int operation) {
   return FileLock(std::move(fd));
 }
 
+void FileLock::Unlock() {
+  if (fd_) ::flock(fd_.get(), LOCK_UN);
+  fd_.reset();
+}
+
 Result<FileLock> FileLock::TryLockAt(const std::string& path, std::uint64_t which) {
   constexpr mode_t kMode = 0600;
   constexpr std::uint64_t kLocks = std::uint64_t{1} << 62U;

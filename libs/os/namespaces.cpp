@@ -46,12 +46,13 @@ const char* ProcName(NamespaceKind kind) {
 }
 
 /// Runs `fn` on a thread of its own and waits for it: that thread may leave the daemon's
-/// namespaces, because it ends.
-Status OnOwnThread(const std::function<Status()>& fn) {
+/// namespaces, because it ends. `meanwhile` runs on the calling one.
+Status OnOwnThread(const std::function<Status()>& fn,
+                   const std::function<void()>& meanwhile = nullptr) {
   Status status;
   try {
-    std::thread thread([&status, &fn] { status = fn(); });
-    thread.join();
+    std::jthread thread([&status, &fn] { status = fn(); });
+    if (meanwhile) meanwhile();
   } catch (const std::system_error& error) {
     return ResourceExhausted("start a thread: {}", error.what());
   }
@@ -127,7 +128,8 @@ Result<std::vector<NamespacePin>> NamespacePin::PinAll(
 }
 
 Result<std::vector<NamespacePin>> NamespacePin::Create(const std::vector<NamespaceTarget>& targets,
-                                                       const std::function<Status()>& setup) {
+                                                       const std::function<Status()>& setup,
+                                                       const std::function<void()>& meanwhile) {
   int flags = 0;
   for (const NamespaceTarget& target : targets) flags |= CloneFlag(target.kind);
   if (flags == 0) return std::vector<NamespacePin>();
@@ -135,24 +137,26 @@ Result<std::vector<NamespacePin>> NamespacePin::Create(const std::vector<Namespa
     return InvalidArgument("a thread gets no user and no PID namespace");
   }
   std::vector<NamespacePin> pins;
-  const Status made = OnOwnThread([&targets, &setup, &pins, flags]() -> Status {
+  const auto make = [&targets, &setup, &pins, flags]() -> Status {
     if (::unshare(flags) != 0) return Status::Errno(errno, "make new namespaces");
     if (setup) CRISP_TRY(setup());
     pins = CRISP_TRY(PinAll("/proc/thread-self", targets));
     return Status::Ok();
-  });
+  };
+  const Status made = OnOwnThread(make, meanwhile);
   if (!made.ok()) return made;
   return pins;
 }
 
 Result<NamespacePin> NamespacePin::CreateNetIn(const std::string& userns_path,
                                                const std::string& path,
-                                               const std::function<Status()>& setup) {
+                                               const std::function<Status()>& setup,
+                                               const std::function<void()>& meanwhile) {
   const UniqueFd userns = CRISP_TRY(Open(userns_path, O_RDONLY));
   const UniqueFd netns =
       CRISP_TRY(NewNetnsIn(userns.get()).While("user namespace {}", userns_path));
   NamespacePin pin("");
-  const Status made = OnOwnThread([&netns, &setup, &pin, &path]() -> Status {
+  const auto make = [&netns, &setup, &pin, &path]() -> Status {
     if (::setns(netns.get(), CLONE_NEWNET) != 0) {
       return Status::Errno(errno, "enter the new network namespace");
     }
@@ -163,7 +167,8 @@ Result<NamespacePin> NamespacePin::CreateNetIn(const std::string& userns_path,
       return Status::Errno(errno, "pin a namespace at {}", path);
     }
     return Status::Ok();
-  });
+  };
+  const Status made = OnOwnThread(make, meanwhile);
   if (!made.ok()) return made;
   return pin;
 }

@@ -27,16 +27,19 @@ class NamespacePin {
  public:
   /// New namespaces of all the kinds named, made at once by a thread of their own that then ends.
   /// `setup` runs on that thread, inside all of them, before they are pinned: sethostname, sysctls,
-  /// loopback up. A file that is pinned already is kAlreadyExists. On failure nothing stays.
+  /// loopback up. `meanwhile` runs on the calling thread, beside that one (not when something is
+  /// wrong before). A file that is pinned already is kAlreadyExists. On failure nothing stays.
   /// kUser and kPid are refused: only a process with a single thread gets the first, only its
   /// children the second (see OfProcess).
   static Result<std::vector<NamespacePin>> Create(const std::vector<NamespaceTarget>& targets,
-                                                  const std::function<Status()>& setup = nullptr);
+                                                  const std::function<Status()>& setup = nullptr,
+                                                  const std::function<void()>& meanwhile = nullptr);
 
   /// A new network namespace that belongs to the user namespace at `userns_path`: root inside that
   /// one may configure it. Otherwise as Create. kNotFound: no such user namespace.
   static Result<NamespacePin> CreateNetIn(const std::string& userns_path, const std::string& path,
-                                          const std::function<Status()>& setup = nullptr);
+                                          const std::function<Status()>& setup = nullptr,
+                                          const std::function<void()>& meanwhile = nullptr);
   /// Pins namespaces that process `pid` is in.
   static Result<std::vector<NamespacePin>> OfProcess(pid_t pid,
                                                      const std::vector<NamespaceTarget>& targets);

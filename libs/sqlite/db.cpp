@@ -149,6 +149,7 @@ Result<Db> Db::Open(const std::string& path, const OpenOptions& options) {
     }
     CRISP_TRY(ExecOn(raw, "PRAGMA journal_mode=WAL").While("open {}", path));
     CRISP_TRY(ExecOn(raw, "PRAGMA synchronous=NORMAL"));
+    ::sqlite3_wal_autocheckpoint(raw, options.checkpoint_pages);
   }
   CRISP_TRY(ExecOn(raw, "PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY"));
   // A first read: what is no database shows now, not at the first query.
@@ -200,6 +201,13 @@ Status Db::Migrate(std::span<const std::string_view> steps) {
     CRISP_TRY(Exec(fmt::format("PRAGMA user_version = {}", version + 1)));
     CRISP_TRY(transaction.Commit());
   }
+}
+
+Status Db::Checkpoint() {
+  const int result =
+      ::sqlite3_wal_checkpoint_v2(db_, nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+  if (result == SQLITE_OK || (result & 0xFF) == SQLITE_BUSY) return Status::Ok();
+  return Failed(db_, result, "checkpoint");
 }
 
 std::int64_t Db::LastInsertRowid() const { return ::sqlite3_last_insert_rowid(db_); }

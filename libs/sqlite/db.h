@@ -67,6 +67,10 @@ class Statement {
 struct OpenOptions {
   std::chrono::milliseconds busy_timeout = std::chrono::seconds(5);
   bool read_only = false;
+  /// Pages in the write-ahead log at which a commit moves them into the database by itself, which
+  /// syncs both files; it is the caller's (Db::Checkpoint) to keep the log below, off the commits'
+  /// way.
+  int checkpoint_pages = 1000;
 };
 
 /// One connection, in WAL mode with synchronous=NORMAL: a commit outlives the process, and a power
@@ -87,6 +91,11 @@ class Db {
   /// Step n (from 0) brings user_version from n to n + 1; each runs once, in a transaction of its
   /// own. kFailedPrecondition when the file is from a newer version than `steps` knows.
   Status Migrate(std::span<const std::string_view> steps);
+
+  /// Moves what is in the write-ahead log into the database, as far as nobody still reads what it
+  /// would replace, and syncs both; beside the readers and the writer on other connections. The
+  /// next commits then write over the log. Another one that is at it = Ok.
+  Status Checkpoint();
 
   std::int64_t LastInsertRowid() const;
   /// Rows changed by the last INSERT, UPDATE or DELETE.

@@ -13,6 +13,7 @@
 #include "cri/v1/api.grpc.pb.h"
 #include "crisp/daemon/v1/daemon.grpc.pb.h"
 #include "crisp/imaged/v1/imaged.grpc.pb.h"
+#include "crisp/netd/v1/netd.grpc.pb.h"
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 #include "libs/os/unique_fd.h"
@@ -84,6 +85,24 @@ Result<Endpoint> FindEndpoint(const std::string& socket_flag, const std::string&
   if (endpoint.socket.empty()) endpoint.socket = settings.crid.socket;
   endpoint.run_root = settings.run_root;
   return endpoint;
+}
+
+std::vector<std::string> InstancesOf(const Endpoint& endpoint, const std::string& service) {
+  constexpr std::string_view kEnd = ".sock";
+  std::vector<std::string> names;
+  const std::string dir = endpoint.run_root + "/" + service;
+  for (const std::string& file : os::ListDir(dir).value_or(std::vector<std::string>())) {
+    if (!file.ends_with(kEnd)) continue;
+    std::string name = file.substr(0, file.size() - kEnd.size());
+    if (name.find('.') == std::string::npos) names.push_back(std::move(name));
+  }
+  if (names.empty()) names.emplace_back("1");
+  return names;
+}
+
+std::string SocketOf(const Endpoint& endpoint, const std::string& service,
+                     const std::string& instance) {
+  return fmt::format("{}/{}/{}.sock", endpoint.run_root, service, instance);
 }
 
 struct Client::Impl {
@@ -241,6 +260,24 @@ Status Client::RemovePod(const std::string& id) {
   request.set_pod_sandbox_id(id);
   return impl_->Call(*impl_->runtime, &RuntimeService::Stub::RemovePodSandbox, request, kLongCall)
       .status();
+}
+
+// Whichever instance made it: they share their records.
+Result<bool> Client::CheckNetwork(const std::string& pod_id) const {
+  Status unreached;
+  for (const std::string& instance : InstancesOf(endpoint_, "netd")) {
+    const std::string socket = SocketOf(endpoint_, "netd", instance);
+    unreached = Probe(socket);
+    if (!unreached.ok()) continue;
+    netd::v1::CheckRequest request;
+    request.set_pod_id(pod_id);
+    const rpc::Peer peer("netd/" + instance, socket, std::chrono::seconds(1));
+    const auto answer = CRISP_TRY(rpc::Call(CallContext::Background(kLongCall, "crispctl"), peer,
+                                            *netd::v1::Network::NewStub(peer.channel()),
+                                            &netd::v1::Network::Stub::Check, request));
+    return !answer.unasked();
+  }
+  return unreached;
 }
 
 Result<runtime::v1::ListContainersResponse> Client::ListContainers() {

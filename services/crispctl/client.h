@@ -23,6 +23,11 @@ struct Endpoint {
 /// `socket_flag` and `config_flag` may be empty. Takes "unix:///path" too.
 Result<Endpoint> FindEndpoint(const std::string& socket_flag, const std::string& config_flag);
 
+/// The instances of a daemon ("rund") that have a socket; "1" when none has.
+std::vector<std::string> InstancesOf(const Endpoint& endpoint, const std::string& service);
+std::string SocketOf(const Endpoint& endpoint, const std::string& service,
+                     const std::string& instance);
+
 /// CRI calls, one after the other, on crisp's socket. Failures are one sentence for a person.
 class Client {
  public:
@@ -56,6 +61,10 @@ class Client {
                              const std::string& handler);
   Status StopPod(const std::string& id);
   Status RemovePod(const std::string& id);
+  /// CNI CHECK of a pod, by netd itself. False: its network's configuration has none, nobody was
+  /// asked. kNotFound: it has no network of its own; kUnavailable: no netd is there; kInternal: the
+  /// plugin's words.
+  Result<bool> CheckNetwork(const std::string& pod_id) const;
   Result<runtime::v1::ListContainersResponse> ListContainers();
   Result<std::string> CreateContainer(const runtime::v1::CreateContainerRequest& request);
   Status StartContainer(const std::string& id);

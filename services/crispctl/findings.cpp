@@ -4,29 +4,14 @@
 
 #include <algorithm>
 
-#include "libs/os/files.h"
-
 namespace crisp::ctl {
 namespace {
-
-std::vector<std::string> InstancesOf(const std::string& dir) {
-  std::vector<std::string> names;
-  for (const std::string& file : os::ListDir(dir).value_or(std::vector<std::string>())) {
-    constexpr std::string_view kEnd = ".sock";
-    if (!file.ends_with(kEnd)) continue;
-    std::string name = file.substr(0, file.size() - kEnd.size());
-    if (name.find('.') == std::string::npos) names.push_back(std::move(name));
-  }
-  if (names.empty()) names.emplace_back("1");
-  return names;
-}
 
 std::vector<DaemonLine> AskDaemons(const Endpoint& endpoint) {
   std::vector<DaemonLine> lines;
   for (const std::string service : {"crid", "imaged", "netd", "rund"}) {
-    const std::string dir = endpoint.run_root + "/" + service;
-    for (const std::string& instance : InstancesOf(dir)) {
-      const std::string socket = dir + "/" + instance + ".sock";
+    for (const std::string& instance : InstancesOf(endpoint, service)) {
+      const std::string socket = SocketOf(endpoint, service, instance);
       lines.push_back({service, instance, socket, Client::Info(socket)});
     }
   }

@@ -19,7 +19,6 @@ Config ConfigFrom(const settings::Settings& settings, const std::string& instanc
   config.gc_interval = settings.netd.gc_interval;
   config.builtin_hostports = settings.netd.hostports == "builtin";
   config.nft = settings.netd.nft;
-  // rund sets them too, but only when the plugins have run.
   for (const std::string& text : settings.rund.default_sysctls) {
     config.sysctls[text.substr(0, text.find('='))] = text.substr(text.find('=') + 1);
   }

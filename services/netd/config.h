@@ -26,6 +26,7 @@ struct Config {
   std::chrono::nanoseconds status_grace{};     // a network that was ready still counts as ready
   std::chrono::nanoseconds gc_interval{};      // between CNI GCs
   std::chrono::nanoseconds gc_timeout = std::chrono::seconds(10);  // of a network: pods wait
+  std::chrono::nanoseconds gc_patience = std::chrono::seconds(2);  // for ADDs to end: others wait
   std::chrono::nanoseconds gc_retry = std::chrono::minutes(1);     // after one that failed
   bool builtin_hostports = false;  // netd maps host ports, not a plugin
   std::string nft = "/usr/sbin/nft";

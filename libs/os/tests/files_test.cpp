@@ -165,6 +165,24 @@ TEST_CASE("A TempDir goes unless it is released") {
   CHECK(RemoveTree(kept).ok());
 }
 
+TEST_CASE("A lock lasts as long as a copy of its descriptor, unless it is given back") {
+  const TempDir dir = Temp();
+  const std::string path = dir.path() + "/lock";
+  UniqueFd copy;
+  {
+    const auto held = FileLock::TryLock(path);
+    REQUIRE(held.ok());
+    copy = UniqueFd(::dup(held->fd()));
+  }
+  CHECK(FileLock::TryLockShared(path).code() == Code::kUnavailable);
+  copy.reset();
+  auto held = FileLock::TryLock(path);
+  REQUIRE(held.ok());
+  copy = UniqueFd(::dup(held->fd()));
+  held->Unlock();
+  CHECK(FileLock::TryLock(path).ok());
+}
+
 TEST_CASE("A lock has one holder") {
   const TempDir dir = Temp();
   {

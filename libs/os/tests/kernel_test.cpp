@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <future>
+#include <string>
 
 #include "libs/base/cleanup.h"
 #include "libs/os/beneath.h"
@@ -215,6 +217,25 @@ TEST_CASE("Namespaces that are not committed go, and a failed setup leaves nothi
           return Aborted("no");
         }).code() == Code::kAborted);
   CHECK_FALSE(Exists(root / "ipc"));
+}
+
+TEST_CASE("While a namespace is made the calling thread does something else, in its own") {
+  const MountRoot root;
+  const std::string ours = ReadLink("/proc/thread-self/ns/net").value();
+  std::promise<void> inside;
+  std::string meanwhile;
+  const auto pins = NamespacePin::Create(
+      {{NamespaceKind::kNet, root / "net"}},
+      [&inside] {
+        inside.set_value();
+        return Status::Ok();
+      },
+      [&inside, &meanwhile] {
+        inside.get_future().wait();
+        meanwhile = ReadLink("/proc/thread-self/ns/net").value();
+      });
+  CHECK(pins.ok());
+  CHECK(meanwhile == ours);
 }
 
 TEST_CASE("Sysctls are names, not paths") {

@@ -114,5 +114,37 @@ TEST_CASE("What is no database is DataLoss, a writer beside us is Unavailable") 
   CHECK(Transaction::Begin(*two).code() == Code::kUnavailable);
 }
 
+TEST_CASE("A checkpoint of another connection lets commits write over the log again") {
+  const auto dir = os::TempDir::Create("/tmp/crisp-sqlite-");
+  REQUIRE(dir.ok());
+  const std::string path = dir->path() + "/x.db";
+  auto db = Db::Open(path, {.checkpoint_pages = 1'000'000});
+  auto mover = Db::Open(path);
+  REQUIRE(db.ok());
+  REQUIRE(mover.ok());
+  REQUIRE(db->Exec("CREATE TABLE a(x TEXT)").ok());
+  const auto log_size = [&path] {
+    struct stat info = {};
+    return ::stat((path + "-wal").c_str(), &info) == 0 ? info.st_size : 0;
+  };
+  const auto write_some = [&db] {
+    for (int i = 0; i < 50; ++i) REQUIRE(db->Exec("INSERT INTO a VALUES('x')").ok());
+  };
+  write_some();
+  const auto once = log_size();
+  write_some();
+  CHECK(log_size() > once);
+  const auto twice = log_size();
+  for (int i = 0; i < 3; ++i) {
+    CHECK(mover->Checkpoint().ok());
+    write_some();
+    CHECK(log_size() == twice);
+  }
+  // Beside a writer.
+  const auto held = Transaction::Begin(*db);
+  REQUIRE(held.ok());
+  CHECK(mover->Checkpoint().ok());
+}
+
 }  // namespace
 }  // namespace crisp::sqlite

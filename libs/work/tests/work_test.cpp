@@ -1,8 +1,11 @@
+#include <atomic>
 #include <future>
 #include <stdexcept>
 #include <thread>
+#include <vector>
 
 #include "libs/work/flights.h"
+#include "libs/work/group_run.h"
 #include "libs/work/lock_table.h"
 #include "libs/work/pool.h"
 
@@ -210,6 +213,48 @@ TEST_CASE("a flight that the pool refuses fails its callers") {
   pool.Stop();
   Flights<std::string, int> flights(pool, 10s);
   CHECK(flights.Do(Soon(), "key", []() -> Result<int> { return 1; }).code() == Code::kUnavailable);
+}
+
+TEST_CASE("who comes during a group's run has the next, together with the others who came") {
+  constexpr int kCallers = 20;
+  std::atomic<int> runs = 0;
+  std::promise<void> begun;
+  std::promise<void> gate;
+  GroupRun group([&]() -> Status {
+    if (++runs > 1) return FailedPrecondition("the second");
+    begun.set_value();
+    gate.get_future().wait();
+    return Status::Ok();
+  });
+  std::jthread first([&] { CHECK(group.Run(Soon()).ok()); });
+  begun.get_future().wait();
+  std::atomic<int> come = 0;
+  std::atomic<int> told = 0;
+  std::vector<std::jthread> callers;
+  for (int i = 0; i < kCallers; ++i) {
+    callers.emplace_back([&] {
+      ++come;
+      if (group.Run(Soon()).message() == "the second") ++told;
+    });
+  }
+  while (come < kCallers) std::this_thread::yield();
+  // The run goes on while a caller's patience ends.
+  CHECK(group.Run(CallContext::Background(50ms)).code() == Code::kDeadlineExceeded);
+  gate.set_value();
+  callers.clear();
+  CHECK(told == kCallers);
+  CHECK(runs < kCallers / 2);  // some may have been late
+}
+
+TEST_CASE("a caller of a group whom nobody runs beside has a run of its own") {
+  int runs = 0;
+  GroupRun group([&runs] {
+    ++runs;
+    return Status::Ok();
+  });
+  CHECK(group.Run(Soon()).ok());
+  CHECK(group.Run(CallContext()).ok());
+  CHECK(runs == 2);
 }
 
 }  // namespace crisp::work

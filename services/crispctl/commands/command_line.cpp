@@ -55,6 +55,7 @@ void AddCommandLine(CLI::App& app, Shared& shared) {
   AddObserveCommands(app, shared);
   AddTopCommand(app, shared);
   AddStoreCommands(app, shared);
+  AddNetworkCommands(app, shared);
   AddDebugCommands(app, shared);
   AddStreamCommands(app, shared);
   AddEndCommands(app, shared);

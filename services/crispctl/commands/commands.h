@@ -61,6 +61,7 @@ void AddObserveCommands(CLI::App& app, Shared& shared);    // stats, events
 void AddDebugCommands(CLI::App& app, Shared& shared);      // debug bundle
 void AddTopCommand(CLI::App& app, Shared& shared);         // top
 void AddStoreCommands(CLI::App& app, Shared& shared);      // store check
+void AddNetworkCommands(CLI::App& app, Shared& shared);    // network check
 
 /// Pulls with a progress display; the image's id.
 Result<std::string> PullShown(Client& client, const std::string& image,

@@ -36,11 +36,12 @@ std::uint64_t LockNumber(const PodId& pod) {
 }
 
 /// The pod's plugins that still run. After an ADD that ended well those of a DEL: what else has the
-/// pod's id in its environment an ADD has started to stay, and DEL ends it.
+/// pod's id in its environment an ADD has started to stay, and DEL ends it. Nothing of it began
+/// before the record was made.
 Status EndPlugins(const CallContext& cc, const Attachment& attachment) {
   std::vector<std::string> variables = {"CNI_CONTAINERID=" + attachment.pod.str()};
   if (!attachment.result.empty()) variables.emplace_back("CNI_COMMAND=DEL");
-  return EndLeftovers(cc, variables);
+  return EndLeftovers(cc, variables, attachment.since_boot);
 }
 
 }  // namespace
@@ -107,7 +108,8 @@ Result<Networks::Held> Networks::LockPod(const CallContext& cc, const PodId& pod
 
 Result<PodNetwork> Networks::Attach(const CallContext& cc, const PodId& pod,
                                     const runtime::v1::PodSandboxConfig& config,
-                                    const std::string& userns_path) {
+                                    const std::string& userns_path,
+                                    const std::function<void(const PodNetwork&)>& answer) {
   CRISP_TRY(CheckId(pod));
   const Held held = CRISP_TRY(LockPod(cc, pod));
   const SteadyTime start = clock_.Now();
@@ -115,90 +117,128 @@ Result<PodNetwork> Networks::Attach(const CallContext& cc, const PodId& pod,
   // A plugin that is cut off in the middle leaves more dirt than one that ends: the caller's
   // leaving does not stop it, and a retry finds what it has done.
   const CallContext own = cc.Detached(config_.attach_timeout);
-  Result<PodNetwork> network = AttachNew(own, pod, config, userns_path, plugin_time);
-  metrics_.AttachDone(network.code(), clock_.Now() - start, plugin_time);
-  return network;
+  Result<Attached> attached = AttachLocked(own, pod, config, userns_path, plugin_time);
+  metrics_.AttachDone(attached.code(), clock_.Now() - start, plugin_time);
+  if (!attached.ok()) return attached.status();
+  if (answer) answer(attached->network);
+  // With the pod's lock still held. A kill before it is made good by Recover.
+  CacheResult(attached->attachment);
+  if (attached->is_new) {
+    const std::vector<std::string>& ips = attached->network.ips;
+    log::Info("pod attached", {{"pod", pod},
+                               {"network", attached->attachment.network},
+                               {"ip", ips.empty() ? "" : ips[0]},
+                               {"request", cc.request_id()}});
+  }
+  return std::move(attached->network);
 }
 
-Result<PodNetwork> Networks::AttachNew(const CallContext& cc, const PodId& pod,
-                                       const runtime::v1::PodSandboxConfig& config,
-                                       const std::string& userns_path,
-                                       std::chrono::nanoseconds& plugin_time) {
-  if (const std::optional<Attachment> before = CRISP_TRY(store_.Get(pod))) {
+Result<Networks::Attached> Networks::AttachLocked(const CallContext& cc, const PodId& pod,
+                                                  const runtime::v1::PodSandboxConfig& config,
+                                                  const std::string& userns_path,
+                                                  std::chrono::nanoseconds& plugin_time) {
+  if (std::optional<Attachment> before = CRISP_TRY(store_.Get(pod))) {
     if (before->phase == Phase::kAttached && !IsStale(*before)) {
-      CRISP_TRY(Finish(cc, *before));
-      return Describe(*before);
+      CRISP_TRY(OpenPorts(cc, *before));
+      PodNetwork network = CRISP_TRY(Describe(*before));
+      return Attached{*std::move(before), std::move(network)};
     }
     CRISP_TRY(Undo(cc.Detached(config_.detach_timeout), *before)
                   .While("undo an earlier attachment of pod {}", pod.Short()));
   }
+  Attached attached = CRISP_TRY(AttachNew(cc, pod, config, userns_path, plugin_time));
+  CRISP_TRY(OpenPorts(cc, attached.attachment));
+  return attached;
+}
 
-  Attachment attachment{.pod = pod, .boot_id = boot_id_, .instance = config_.instance};
-  attachment.cni_args = CRISP_TRY(CniArgsOf(pod, config));
-  nlohmann::json capability_args = CRISP_TRY(CapabilityArgsOf(config));
-  if (config_.builtin_hostports && capability_args.contains("portMappings")) {
-    capability_args[std::string(kBuiltinPorts)] = std::move(capability_args["portMappings"]);
-    capability_args.erase("portMappings");
+Result<Networks::Attached> Networks::AttachNew(const CallContext& cc, const PodId& pod,
+                                               const runtime::v1::PodSandboxConfig& config,
+                                               const std::string& userns_path,
+                                               std::chrono::nanoseconds& plugin_time) {
+  const std::string netns = config_.layout.NetnsPath(pod);
+  PluginArgs args{.container_id = pod.str(), .netns = netns};
+  args.cni_args = CRISP_TRY(CniArgsOf(pod, config));
+  args.capability_args = CRISP_TRY(CapabilityArgsOf(config));
+  if (config_.builtin_hostports && args.capability_args.contains("portMappings")) {
+    args.capability_args[std::string(kBuiltinPorts)] =
+        std::move(args.capability_args["portMappings"]);
+    args.capability_args.erase("portMappings");
     // Before anything is taken that could then not be given back: without nft there is no DEL
     // either.
     CRISP_TRY(ports_.CheckUsable(cc));
   }
-  attachment.capability_args = json::Dump(capability_args);
   const std::shared_ptr<const ConfList> list = CRISP_TRY(readiness_.Wait(cc, config_.network_wait));
-  attachment.network = list->name;
-  attachment.conf = list->ToJson();
-  attachment.created = clock_.Wall();
+  Attachment attachment{.pod = pod,
+                        .boot_id = boot_id_,
+                        .instance = config_.instance,
+                        .network = list->name,
+                        .conf = list->ToJson(),
+                        .cni_args = args.cni_args,
+                        .capability_args = json::Dump(args.capability_args),
+                        .created = clock_.Wall(),
+                        .since_boot = SinceBoot()};
 
-  const os::FileLock no_gc = CRISP_TRY(KeepGcAway(cc));
+  os::FileLock no_gc = CRISP_TRY(KeepGcAway(cc));
   CRISP_TRY(store_.Put(attachment));
   metrics_.AttachmentRecorded();
-  Cleanup undo([this, &cc, &attachment] {
+  Cleanup undo([this, &cc, &attachment, &no_gc] {
+    no_gc.Unlock();  // a GC that waits for it goes before the DEL, which waits for that
     const Status undone = Undo(cc.Detached(config_.detach_timeout), attachment);
     log::IfError("undo a failed attachment", undone);
   });
-  CRISP_TRY(Add(cc, *list, config, userns_path, attachment, plugin_time));
-  PodNetwork network = CRISP_TRY(Describe(attachment).While("network '{}'", list->name));
+  std::vector<std::string> ips =
+      CRISP_TRY(Add(cc, *list, config, userns_path, std::move(args), attachment, plugin_time));
   CRISP_TRY(store_.SetAttached(pod, config_.instance, attachment.result));
   attachment.phase = Phase::kAttached;
   undo.Dismiss();
-  CRISP_TRY(Finish(cc, attachment));
-  log::Info("pod attached", {{"pod", pod},
-                             {"network", list->name},
-                             {"ip", network.ips.empty() ? "" : network.ips[0]},
-                             {"request", cc.request_id()}});
-  return network;
+  PodNetwork network{.netns_path = netns, .ips = std::move(ips), .cni_result = attachment.result};
+  return Attached{std::move(attachment), std::move(network), true};
 }
 
-Status Networks::Add(const CallContext& cc, const ConfList& list,
-                     const runtime::v1::PodSandboxConfig& config, const std::string& userns_path,
-                     Attachment& attachment, std::chrono::nanoseconds& plugin_time) {
-  const std::string netns = config_.layout.NetnsPath(attachment.pod);
+Result<std::vector<std::string>> Networks::Add(const CallContext& cc, const ConfList& list,
+                                               const runtime::v1::PodSandboxConfig& config,
+                                               const std::string& userns_path, PluginArgs args,
+                                               Attachment& attachment,
+                                               std::chrono::nanoseconds& plugin_time) {
   const NetSysctls sysctls = NetSysctlsOf(config, config_.sysctls);
-  os::NamespacePin pin = CRISP_TRY(PinNetns(netns, userns_path, sysctls.early));
+  // The namespace needs no intent on disk, the plugins do.
+  Status synced;
+  const auto sync = [this, &cc, &synced] { synced = store_.Sync(cc); };
+  os::NamespacePin pin = CRISP_TRY(PinNetns(args.netns, userns_path, sysctls.early, sync));
+  CRISP_TRY(synced);
   pin.Commit();  // the record owns it: Undo unpins, after DEL
 
-  const PluginArgs args = CRISP_TRY(ArgsOf(attachment));
   const SteadyTime start = clock_.Now();
-  const Result<nlohmann::json> result = plugins_.Add(cc, list, args);
+  const auto on_step = [this, &attachment](const nlohmann::json& partial) {
+    attachment.partial = json::Dump(partial);
+    return store_.SetPartial(attachment.pod, attachment.partial);
+  };
+  const Result<nlohmann::json> result = plugins_.Add(cc, list, args, on_step);
   plugin_time = clock_.Now() - start;
   if (!result.ok()) return result.status();
   attachment.result = json::Dump(*result);
-  if (sysctls.late.empty()) return Status::Ok();
-  return os::RunInNamespace(netns, [&sysctls]() -> Status {
-    for (const auto& [name, value] : sysctls.late) CRISP_TRY(os::WriteSysctl(name, value));
-    return Status::Ok();
-  });
+  if (!sysctls.late.empty()) {
+    CRISP_TRY(os::RunInNamespace(args.netns, [&sysctls]() -> Status {
+      for (const auto& [name, value] : sysctls.late) CRISP_TRY(os::WriteSysctl(name, value));
+      return Status::Ok();
+    }));
+  }
+  Result<std::vector<std::string>> ips = AddressesOf(*result);
+  if (!ips.ok()) return ips.status().While("network '{}'", list.name);
+  return ips;
 }
 
-Status Networks::Finish(const CallContext& cc, const Attachment& attachment) {
-  if (Status opened = ports_.Open(cc, attachment); !opened.ok()) {
-    const Status undone = Undo(cc.Detached(config_.detach_timeout), attachment);
-    log::IfError("undo a failed attachment", undone);
-    return std::move(opened).While("pod {}", attachment.pod.Short());
-  }
+Status Networks::OpenPorts(const CallContext& cc, const Attachment& attachment) {
+  Status opened = ports_.Open(cc, attachment);
+  if (opened.ok()) return opened;
+  const Status undone = Undo(cc.Detached(config_.detach_timeout), attachment);
+  log::IfError("undo a failed attachment", undone);
+  return std::move(opened).While("pod {}", attachment.pod.Short());
+}
+
+void Networks::CacheResult(const Attachment& attachment) const {
   log::IfError("cache a network result",
                cache_.Put(attachment, config_.layout.NetnsPath(attachment.pod)));
-  return Status::Ok();
 }
 
 Status Networks::Detach(const CallContext& cc, const PodId& pod) {
@@ -213,7 +253,7 @@ Status Networks::Detach(const CallContext& cc, const PodId& pod) {
   return Status::Ok();
 }
 
-Status Networks::Check(const CallContext& cc, const PodId& pod) {
+Result<bool> Networks::Check(const CallContext& cc, const PodId& pod) {
   CRISP_TRY(CheckId(pod));
   const Held held = CRISP_TRY(LockPod(cc, pod));
   const std::optional<Attachment> attachment = CRISP_TRY(store_.Get(pod));
@@ -222,9 +262,11 @@ Status Networks::Check(const CallContext& cc, const PodId& pod) {
   }
   if (IsStale(*attachment)) return FailedPrecondition("the namespace of the pod is gone");
   const ConfList list = CRISP_TRY(ParseConfList(attachment->conf, ""));
+  if (!PluginRunner::CanCheck(list)) return false;
   const nlohmann::json result = CRISP_TRY(json::Parse(attachment->result));
-  return plugins_.Check(cc.Within(config_.attach_timeout), list, CRISP_TRY(ArgsOf(*attachment)),
-                        result);
+  CRISP_TRY(plugins_.Check(cc.Within(config_.attach_timeout), list, CRISP_TRY(ArgsOf(*attachment)),
+                           result));
+  return true;
 }
 
 Status Networks::Undo(const CallContext& cc, const Attachment& attachment) {
@@ -244,7 +286,9 @@ Status Networks::Undo(const CallContext& cc, const Attachment& attachment) {
 }
 
 Status Networks::UndoNow(const CallContext& cc, const Attachment& attachment) {
-  if (attachment.phase != Phase::kAttached) CRISP_TRY(EndPlugins(cc, attachment));
+  // No process outlives a reboot.
+  const bool may_run = attachment.phase != Phase::kAttached && attachment.boot_id == boot_id_;
+  if (may_run) CRISP_TRY(EndPlugins(cc, attachment));
   if (attachment.phase != Phase::kDetaching || attachment.instance != config_.instance) {
     CRISP_TRY(store_.SetPhase(attachment.pod, Phase::kDetaching, config_.instance));
   }
@@ -273,7 +317,8 @@ Status Networks::RunDel(const CallContext& cc, const Attachment& attachment) con
   const ConfList list = CRISP_TRY(ParseConfList(attachment.conf, ""));
   const PluginArgs args = CRISP_TRY(ArgsOf(attachment));
   std::optional<nlohmann::json> result;
-  if (!attachment.result.empty()) result = CRISP_TRY(json::Parse(attachment.result));
+  const std::string& known = attachment.result.empty() ? attachment.partial : attachment.result;
+  if (!known.empty()) result = CRISP_TRY(json::Parse(known));
   const os::FileLock no_gc = CRISP_TRY(KeepGcAway(cc));
   return plugins_.Del(cc, list, args, result);
 }

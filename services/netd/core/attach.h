@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -43,7 +44,7 @@ struct PodNetwork {
 ///                                       runs: it is killed, then DEL, unpin, forget
 ///   after ADD, before it is recorded    the same
 ///   after that                          kAttached: host ports and cached result are made good,
-///                                       then the same answer again
+///                                       by the next Attach with the same answer, else by netd
 /// In Detach: after the intent kDetaching: DEL again (plugins must bear that), unpin, forget.
 /// A DEL that fails is owed: the record stays kDetaching, and it is tried again with growing
 /// pauses. In CollectGarbage: the plugins still run, and free by a list that is old: they are ended
@@ -60,9 +61,11 @@ class Networks {
   /// within attach_timeout. `userns_path`: the user namespace that the network namespace is to
   /// belong to; empty: ours. Errors: kUnavailable: no network; kInternal with the plugin's words,
   /// undone; kDeadlineExceeded: a plugin hung, undone; kInvalidArgument: names, ports, sysctls.
+  /// `answer` gets the network as soon as the pod may use it; what nobody waits for comes after.
   Result<PodNetwork> Attach(const CallContext& cc, const PodId& pod,
                             const runtime::v1::PodSandboxConfig& config,
-                            const std::string& userns_path = {});
+                            const std::string& userns_path = {},
+                            const std::function<void(const PodNetwork&)>& answer = nullptr);
 
   /// Idempotent: never attached or detached already is Ok. A failure while the namespace is still
   /// there is the caller's to know, and the plugin's words; once it is gone (a reboot, a plugin
@@ -71,8 +74,9 @@ class Networks {
   /// it is tried again in the background (TakeDue) until it is done.
   Status Detach(const CallContext& cc, const PodId& pod);
 
-  /// CNI CHECK. kNotFound: not attached; else the plugin's words.
-  Status Check(const CallContext& cc, const PodId& pod);
+  /// CNI CHECK. False: the network's configuration has none, nobody was asked. kNotFound: not
+  /// attached; else the plugin's words.
+  Result<bool> Check(const CallContext& cc, const PodId& pod);
 
   /// `live`: the pods that exist, as rund has it: what belongs to none of `live` and is older than
   /// the grace is to be detached from now on, as are failed detachments that nobody retries:
@@ -85,7 +89,7 @@ class Networks {
   bool Reconciled() const { return reconciled_; }
 
   /// Before the first call after a start: ends the GC plugins of an earlier life; all of Unfinished
-  /// is owed; a network that pods are on was ready.
+  /// is owed; a network that pods are on was ready; results that were not cached are.
   Status Recover(const CallContext& cc);
   /// Pods whose attachment must be undone (half done by this instance, or of an
   /// earlier boot), oldest first. Pass each to RollBack.
@@ -103,9 +107,14 @@ class Networks {
   Status SyncHostPorts(const CallContext& cc);
 
   /// CNI GC of each network whose plugins know it, with the attachments that we have. Waits until
-  /// no ADD and DEL is under way, and holds new ones up meanwhile, for gc_timeout a network at
-  /// most. kUnavailable: they did not end in time; the first plugin's failure.
+  /// no ADD and DEL is under way, and holds new ones up from the first on, for gc_patience and
+  /// gc_timeout a network at most. kUnavailable: they did not end in time; the first plugin's
+  /// failure.
   Status CollectGarbage(const CallContext& cc);
+
+  /// See Attachments.
+  bool WantsCheckpoint() const { return store_.WantsCheckpoint(); }
+  Status Checkpoint() { return store_.Checkpoint(); }
 
  private:
   /// Nobody else works on the pod, in this instance or another.
@@ -117,17 +126,30 @@ class Networks {
   Result<Held> LockPod(const CallContext& cc, const PodId& pod);
   /// kUnavailable: somebody is at it.
   Result<Held> TryLockPod(const PodId& pod);
-  Result<PodNetwork> AttachNew(const CallContext& cc, const PodId& pod,
-                               const runtime::v1::PodSandboxConfig& config,
-                               const std::string& userns_path,
-                               std::chrono::nanoseconds& plugin_time);
-  /// Namespace, ADD, late sysctls; `attachment` is recorded and gets its result.
-  Status Add(const CallContext& cc, const ConfList& list,
-             const runtime::v1::PodSandboxConfig& config, const std::string& userns_path,
-             Attachment& attachment, std::chrono::nanoseconds& plugin_time);
-  /// The builtin host ports and the cached result of what is recorded as kAttached; idempotent. On
-  /// failure the attachment is undone.
-  Status Finish(const CallContext& cc, const Attachment& attachment);
+  struct Attached {
+    Attachment attachment;
+    PodNetwork network;
+    bool is_new = false;
+  };
+  /// The attachment that the pod has already, or a new one.
+  Result<Attached> AttachLocked(const CallContext& cc, const PodId& pod,
+                                const runtime::v1::PodSandboxConfig& config,
+                                const std::string& userns_path,
+                                std::chrono::nanoseconds& plugin_time);
+  Result<Attached> AttachNew(const CallContext& cc, const PodId& pod,
+                             const runtime::v1::PodSandboxConfig& config,
+                             const std::string& userns_path, std::chrono::nanoseconds& plugin_time);
+  /// Namespace, ADD, late sysctls; `attachment` is recorded, and gets its result. That one's
+  /// addresses.
+  Result<std::vector<std::string>> Add(const CallContext& cc, const ConfList& list,
+                                       const runtime::v1::PodSandboxConfig& config,
+                                       const std::string& userns_path, PluginArgs args,
+                                       Attachment& attachment,
+                                       std::chrono::nanoseconds& plugin_time);
+  /// The builtin host ports of what is recorded as kAttached; idempotent. On failure the attachment
+  /// is undone.
+  Status OpenPorts(const CallContext& cc, const Attachment& attachment);
+  void CacheResult(const Attachment& attachment) const;
   Result<PodNetwork> Describe(const Attachment& attachment) const;
   Result<PluginArgs> ArgsOf(const Attachment& attachment) const;
   bool IsStale(const Attachment& attachment) const;
@@ -140,9 +162,15 @@ class Networks {
   Status UndoNow(const CallContext& cc, const Attachment& attachment);
   Status RunDel(const CallContext& cc, const Attachment& attachment) const;
   Status UnpinStrays(const std::set<PodId>& live);
-  /// Keeps GC away while it is held.
+  /// Keeps GC away while it is held. A GC that waits goes first.
   Result<os::FileLock> KeepGcAway(const CallContext& cc) const;
-  /// What the environment of our GCs has and that of no other process.
+  /// With the turn ours or shared, when no netd collects: whoever has the lock alone are the
+  /// plugins of a netd that died, and they are ended.
+  Result<os::FileLock> ShareGcLock(const CallContext& cc) const;
+  Status CollectNetwork(const CallContext& cc, const ConfList& list) const;
+  /// The pods whose attachments to the network live.
+  Result<std::vector<std::string>> ValidPods(const std::string& network) const;
+  /// What the environment of a GC has, whichever instance's, and that of no other process.
   std::string GcMark() const;
 
   const Config config_;
@@ -153,7 +181,7 @@ class Networks {
   Metrics& metrics_;
   Clock& clock_;
   const ResultCache cache_;
-  const HostPorts ports_;
+  HostPorts ports_;
   work::LockTable locks_;
   Retries retries_;
   std::atomic<bool> reconciled_ = false;

@@ -8,6 +8,7 @@
 #include "libs/base/cleanup.h"
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "services/netd/core/conf_dirs.h"
 
 namespace crisp::netd {
 namespace {
@@ -86,6 +87,9 @@ void Caretaker::Beat() {
     next_sync_ = Now() + kSync;
     Submit(work::Lane::kBulk, syncing_, &Caretaker::SyncHostPorts);
   }
+  if (networks_.WantsCheckpoint()) {
+    Submit(work::Lane::kBulk, checkpointing_, &Caretaker::Checkpoint);
+  }
   if (networks_.Reconciled() && Now() >= next_gc_.load()) {
     Submit(work::Lane::kBulk, collecting_, &Caretaker::CollectGarbage);
   }
@@ -107,10 +111,21 @@ void Caretaker::SyncHostPorts() {
   log::IfError("host ports", networks_.SyncHostPorts(Call(kSyncTimeout)));
 }
 
+void Caretaker::Checkpoint() { log::IfError("move on the records' log", networks_.Checkpoint()); }
+
 /// Also those that appear later, or are made anew.
 void Caretaker::WatchDirectories() {
-  std::vector<std::string> directories = config_.conf_dirs;
-  directories.insert(directories.end(), config_.bin_dirs.begin(), config_.bin_dirs.end());
+  std::vector<std::string> directories = PluginFolders(config_.conf_dirs);
+  // Those that are gone are not watched for: the directory above tells when they come back.
+  std::erase_if(watched_, [this, &directories](const auto& known) {
+    const auto has = [&known](const std::vector<std::string>& list) {
+      return std::find(list.begin(), list.end(), known.first) != list.end();
+    };
+    return !has(directories) && !has(config_.conf_dirs) && !has(config_.bin_dirs);
+  });
+  for (const auto* more : {&config_.conf_dirs, &config_.bin_dirs}) {
+    directories.insert(directories.end(), more->begin(), more->end());
+  }
   for (const std::string& directory : directories) {
     struct stat info = {};
     const bool exists = ::stat(directory.c_str(), &info) == 0 && S_ISDIR(info.st_mode);

@@ -54,6 +54,7 @@ class Caretaker final : public std::enable_shared_from_this<Caretaker> {
   void Look();
   void CollectGarbage();
   void SyncHostPorts();
+  void Checkpoint();
   void WatchDirectories();
   Status Watch(const std::string& directory, Watched& watched);
   void UndoOwed();
@@ -73,6 +74,7 @@ class Caretaker final : public std::enable_shared_from_this<Caretaker> {
   std::atomic<bool> looking_ = false;
   std::atomic<bool> collecting_ = false;
   std::atomic<bool> syncing_ = false;
+  std::atomic<bool> checkpointing_ = false;
   std::atomic<bool> change_pending_ = false;
   std::atomic<SteadyTime> next_look_ = SteadyTime();
   std::atomic<SteadyTime> next_gc_ = SteadyTime();

@@ -1,14 +1,13 @@
 #include "services/netd/core/conf_list.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <array>
+#include <cctype>
+#include <cstddef>
+#include <utility>
 
 #include "libs/base/try.h"
 #include "libs/json/json.h"
-#include "libs/log/log.h"
-#include "libs/os/files.h"
 
 namespace crisp::netd {
 namespace {
@@ -47,88 +46,17 @@ Status CheckName(std::string_view name) {
                          name.substr(0, kMaxName));
 }
 
-/// A boolean, or the word for one: the specification allows both.
+/// A boolean, or the word for one, in letters of either case: what libcni takes.
 Result<bool> OptFlag(const nlohmann::json& document, std::string_view key) {
   const nlohmann::json* value = json::Find(document, key);
-  if (value != nullptr && value->is_string()) return value->get<std::string>() == "true";
-  return json::OptBool(document, key);
-}
-
-bool IsConfFile(std::string_view name) {
-  return name.ends_with(".conflist") || name.ends_with(".conf") || name.ends_with(".json");
-}
-
-/// What tells one state of the directories from another.
-std::string Signature(const std::vector<std::string>& directories) {
-  std::string signature;
-  for (const std::string& directory : directories) {
-    const Result<std::vector<std::string>> names = os::ListDir(directory);
-    if (!names.ok()) {
-      signature += names.status().ToString() + "\n";
-      continue;
-    }
-    for (const std::string& name : *names) {
-      struct stat info = {};
-      const std::string path = directory + "/" + name;
-      if (!IsConfFile(name) || ::stat(path.c_str(), &info) != 0) continue;
-      signature += fmt::format("{} {} {} {}.{} {}.{}\n", path, info.st_ino, info.st_size,
-                               info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec,
-                               info.st_ctim.tv_nsec);
-    }
-  }
-  return signature;
-}
-
-/// The file, or the link to it (which may lead nowhere). By the ctime, which nobody sets.
-bool HasJustChanged(const std::string& path, WallTime now) {
-  struct stat link = {};
-  if (::lstat(path.c_str(), &link) != 0) return true;  // this very moment
-  struct stat file = {};
-  if (::stat(path.c_str(), &file) != 0) file = link;
-  const auto is_just = [now](const timespec& time) {
-    constexpr std::chrono::seconds kJust(2);
-    const WallTime changed(std::chrono::seconds(time.tv_sec) +
-                           std::chrono::nanoseconds(time.tv_nsec));
-    return changed <= now && now - changed < kJust;
-  };
-  return is_just(link.st_ctim) || is_just(file.st_ctim);
-}
-
-struct Found {
-  Result<ConfList> list;
-  bool is_settled = true;  // no broken file in the way that may be half written
-};
-
-Found FindConf(const std::vector<std::string>& directories, const std::string& network,
-               WallTime now) {
-  Status problem;  // the first
-  const auto note = [&problem](const Status& status) {
-    if (problem.ok()) problem = status;
-  };
-  for (const std::string& directory : directories) {
-    const Result<std::vector<std::string>> names = os::ListDir(directory);
-    if (!names.ok() && names.code() != Code::kNotFound) note(names.status());
-    if (!names.ok()) continue;
-    for (const std::string& name : *names) {
-      if (!IsConfFile(name)) continue;
-      const std::string path = directory + "/" + name;
-      Result<std::string> text = os::ReadFile(path);
-      Result<ConfList> list = text.ok() ? ParseConfList(*text, path) : text.status();
-      if (list.ok() && (network.empty() || list->name == network)) return {std::move(list)};
-      if (list.ok()) continue;
-      const Status broken = list.status().While("{}", path);
-      if (HasJustChanged(path, now)) {
-        return {Unavailable("no usable network configuration: {}", broken.message()), false};
-      }
-      note(broken);
-    }
-  }
-  if (!problem.ok()) {
-    return {Unavailable("no usable network configuration: {}", problem.message())};
-  }
-  const std::string where = fmt::format("{}", fmt::join(directories, ", "));
-  if (network.empty()) return {Unavailable("no network configuration in {}", where)};
-  return {Unavailable("no network configuration called '{}' in {}", network, where)};
+  if (value == nullptr || !value->is_string()) return json::OptBool(document, key);
+  std::string word = value->get<std::string>();
+  std::transform(word.begin(), word.end(), word.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (word == "true") return true;
+  if (word == "false") return false;
+  constexpr std::size_t kMaxQuote = 40;
+  return InvalidArgument("{}: true or false is expected, got '{}'", key, word.substr(0, kMaxQuote));
 }
 
 }  // namespace
@@ -158,8 +86,20 @@ std::string ConfList::ToJson() const {
   return json::Dump(list);
 }
 
-Result<ConfList> ParseConfList(std::string_view text, const std::string& file) {
-  const nlohmann::json document = CRISP_TRY(json::Parse(text));
+Result<ConfList::Plugin> ParsePlugin(nlohmann::json conf) {
+  ConfList::Plugin plugin;
+  plugin.type = CRISP_TRY(json::GetString(conf, "type"));
+  if (plugin.type.empty() || plugin.type.front() == '.' ||
+      plugin.type.find('/') != std::string::npos) {
+    return InvalidArgument("type '{}' is no program's name", plugin.type);
+  }
+  plugin.conf = std::move(conf);
+  return plugin;
+}
+
+Result<ConfList> ParseConfList(std::string_view text, const std::string& file,
+                               const FolderReader& read_folder) {
+  nlohmann::json document = CRISP_TRY(json::Parse(text));
   ConfList list;
   list.file = file;
   list.name = CRISP_TRY(json::GetString(document, "name"));
@@ -168,52 +108,28 @@ Result<ConfList> ParseConfList(std::string_view text, const std::string& file) {
   list.cni_version = list.offered.front();
   list.disable_check = CRISP_TRY(OptFlag(document, "disableCheck"));
   list.disable_gc = CRISP_TRY(OptFlag(document, "disableGC"));
-  nlohmann::json plugins = nlohmann::json::array({document});
-  if (document.contains("plugins")) plugins = CRISP_TRY(json::GetArray(document, "plugins"));
-  if (plugins.empty()) return InvalidArgument("plugins: the list is empty");
-  if (plugins.size() > kMaxPlugins) return InvalidArgument("plugins: more than {}", kMaxPlugins);
-  for (nlohmann::json& conf : plugins) {
-    ConfList::Plugin plugin;
-    plugin.type =
-        CRISP_TRY(json::GetString(conf, "type").While("plugins[{}]", list.plugins.size()));
-    if (plugin.type.empty() || plugin.type.front() == '.' ||
-        plugin.type.find('/') != std::string::npos) {
-      return InvalidArgument("plugins[{}]: type '{}' is no program's name", list.plugins.size(),
-                             plugin.type);
+  const bool only_inlined = CRISP_TRY(OptFlag(document, "loadOnlyInlinedPlugins"));
+  // A plugin's own object is a network of that plugin alone.
+  const bool is_list = document.contains("plugins") || !document.contains("type");
+  if (is_list) {
+    for (nlohmann::json& conf : CRISP_TRY(json::OptArray(document, "plugins"))) {
+      list.plugins.push_back(
+          CRISP_TRY(ParsePlugin(std::move(conf)).While("plugins[{}]", list.plugins.size())));
     }
-    plugin.conf = std::move(conf);
-    list.plugins.push_back(std::move(plugin));
-  }
-  return list;
-}
-
-Result<ConfList> LoadConfDirs(const std::vector<std::string>& directories,
-                              const std::string& network, WallTime now) {
-  return FindConf(directories, network, now).list;
-}
-
-Result<std::shared_ptr<const ConfList>> ConfSource::Current() {
-  std::string signature = Signature(directories_);
-  {
-    const std::scoped_lock lock(mutex_);
-    if (loaded_ && signature == signature_) {
-      if (current_) return current_;
-      return problem_;
+    if (document.contains("plugins") && list.plugins.empty()) {
+      return InvalidArgument("plugins: the list is empty");
     }
-  }
-  auto [list, is_settled] = FindConf(directories_, network_, clock_.Wall());
-  if (list.ok()) {
-    log::Info("network configuration read", {{"network", list->name}, {"file", list->file}});
+    if (!only_inlined && read_folder) {
+      for (ConfList::Plugin& plugin : CRISP_TRY(read_folder(list.name))) {
+        list.plugins.push_back(std::move(plugin));
+      }
+    }
   } else {
-    log::Warn("no network configuration", {{"error", list.status()}});
+    list.plugins.push_back(CRISP_TRY(ParsePlugin(std::move(document))));
   }
-  const std::scoped_lock lock(mutex_);
-  signature_ = std::move(signature);
-  loaded_ = is_settled;
-  problem_ = list.status();
-  current_ = list.ok() ? std::make_shared<const ConfList>(std::move(list).value()) : nullptr;
-  if (current_) return current_;
-  return problem_;
+  if (list.plugins.empty()) return InvalidArgument("network '{}' has no plugins", list.name);
+  if (list.plugins.size() <= kMaxPlugins) return list;
+  return InvalidArgument("plugins: more than {}", kMaxPlugins);
 }
 
 }  // namespace crisp::netd

@@ -1,5 +1,6 @@
 #include "services/netd/core/host_ports.h"
 
+#include <cstdint>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "libs/os/namespaces.h"
 #include "libs/os/netlink.h"
 #include "libs/process/command.h"
+#include "services/netd/core/file_state.h"
 #include "services/netd/core/lock_wait.h"
 #include "services/netd/core/result.h"
 
@@ -60,6 +62,11 @@ add rule inet crisp_hostports postrouting ct status dnat ip6 saddr . ip6 daddr @
 constexpr std::string_view kNoTable =
     "add table inet crisp_hostports\ndelete table inet crisp_hostports\n";
 
+/// Most do not: their record is not parsed for that.
+bool AsksForPorts(const Attachment& attachment) {
+  return attachment.capability_args.find(kBuiltinPorts) != std::string::npos;
+}
+
 std::string Line(std::string_view verb, const PortElement& element) {
   const std::string value = element.value.empty() ? "" : " : " + element.value;
   return fmt::format("{} element inet crisp_hostports {} {{ {}{} }}\n", verb, element.map,
@@ -86,19 +93,36 @@ Status AddElements(const nlohmann::json& ports, const std::string& with_prefix,
     if (!host.empty() && !IsAddress(host)) {
       return InvalidArgument("port mapping: host address '{}' is none", host);
     }
-    const std::string key = fmt::format("{} . {}", CRISP_TRY(json::GetString(port, "protocol")),
-                                        CRISP_TRY(json::GetInt(port, "hostPort")));
-    const std::string value =
-        fmt::format("{} . {}", pod, CRISP_TRY(json::GetInt(port, "containerPort")));
-    if (IsAny(host)) {
-      elements.push_back({fmt::format("any{}", family), key, value});
-    } else {
-      elements.push_back({fmt::format("at{}", family), fmt::format("{} . {}", host, key), value});
+    const std::string protocol = CRISP_TRY(json::GetString(port, "protocol"));
+    const std::int64_t host_port = CRISP_TRY(json::GetInt(port, "hostPort"));
+    const std::int64_t pod_port = CRISP_TRY(json::GetInt(port, "containerPort"));
+    PortElement element{.map = fmt::format("any{}", family),
+                        .key = fmt::format("{} . {}", protocol, host_port),
+                        .value = fmt::format("{} . {}", pod, pod_port)};
+    if (protocol == "udp") element.udp.port = static_cast<std::uint16_t>(host_port);
+    if (!IsAny(host)) {
+      element.map = fmt::format("at{}", family);
+      element.key = fmt::format("{} . {}", host, element.key);
+      element.udp.address = host;
     }
+    elements.push_back(std::move(element));
     any = true;
   }
-  if (any) elements.push_back({fmt::format("near{}", family), with_prefix + " . " + pod, ""});
+  if (any) {
+    elements.push_back({.map = fmt::format("near{}", family), .key = with_prefix + " . " + pod});
+  }
   return Status::Ok();
+}
+
+/// The kernel looks at the rules with the first packet of a flow only, and one that goes on keeps
+/// its entry. Connections end with the pod; a client that sends UDP from one port does not know.
+void ForgetFlows(const std::vector<PortElement>& elements) {
+  std::vector<os::UdpEnd> ends;
+  for (const PortElement& element : elements) {
+    if (element.udp.port != 0) ends.push_back(element.udp);
+  }
+  log::IfError("have the kernel forget the UDP flows of a host port",
+               os::ForgetUdpFlows(ends).status());
 }
 
 std::string RouteLocalnet(const std::string& interface) {
@@ -109,7 +133,7 @@ std::string RouteLocalnet(const std::string& interface) {
 
 Result<std::vector<PortElement>> PortElementsOf(const Attachment& attachment) {
   std::vector<PortElement> elements;
-  if (attachment.result.empty()) return elements;
+  if (attachment.result.empty() || !AsksForPorts(attachment)) return elements;
   const nlohmann::json args = CRISP_TRY(json::Parse(attachment.capability_args));
   const auto ports = args.find(std::string(kBuiltinPorts));
   if (ports == args.end()) return elements;
@@ -125,12 +149,24 @@ Result<std::vector<PortElement>> PortElementsOf(const Attachment& attachment) {
   return elements;
 }
 
-Result<os::FileLock> HostPorts::Lock(const CallContext& cc) const {
-  return WaitForLock(cc, [this] { return os::FileLock::TryLock(layout_.PortsLock()); });
+// In turn within the instance; only another instance is asked again and again.
+Result<HostPorts::Held> HostPorts::Lock(const CallContext& cc) {
+  work::LockTable::Held here = CRISP_TRY(locks_.Lock(cc, "table"));
+  os::FileLock everywhere =
+      CRISP_TRY(WaitForLock(cc, [this] { return os::FileLock::TryLock(layout_.PortsLock()); }));
+  return Held{std::move(here), std::move(everywhere)};
 }
 
-Status HostPorts::CheckUsable(const CallContext& cc) const {
-  return Run(cc, std::string(kTable), {"-c", "-f", "-"}).While("netd.hostports is builtin");
+Status HostPorts::CheckUsable(const CallContext& cc) {
+  const std::string state = FileState(nft_);
+  {
+    const std::scoped_lock lock(mutex_);
+    if (!state.empty() && state == usable_) return Status::Ok();
+  }
+  CRISP_TRY(Run(cc, std::string(kTable), {"-c", "-f", "-"}).While("netd.hostports is builtin"));
+  const std::scoped_lock lock(mutex_);
+  usable_ = state;
+  return Status::Ok();
 }
 
 Status HostPorts::Run(const CallContext& cc, const std::string& script,
@@ -144,12 +180,12 @@ Status HostPorts::Run(const CallContext& cc, const std::string& script,
   return Internal("nft: {}", output.err.substr(0, kMaxWords));
 }
 
-Status HostPorts::Open(const CallContext& cc, const Attachment& attachment) const {
+Status HostPorts::Open(const CallContext& cc, const Attachment& attachment) {
   const std::vector<PortElement> elements = CRISP_TRY(PortElementsOf(attachment));
   if (elements.empty()) return Status::Ok();
   std::string script;
   for (const PortElement& element : elements) script += Line("add", element);
-  const os::FileLock lock = CRISP_TRY(Lock(cc));
+  const Held held = CRISP_TRY(Lock(cc));
   if (!Run(cc, script).ok()) {
     // There is no table yet, or no longer, or a port is taken: the second time tells.
     CRISP_TRY(SyncLocked(cc));
@@ -159,27 +195,29 @@ Status HostPorts::Open(const CallContext& cc, const Attachment& attachment) cons
     }
     CRISP_TRY(added);
   }
+  ForgetFlows(elements);
   log::IfError("let the host's loopback reach a pod", RouteLoopback(attachment));
   return Status::Ok();
 }
 
-Status HostPorts::Close(const CallContext& cc, const Attachment& attachment) const {
+Status HostPorts::Close(const CallContext& cc, const Attachment& attachment) {
+  if (attachment.result.empty() || !AsksForPorts(attachment)) return Status::Ok();
   const std::vector<PortElement> elements = CRISP_TRY(PortElementsOf(attachment));
-  if (elements.empty()) return Status::Ok();
   // An element that is not there is an error to delete, one that is there is none to add. Added
   // with its value, so that another pod's with this key makes the transaction fail.
   std::string script;
   for (const PortElement& element : elements) {
-    script += Line("add", element) + Line("delete", {element.map, element.key, ""});
+    script += Line("add", element) + Line("delete", {.map = element.map, .key = element.key});
   }
-  const os::FileLock lock = CRISP_TRY(Lock(cc));
-  const bool is_last = CRISP_TRY(Elements()).empty();
-  if (!is_last && Run(cc, script).ok()) return Status::Ok();
-  return SyncLocked(cc);
+  const Held held = CRISP_TRY(Lock(cc));
+  const bool is_last = !CRISP_TRY(store_.AnyAttachedWith(boot_id_, kBuiltinPorts));
+  if (is_last || !Run(cc, script).ok()) CRISP_TRY(SyncLocked(cc));
+  ForgetFlows(elements);
+  return Status::Ok();
 }
 
-Status HostPorts::Sync(const CallContext& cc) const {
-  const os::FileLock lock = CRISP_TRY(Lock(cc));
+Status HostPorts::Sync(const CallContext& cc) {
+  const Held held = CRISP_TRY(Lock(cc));
   return SyncLocked(cc);
 }
 

@@ -6,13 +6,16 @@
 
 #include <algorithm>
 #include <charconv>
-#include <chrono>
+#include <cstddef>
+#include <ctime>
+#include <string_view>
 #include <vector>
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/os/pidfd.h"
+#include "libs/os/proc_stat.h"
 
 namespace crisp::netd {
 namespace {
@@ -31,6 +34,41 @@ bool HasVariables(const std::string& proc_root, pid_t pid,
   });
 }
 
+/// How many PID namespaces it is in, from that of `proc_root` down; 0: it is gone.
+std::size_t PidNamespaces(const std::string& proc_root, std::string_view pid) {
+  constexpr std::string_view kLine = "\nNSpid:";
+  const std::string status =
+      os::ReadFile(fmt::format("{}/{}/status", proc_root, pid)).value_or(std::string());
+  const std::size_t line = status.find(kLine);
+  if (line == std::string::npos) return 0;
+  const std::size_t begin = line + kLine.size();
+  const auto end =
+      std::find(status.begin() + static_cast<std::ptrdiff_t>(begin), status.end(), '\n');
+  return static_cast<std::size_t>(
+      std::count(status.begin() + static_cast<std::ptrdiff_t>(begin), end, '\t'));
+}
+
+/// By what costs no wait: its age, and that it is in no container.
+class Suspects {
+ public:
+  Suspects(std::chrono::nanoseconds since, const std::string& proc_root)
+      : proc_root_(proc_root), depth_(PidNamespaces(proc_root, "self")) {
+    const auto ticks = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
+    constexpr std::uint64_t kSecond = 1'000'000'000;
+    since_ticks_ = static_cast<std::uint64_t>(since.count()) / (kSecond / ticks);
+  }
+  bool Has(pid_t pid) const {
+    const Result<os::ProcStat> stat = os::ReadProcStat(pid, proc_root_);
+    if (!stat.ok() || stat->start_time < since_ticks_) return false;
+    return depth_ == 0 || PidNamespaces(proc_root_, std::to_string(pid)) <= depth_;
+  }
+
+ private:
+  const std::string& proc_root_;
+  const std::size_t depth_;
+  std::uint64_t since_ticks_ = 0;
+};
+
 Status WaitForEnd(const CallContext& cc, const os::PidFd& process) {
   while (true) {
     if (CRISP_TRY(process.Exited())) return Status::Ok();
@@ -43,13 +81,13 @@ Status WaitForEnd(const CallContext& cc, const os::PidFd& process) {
 
 /// One pass over the processes; those that were killed.
 Result<std::vector<os::PidFd>> KillOnce(const std::vector<std::string>& variables,
-                                        const std::string& proc_root) {
+                                        const Suspects& suspects, const std::string& proc_root) {
   std::vector<os::PidFd> killed;
   for (const std::string& name : CRISP_TRY(os::ListDir(proc_root))) {
     pid_t pid = 0;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
     if (error != std::errc() || end != name.data() + name.size() || pid == ::getpid()) continue;
-    if (!HasVariables(proc_root, pid, variables)) continue;
+    if (!suspects.Has(pid) || !HasVariables(proc_root, pid, variables)) continue;
     Result<os::PidFd> process = os::PidFd::Open(pid);
     // Looked at again: the number may have passed to another process before it was opened.
     if (!process.ok() || !HasVariables(proc_root, pid, variables)) continue;
@@ -63,13 +101,20 @@ Result<std::vector<os::PidFd>> KillOnce(const std::vector<std::string>& variable
 }  // namespace
 
 Status EndLeftovers(const CallContext& cc, const std::vector<std::string>& variables,
-                    const std::string& proc_root) {
+                    std::chrono::nanoseconds since, const std::string& proc_root) {
+  const Suspects suspects(since, proc_root);
   while (true) {
-    const std::vector<os::PidFd> killed = CRISP_TRY(KillOnce(variables, proc_root));
+    const std::vector<os::PidFd> killed = CRISP_TRY(KillOnce(variables, suspects, proc_root));
     if (killed.empty()) return Status::Ok();
     // Once more after them: one may have started another behind our back.
     for (const os::PidFd& process : killed) CRISP_TRY(WaitForEnd(cc, process));
   }
+}
+
+std::chrono::nanoseconds SinceBoot() {
+  timespec now = {};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
 
 }  // namespace crisp::netd

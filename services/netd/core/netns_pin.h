@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 
@@ -10,9 +11,10 @@ namespace crisp::netd {
 
 /// A new network namespace pinned at `path`, with the loopback up and the sysctls set; inside the
 /// user namespace at `userns_path` unless that is empty. What an interrupted attempt left there is
-/// taken away first. Unpinned unless it is committed. kInvalidArgument / kNotFound: a sysctl that
-/// is none.
+/// taken away first. Unpinned unless it is committed. `meanwhile` runs on the calling thread beside
+/// it. kInvalidArgument / kNotFound: a sysctl that is none.
 Result<os::NamespacePin> PinNetns(const std::string& path, const std::string& userns_path,
-                                  const std::map<std::string, std::string>& sysctls);
+                                  const std::map<std::string, std::string>& sysctls,
+                                  const std::function<void()>& meanwhile = nullptr);
 
 }  // namespace crisp::netd

@@ -58,9 +58,10 @@ Result<nlohmann::json> ResultOf(const std::string& out, const ConfList& list,
 }  // namespace
 
 Result<nlohmann::json> PluginRunner::Add(const CallContext& cc, const ConfList& list,
-                                         const PluginArgs& args) const {
+                                         const PluginArgs& args, const OnStep& on_step) const {
   std::optional<nlohmann::json> result;
   for (const ConfList::Plugin& plugin : list.plugins) {
+    if (result && on_step) CRISP_TRY(on_step(*result));
     const PluginCall call = CallFor("ADD", args, InputFor(list, plugin, args, result));
     const std::string out =
         CRISP_TRY(programs_.Run(cc, plugin.type, call).While("network '{}'", list.name));
@@ -88,9 +89,12 @@ Status PluginRunner::Del(const CallContext& cc, const ConfList& list, const Plug
   return failed;
 }
 
+bool PluginRunner::CanCheck(const ConfList& list) {
+  return !list.disable_check && IsAtLeast(list.cni_version, "0.4.0");
+}
+
 Status PluginRunner::Check(const CallContext& cc, const ConfList& list, const PluginArgs& args,
                            const nlohmann::json& result) const {
-  if (list.disable_check || !IsAtLeast(list.cni_version, "0.4.0")) return Status::Ok();
   for (const ConfList::Plugin& plugin : list.plugins) {
     const PluginCall call = CallFor("CHECK", args, InputFor(list, plugin, args, result));
     CRISP_TRY(programs_.Run(cc, plugin.type, call).While("network '{}'", list.name));
@@ -103,7 +107,8 @@ bool PluginRunner::CanGc(const ConfList& list) {
 }
 
 Status PluginRunner::Gc(const CallContext& cc, const ConfList& list,
-                        const std::vector<std::string>& pods, const std::string& mark) const {
+                        const std::vector<std::string>& pods, const std::string& mark,
+                        int lock_fd) const {
   nlohmann::json valid = nlohmann::json::array();
   for (const std::string& pod : pods) {
     valid.push_back({{"containerID", pod}, {"ifname", PluginArgs().interface}});
@@ -114,8 +119,11 @@ Status PluginRunner::Gc(const CallContext& cc, const ConfList& list,
     // The specification first called it by the second name; plugins of both times are there.
     conf["cni.dev/valid-attachments"] = valid;
     conf["cni.dev/attachments"] = valid;
-    const PluginCall call = {
-        .verb = "GC", .input = json::Dump(conf), .for_container = false, .mark = mark};
+    const PluginCall call = {.verb = "GC",
+                             .input = json::Dump(conf),
+                             .for_container = false,
+                             .mark = mark,
+                             .lock_fd = lock_fd};
     const Result<std::string> done = programs_.Run(cc, plugin.type, call);
     if (!done.ok() && first.ok()) first = done.status().While("network '{}'", list.name);
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -31,23 +32,27 @@ class PluginRunner {
   /// ADD, plugin by plugin; each gets the result of the one before. The last result, in the list's
   /// version. Errors: kInternal with the plugin's own words; kDeadlineExceeded, kCancelled when it
   /// was ended; kUnavailable when its program is missing. What the earlier plugins did stays: call
-  /// Del.
-  Result<nlohmann::json> Add(const CallContext& cc, const ConfList& list,
-                             const PluginArgs& args) const;
-  /// DEL in reverse order. All plugins are called, also after one has failed. `result`: of ADD,
-  /// when it got that far. kUnavailable: the program of a plugin is missing, all others were called
+  /// Del. `on_step` gets the result of each plugin but the last, before the next one runs; its
+  /// failure ends the ADD.
+  using OnStep = std::function<Status(const nlohmann::json& result)>;
+  Result<nlohmann::json> Add(const CallContext& cc, const ConfList& list, const PluginArgs& args,
+                             const OnStep& on_step = nullptr) const;
+  /// DEL in reverse order. All plugins are called, also after one has failed. `result`: of ADD, as
+  /// far as it got. kUnavailable: the program of a plugin is missing, all others were called
   /// and did well; else the first failure.
   Status Del(const CallContext& cc, const ConfList& list, const PluginArgs& args,
              const std::optional<nlohmann::json>& result) const;
-  /// CHECK with the result of ADD: whether the attachment still is as it was made. Ok without a
-  /// call when the list's version (before 0.4.0) or its disableCheck says so.
+  /// Whether the list's version (before 0.4.0) and its disableCheck let CHECK be asked for.
+  static bool CanCheck(const ConfList& list);
+  /// CHECK with the result of ADD: whether the attachment still is as it was made. Only when
+  /// CanCheck.
   Status Check(const CallContext& cc, const ConfList& list, const PluginArgs& args,
                const nlohmann::json& result) const;
   /// GC: the plugins free what belongs to none of `pods`. All are called; the first failure.
-  /// No ADD or DEL of the network may run meanwhile. `mark` ("K=V") goes into their environment.
-  /// Only when CanGc.
+  /// No ADD or DEL of the network may run meanwhile. `mark` ("K=V") goes into their environment,
+  /// and they hold a copy of `lock_fd`. Only when CanGc.
   Status Gc(const CallContext& cc, const ConfList& list, const std::vector<std::string>& pods,
-            const std::string& mark) const;
+            const std::string& mark, int lock_fd) const;
   static bool CanGc(const ConfList& list);
 
   /// Whether pods can be added now: each program is there and speaks a version that the list

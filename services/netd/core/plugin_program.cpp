@@ -1,6 +1,5 @@
 #include "services/netd/core/plugin_program.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,11 +11,13 @@
 #include "libs/json/json.h"
 #include "libs/log/log.h"
 #include "libs/process/command.h"
+#include "services/netd/core/file_state.h"
 
 namespace crisp::netd {
 namespace {
 
 constexpr std::size_t kMaxWords = 4096;  // of a plugin, in an error
+constexpr int kLockFd = 3;               // the number in the plugin
 
 std::string Trimmed(std::string_view text) {
   const std::size_t start = text.find_first_not_of(" \t\r\n");
@@ -56,14 +57,6 @@ Result<process::Output> RunWhole(const CallContext& cc, const process::Command& 
   }
 }
 
-std::string FileState(const std::string& path) {
-  struct stat info = {};
-  if (::stat(path.c_str(), &info) != 0) return {};
-  return fmt::format("{} {} {} {}.{} {}.{}", info.st_dev, info.st_ino, info.st_size,
-                     info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec,
-                     info.st_ctim.tv_nsec);
-}
-
 }  // namespace
 
 PluginPrograms::PluginPrograms(std::vector<std::string> bin_dirs) : bin_dirs_(std::move(bin_dirs)) {
@@ -96,6 +89,7 @@ Result<std::string> PluginPrograms::Run(const CallContext& cc, const std::string
     command.env.push_back("CNI_ARGS=" + call.cni_args);
   }
   if (!call.mark.empty()) command.env.push_back(call.mark);
+  if (call.lock_fd >= 0) command.fds = {{kLockFd, call.lock_fd}};
   const Result<process::Output> output = RunWhole(cc, command);
   if (output.code() == Code::kUnavailable) {
     // No process to be had is not a missing program.

@@ -23,6 +23,7 @@ struct PluginCall {
   /// GC, STATUS and VERSION are about no container.
   bool for_container = true;
   std::string mark;  // one more variable ("K=V"), unless it is empty
+  int lock_fd = -1;  // one more descriptor, of a lock that lasts as long as the plugin does
 };
 
 /// Finds the plugins' programs and runs them as the CNI protocol says: a clean environment, bounded

@@ -10,6 +10,7 @@
 #include "libs/base/call_context.h"
 #include "libs/base/clock.h"
 #include "libs/base/result.h"
+#include "services/netd/core/conf_dirs.h"
 #include "services/netd/core/conf_list.h"
 #include "services/netd/core/plugin.h"
 

@@ -84,13 +84,17 @@ Result<std::vector<PodId>> Networks::Unfinished() {
 }
 
 Status Networks::Recover(const CallContext& cc) {
-  log::IfError("end the garbage collection of an earlier run", EndLeftovers(cc, {GcMark()}));
+  // Another instance that has the turn has seen to it.
+  if (const auto turn = os::FileLock::TryLock(config_.layout.GcTurnLock()); turn.ok()) {
+    log::IfError("end the garbage collection of an earlier run", ShareGcLock(cc).status());
+  }
   const std::vector<PodId> pods = CRISP_TRY(Unfinished());
   if (!pods.empty()) log::Info("attachments are to be undone", {{"count", pods.size()}});
   for (const PodId& pod : pods) retries_.Add(pod);
   for (const Attachment& attachment : CRISP_TRY(store_.List())) {
-    const bool lives = attachment.phase == Phase::kAttached && !IsStale(attachment);
-    if (lives) readiness_.Assume(attachment.network);
+    if (attachment.phase != Phase::kAttached || IsStale(attachment)) continue;
+    readiness_.Assume(attachment.network);
+    if (!cache_.Has(attachment)) CacheResult(attachment);
   }
   return Status::Ok();
 }
@@ -115,37 +119,52 @@ Status Networks::RollBack(const CallContext& cc, const PodId& pod) {
 
 Status Networks::CollectGarbage(const CallContext& cc) {
   // By name: the configuration in force is the one that counts, then that of the newest pod.
-  std::map<std::string, std::pair<ConfList, std::vector<std::string>>> networks;
+  std::map<std::string, ConfList> networks;
   const auto current = readiness_.Wait(cc, std::chrono::nanoseconds(0));
-  if (current.ok()) networks[(*current)->name].first = **current;
+  if (current.ok()) networks[(*current)->name] = **current;
   for (const Attachment& attachment : CRISP_TRY(store_.List())) {
-    auto& [list, pods] = networks[attachment.network];
-    if (!current.ok() || (*current)->name != attachment.network) {
-      list = CRISP_TRY(ParseConfList(attachment.conf, ""));
-    }
+    if (current.ok() && (*current)->name == attachment.network) continue;
+    networks[attachment.network] = CRISP_TRY(ParseConfList(attachment.conf, ""));
   }
   Status first;
-  for (auto& [name, network] : networks) {
-    auto& [list, pods] = network;
+  for (const auto& [name, list] : networks) {
     if (!PluginRunner::CanGc(list)) continue;
-    const auto try_alone = [this] { return os::FileLock::TryLock(config_.layout.GcLock()); };
-    const os::FileLock alone = CRISP_TRY(WaitForLock(cc, try_alone));
-    // Looked at again: with the lock nothing changes any more.
-    for (const Attachment& attachment : CRISP_TRY(store_.List())) {
-      if (attachment.network == name && !IsOver(attachment)) pods.push_back(attachment.pod.str());
-    }
-    Status done = plugins_.Gc(cc.Within(config_.gc_timeout), list, pods, GcMark());
-    metrics_.GarbageCollected(done.code());
-    // With what one that was ended has started: nothing of it runs beside the next ADD.
-    // Short: everybody waits.
-    constexpr std::chrono::seconds kEndPatience(2);
-    if (!done.ok()) {
-      const Status ended = EndLeftovers(cc.Within(kEndPatience), {GcMark()});
-      log::IfError("end a garbage collection", ended);
-    }
+    Status done = CollectNetwork(cc, list);
     if (!done.ok() && first.ok()) first = std::move(done);
   }
   return first;
+}
+
+Status Networks::CollectNetwork(const CallContext& cc, const ConfList& list) const {
+  // From now on no ADD or DEL begins. One that hangs must not hold up all others.
+  const CallContext patience = cc.Within(config_.gc_patience);
+  const os::FileLock turn = CRISP_TRY(
+      WaitForLock(patience, [this] { return os::FileLock::TryLock(config_.layout.GcTurnLock()); }));
+  CRISP_TRY(ShareGcLock(patience));
+  os::FileLock alone = CRISP_TRY(
+      WaitForLock(patience, [this] { return os::FileLock::TryLock(config_.layout.GcLock()); }));
+  // With the lock nothing changes any more.
+  const std::vector<std::string> pods = CRISP_TRY(ValidPods(list.name));
+  const std::chrono::nanoseconds since = SinceBoot();
+  Status done = plugins_.Gc(cc.Within(config_.gc_timeout), list, pods, GcMark(), alone.fd());
+  metrics_.GarbageCollected(done.code());
+  // With what one that was ended has started: nothing of it runs beside the next ADD. Short:
+  // everybody waits.
+  constexpr std::chrono::seconds kEndPatience(2);
+  if (!done.ok()) {
+    const Status ended = EndLeftovers(cc.Within(kEndPatience), {GcMark()}, since);
+    log::IfError("end a garbage collection", ended);
+  }
+  alone.Unlock();  // whatever a plugin has started to stay
+  return done;
+}
+
+Result<std::vector<std::string>> Networks::ValidPods(const std::string& network) const {
+  std::vector<std::string> pods;
+  for (const Attachment& attachment : CRISP_TRY(store_.List())) {
+    if (attachment.network == network && !IsOver(attachment)) pods.push_back(attachment.pod.str());
+  }
+  return pods;
 }
 
 // While its host ports may still lead to the address, that must not become another pod's.
@@ -159,16 +178,24 @@ bool Networks::IsOver(const Attachment& attachment) const {
 // For each network, also one whose plugins know no GC: that is the record's word, and the
 // configuration of today may say otherwise.
 Result<os::FileLock> Networks::KeepGcAway(const CallContext& cc) const {
-  const auto shared = [this] { return os::FileLock::TryLockShared(config_.layout.GcLock()); };
-  Result<os::FileLock> lock = WaitForLock(cc, shared);
-  if (lock.ok()) return lock;
+  // Only to let one that waits go first.
+  const Result<os::FileLock> turn =
+      WaitForLock(cc, [this] { return os::FileLock::TryLockShared(config_.layout.GcTurnLock()); });
+  Result<os::FileLock> lock = turn.ok() ? ShareGcLock(cc) : turn.status();
+  if (lock.code() != Code::kUnavailable) return lock;
   // Not kUnavailable, which is a missing program's.
   CRISP_TRY(cc.Check().While("wait for the network's garbage collection"));
-  return lock.status();
+  return DeadlineExceeded("wait for the network's garbage collection");
 }
 
-std::string Networks::GcMark() const {
-  return fmt::format("CRISP_NETD_GC={}@{}", config_.layout.StateDir(), config_.instance);
+Result<os::FileLock> Networks::ShareGcLock(const CallContext& cc) const {
+  return WaitForLock(cc, [this, &cc]() -> Result<os::FileLock> {
+    Result<os::FileLock> lock = os::FileLock::TryLockShared(config_.layout.GcLock());
+    if (lock.code() == Code::kUnavailable) CRISP_TRY(EndLeftovers(cc, {GcMark()}));
+    return lock;
+  });
 }
+
+std::string Networks::GcMark() const { return "CRISP_NETD_GC=" + config_.layout.StateDir(); }
 
 }  // namespace crisp::netd

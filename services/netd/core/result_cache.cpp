@@ -1,5 +1,7 @@
 #include "services/netd/core/result_cache.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <nlohmann/json.hpp>
@@ -54,6 +56,11 @@ Status ResultCache::Put(const Attachment& attachment, const std::string& netns) 
   if (os::WriteFile(path, text, kMode).ok()) return Status::Ok();
   CRISP_TRY(os::MakeDirs(dir_, kPrivate));
   return os::WriteFile(path, text, kMode);
+}
+
+bool ResultCache::Has(const Attachment& attachment) const {
+  struct stat info = {};
+  return ::stat(PathOf(attachment).c_str(), &info) == 0 && info.st_size > 0;
 }
 
 Status ResultCache::Remove(const Attachment& attachment) const {

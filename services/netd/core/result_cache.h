@@ -14,6 +14,8 @@ class ResultCache {
   explicit ResultCache(const std::string& cache_dir) : dir_(cache_dir + "/results") {}
 
   Status Put(const Attachment& attachment, const std::string& netns) const;
+  /// False also for a file that a kill has left empty.
+  bool Has(const Attachment& attachment) const;
   /// Absent = Ok.
   Status Remove(const Attachment& attachment) const;
 

@@ -1,5 +1,6 @@
 #include "services/netd/rpc/network_service.h"
 
+#include <functional>
 #include <set>
 #include <utility>
 
@@ -10,27 +11,41 @@ namespace crisp::netd {
 
 using work::Lane;
 
+namespace {
+
+v1::AttachResponse ResponseOf(const PodNetwork& network) {
+  v1::AttachResponse response;
+  response.set_netns_path(network.netns_path);
+  for (const std::string& ip : network.ips) response.add_ips(ip);
+  response.set_cni_result(network.cni_result);
+  return response;
+}
+
+}  // namespace
+
+// A thread for each pod whose plugins run, as many as crid asks for at once: some that hang keep
+// nobody else from a network.
 grpc::ServerUnaryReactor* NetworkService::Attach(grpc::CallbackServerContext* context,
                                                  const v1::AttachRequest* request,
                                                  v1::AttachResponse* response) {
-  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
-                    [this](const CallContext& cc, const v1::AttachRequest& in,
-                           v1::AttachResponse& out) -> crisp::Status {
-                      PodNetwork network = CRISP_TRY(
-                          networks_.Attach(cc, PodId(in.pod_id()), in.config(), in.userns_path()));
-                      out.set_netns_path(std::move(network.netns_path));
-                      for (std::string& ip : network.ips) out.add_ips(std::move(ip));
-                      out.set_cni_result(std::move(network.cni_result));
-                      return crisp::Status::Ok();
-                    });
+  return rpc::UnaryLater(
+      pool_, Lane::kSlowFlight, context, request, response,
+      [this](const CallContext& cc, const v1::AttachRequest& in,
+             const std::function<void(Result<v1::AttachResponse>)>& reply) {
+        const auto answer = [&reply](const PodNetwork& network) { reply(ResponseOf(network)); };
+        const Result<PodNetwork> network =
+            networks_.Attach(cc, PodId(in.pod_id()), in.config(), in.userns_path(), answer);
+        if (!network.ok()) reply(network.status());
+      });
 }
 
-// In a lane of its own: plugins that hang in ADD must not keep pods from ending.
+// In a lane of its own: plugins that hang in ADD must not keep pods from ending, nor those that
+// hang in DEL the rest of netd from going on.
 grpc::ServerUnaryReactor* NetworkService::Detach(grpc::CallbackServerContext* context,
                                                  const v1::DetachRequest* request,
                                                  v1::DetachResponse* response) {
   return rpc::Unary(
-      pool_, Lane::kWait, context, request, response,
+      pool_, Lane::kSlowWait, context, request, response,
       [this](const CallContext& cc, const v1::DetachRequest& in, v1::DetachResponse&) {
         return networks_.Detach(cc, PodId(in.pod_id()));
       });
@@ -56,9 +71,11 @@ grpc::ServerUnaryReactor* NetworkService::Status(grpc::CallbackServerContext* co
 grpc::ServerUnaryReactor* NetworkService::Check(grpc::CallbackServerContext* context,
                                                 const v1::CheckRequest* request,
                                                 v1::CheckResponse* response) {
-  return rpc::Unary(pool_, Lane::kWait, context, request, response,
-                    [this](const CallContext& cc, const v1::CheckRequest& in, v1::CheckResponse&) {
-                      return networks_.Check(cc, PodId(in.pod_id()));
+  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
+                    [this](const CallContext& cc, const v1::CheckRequest& in,
+                           v1::CheckResponse& out) -> crisp::Status {
+                      out.set_unasked(!CRISP_TRY(networks_.Check(cc, PodId(in.pod_id()))));
+                      return crisp::Status::Ok();
                     });
 }
 

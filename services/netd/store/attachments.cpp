@@ -1,17 +1,23 @@
 #include "services/netd/store/attachments.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <array>
+#include <atomic>
+#include <cerrno>
 #include <mutex>
-#include <string_view>
 #include <utility>
 
 #include "libs/base/try.h"
+#include "libs/os/files.h"
 #include "libs/sqlite/db.h"
+#include "libs/work/group_run.h"
 
 namespace crisp::netd {
 namespace {
 
-constexpr std::array<std::string_view, 1> kMigrations = {R"sql(
+constexpr std::array<std::string_view, 2> kMigrations = {R"sql(
 CREATE TABLE attachments(
   pod_id          TEXT PRIMARY KEY,
   phase           INTEGER NOT NULL,
@@ -24,11 +30,20 @@ CREATE TABLE attachments(
   result          BLOB NOT NULL,
   created_ns      INTEGER NOT NULL
 ) WITHOUT ROWID;
+)sql",
+                                                         R"sql(
+ALTER TABLE attachments ADD COLUMN since_boot_ns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attachments ADD COLUMN partial BLOB NOT NULL DEFAULT x'';
 )sql"};
 
 constexpr std::string_view kColumns =
     "pod_id, phase, boot_id, instance, network, conf, cni_args, capability_args, result, "
-    "created_ns";
+    "created_ns, since_boot_ns, partial";
+
+/// Commits from one checkpoint to the next. Each is some pages of 4 KiB in the log.
+constexpr int kCheckpointCommits = 64;
+/// Should nobody call Checkpoint: some hundred pods.
+constexpr int kLastResortPages = 4000;
 
 Attachment ReadRow(const sqlite::Statement& row) {
   Attachment attachment;
@@ -42,45 +57,65 @@ Attachment ReadRow(const sqlite::Statement& row) {
   attachment.cni_args = row.Text(column++);
   attachment.capability_args = row.Blob(column++);
   attachment.result = row.Blob(column++);
-  attachment.created = WallTime(std::chrono::nanoseconds(row.Int(column)));
+  attachment.created = WallTime(std::chrono::nanoseconds(row.Int(column++)));
+  attachment.since_boot = std::chrono::nanoseconds(row.Int(column++));
+  attachment.partial = row.Blob(column);
   return attachment;
+}
+
+/// The directory, so that the log's file is found in it after a power cut; then the log itself can
+/// be synced by its content alone.
+Result<os::UniqueFd> OpenLog(const std::string& path) {
+  const std::string parent = path.substr(0, path.rfind('/'));
+  const os::UniqueFd directory = CRISP_TRY(os::Open(parent, O_RDONLY | O_DIRECTORY));
+  if (::fsync(directory.get()) != 0) return Status::Errno(errno, "fsync {}", parent);
+  return os::Open(path + "-wal", O_RDWR);
 }
 
 }  // namespace
 
 struct Attachments::Impl {
-  explicit Impl(sqlite::Db opened) : db(std::move(opened)) {}
+  /// `log_file`: the write-ahead log, which stays the same file while a connection is open.
+  Impl(sqlite::Db opened, sqlite::Db second, os::UniqueFd log_file)
+      : db(std::move(opened)),
+        checkpointer(std::move(second)),
+        log(std::move(log_file)),
+        group([this]() -> Status {
+          if (::fdatasync(log.get()) == 0) return Status::Ok();
+          return Status::Errno(errno, "sync the records");
+        }) {}
 
   Status Prepare() {
     get =
         CRISP_TRY(db.Prepare(fmt::format("SELECT {} FROM attachments WHERE pod_id = ?", kColumns)));
     put = CRISP_TRY(db.Prepare(fmt::format(
-        "INSERT OR REPLACE INTO attachments({}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", kColumns)));
+        "INSERT OR REPLACE INTO attachments({}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        kColumns)));
     set_attached =
-        CRISP_TRY(db.Prepare("UPDATE attachments SET phase = ?, result = ? "
+        CRISP_TRY(db.Prepare("UPDATE attachments SET phase = ?, result = ?, partial = x'' "
                              "WHERE pod_id = ? AND instance = ?"));
+    set_partial = CRISP_TRY(db.Prepare("UPDATE attachments SET partial = ? WHERE pod_id = ?"));
     set_phase =
         CRISP_TRY(db.Prepare("UPDATE attachments SET phase = ?, instance = ? WHERE pod_id = ?"));
     remove = CRISP_TRY(db.Prepare("DELETE FROM attachments WHERE pod_id = ?"));
     list = CRISP_TRY(
         db.Prepare(fmt::format("SELECT {} FROM attachments ORDER BY created_ns", kColumns)));
     count = CRISP_TRY(db.Prepare("SELECT count(*) FROM attachments"));
+    any_with =
+        CRISP_TRY(db.Prepare("SELECT 1 FROM attachments WHERE phase = ? AND boot_id = ? "
+                             "AND instr(capability_args, ?) > 0 LIMIT 1"));
     return Status::Ok();
   }
 
-  /// Runs `change` so that it outlives a power cut. For intents only: what they announce (an
-  /// address, a rule of a plugin on disk) may outlive it too. What comes after an intent need not:
-  /// a machine that comes up again undoes every attachment of before, whatever its phase was.
-  Status RunSynced(sqlite::Statement& change) {
-    CRISP_TRY(db.Exec("PRAGMA synchronous = FULL"));
-    const Status done = change.Run();
-    CRISP_TRY(db.Exec("PRAGMA synchronous = NORMAL"));
-    return done;
+  /// Every change goes through here.
+  Status Run(sqlite::Statement& change) {
+    ++commits;
+    return change.Run();
   }
 
   /// kAborted when no record was there to be changed.
   Status RunChange(sqlite::Statement& change, const PodId& pod) {
-    CRISP_TRY(change.Run());
+    CRISP_TRY(Run(change));
     if (db.Changes() > 0) return Status::Ok();
     return Aborted("the attachment of pod {} has become another instance's", pod.Short());
   }
@@ -91,18 +126,28 @@ struct Attachments::Impl {
   std::optional<sqlite::Statement> get;
   std::optional<sqlite::Statement> put;
   std::optional<sqlite::Statement> set_attached;
+  std::optional<sqlite::Statement> set_partial;
   std::optional<sqlite::Statement> set_phase;
   std::optional<sqlite::Statement> remove;
   std::optional<sqlite::Statement> list;
   std::optional<sqlite::Statement> count;
+  std::optional<sqlite::Statement> any_with;
+
+  std::atomic<int> commits = 0;  // since the last checkpoint
+  sqlite::Db checkpointer;       // a connection of its own: nobody waits for the mutex meanwhile
+  const os::UniqueFd log;
+  work::GroupRun group;
 };
 
 Attachments::Attachments(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Attachments::~Attachments() = default;
 
 Result<std::unique_ptr<Attachments>> Attachments::Open(const std::string& path) {
-  auto impl = std::make_unique<Impl>(CRISP_TRY(sqlite::Db::Open(path)));
-  CRISP_TRY(impl->db.Migrate(kMigrations).While("{}", path));
+  sqlite::Db db = CRISP_TRY(sqlite::Db::Open(path, {.checkpoint_pages = kLastResortPages}));
+  CRISP_TRY(db.Migrate(kMigrations).While("{}", path));
+  sqlite::Db checkpointer = CRISP_TRY(sqlite::Db::Open(path));
+  os::UniqueFd log = CRISP_TRY(OpenLog(path));
+  auto impl = std::make_unique<Impl>(std::move(db), std::move(checkpointer), std::move(log));
   CRISP_TRY(impl->Prepare());
   return std::unique_ptr<Attachments>(new Attachments(std::move(impl)));
 }
@@ -132,7 +177,9 @@ Status Attachments::Put(const Attachment& attachment) {
   put.Bind(++parameter, sqlite::Blob{attachment.capability_args});
   put.Bind(++parameter, sqlite::Blob{attachment.result});
   put.Bind(++parameter, std::int64_t{attachment.created.time_since_epoch().count()});
-  return impl_->RunSynced(put);
+  put.Bind(++parameter, std::int64_t{attachment.since_boot.count()});
+  put.Bind(++parameter, sqlite::Blob{attachment.partial});
+  return impl_->Run(put);
 }
 
 Status Attachments::SetAttached(const PodId& pod, const std::string& instance,
@@ -145,6 +192,11 @@ Status Attachments::SetAttached(const PodId& pod, const std::string& instance,
                           pod);
 }
 
+Status Attachments::SetPartial(const PodId& pod, const std::string& partial) {
+  const std::scoped_lock lock(impl_->mutex);
+  return impl_->Run(impl_->set_partial->Bind(1, sqlite::Blob{partial}).Bind(2, pod.str()));
+}
+
 Status Attachments::SetPhase(const PodId& pod, Phase phase, const std::string& instance) {
   const std::scoped_lock lock(impl_->mutex);
   return impl_->RunChange(
@@ -153,7 +205,7 @@ Status Attachments::SetPhase(const PodId& pod, Phase phase, const std::string& i
 
 Status Attachments::Remove(const PodId& pod) {
   const std::scoped_lock lock(impl_->mutex);
-  return impl_->remove->Bind(1, pod.str()).Run();
+  return impl_->Run(impl_->remove->Bind(1, pod.str()));
 }
 
 Result<std::vector<Attachment>> Attachments::List() {
@@ -177,6 +229,25 @@ Result<std::int64_t> Attachments::Count() {
   impl_->count->Reset();
   if (!row.ok()) return row.status();
   return count;
+}
+
+Result<bool> Attachments::AnyAttachedWith(const std::string& boot_id, std::string_view word) {
+  const std::scoped_lock lock(impl_->mutex);
+  impl_->any_with->Bind(1, static_cast<int>(Phase::kAttached))
+      .Bind(2, boot_id)
+      .Bind(3, sqlite::Blob{word});
+  Result<bool> found = impl_->any_with->Step();
+  impl_->any_with->Reset();
+  return found;
+}
+
+Status Attachments::Sync(const CallContext& cc) { return impl_->group.Run(cc); }
+
+bool Attachments::WantsCheckpoint() const { return impl_->commits >= kCheckpointCommits; }
+
+Status Attachments::Checkpoint() {
+  impl_->commits = 0;
+  return impl_->checkpointer.Checkpoint();
 }
 
 }  // namespace crisp::netd

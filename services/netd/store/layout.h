@@ -10,9 +10,10 @@ namespace crisp::netd {
 ///
 ///   <state_root>/netd/
 ///     netd.db                the attachments (SQLite), shared by the instances
-///     gc.lock                shared: ADD or DEL under way; alone: CNI GC
-///     pods.lock              who works on a pod: one lock per pod, at its id
-///     ports.lock             who changes the builtin host ports' table
+///     gc.lock                shared: ADD or DEL under way; alone: CNI GC, held by its plugins too
+///     gc.turn.lock           alone: who collects garbage or is about to; shared: who is about to
+///     ADD pods.lock              who works on a pod: one lock per pod, at its id ports.lock who
+///     changes the builtin host ports' table
 ///   <run_root>/netd/
 ///     <instance>.sock        gRPC
 ///     <instance>.metrics.sock
@@ -27,6 +28,7 @@ struct Layout {
   std::string StateDir() const { return state_root + "/netd"; }
   std::string Database() const { return StateDir() + "/netd.db"; }
   std::string GcLock() const { return StateDir() + "/gc.lock"; }
+  std::string GcTurnLock() const { return StateDir() + "/gc.turn.lock"; }
   std::string PodsLock() const { return StateDir() + "/pods.lock"; }
   std::string PortsLock() const { return StateDir() + "/ports.lock"; }
   std::string NetnsDir() const { return run_root + "/netd/netns"; }

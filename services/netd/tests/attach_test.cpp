@@ -373,6 +373,33 @@ TEST_CASE("Bad ids, sysctls and names are the caller's fault, and leave nothing"
   CHECK_FALSE(os::Exists(net.config.layout.NetnsPath(kPod)));
 }
 
+TEST_CASE("DEL of an ADD that ended half-way gets the result as far as it had come") {
+  TestNet net;
+  Healthy(net);
+  const auto told = [&net](const char* plugin) {
+    return json::Parse(net.root.Read(fmt::format("log/{}.DEL.stdin", plugin))).value();
+  };
+  Plugin(net, "two", "exit 1");
+  CHECK_FALSE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  for (const char* plugin : {"one", "two"}) {
+    CHECK(told(plugin)["prevResult"]["ips"][0]["address"] == "10.9.8.7/24");
+  }
+  Plugin(net, "one", "exit 1");
+  CHECK_FALSE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  CHECK_FALSE(told("two").contains("prevResult"));
+  // Over a kill, too.
+  Healthy(net);
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  Attachment row = net.store->Get(kPod).value().value();
+  CHECK(row.partial.empty());
+  row.phase = Phase::kAttaching;
+  row.partial = std::exchange(row.result, {});
+  REQUIRE(net.store->Put(row).ok());
+  net.Restart();
+  CHECK(net.networks->RollBack(net.Call(), kPod).ok());
+  CHECK(told("one")["prevResult"]["ips"][0]["address"] == "10.9.8.7/24");
+}
+
 TEST_CASE("Calls for one pod go one after the other, and end in one attachment") {
   TestNet net;
   Healthy(net);
@@ -386,6 +413,48 @@ TEST_CASE("Calls for one pod go one after the other, and end in one attachment")
   for (std::thread& thread : threads) thread.join();
   CHECK(good == 8);
   CHECK(Calls(net) == kAdded);
+}
+
+TEST_CASE("The answer comes before what nobody waits for, and that comes before the next call") {
+  TestNet net;
+  Healthy(net);
+  std::vector<std::string> ips;
+  std::vector<std::string> cached = {"?"};
+  const auto answer = [&net, &ips, &cached](const PodNetwork& network) {
+    ips = network.ips;
+    cached = net.Cached();
+  };
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig(), {}, answer).ok());
+  CHECK(ips == std::vector<std::string>{"10.9.8.7", "fd00::7"});
+  CHECK(cached.empty());
+  CHECK(net.Cached().size() == 1);
+  // A failure is no answer.
+  Plugin(net, "two", "exit 1");
+  ips.clear();
+  CHECK_FALSE(net.networks->Attach(net.Call(), kOtherPod, PodConfig(), {}, answer).ok());
+  CHECK(ips.empty());
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
+}
+
+TEST_CASE("A result that a kill kept from the cache is in it after the next start") {
+  TestNet net;
+  Healthy(net);
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  const std::string file = "cache/results/" + net.Cached().at(0);
+  const std::string whole = net.root.Read(file);
+  const auto survives = [&net, &file, &whole] {
+    net.Restart();
+    REQUIRE(net.networks->Recover(net.Call()).ok());
+    CHECK(net.root.Read(file) == whole);
+  };
+  CHECK(os::RemoveTree(net.root / "cache").ok());
+  survives();
+  net.root.Write(file, "");  // killed between open(2) and write(2)
+  survives();
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
+  net.Restart();
+  REQUIRE(net.networks->Recover(net.Call()).ok());
+  CHECK(net.Cached().empty());
 }
 
 }  // namespace

@@ -43,15 +43,16 @@ class Node {
     if (child_) Kill(SIGKILL);  // a case that is about SIGTERM sends it itself
   }
 
-  void Start() {
-    auto child = process::Spawn({.program = CRISP_NETD_PROGRAM,
-                                 .args = {"--config", root_ / "crisp.yaml", "--log-level", "warn"},
-                                 .env = process::PlainEnvironment()});
+  void Start(const std::string& instance = "1") {
+    auto child = process::Spawn(
+        {.program = CRISP_NETD_PROGRAM,
+         .args = {"--config", root_ / "crisp.yaml", "--log-level", "warn", "--instance", instance},
+         .env = process::PlainEnvironment()});
     REQUIRE(child.ok());
     child_ = std::move(child).value();
     // Once: calls that are under way at a restart go on with them.
-    if (stub_ != nullptr) return;
-    peer_ = rpc::Peer("netd/1", root_ / "r/netd/1.sock", 10s);
+    if (std::exchange(instance_, instance) == instance) return;
+    peer_ = rpc::Peer("netd/" + instance, root_ / ("r/netd/" + instance + ".sock"), 10s);
     stub_ = v1::Network::NewStub(peer_.channel());
   }
   /// The exit code.
@@ -137,6 +138,7 @@ echo '{{"cniVersion": "1.0.0", "ips": [{{"address": "10.9.8.7/24"}}]}}'
 
  private:
   testing::TestRoot root_;
+  std::string instance_;
   std::optional<process::Child> child_;
   rpc::Peer peer_;
   std::unique_ptr<v1::Network::Stub> stub_;

@@ -1,7 +1,11 @@
 // The program itself: over its socket, killed and started again. Needs root.
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <functional>
 #include <optional>
 #include <stop_token>
 #include <thread>
@@ -213,6 +217,102 @@ TEST_CASE("When the caller leaves, the attachment goes on and is found by the re
   node.root().Write("go", "");
   CHECK(node.Attach().ok());
   CHECK(node.Calls() == "ADD\n");
+  CHECK(node.Detach().ok());
+}
+
+/// `fn(i)` for each of `count`, all at once; whether all have done well.
+bool AtOnce(int count, const std::function<bool(int)>& fn) {
+  std::atomic<int> good = 0;
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < count; ++i) {
+    threads.emplace_back([&fn, &good, i] { good += fn(i) ? 1 : 0; });
+  }
+  threads.clear();
+  return good == count;
+}
+
+/// Different at the front, as real ids are.
+std::string IdOf(int number) { return fmt::format("{:06x}{:058x}", 0xabc000 + number, 0); }
+
+/// A plugin's part that goes on for all pods at once: when the test opens the pipe.
+std::string WaitForPipe(const Node& node) {
+  const std::string pipe = node.root() / "pipe";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  return fmt::format("echo x >> {}/begun; read -r line < {} || true", node.root().path(), pipe);
+}
+
+void OpenPipe(const Node& node) {
+  CHECK(os::Open(node.root() / "pipe", O_WRONLY).ok());
+  // Who comes late finds no pipe, and goes on too.
+  CHECK(os::RemoveFile(node.root() / "pipe").ok());
+}
+
+bool AttachNumber(const Node& node, int number) {
+  v1::AttachRequest request;
+  request.set_pod_id(IdOf(number));
+  return node.Attach(Call(), std::move(request)).ok();
+}
+
+bool DetachNumber(const Node& node, int number) { return node.Detach(Call(), IdOf(number)).ok(); }
+
+TEST_CASE("Pods whose plugins take their time keep no other pod from its network") {
+  constexpr int kPods = 64;
+  const Node node;
+  node.Conf();
+  node.Plugin(WaitForPipe(node));
+  REQUIRE(Node::Until([&] { return node.Ready().ready(); }));
+  bool good = false;
+  std::jthread pods(
+      [&node, &good] { good = AtOnce(kPods, [&node](int i) { return AttachNumber(node, i); }); });
+  // All of them stand in their plugin at the same time.
+  CHECK(Node::Until([&node] { return node.root().Read("begun").size() == 2 * kPods; }));
+  OpenPipe(node);
+  pods.join();
+  CHECK(good);
+  CHECK(AtOnce(kPods, [&node](int i) { return DetachNumber(node, i); }));
+}
+
+TEST_CASE("Plugins that hang in DEL keep netd from nothing else") {
+  constexpr int kPods = 130;
+  constexpr int kThreads = 128;
+  const Node node("  status_grace_seconds: 0\n");
+  node.Conf();
+  REQUIRE(Node::Until([&] { return node.Ready().ready(); }));
+  CHECK(AtOnce(kPods, [&node](int i) { return AttachNumber(node, i); }));
+  node.Plugin("", WaitForPipe(node));
+  bool good = false;
+  std::jthread pods(
+      [&node, &good] { good = AtOnce(kPods, [&node](int i) { return DetachNumber(node, i); }); });
+  CHECK(Node::Until([&node] { return node.root().Read("begun").size() >= 2 * kThreads; }));
+  CHECK(node.Ready().ready());
+  // What becomes of the network is noticed, and a new pod gets one.
+  REQUIRE(os::Rename(node.root() / "conf", node.root() / "aside").ok());
+  CHECK(Node::Until([&] { return !node.Ready().ready(); }));
+  REQUIRE(os::Rename(node.root() / "aside", node.root() / "conf").ok());
+  CHECK(Node::Until([&] { return node.Ready().ready(); }));
+  CHECK(node.Attach().ok());
+  OpenPipe(node);
+  pods.join();
+  CHECK(good);
+  CHECK(node.Detach().ok());
+}
+
+TEST_CASE("An instance's garbage collection that outlived it is ended by another instance") {
+  Node node;
+  node.Conf("1.1.0");
+  node.Plugin("",
+              fmt::format("test $CNI_COMMAND != GC || test -e {0}/calm || {{ echo $$ > {0}/pid; "
+                          "echo x > {0}/begun; sleep 100; }}",
+                          node.root().path()));
+  CHECK(node.Reconcile({}).empty());
+  REQUIRE(node.WaitFor("begun", "x\n"));
+  const auto orphan = os::ProcessId::Of(std::stoi(node.root().Read("pid")));
+  REQUIRE(orphan.ok());
+  CHECK(node.Kill(SIGKILL) == 137);
+  node.root().Write("calm", "");
+  node.Start("2");
+  REQUIRE(node.Attach().ok());
+  CHECK_FALSE(os::Alive(*orphan));
   CHECK(node.Detach().ok());
 }
 

@@ -61,6 +61,24 @@ TEST_CASE("A directory that is moved away, comes back, and is made anew is follo
   CHECK(Becomes(node, "n"));
 }
 
+TEST_CASE("A plugin's file in the folder of a network is noticed by its event alone") {
+  const Node node(kByEventOnly);
+  // A better network than the one that is there, but for its folder.
+  node.Conf();
+  node.root().Write("conf/05-n.conflist", R"({"cniVersion": "1.0.0", "name": "n"})");
+  REQUIRE(Becomes(node, "t"));
+  node.root().Write("conf/n/10-fake.conf", R"({"type": "fake"})");
+  CHECK(Becomes(node, "n"));
+  node.root().Write("conf/n/20-absent.conf", R"({"type": "absent"})");
+  CHECK(BecomesUnready(node, "'absent'"));
+  REQUIRE(os::RemoveFile(node.root() / "conf/n/20-absent.conf").ok());
+  CHECK(Becomes(node, "n"));
+  REQUIRE(os::RemoveTree(node.root() / "conf/n").ok());
+  CHECK(Becomes(node, "t"));
+  node.root().Write("conf/n/10-fake.conf", R"({"type": "fake"})");
+  CHECK(Becomes(node, "n"));
+}
+
 TEST_CASE("A plugin that becomes sick without an event is noticed in its time") {
   const Node node("  status_interval_seconds: 1\n  status_grace_seconds: 0\n");
   node.Plugin("", fmt::format(R"(test ! -e {}/sick || {{ echo '{{"msg": "no route"}}'; exit 1; }})",

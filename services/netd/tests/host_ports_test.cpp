@@ -1,9 +1,13 @@
 // Builtin host ports over crashes and an nft that fails, with the machine's own plugins in a
 // network namespace that stands for the host.
+#include <sys/socket.h>
+
 #include <catch2/catch.hpp>
 
+#include "libs/os/conntrack.h"
 #include "libs/os/namespaces.h"
 #include "services/netd/tests/real_host.h"
+#include "services/netd/tests/traffic.h"
 
 namespace crisp::netd {
 namespace {
@@ -108,6 +112,97 @@ TEST_CASE("A table that an earlier life left goes at the start; without ports nf
     host.Attach(kPod);
     host.Detach(kPod);
     CHECK(host.net.root.Read("calls") == "x\n");
+  });
+}
+
+TEST_CASE("nft is asked once whether it can, and then a call for each pod that comes or goes") {
+  PortsHost host;
+  host.Inside([&host] {
+    const auto calls = [&host] { return host.net.root.Read("calls").size() / 2; };
+    host.Attach(kPod, WithPort());
+    auto config = WithPort();
+    config.mutable_port_mappings(0)->set_host_port(39196);
+    auto before = calls();
+    host.Attach(kOtherPod, config);
+    CHECK(calls() - before == 1);
+    before = calls();
+    host.Detach(kOtherPod);
+    CHECK(calls() - before == 1);
+    // Another program of that name is asked anew.
+    host.net.root.Script("nft", "echo other >&2; exit 1");
+    const auto failed = host.net.networks->Attach(host.net.Call(), kOtherPod, config);
+    CHECK(failed.status().message().find("netd.hostports is builtin: nft: other") !=
+          std::string::npos);
+    host.net.root.Script("nft", "exec /usr/sbin/nft \"$@\"");
+    host.Detach(kPod);
+    CHECK(host.Leftovers().empty());
+  });
+}
+
+TEST_CASE("Ports of an address that the pod's network has not leave no table either") {
+  PortsHost host;
+  host.Inside([&host] {
+    auto config = WithPort();
+    config.mutable_port_mappings(0)->set_host_ip("fd00:231:90::1");  // the pod has IPv4 alone
+    host.Attach(kPod, config);
+    host.Attach(kOtherPod, WithPort());
+    host.Detach(kOtherPod);
+    host.Detach(kPod);
+    CHECK(host.Leftovers().empty());
+  });
+}
+
+constexpr int kContainerPort = 80;
+
+runtime::v1::PodSandboxConfig WithUdpPort(int host_port) {
+  auto config = WithPort();
+  config.mutable_port_mappings(0)->set_host_port(host_port);
+  config.mutable_port_mappings(0)->set_protocol(runtime::v1::UDP);
+  return config;
+}
+
+TEST_CASE("A client that sends UDP from one port all the time reaches the pod of the moment") {
+  PortsHost host;
+  host.Inside([&host] {
+    constexpr int kUdpPort = 39197;
+    host.Attach(kOtherPod, WithPort());  // with the first table the kernel begins to keep flows
+    const UdpClient client(host.Outside(), "10.231.90.1", kUdpPort);
+    // Before there is a pod the host itself is asked, and has nobody there.
+    client.Send();
+    const PodNetwork one = host.Attach(kPod, WithUdpPort(kUdpPort));
+    {
+      const os::UniqueFd listener = Listen(one.netns_path, AF_INET, SOCK_DGRAM, kContainerPort);
+      CHECK(client.Reaches(listener));
+    }
+    host.Detach(kPod);
+    const PodId next(std::string(64, 'c'));
+    const PodNetwork two = host.Attach(next, WithUdpPort(kUdpPort));
+    CHECK(two.ips != one.ips);
+    const os::UniqueFd listener = Listen(two.netns_path, AF_INET, SOCK_DGRAM, kContainerPort);
+    CHECK(client.Reaches(listener));
+    host.Detach(next);
+    host.Detach(kOtherPod);
+    CHECK(host.Leftovers().empty());
+  });
+}
+
+TEST_CASE("Only the flows of the port are forgotten") {
+  PortsHost host;
+  host.Inside([&host] {
+    constexpr int kUdpPort = 39198;
+    const std::string outside = host.Outside();
+    host.Attach(kPod, WithUdpPort(kUdpPort));
+    const UdpClient mapped(outside, "10.231.90.1", kUdpPort);
+    const UdpClient other(outside, "10.231.90.1", kUdpPort + 1);
+    mapped.Send();
+    other.Send();
+    CHECK(os::ForgetUdpFlows({{.port = kUdpPort, .address = "10.231.77.1"}}).value() == 0);
+    CHECK(os::ForgetUdpFlows({{.port = kUdpPort, .address = "10.231.90.1"}}).value() == 1);
+    CHECK(os::ForgetUdpFlows({{.port = kUdpPort, .address = ""}}).value() == 0);
+    CHECK(os::ForgetUdpFlows({}).value() == 0);
+    CHECK(os::ForgetUdpFlows({{.port = kUdpPort + 1, .address = ""}}).value() == 1);
+    host.Detach(kPod);
+    CHECK(host.Leftovers().empty());
   });
 }
 

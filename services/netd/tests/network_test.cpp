@@ -162,15 +162,41 @@ TEST_CASE("CHECK asks the plugins in order, with the result") {
   Healthy(net);
   CHECK(net.networks->Check(net.Call(), kPod).code() == Code::kNotFound);
   REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
-  CHECK(net.networks->Check(net.Call(), kPod).ok());
+  CHECK(net.networks->Check(net.Call(), kPod).value());
   CHECK(Calls(net) == "ADD one NS\nADD two NS\nCHECK one NS\nCHECK two NS\n");
   const auto input = json::Parse(net.root.Read("log/one.CHECK.stdin"));
   REQUIRE(input.ok());
   CHECK((*input)["prevResult"]["ips"][0]["address"] == "10.9.8.7/24");
   Plugin(net, "one", kAddress, ":", R"(echo '{"msg": "the route is gone"}'; exit 1)");
-  const Status bad = net.networks->Check(net.Call(), kPod);
+  const Status bad = net.networks->Check(net.Call(), kPod).status();
   CHECK(bad.code() == Code::kInternal);
   CHECK(bad.message() == "network 'test': plugin one: CHECK failed: the route is gone");
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
+}
+
+TEST_CASE("Where the network has no CHECK nobody is asked, and that is said") {
+  TestNet net;
+  Healthy(net);
+  Chain(net, "0.3.1");
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  CHECK_FALSE(net.networks->Check(net.Call(), kPod).value());
+  net.root.Write("conf/10-test.conflist", R"({"cniVersion": "1.0.0", "name": "test",
+      "disableCheck": "True", "plugins": [{"type": "one"}]})");
+  REQUIRE(net.networks->Attach(net.Call(), kOtherPod, PodConfig()).ok());
+  CHECK_FALSE(net.networks->Check(net.Call(), kOtherPod).value());
+  CHECK(Calls(net).find("CHECK") == std::string::npos);
+  CHECK(net.networks->Detach(net.Call(), kPod).ok());
+  CHECK(net.networks->Detach(net.Call(), kOtherPod).ok());
+}
+
+TEST_CASE("GC is not asked for where the file says so, in whatever letters") {
+  TestNet net;
+  Healthy(net);
+  net.root.Write("conf/10-test.conflist", R"({"cniVersion": "1.1.0", "name": "test",
+      "disableGC": "True", "plugins": [{"type": "one"}]})");
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  CHECK(net.networks->CollectGarbage(net.Call()).ok());
+  CHECK(Calls(net).find("GC") == std::string::npos);
   CHECK(net.networks->Detach(net.Call(), kPod).ok());
 }
 

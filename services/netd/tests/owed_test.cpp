@@ -85,7 +85,7 @@ TEST_CASE("The table of host ports has those of this boot only") {
   REQUIRE(net.store->Put(mapped).ok());
   REQUIRE(net.store->Put(old).ok());
   const std::string nft = net.root.Script("nft", "cat > " + (net.root / "table"));
-  const HostPorts ports(nft, net.config.layout, "boot-1", *net.store);
+  HostPorts ports(nft, net.config.layout, "boot-1", *net.store);
   REQUIRE(ports.Sync(net.Call()).ok());
   const std::string table = net.root.Read("table");
   CHECK(table.find("tcp . 8080") != std::string::npos);

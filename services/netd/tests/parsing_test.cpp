@@ -4,6 +4,7 @@
 #include "libs/json/json.h"
 #include "libs/testing/manual_clock.h"
 #include "libs/testing/test_root.h"
+#include "services/netd/core/conf_dirs.h"
 #include "services/netd/core/conf_list.h"
 #include "services/netd/core/host_ports.h"
 #include "services/netd/core/pod_args.h"
@@ -46,10 +47,32 @@ TEST_CASE("A conf that cannot be is refused with the reason") {
         R"({"name": "n", "type": "a", "cniVersion": "2.0.0"})",
         R"({"name": "n", "type": "a", "cniVersions": ["2.0.0"]})",
         R"({"name": "../n", "type": "a"})", R"({"name": "", "type": "a"})",
-        R"({"name": "n", "type": "a", "disableGC": 1})", R"({"name": "n", "type": ".."})"}) {
+        R"({"name": "n", "type": "a", "disableGC": 1})", R"({"name": "n", "type": ".."})",
+        R"({"name": "n", "type": "a", "disableGC": "yes"})",
+        R"({"name": "n", "type": "a", "disableCheck": ""})",
+        R"({"name": "n", "type": "a", "loadOnlyInlinedPlugins": "no"})"}) {
     INFO(bad);
     CHECK(ParseConfList(bad, "f").code() == Code::kInvalidArgument);
   }
+}
+
+TEST_CASE("A flag is a boolean, or the word for one in letters of either case") {
+  for (const char* yes : {"true", R"("true")", R"("True")", R"("TRUE")"}) {
+    const auto list = ParseConfList(
+        fmt::format(R"({{"name": "n", "type": "a", "disableGC": {0}, "disableCheck": {0}}})", yes),
+        "f");
+    INFO(yes);
+    REQUIRE(list.ok());
+    CHECK(list->disable_gc);
+    CHECK(list->disable_check);
+  }
+  for (const char* no : {"false", R"("False")", "null"}) {
+    CHECK_FALSE(
+        ParseConfList(fmt::format(R"({{"name": "n", "type": "a", "disableGC": {}}})", no), "f")
+            ->disable_gc);
+  }
+  const auto word = ParseConfList(R"({"name": "n", "type": "a", "disableGC": "yes"})", "f");
+  CHECK(word.status().message() == "disableGC: true or false is expected, got 'yes'");
 }
 
 /// The system's clock, `later` ahead.
@@ -82,8 +105,8 @@ TEST_CASE("The first readable file is the network, and changes are seen") {
   CHECK(source.Current().value()->name == "a");
   root.Write("net.d/10-a.conflist", R"({"name": "a2", "plugins": [{"type": "t"}]})");
   CHECK(source.Current().value()->name == "a2");
-  CHECK(LoadConfDirs({root / "net.d"}, "b", clock.Wall())->name == "b");
-  CHECK(LoadConfDirs({root / "net.d"}, "c", clock.Wall()).status().message().find("05-broken") !=
+  CHECK(ConfSource({root / "net.d"}, "b", clock).Current().value()->name == "b");
+  CHECK(ConfSource({root / "net.d"}, "c", clock).Current().status().message().find("05-broken") !=
         std::string::npos);
 }
 
@@ -98,8 +121,8 @@ TEST_CASE("The first directory with a usable network wins; an absent one is pass
   CHECK(source.Current().value()->name == "a");
   root.Write("a/98-a.conf", "{");
   CHECK(source.Current().value()->name == "a");
-  CHECK(LoadConfDirs(dirs, "b", clock.Wall())->name == "b");
-  CHECK(LoadConfDirs({root / "none"}, "", clock.Wall()).code() == Code::kUnavailable);
+  CHECK(ConfSource(dirs, "b", clock).Current().value()->name == "b");
+  CHECK(ConfSource({root / "none"}, "", clock).Current().code() == Code::kUnavailable);
 }
 
 TEST_CASE("A broken file that has just changed is waited for, not passed over") {
@@ -116,6 +139,64 @@ TEST_CASE("A broken file that has just changed is waited for, not passed over") 
   CHECK(source.Current().value()->name == "b");
   root.Write("net.d/10-a.conf", R"({"name": "a", "type": "t"})");
   CHECK(source.Current().value()->name == "a");
+}
+
+TEST_CASE("A file that is broken again and again keeps the next one out for a while only") {
+  const testing::TestRoot root;
+  AheadClock clock(0s);
+  root.Write("net.d/20-b.conf", R"({"name": "b", "type": "t"})");
+  root.Write("net.d/10-a.conf", "{");
+  ConfSource source({root / "net.d"}, "", clock, 1s);
+  CHECK(source.Current().code() == Code::kUnavailable);
+  root.Write("net.d/10-a.conf", "{{");
+  CHECK(source.Current().code() == Code::kUnavailable);
+  // It may still be half written, but that has been so for long.
+  clock.later = 1s;
+  root.Write("net.d/10-a.conf", "{{{");
+  const auto next = source.Current();
+  REQUIRE(next.ok());
+  CHECK((*next)->name == "b");
+  CHECK(source.Current().value() == *next);
+  root.Write("net.d/10-a.conf", R"({"name": "a", "type": "t"})");
+  CHECK(source.Current().value()->name == "a");
+}
+
+TEST_CASE("A list's further plugins are in files of their own, in a folder of its name") {
+  const testing::TestRoot root;
+  const AheadClock clock(std::chrono::hours(1));  // the files have been there for long
+  ConfSource source({root / "net.d"}, "", clock);
+  const auto types = [&source] {
+    std::string all;
+    const auto list = source.Current();
+    if (!list.ok()) return list.status().message();
+    for (const ConfList::Plugin& plugin : (*list)->plugins) all += plugin.type + " ";
+    return all;
+  };
+  const auto list = [&root](const std::string& more) {
+    root.Write("net.d/10-n.conflist", R"({"cniVersion": "1.1.0", "name": "n")" + more + "}");
+  };
+  list("");
+  CHECK(types().find("network 'n' has no plugins") != std::string::npos);
+  root.Write("net.d/n/20-two.conf", R"({"type": "two"})");
+  root.Write("net.d/n/10-one.conf", R"({"type": "one", "x": 1})");
+  root.Write("net.d/n/30-other.json", "no plugin");
+  root.Write("net.d/m/10-m.conf", "another network's");
+  CHECK(types() == "one two ");
+  list(R"(, "plugins": [{"type": "own"}])");
+  CHECK(types() == "own one two ");
+  root.Write("net.d/n/15-three.conf", R"({"type": "three"})");
+  CHECK(types() == "own one three two ");
+  // All of them are told to the plugins of DEL, whatever is in the folder then.
+  CHECK(ParseConfList(source.Current().value()->ToJson(), "")->plugins.size() == 4);
+  root.Write("net.d/n/15-three.conf", R"({"typ": "three"})");
+  CHECK(types().find("n/15-three.conf: type") != std::string::npos);
+  list(R"(, "loadOnlyInlinedPlugins": true, "plugins": [{"type": "own"}])");
+  CHECK(types() == "own ");
+  list(R"(, "loadOnlyInlinedPlugins": true)");
+  CHECK(types().find("network 'n' has no plugins") != std::string::npos);
+  // A single plugin's file is no list.
+  list(R"(, "type": "own")");
+  CHECK(types() == "own ");
 }
 
 TEST_CASE("Addresses come in the result's order, without their prefix") {

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <seccomp.h>
 #include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <cerrno>
@@ -20,17 +22,37 @@ namespace {
 
 using namespace std::chrono_literals;
 
-/// `fn` on a thread that can start nothing, as on a node without a process number left.
-void WithoutFork(const std::function<void()>& fn) {
-  std::jthread([&fn] {
+/// `fn` on a thread whose `calls` to the kernel fail with `error`.
+void Without(const std::vector<int>& calls, int error, const std::function<void()>& fn) {
+  std::jthread([&] {
     const scmp_filter_ctx filter = ::seccomp_init(SCMP_ACT_ALLOW);
-    for (const int call : {SCMP_SYS(clone), SCMP_SYS(clone3), SCMP_SYS(fork), SCMP_SYS(vfork)}) {
-      CHECK(::seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAGAIN), call, 0) == 0);
+    for (const int call : calls) {
+      CHECK(::seccomp_rule_add(filter, SCMP_ACT_ERRNO(static_cast<unsigned>(error)), call, 0) == 0);
     }
     CHECK(::seccomp_load(filter) == 0);
     ::seccomp_release(filter);
     fn();
   }).join();
+}
+
+/// `fn` on a thread that can start nothing, as on a node without a process number left.
+void WithoutFork(const std::function<void()>& fn) {
+  Without({SCMP_SYS(clone), SCMP_SYS(clone3), SCMP_SYS(fork), SCMP_SYS(vfork)}, EAGAIN, fn);
+}
+
+TEST_CASE("No ADD begins for a pod whose intent cannot be brought to the disk") {
+  TestNet net;
+  Healthy(net);
+  REQUIRE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  Without({SCMP_SYS(fdatasync), SCMP_SYS(fsync)}, EIO, [&net] {
+    const auto attached = net.networks->Attach(net.Call(), kOtherPod, PodConfig());
+    CHECK(attached.status().message().find("sync the records") != std::string::npos);
+    CHECK(net.root.Read("log/one.ADD.env").find(kOtherPod.str()) == std::string::npos);
+    // What follows an intent is not synced.
+    CHECK(net.networks->Detach(net.Call(), kPod).ok());
+  });
+  CHECK_FALSE(os::Exists(net.config.layout.NetnsPath(kOtherPod)));
+  CHECK(net.store->List().value().empty());
 }
 
 TEST_CASE("A program that is being written over is waited for") {
@@ -98,6 +120,34 @@ TEST_CASE("Leftovers that keep starting others are ended to the last") {
   }
   CHECK(left.empty());
   CHECK(EndLeftovers(TestNet::Call(), {mark}).ok());
+}
+
+TEST_CASE("Processes that cannot be leftovers are not looked into, as that may never end") {
+  const testing::TestRoot root;
+  const long ticks = ::sysconf(_SC_CLK_TCK);
+  root.Write("self/status", "Name:\tnetd\nNSpid:\t7\n");
+  const auto process = [&root](int pid, long began, const std::string& namespaces) {
+    const std::string dir = std::to_string(pid);
+    root.Write(dir + "/stat",
+               fmt::format("{} (p) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {} 0 0", pid, began));
+    root.Write(dir + "/status", "Name:\tp\nNSpid:\t" + namespaces + "\n");
+    // A read of it waits until somebody writes: as of one that stands in a page fault.
+    CHECK(::mkfifo((root / (dir + "/environ")).c_str(), 0600) == 0);
+  };
+  process(101, 50 * ticks, "101");          // older
+  process(102, 200 * ticks, "102\t1");      // in a container
+  process(103, 200 * ticks, "103\t20\t1");  // in one within one
+  CHECK(EndLeftovers(TestNet::Call(), {"CNI_CONTAINERID=x"}, 100s, root.path()).ok());
+}
+
+TEST_CASE("A plugin that an earlier life's pod has left is found by its age, too") {
+  TestNet net;
+  Healthy(net);
+  Plugin(net, "two",
+         "setsid sleep 100 > /dev/null 2>&1 & echo $! > " + (net.root / "pid") + "; exit 1");
+  CHECK_FALSE(net.networks->Attach(net.Call(), kPod, PodConfig()).ok());
+  CHECK_FALSE(os::Alive(os::ProcessId::Of(std::stoi(net.root.Read("pid"))).value_or({})));
+  CHECK(net.store->List().value().empty());
 }
 
 TEST_CASE("What a good ADD has started to stay is DEL's to end, not ours") {

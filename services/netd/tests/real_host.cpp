@@ -1,11 +1,5 @@
 #include "services/netd/tests/real_host.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <poll.h>
-#include <sys/socket.h>
-
-#include <array>
 #include <catch2/catch.hpp>
 #include <exception>
 #include <tuple>
@@ -17,69 +11,6 @@
 #include "libs/process/command.h"
 
 namespace crisp::netd {
-namespace {
-
-struct Address {
-  sockaddr_storage storage = {};
-  socklen_t size = 0;
-  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
-};
-
-Address AddressOf(const std::string& text, int port) {
-  Address address;
-  auto* four = reinterpret_cast<sockaddr_in*>(&address.storage);
-  auto* six = reinterpret_cast<sockaddr_in6*>(&address.storage);
-  if (::inet_pton(AF_INET, text.c_str(), &four->sin_addr) == 1) {
-    four->sin_family = AF_INET;
-    four->sin_port = htons(static_cast<std::uint16_t>(port));
-    address.size = sizeof(*four);
-  } else if (::inet_pton(AF_INET6, text.c_str(), &six->sin6_addr) == 1) {
-    six->sin6_family = AF_INET6;
-    six->sin6_port = htons(static_cast<std::uint16_t>(port));
-    address.size = sizeof(*six);
-  }
-  return address;
-}
-
-bool WaitFor(int fd, short events, int milliseconds) {
-  pollfd poll = {fd, events, 0};
-  return ::poll(&poll, 1, milliseconds) == 1;
-}
-
-constexpr int kPatience = 2000;  // ms
-constexpr int kRetry = 300;      // ms; the first packets wait for neighbours
-
-bool ExchangeTcp(const Address& address, int listener) {
-  const os::UniqueFd client(
-      ::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  static_cast<void>(::connect(client.get(), address.get(), address.size) == 0);
-  if (!WaitFor(listener, POLLIN, kPatience)) return false;
-  const os::UniqueFd server(::accept(listener, nullptr, nullptr));
-  char byte = 'x';
-  return WaitFor(client.get(), POLLOUT, kPatience) && ::write(client.get(), &byte, 1) == 1 &&
-         WaitFor(server.get(), POLLIN, kPatience) && ::read(server.get(), &byte, 1) == 1 &&
-         ::write(server.get(), &byte, 1) == 1 && WaitFor(client.get(), POLLIN, kPatience) &&
-         ::read(client.get(), &byte, 1) == 1;
-}
-
-bool ExchangeUdp(const Address& address, int listener) {
-  const os::UniqueFd client(::socket(address.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (::connect(client.get(), address.get(), address.size) != 0) return false;
-  char byte = 'x';
-  for (int waited = 0; waited < kPatience; waited += kRetry) {
-    if (::send(client.get(), &byte, 1, 0) != 1) continue;
-    if (!WaitFor(listener, POLLIN, kRetry)) continue;
-    Address from;
-    from.size = sizeof(from.storage);
-    auto* peer = reinterpret_cast<sockaddr*>(&from.storage);
-    if (::recvfrom(listener, &byte, 1, 0, peer, &from.size) != 1) return false;
-    if (::sendto(listener, &byte, 1, 0, peer, from.size) != 1) return false;
-    return WaitFor(client.get(), POLLIN, kPatience) && ::recv(client.get(), &byte, 1, 0) == 1;
-  }
-  return false;
-}
-
-}  // namespace
 
 RealHost::RealHost(std::string plugins, const std::string& version)
     : path_(net.root / "host"), plugins_(std::move(plugins)) {
@@ -211,36 +142,6 @@ std::string RealHost::Leftovers() const {
     left += name + "\n";
   }
   return left;
-}
-
-os::UniqueFd Listen(const std::string& netns, int family, int type, int port) {
-  os::UniqueFd socket;
-  const auto listen = [&socket, family, type, port] {
-    socket = os::UniqueFd(::socket(family, type | SOCK_CLOEXEC, 0));
-    const Address any = AddressOf(family == AF_INET ? "0.0.0.0" : "::", port);
-    const bool bound = ::bind(socket.get(), any.get(), any.size) == 0;
-    if (!bound || (type == SOCK_STREAM && ::listen(socket.get(), 8) != 0)) {
-      return Status::Errno(errno, "listen");
-    }
-    return Status::Ok();
-  };
-  const Status done = netns.empty() ? listen() : os::RunInNamespace(netns, listen);
-  INFO(done.ToString());
-  CHECK(done.ok());
-  return socket;
-}
-
-bool Reaches(const std::string& netns, const std::string& address, int type, int port,
-             const os::UniqueFd& listener) {
-  bool reached = false;
-  const auto exchange = [&] {
-    const Address to = AddressOf(address, port);
-    reached =
-        type == SOCK_STREAM ? ExchangeTcp(to, listener.get()) : ExchangeUdp(to, listener.get());
-    return Status::Ok();
-  };
-  const Status done = netns.empty() ? exchange() : os::RunInNamespace(netns, exchange);
-  return done.ok() && reached;
 }
 
 }  // namespace crisp::netd

@@ -46,11 +46,4 @@ class RealHost {
   std::vector<os::NamespacePin> outside_;
 };
 
-/// A socket that listens in the namespace, on any address of the family.
-os::UniqueFd Listen(const std::string& netns, int family, int type, int port);
-/// Whether a datagram or a connection from the namespace (empty: the calling thread's) to
-/// address:port comes out at the listener, and its answer comes back.
-bool Reaches(const std::string& netns, const std::string& address, int type, int port,
-             const os::UniqueFd& listener);
-
 }  // namespace crisp::netd

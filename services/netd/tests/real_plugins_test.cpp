@@ -8,6 +8,7 @@
 #include "libs/json/json.h"
 #include "libs/os/namespaces.h"
 #include "services/netd/tests/real_host.h"
+#include "services/netd/tests/traffic.h"
 
 namespace crisp::netd {
 namespace {
@@ -173,24 +174,6 @@ TEST_CASE("Builtin host ports need no plugin, and go exactly as they came") {
     host.Detach(kPod);
     CHECK(Reaches("", "fd00:231:77::1", SOCK_STREAM, 39193, tcp6));
     host.Detach(kOtherPod);
-    CHECK(host.Leftovers().empty());
-  });
-}
-
-TEST_CASE("A point-to-point link, of IPv6 alone") {
-  RealHost host(R"([{"type": "ptp", "ipMasq": false, "ipam": {"type": "host-local",
-    "dataDir": "$DIR", "ranges": [[{"subnet": "fd00:231:78::/64"}]],
-    "routes": [{"dst": "::/0"}]}}])");
-  host.Inside([&host] {
-    const PodNetwork network = host.Attach(kPod);
-    REQUIRE(network.ips.size() == 1);
-    CHECK(network.ips[0].starts_with("fd00:231:78::"));
-    const Status check = host.net.networks->Check(host.net.Call(), kPod);
-    INFO(check.ToString());
-    CHECK(check.ok());
-    const os::UniqueFd listener = Listen(network.netns_path, AF_INET6, SOCK_STREAM, kPort);
-    CHECK(Reaches("", network.ips[0], SOCK_STREAM, kPort, listener));
-    host.Detach(kPod);
     CHECK(host.Leftovers().empty());
   });
 }

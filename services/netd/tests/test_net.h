@@ -11,7 +11,7 @@
 #include "libs/testing/test_root.h"
 #include "services/netd/config.h"
 #include "services/netd/core/attach.h"
-#include "services/netd/core/conf_list.h"
+#include "services/netd/core/conf_dirs.h"
 #include "services/netd/core/plugin.h"
 #include "services/netd/core/readiness.h"
 #include "services/netd/metrics.h"

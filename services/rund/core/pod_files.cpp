@@ -271,20 +271,6 @@ Status AddHostsEntry(const Layout& layout, const v1::PodRecord& pod) {
   return os::WriteFile(layout.HostsPath(PodId(pod.id())), std::string(kLocalHosts) + text);
 }
 
-Status SetNetSysctls(const v1::PodRecord& pod) {
-  std::vector<std::pair<std::string, std::string>> settings;
-  for (const auto& [name, value] : pod.config().linux().sysctls()) {
-    if (SysctlKindOf(name) == SysctlKind::kNet) settings.emplace_back(name, value);
-  }
-  if (settings.empty() || pod.netns_path().empty()) return Status::Ok();
-  return os::RunInNamespace(pod.netns_path(), [&settings]() -> Status {
-    for (const auto& [name, value] : settings) {
-      CRISP_TRY(os::WriteSysctl(name, value).While("linux.sysctls: {}", name));
-    }
-    return Status::Ok();
-  });
-}
-
 Status RemovePodFiles(const Layout& layout, const PodId& id) {
   if (!os::Exists(layout.PodDir(id))) return Status::Ok();
   CRISP_TRY(os::UnpinNamespace(layout.UserPath(id)));

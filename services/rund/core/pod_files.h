@@ -48,8 +48,6 @@ void AddDefaultSysctls(const std::map<std::string, std::string>& defaults,
                        runtime::v1::PodSandboxConfig& config);
 /// Adds the pod's address to its hosts file.
 Status AddHostsEntry(const Layout& layout, const v1::PodRecord& pod);
-/// The sysctls that belong to the network namespace.
-Status SetNetSysctls(const v1::PodRecord& pod);
 /// Unpins, unmounts, removes the directory. Idempotent.
 Status RemovePodFiles(const Layout& layout, const PodId& id);
 

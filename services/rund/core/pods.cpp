@@ -173,7 +173,6 @@ Result<std::uint64_t> Pods::StartLocked(const CallContext& cc, const v1::StartPo
   next.set_netns_path(request.netns_path());
   *next.mutable_ips() = request.ips();
   next.set_cni_result(request.cni_result());
-  CRISP_TRY(SetNetSysctls(next));
   CRISP_TRY(AddHostsEntry(p_.config.layout, next));
   if (SharesPids(next.config())) {
     const os::ProcessId pause = CRISP_TRY(StartPause(cc, next));
