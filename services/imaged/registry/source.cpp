@@ -129,6 +129,9 @@ Result<http::Response> RegistryClient::Source::Get(const CallContext& cc, const 
       continue;
     }
     const int status = response->status();
+    // Where a redirect leads, nobody is told who we are: that host could ask for the password.
+    if (response->url().Origin() != request.url.Origin() && status == 401)
+      return Unauthenticated("leads to {}, which refuses access", response->url().HostPort());
     if (status == 401 && renewals < 2) {
       ++renewals;
       --tries;

@@ -121,6 +121,7 @@ class LyingRegistry {
   std::string failure = "503 Busy";
   std::string failure_headers;  // "Retry-After: 1\r\n"
   std::string redirect_blobs;   // "http://host": where blobs really are
+  std::string redirect_manifests;
   std::string token;            // wanted as bearer, given out for joe:secret
   bool only_refresh = false;    // the token is given for the refresh token "refresh" alone
   bool token_no_use = false;    // and then refused all the same
@@ -186,6 +187,9 @@ class LyingRegistry {
     const std::string blobs = "/v2/test/image/blobs/";
     if (path.starts_with(manifests)) {
       ++manifest_requests;
+      if (!redirect_manifests.empty())
+        return {
+            Status("307 Temporary Redirect", "Location: " + redirect_manifests + path + "\r\n", "")};
       const std::string wanted = path.substr(manifests.size());
       if (const auto other = documents.find(wanted); other != documents.end())
         return {

@@ -214,6 +214,36 @@ TEST_CASE("A redirect to a blob store goes without the credentials") {
   CHECK(store.Seen("secret") == 0);
 }
 
+TEST_CASE("Whoever a redirect leads to cannot ask for the credentials") {
+  const bool manifests = GENERATE(false, true);
+  LyingRegistry registry(TwoLayers());
+  // It asks for a password, or names a token server of its own.
+  LyingRegistry thief(TwoLayers());
+  Node node;
+  Credentials credentials{.username = "joe", .password = "secret"};
+  SECTION("a password, by Basic") { thief.basic = "never"; }
+  SECTION("a password, by a token server") { thief.token = "never"; }
+  SECTION("a refresh token") {
+    thief.token = "never";
+    thief.only_refresh = true;
+    credentials = {.identity_token = "refresh"};
+  }
+  SECTION("a bearer token") {
+    thief.token = "never";
+    credentials = {.registry_token = "bearer-secret"};
+  }
+  (manifests ? registry.redirect_manifests : registry.redirect_blobs) =
+      "http://" + thief.server().HostPort();
+  const auto id = node.Pull(registry.Name(), credentials);
+  CHECK(id.code() == Code::kUnauthenticated);
+  CHECK(Has(id, "leads to " + thief.server().HostPort() + ", which refuses access"));
+  CHECK(thief.heads.size() == 1);  // not even a second try
+  CHECK(thief.token_requests == 0);
+  for (const char* secret : {"uthorization", "joe", "secret", "refresh"})
+    CHECK(thief.Seen(secret) == 0);
+  node.CheckClean();
+}
+
 TEST_CASE("hosts.toml: mirrors are told whom they stand in for, with headers of their own") {
   LyingRegistry mirror(TwoLayers());
   LyingRegistry own(TwoLayers());
