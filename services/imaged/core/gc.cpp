@@ -8,7 +8,7 @@
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
-#include "services/imaged/registry/client.h"
+#include "services/imaged/registry/retry.h"
 
 namespace crisp::imaged {
 namespace {

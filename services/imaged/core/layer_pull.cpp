@@ -5,7 +5,7 @@
 #include "libs/archive/decompress.h"
 #include "libs/archive/tar.h"
 #include "libs/base/try.h"
-#include "services/imaged/registry/client.h"
+#include "services/imaged/registry/retry.h"
 
 namespace crisp::imaged {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
-#include "services/imaged/registry/client.h"
+#include "services/imaged/registry/retry.h"
 #include "services/imaged/store/tree_digest.h"
 #include "services/imaged/store/usage.h"
 

@@ -7,6 +7,7 @@
 #include "libs/base/try.h"
 #include "libs/digest/digest.h"
 #include "libs/json/json.h"
+#include "services/imaged/registry/retry.h"
 
 namespace crisp::imaged {
 namespace {
@@ -237,7 +238,7 @@ Result<std::string> Authorizer::FetchToken(const CallContext& cc, http::Request 
     }
     request.url.target += (request.url.target.find('?') == std::string::npos ? "?" : "&") + query;
   }
-  http::Response response = CRISP_TRY(client_.Send(cc, request).While("token server"));
+  http::Response response = CRISP_TRY(SendPatiently(cc, client_, request).While("token server"));
   const std::string host = request.url.HostPort();
   if (response.status() == 401 || response.status() == 403 || response.status() == 400)
     return Unauthenticated("the token server {} refuses the credentials", host);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <condition_variable>
 #include <optional>
 
 #include "libs/base/try.h"
@@ -75,14 +74,6 @@ Status SkipBody(const CallContext& cc, http::Response& response, std::uint64_t c
 }
 
 }  // namespace
-
-Status Pause(const CallContext& cc, std::chrono::nanoseconds duration) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, cc.stop(), std::min(duration, cc.Remaining()), [] { return false; });
-  return cc.Check();
-}
 
 RegistryClient::RegistryClient(const ref::ImageRef& image,
                                std::vector<std::unique_ptr<Source>> sources)

@@ -125,6 +125,8 @@ class LyingRegistry {
   std::string token;            // wanted as bearer, given out for joe:secret
   bool only_refresh = false;    // the token is given for the refresh token "refresh" alone
   bool token_no_use = false;    // and then refused all the same
+  std::atomic<int> token_failures = 0;  // so many answers of the token server are `failure` first,
+                                        // or with "" a connection that breaks
   std::string basic;            // wanted as basic
   std::atomic<int> blob_requests = 0;
   std::atomic<int> manifest_requests = 0;
@@ -163,6 +165,11 @@ class LyingRegistry {
     }
     if (path.starts_with("/token")) {
       ++token_requests;
+      if (token_failures > 0) {
+        --token_failures;
+        if (failure.empty()) return {"", true};
+        return {Status(failure, failure_headers, "")};
+      }
       if (only_refresh) {
         if (!head.starts_with("POST ") ||
             head.find("grant_type=refresh_token&") == std::string::npos ||

@@ -185,6 +185,23 @@ TEST_CASE("A registry that never takes its own tokens is given up") {
   CHECK(registry.Seen("/manifests/") <= 3);
 }
 
+TEST_CASE("A token server that is busy or hangs up is asked again") {
+  LyingRegistry registry(TwoLayers());
+  registry.token = "the-token";
+  registry.token_failures = 2;
+  Credentials credentials{.username = "joe", .password = "secret"};
+  SECTION("too many requests") { registry.failure = "429 Too Many Requests"; }
+  SECTION("unavailable") { registry.failure = "503 Busy"; }
+  SECTION("it hangs up") { registry.failure = ""; }
+  SECTION("it is asked for a refresh token's") {
+    registry.only_refresh = true;
+    credentials = {.identity_token = "refresh"};
+  }
+  Node node;
+  CHECK(node.Pull(registry.Name(), credentials).status().message() == "");
+  CHECK(registry.token_requests == 3);
+}
+
 TEST_CASE("A registry that says when to come again is obeyed") {
   LyingRegistry registry(TwoLayers());
   registry.failures = 1;
