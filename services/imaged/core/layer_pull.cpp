@@ -28,6 +28,9 @@ bool BlamesContent(const Status& status) {
          status.code() == Code::kUnimplemented;
 }
 
+/// Nobody answers, or only with errors of the moment (ImageSource::OpenBlob).
+bool IsOutage(Code code) { return code == Code::kUnknown || code == Code::kUnavailable; }
+
 /// The stages of one layer's pull and what goes between them. Each stage's status is written by its
 /// thread and read after the join.
 class Pipeline {
@@ -52,6 +55,7 @@ class Pipeline {
 
   void Fetch();
   Status FetchAll(digest::Sha256& sum);
+  Result<std::unique_ptr<BlobReader>> OpenRest();
   Status FetchFrom(BlobReader& blob, digest::Sha256& sum);
   Result<std::unique_ptr<BlobReader>> FetchRanges(digest::Sha256& sum);
   void Took(std::string_view bytes, digest::Sha256& sum);
@@ -139,8 +143,7 @@ Status Pipeline::FetchFrom(BlobReader& blob, digest::Sha256& sum) {
 Result<std::unique_ptr<BlobReader>> Pipeline::FetchRanges(digest::Sha256& sum) {
   Result<std::unique_ptr<BlobReader>> first = open_(cc_, {.from = 0, .size = kPartSize});
   // Somebody may dislike ranges, and be had without.
-  if (first.code() == Code::kUnknown || first.code() == Code::kUnavailable)
-    return std::unique_ptr<BlobReader>();
+  if (IsOutage(first.code())) return std::unique_ptr<BlobReader>();
   if (!first.ok() || !(*first)->is_range()) return first;
   if ((*first)->total() != blob_.size) return std::unique_ptr<BlobReader>();
   RangedFetch ranges(cc_, blob_.size, *std::move(first), open_, limits_.connections_of_one,
@@ -152,6 +155,18 @@ Result<std::unique_ptr<BlobReader>> Pipeline::FetchRanges(digest::Sha256& sum) {
   return std::unique_ptr<BlobReader>();
 }
 
+/// The blob from here on, from a source that may be away for a while.
+Result<std::unique_ptr<BlobReader>> Pipeline::OpenRest() {
+  const SteadyTime since = std::chrono::steady_clock::now();
+  for (int tries = 0;; ++tries) {
+    Result<std::unique_ptr<BlobReader>> reader = open_(cc_, {.from = offset_});
+    if (reader.ok() || !IsOutage(reader.code()) ||
+        std::chrono::steady_clock::now() - since >= limits_.outage)
+      return reader;
+    CRISP_TRY(Pause(cc_, BackOff(tries)));
+  }
+}
+
 Status Pipeline::FetchAll(digest::Sha256& sum) {
   const Slots::Hold connection = CRISP_TRY(limits_.connections.Take(cc_));
   progress_.state = LayerProgress::State::kDownloading;
@@ -161,7 +176,7 @@ Status Pipeline::FetchAll(digest::Sha256& sum) {
   int breaks = 0;
   while (offset_ < blob_.size) {
     const std::uint64_t before = offset_;
-    if (!reader) reader = CRISP_TRY(open_(cc_, {.from = offset_}));
+    if (!reader) reader = CRISP_TRY(OpenRest());
     const std::uint64_t total = reader->total().value_or(blob_.size);
     if (total > blob_.size)
       return DataLoss("the blob {} has {} bytes, its manifest says {}", blob_.digest.str(), total,

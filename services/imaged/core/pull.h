@@ -48,6 +48,8 @@ struct PullOptions {
   Bytes max_pull_rate{0};               // of one pull
   std::chrono::nanoseconds tell_every = std::chrono::seconds(5);  // of a long pull, in the log
   std::chrono::nanoseconds timeout = std::chrono::hours(1);
+  // For so long a registry may be away while a layer is fetched.
+  std::chrono::nanoseconds outage = std::chrono::seconds(30);
   Bytes max_layer_size = GiB(64);  // unpacked
   Bytes max_manifest_size = MiB(4);
   std::size_t max_layers = 127;

@@ -10,6 +10,8 @@ namespace {
 using std::chrono::seconds;
 
 constexpr int kMaxRenewals = 2;  // of the Authorization header, of one request
+constexpr int kMaxBreaks = 3;    // of the body of one document
+constexpr seconds kLongestDocument{30};
 constexpr std::size_t kMaxMessage = 300;
 
 std::string Printable(std::string text) {
@@ -101,6 +103,22 @@ Result<http::Response> RegistryClient::Source::Get(const CallContext& cc, const 
     const std::vector<std::string> challenges = response->HeaderValues("WWW-Authenticate");
     static_cast<void>(response->ReadAll(cc.Within(seconds(5)), KiB(64)).ok());
     CRISP_TRY(opened->authorizer.Renew(cc, challenges, request.authorization, request));
+  }
+}
+
+Result<RegistryClient::Source::Document> RegistryClient::Source::GetWhole(
+    const CallContext& cc, const std::string& path, const http::Headers& headers,
+    const std::string& what, Bytes limit) {
+  const SteadyTime start = std::chrono::steady_clock::now();
+  for (int breaks = 0;; ++breaks) {
+    http::Response response = CRISP_TRY(Get(cc, path, headers, what));
+    Result<std::string> body = response.ReadAll(cc, limit);
+    if (body.ok()) return Document{std::move(response), *std::move(body)};
+    // One that drips is not waited for again and again.
+    if (body.code() != Code::kUnavailable || breaks >= kMaxBreaks ||
+        std::chrono::steady_clock::now() - start > kLongestDocument)
+      return std::move(body).status().While("{}", what);
+    CRISP_TRY(Pause(cc, BackOff(breaks)));
   }
 }
 

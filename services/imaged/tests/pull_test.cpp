@@ -210,6 +210,50 @@ TEST_CASE("A blob that never comes whole is given up") {
   node.CheckClean();
 }
 
+TEST_CASE("A registry that is away for a while costs no layer what it has") {
+  LyingRegistry registry(TwoLayers());
+  registry.cut_blob = registry.image.layer_digests[0];
+  registry.away_after_cut = 7;  // more than one request is repeated
+  const auto requests = [&registry](const std::string& more) {
+    const std::lock_guard lock(registry.mutex);
+    return std::count_if(registry.heads.begin(), registry.heads.end(), [&](const auto& head) {
+      return head.find(registry.cut_blob) != std::string::npos &&
+             (head.find("Range: ") != std::string::npos) == !more.empty() &&
+             head.find(more) != std::string::npos;
+    });
+  };
+  SECTION("it comes back") {
+    Node node;
+    const auto id = node.Pull(registry.Name());
+    REQUIRE(id.status().message() == "");
+    CHECK(node.File(*id, 1, "noise") == Noise(700'000));
+    CHECK(requests("") == 1);  // from the beginning; all others go on
+    CHECK(requests("Range: bytes=100000-") >= 2);
+    node.CheckClean();
+  }
+  SECTION("it does not come back in time") {
+    registry.away_after_cut = 1000;
+    Node node(PullOptions{.outage = std::chrono::milliseconds(10)});
+    const auto id = node.Pull(registry.Name());
+    CHECK(id.code() == Code::kUnknown);
+    CHECK(id.status().message().starts_with("RegistryUnavailable: "));
+    node.CheckClean();
+  }
+}
+
+TEST_CASE("A manifest and a config that break off are asked for again") {
+  LyingRegistry registry(TwoLayers());
+  registry.cut_documents = 3;
+  Node node;
+  CHECK(node.Pull(registry.Name()).status().message() == "");
+  CHECK(registry.manifest_requests == 4);
+  REQUIRE(node.images.Remove(registry.Name()).ok());
+  registry.cut_documents = 1000;
+  const auto id = node.Pull(registry.Name());
+  CHECK(id.code() == Code::kUnknown);
+  CHECK(id.status().message().find("manifest latest: ") != std::string::npos);
+}
+
 TEST_CASE("A connection that goes silent is taken up again") {
   LyingRegistry registry(TwoLayers());
   registry.stalled_blob = registry.image.layer_digests[0];
