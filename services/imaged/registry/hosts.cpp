@@ -69,6 +69,10 @@ bool Hosts::IsInsecure(const std::string& host) {
   });
 }
 
+Result<std::shared_ptr<const http::TlsOptions>> Hosts::CertsOf(const std::string& host) const {
+  return CertsFor(options_.certs_dirs, host);
+}
+
 Result<std::vector<ref::ImageRef>> Hosts::Names(std::string_view image) {
   const auto conf = CRISP_TRY(registries_.Current());
   return conf->NamesOf(image);
@@ -92,7 +96,7 @@ Result<Endpoint> Hosts::EndpointOf(const Place& place, const ref::ImageRef& imag
   endpoint.verify_tls = !insecure;
   endpoint.insecure_allowed = insecure || http::IsLoopbackHost(endpoint.root.host);
   endpoint.settled = !endpoint.insecure_allowed;
-  endpoint.tls = CRISP_TRY(CertsFor(options_.certs_dirs, place.host));
+  endpoint.tls = CRISP_TRY(CertsOf(place.host));
   return endpoint;
 }
 

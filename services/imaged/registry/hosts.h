@@ -67,6 +67,8 @@ class Hosts {
   /// True when the operator says that this host (host:port) may be spoken to in plain HTTP, and its
   /// certificate be anybody's.
   bool IsInsecure(const std::string& host);
+  /// CertsFor the host in the configured directories.
+  Result<std::shared_ptr<const http::TlsOptions>> CertsOf(const std::string& host) const;
   /// What to show at the endpoint: `given` by the pull's caller if they may go there, else the
   /// node's own. Errors as AuthFiles::Find.
   Result<FoundCredentials> CredentialsFor(const CallContext& cc, const Endpoint& endpoint,

@@ -47,7 +47,8 @@ class RegistryClient::Source {
         : endpoint(settled),
           authorizer(client, hosts.tokens(), std::move(found.credentials), settled.repository,
                      settled.insecure_allowed,
-                     [&hosts](const std::string& host) { return hosts.IsInsecure(host); }),
+                     {[&hosts](const std::string& host) { return hosts.IsInsecure(host); },
+                      [&hosts](const std::string& host) { return hosts.CertsOf(host); }}),
           credential_source(std::move(found.source)) {}
     const Endpoint endpoint;
     Authorizer authorizer;

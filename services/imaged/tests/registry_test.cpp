@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "libs/http/tests/tls_server.h"
 #include "services/imaged/tests/fake_registry.h"
 #include "services/imaged/tests/node.h"
 
@@ -200,6 +201,48 @@ TEST_CASE("A token server that is busy or hangs up is asked again") {
   Node node;
   CHECK(node.Pull(registry.Name(), credentials).status().message() == "");
   CHECK(registry.token_requests == 3);
+}
+
+TEST_CASE("A token server on another host is believed by its own authority, or the registry's") {
+  http::testing::TlsServer tokens("DNS:localhost", false, [](const std::string&) {
+    return RawServer::Ok(R"({"token":"t"})", "Connection: close\r\n");
+  });
+  const std::string challenge = fmt::format(
+      "WWW-Authenticate: Bearer realm=\"https://localhost:{}/token\"\r\n", tokens.port());
+  http::testing::TlsServer registry("IP:127.0.0.1", true, [&challenge](const std::string& head) {
+    const std::string close = "Connection: close\r\n";
+    if (head.find("Authorization: Bearer t\r\n") == std::string::npos)
+      return "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n" + challenge + close + "\r\n";
+    return RawServer::Ok("{}", close);
+  });
+  Node node;
+  const std::string certs = fmt::format("etc/certs.d/127.0.0.1:{}/", registry.port());
+  const std::string theirs = fmt::format("etc/certs.d/localhost:{}/ca.crt", tokens.port());
+  node.root.Write(certs + "ours.cert", registry.Pem());
+  node.root.Write(certs + "ours.key", registry.KeyPem());
+  const auto ask = [&] {
+    const std::string name = fmt::format("127.0.0.1:{}/x:1", registry.port());
+    const auto client =
+        RegistryClient::Open(node.client, node.hosts, *ref::Parse(name), {.username = "joe"});
+    REQUIRE(client.ok());
+    return (*client)->Manifest(Node::Call(), "1", MiB(1)).status();
+  };
+  SECTION("its own") {
+    node.root.Write(certs + "ca.crt", registry.Pem());
+    node.root.Write(theirs, tokens.Pem());
+    CHECK(ask().message() == "");
+  }
+  SECTION("one that the registry's file has too") {
+    node.root.Write(certs + "ca.crt", registry.Pem() + tokens.Pem());
+    CHECK(ask().message() == "");
+  }
+  SECTION("none") {
+    node.root.Write(certs + "ca.crt", registry.Pem());
+    CHECK(ask().message().find("not trusted") != std::string::npos);
+    CHECK(tokens.requests() == 0);
+  }
+  CHECK(registry.with_certificate() == registry.requests());
+  CHECK(tokens.with_certificate() == 0);
 }
 
 TEST_CASE("A registry that says when to come again is obeyed") {
