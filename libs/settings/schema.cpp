@@ -144,6 +144,9 @@ void AddImaged(Schema& schema, Imaged& imaged) {
                {.text = "Deadline of a whole pull."})
       .Size("imaged.max_layer_size", &imaged.max_layer_size, MiB(1), GiB(4096),
             {.text = "The largest layer, unpacked."})
+      .Int("imaged.max_expansion", &imaged.max_expansion, 0, 1'000'000,
+           {.text = "A layer that unpacks to more than 100 MiB may grow to so many times the size "
+                    "that it has in the registry. 0: to any."})
       .Size("imaged.max_manifest_size", &imaged.max_manifest_size, KiB(64), MiB(64),
             {.text = "The largest manifest, index or image configuration."})
       .Int("imaged.max_layers", &imaged.max_layers, 1, 500,

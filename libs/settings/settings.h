@@ -59,6 +59,7 @@ struct Imaged {
   Bytes max_pull_rate{0};   // a second
   std::chrono::seconds pull_timeout{3600};
   Bytes max_layer_size = GiB(64);  // unpacked
+  std::int64_t max_expansion = 200;
   Bytes max_manifest_size = MiB(4);
   std::int64_t max_layers = 127;
   std::int64_t max_files = 4'000'000;

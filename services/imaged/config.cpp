@@ -22,6 +22,7 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   config.pull.max_pull_rate = own.max_pull_rate;
   config.pull.timeout = own.pull_timeout;
   config.pull.max_layer_size = own.max_layer_size;
+  config.pull.expansion.max_times = static_cast<std::uint64_t>(own.max_expansion);
   config.pull.max_manifest_size = own.max_manifest_size;
   config.pull.max_layers = static_cast<std::size_t>(own.max_layers);
   config.pull.max_files = static_cast<std::uint64_t>(own.max_files);

@@ -222,6 +222,8 @@ Status Pipeline::InflateAll() {
     total += buffer.size;
     if (total > max_plain_)
       return ResourceExhausted("the layer unpacks to more than {} bytes", max_plain_);
+    // By what has come: the manifest may claim any size.
+    CRISP_TRY(limits_.expansion.Check(progress_.done, total));
     const bool last = buffer.size < kBufferSize;
     if (buffer.size == 0) {
       pool_.Give(std::move(buffer));

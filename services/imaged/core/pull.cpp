@@ -211,7 +211,8 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
   CRISP_TRY(CheckTrust(cc, work, resolved.documents));
   if (const Schema1* old = std::get_if<Schema1>(&resolved.image)) {
     ConvertedImage converted =
-        CRISP_TRY(Convert(cc, *work.source, *old, options_.max_layer_size).While("{}", name));
+        CRISP_TRY(Convert(cc, *work.source, *old, {options_.max_layer_size, options_.expansion})
+                      .While("{}", name));
     work.manifest = std::move(converted.manifest);
     commit.id = work.manifest.config.digest.str();
     commit.config = std::move(converted.config);

@@ -51,6 +51,7 @@ struct PullOptions {
   // For so long a registry may be away while a layer is fetched.
   std::chrono::nanoseconds outage = std::chrono::seconds(30);
   Bytes max_layer_size = GiB(64);  // unpacked
+  Expansion expansion;
   Bytes max_manifest_size = MiB(4);
   std::size_t max_layers = 127;
   std::uint64_t max_files = 4'000'000;  // of one layer

@@ -65,7 +65,7 @@ struct Probe {
 };
 
 Result<Probe> ProbeOnce(const CallContext& cc, ImageSource& source, const digest::Digest& blob,
-                        Bytes max_plain) {
+                        const ProbeLimits& limits) {
   const std::unique_ptr<BlobReader> reader = CRISP_TRY(source.OpenBlob(cc, blob, BlobRange()));
   HashedBlob bytes(cc, *reader);
   archive::PeekSource peek(bytes);
@@ -78,8 +78,10 @@ Result<Probe> ProbeOnce(const CallContext& cc, ImageSource& source, const digest
   while (const std::size_t count = CRISP_TRY(plain->Read(piece))) {
     sum.Update(std::string_view(piece.data(), count));
     total += count;
-    if (total > max_plain.count())
-      return ResourceExhausted("the layer unpacks to more than {} bytes", max_plain.count());
+    if (total > limits.max_layer_size.count())
+      return ResourceExhausted("the layer unpacks to more than {} bytes",
+                               limits.max_layer_size.count());
+    CRISP_TRY(limits.expansion.Check(bytes.size(), total));
   }
   while (!CRISP_TRY(peek.Next()).empty()) {
   }
@@ -89,9 +91,9 @@ Result<Probe> ProbeOnce(const CallContext& cc, ImageSource& source, const digest
 }
 
 Result<Probe> ProbeLayer(const CallContext& cc, ImageSource& source, const digest::Digest& blob,
-                         Bytes max_plain) {
+                         const ProbeLimits& limits) {
   for (int tries = 1;; ++tries) {
-    Result<Probe> probe = ProbeOnce(cc, source, blob, max_plain);
+    Result<Probe> probe = ProbeOnce(cc, source, blob, limits);
     if (probe.ok() || probe.code() != Code::kUnavailable || tries >= kMaxProbes)
       return std::move(probe).While("layer {}", blob.str());
   }
@@ -138,14 +140,14 @@ Result<ResolvedImage> ResolveImage(const CallContext& cc, ImageSource& source,
 }
 
 Result<ConvertedImage> Convert(const CallContext& cc, ImageSource& source, const Schema1& old,
-                               Bytes max_layer_size) {
+                               const ProbeLimits& limits) {
   ConvertedImage image;
   std::vector<digest::Digest> diff_ids;
   std::map<digest::Digest, Probe> known;
   for (const digest::Digest& blob : old.layers) {
     auto probe = known.find(blob);
     if (probe == known.end()) {
-      Probe found = CRISP_TRY(ProbeLayer(cc, source, blob, max_layer_size));
+      Probe found = CRISP_TRY(ProbeLayer(cc, source, blob, limits));
       probe = known.emplace(blob, std::move(found)).first;
     }
     diff_ids.push_back(probe->second.diff_id);

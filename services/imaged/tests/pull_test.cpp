@@ -169,6 +169,34 @@ TEST_CASE("A layer that is collected while the one above it is fetched is fetche
   node.CheckClean();
 }
 
+TEST_CASE("A small layer that would fill the disk is refused by the bounds that nobody has set") {
+  const Pack pack = GENERATE(Pack::kGzip, Pack::kZstd);
+  const TestImage bomb = TestImage::Make(
+      {{TarWriter().File("zeros", std::string(std::size_t{160} << 20U, '\0')).Done(), pack}});
+  LyingRegistry registry(bomb);
+  std::string tag = ":latest";
+  SECTION("in a format of today") {}
+  SECTION("that claims to be large") {
+    nlohmann::json manifest = nlohmann::json::parse(bomb.manifest);
+    manifest["layers"][0]["size"] = std::int64_t{1} << 40U;
+    registry.documents["large"] = {bomb.manifest_type, manifest.dump()};
+    tag = ":large";
+  }
+  SECTION("in Docker's first") {
+    nlohmann::json old = {{"schemaVersion", 1}, {"name", "test/image"}, {"architecture", "amd64"}};
+    old["fsLayers"].push_back({{"blobSum", bomb.layer_digests[0]}});
+    old["history"].push_back({{"v1Compatibility", R"({"id":"a"})"}});
+    registry.documents["old"] = {"application/vnd.docker.distribution.manifest.v1+json",
+                                 old.dump()};
+    tag = ":old";
+  }
+  Node node;
+  const auto id = node.Pull(registry.Name(tag));
+  CHECK(id.code() == Code::kResourceExhausted);
+  CHECK(id.status().message().find("unpack to more than 200 times as many") != std::string::npos);
+  node.CheckClean();
+}
+
 TEST_CASE("A layer whose config promises another diff id is refused") {
   TestImage image = TwoLayers();
   TestImage other = TestImage::Make({{TarWriter().File("a", "1").Done(), Pack::kGzip}});
