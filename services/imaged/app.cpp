@@ -1,5 +1,6 @@
 #include "services/imaged/app.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <set>
@@ -33,7 +34,7 @@ constexpr auto kVerifyTime = std::chrono::hours(1);
 constexpr std::uint64_t kVerifyRate = std::uint64_t{20} << 20U;  // bytes a second
 constexpr auto kReachCheck = std::chrono::seconds(30);
 constexpr auto kGcTime = std::chrono::minutes(10);  // of one round
-constexpr auto kFreeTime = std::chrono::seconds(30);
+constexpr auto kFreeTime = std::chrono::milliseconds(500);
 
 /// Runs the garbage collector some time after it was asked for, never twice at once. Held by its
 /// timer and its pool task only weakly.
@@ -134,7 +135,9 @@ class ImagedApp final : public daemon::App {
         gc_(*catalogue_, store_, metrics_, Clock::System(), [this] { return puller_.Quiet(); }),
         gc_runner_(std::make_shared<GcRunner>(daemon, gc_)),
         image_service_(daemon.pool(), images_, puller_,
-                       [this](const CallContext& cc) { FreeNow(cc); }),
+                       [this](const CallContext& cc, const std::vector<digest::Digest>& layers) {
+                         FreeNow(cc, layers);
+                       }),
         snapshots_service_(daemon.pool(), snapshots_, config_.orphan_grace,
                            [this] { gc_runner_->Wake(); }),
         pulls_service_(daemon.pool(), daemon.loop(), puller_),
@@ -173,9 +176,10 @@ class ImagedApp final : public daemon::App {
   }
 
  private:
-  /// Who removes an image waits for its space. What takes longer goes on without it.
-  void FreeNow(const CallContext& cc) {
-    const Result<bool> freed = gc_.FreeNow(cc.Within(kFreeTime));
+  /// Who removes an image waits a moment for its space; what takes longer goes on without it.
+  void FreeNow(const CallContext& cc, const std::vector<digest::Digest>& layers) {
+    const auto wait = std::min<std::chrono::nanoseconds>(cc.Remaining() / 2, kFreeTime);
+    const Result<bool> freed = gc_.FreeNow(cc.Within(wait), layers);
     if (!freed.ok() || !*freed) gc_runner_->Wake();
   }
 

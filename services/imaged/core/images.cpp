@@ -99,13 +99,14 @@ Status Images::ImageStatus(const runtime::v1::ImageStatusRequest& request,
   return Status::Ok();
 }
 
-Status Images::Remove(const std::string& image) {
+Result<std::vector<digest::Digest>> Images::Remove(const std::string& image) {
   if (image.empty()) return InvalidArgument("no image is named");
   const std::optional<std::string> id = CRISP_TRY(catalogue_.Resolve(image));
-  if (!id) return Status::Ok();
+  if (!id) return std::vector<digest::Digest>();
+  std::vector<digest::Digest> layers = CRISP_TRY(catalogue_.Layers(*id));
   if (CRISP_TRY(catalogue_.RemoveImage(*id)))
     log::Info("image removed", {{"image", image}, {"id", *id}});
-  return Status::Ok();
+  return layers;
 }
 
 Status Images::FsInfo(runtime::v1::ImageFsInfoResponse& response) {

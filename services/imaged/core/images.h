@@ -27,8 +27,8 @@ class Images {
   /// An absent image is Ok with no image in the answer. The same answer whatever name is used.
   Status ImageStatus(const runtime::v1::ImageStatusRequest& request,
                      runtime::v1::ImageStatusResponse& response);
-  /// Takes all names of the image that any of them, or its id, names. Absent is Ok.
-  Status Remove(const std::string& image);
+  /// Takes all names of the image that any of them, or its id, names. Absent is Ok. Its layers.
+  Result<std::vector<digest::Digest>> Remove(const std::string& image);
   /// Images: layers, configurations, what pulls have on the disk by now and what waits to be
   /// deleted. Containers: the same entry, or with an image_root of its own the file system of their
   /// files.

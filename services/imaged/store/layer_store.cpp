@@ -100,15 +100,18 @@ Status LayerStore::MakeSnapshot(std::string_view owner, const std::string& root_
   return Status::Ok();
 }
 
-Status LayerStore::Discard(const std::string& path, std::uint64_t delete_now) const {
+Result<std::string> LayerStore::MoveToTrash(const std::string& path) const {
   const bool snapshot = path.starts_with(layout_.Snapshots() + "/");
-  const std::string to = (snapshot ? layout_.SnapshotsTrash() : layout_.Trash()) + "/" +
-                         RandomIds().Next().substr(0, 24);
-  if (::rename(path.c_str(), to.c_str()) != 0) {
-    if (errno == ENOENT) return Status::Ok();
-    return Status::Errno(errno, "move {} to the trash", path);
-  }
-  if (delete_now > 0) CRISP_TRY(DeleteSome(to, delete_now));
+  std::string to = (snapshot ? layout_.SnapshotsTrash() : layout_.Trash()) + "/" +
+                   RandomIds().Next().substr(0, 24);
+  if (::rename(path.c_str(), to.c_str()) == 0) return to;
+  if (errno == ENOENT) return std::string();
+  return Status::Errno(errno, "move {} to the trash", path);
+}
+
+Status LayerStore::Discard(const std::string& path, std::uint64_t delete_now) const {
+  const std::string trash = CRISP_TRY(MoveToTrash(path));
+  if (!trash.empty() && delete_now > 0) CRISP_TRY(DeleteSome(trash, delete_now));
   return Status::Ok();
 }
 

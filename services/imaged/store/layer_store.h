@@ -47,6 +47,8 @@ class LayerStore {
   /// `root_like`, the root directory that the layers below show.
   Status MakeSnapshot(std::string_view owner, const std::string& root_like) const;
 
+  /// Moves a file tree into the trash; where it is there. "" when it is absent.
+  Result<std::string> MoveToTrash(const std::string& path) const;
   /// Moves a file tree away, to be deleted later; up to `delete_now` entries of it at once. Absent
   /// is Ok.
   Status Discard(const std::string& path, std::uint64_t delete_now = 0) const;

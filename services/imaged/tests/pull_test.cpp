@@ -431,7 +431,6 @@ TEST_CASE("One tree that cannot be deleted does not hold up the others") {
 }
 
 TEST_CASE("Trash waits for pulls, but not for ever, and not where space is wanted") {
-  LyingRegistry registry(TwoLayers());
   Node node;
   crisp::testing::ManualClock clock;
   bool quiet = false;
@@ -458,13 +457,41 @@ TEST_CASE("Trash waits for pulls, but not for ever, and not where space is wante
   Gc full(*node.catalogue, node.store, node.metrics, clock, [] { return false; },
           {.low_percent = 101});
   CHECK(*full.EmptyTrash(Node::Call()));
-  // Who removes an image waits for the space.
-  REQUIRE(node.Pull(registry.Name()).ok());
-  REQUIRE(node.images.Remove(registry.Name()).ok());
-  CHECK_FALSE(*gc.FreeNow(CallContext::Background(seconds(0))));
-  CHECK(os::ListDir(node.layout.Layers())->empty());
-  CHECK(*gc.FreeNow(Node::Call()));
-  CHECK(node.store.Trash()->empty());
+}
+
+TEST_CASE("Who removes an image waits for its own layers, not for other trash, and not for long") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  const auto id = node.Pull(registry.Name());
+  REQUIRE(id.ok());
+  REQUIRE(os::MakeDirs(node.layout.Layer("x") + "/diff/deep").ok());
+  REQUIRE(node.store.Discard(node.layout.Layer("x")).ok());
+  // Somebody else's garbage, that nobody has collected yet.
+  const digest::Digest other = digest::Sha256Digest("other");
+  REQUIRE(node.catalogue->AddLayers({LayerRecord{other, other}}, WallTime()).ok());
+  REQUIRE(os::MakeDirs(node.layout.Diff(other.hex())).ok());
+  const auto layers = node.images.Remove(registry.Name());
+  REQUIRE(layers.ok());
+  CHECK(layers->size() == 2);
+  SECTION("with time") {
+    CHECK(*node.gc.FreeNow(Node::Call(), *layers));
+    CHECK(node.store.Trash()->size() == 1);
+  }
+  SECTION("without") {
+    CHECK_FALSE(*node.gc.FreeNow(CallContext::Background(seconds(0)), *layers));
+    CHECK(node.store.Trash()->size() == 3);  // out of the way
+  }
+  SECTION("while another image has one of them") {
+    NewImage sharing;
+    sharing.id = "sha256:" + std::string(64, 'a');
+    sharing.config = "{}";
+    sharing.chain = {layers->front()};
+    REQUIRE(node.catalogue->CommitImage(sharing, Clock::System().Wall()).ok());
+    CHECK(*node.gc.FreeNow(Node::Call(), *layers));
+    CHECK(os::IsDirectory(node.layout.Diff(layers->front().hex())));
+    CHECK_FALSE(os::Exists(node.layout.Diff(layers->back().hex())));
+  }
+  CHECK(os::IsDirectory(node.layout.Diff(other.hex())));
 }
 
 TEST_CASE("Read-only views hold their image for the owner until it releases all at once") {
