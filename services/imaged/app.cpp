@@ -152,6 +152,7 @@ class ImagedApp final : public daemon::App {
   Status Start(daemon::Daemon& daemon) {
     catalogue_->SetNames([this](std::string_view image) { return hosts_.NamesHere(image); });
     CRISP_TRY(gc_.Recover());
+    images_.MeasureDisk();
     gc_runner_->Wake();
     // Layers of failed pulls come of age without anybody asking.
     timer_ =

@@ -29,6 +29,8 @@ class Images {
                      runtime::v1::ImageStatusResponse& response);
   /// Takes all names of the image that any of them, or its id, names. Absent is Ok. Its layers.
   Result<std::vector<digest::Digest>> Remove(const std::string& image);
+  /// Has the disk measured, so that the first FsInfo has numbers.
+  void MeasureDisk() { disk_.Refresh(); }
   /// Images: layers, configurations, what pulls have on the disk by now and what waits to be
   /// deleted. Containers: the same entry, or with an image_root of its own the file system of their
   /// files.

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <future>
 #include <random>
 #include <thread>
@@ -141,6 +142,12 @@ class Node {
     std::vector<std::string> ids;
     for (const auto& image : response->images()) ids.push_back(image.id());
     return ids;
+  }
+  std::uint64_t UsedBytes() const {
+    const auto response =
+        rpc::Call(Call(), peer_, *images_, &runtime::v1::ImageService::Stub::ImageFsInfo, {});
+    REQUIRE(response.ok());
+    return response->image_filesystems(0).used_bytes().value();
   }
   void Remove(const std::string& image) const {
     runtime::v1::RemoveImageRequest request;
@@ -317,6 +324,37 @@ TEST_CASE("The store's check finds what was lost or changed, and repairs that al
   CHECK(node.Check({"--wipe"}).exit_code == 0);
   CHECK(os::ListDir(node.LayersDir())->empty());
   node.Start();
+  CHECK(node.List().empty());
+}
+
+TEST_CASE(
+    "What the daemon says of the disk agrees with du, at once and after all that changes it") {
+  Registry registry;
+  Node node;
+  const auto agrees = [&node] {
+    const auto told = static_cast<double>(node.UsedBytes());
+    const auto output =
+        process::Run(Call(), {.program = "/usr/bin/du",
+                              .args = {"-s", "--block-size=1", node.root() / "s/imaged"},
+                              .env = process::PlainEnvironment()});
+    REQUIRE(output.ok());
+    const double wanted = std::stod(output->out);
+    INFO("du says " << wanted << ", the daemon " << told);
+    return std::abs(told - wanted) <= wanted / 100;
+  };
+  const std::string image =
+      registry.Image("a", {TarWriter().File("big", Noise(60U << 20U, 7)).Done(), ManyFiles(7)});
+  const auto pulled = node.Pull(image);
+  REQUIRE(pulled.ok());
+  CHECK(agrees());
+  // An interrupted pull's remains count from the first question after a restart on.
+  node.Kill(SIGKILL);
+  const std::string stray = node.root() / "s/imaged/trash/stray";
+  REQUIRE(os::MakeDirs(stray).ok());
+  REQUIRE(os::WriteFile(stray + "/f", Noise(40U << 20U, 8)).ok());
+  node.Start();
+  CHECK(agrees());
+  node.Remove(image);
   CHECK(node.List().empty());
 }
 
