@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <set>
 #include <type_traits>
@@ -57,8 +58,17 @@ Status DropCapabilities(const std::vector<std::string>& kept) {
 
 Confined::Seen Confined::Look(const std::string& path) {
   struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) return {path, 0, 0};
-  return {path, info.st_dev, info.st_ino};
+  if (::stat(path.c_str(), &info) != 0) return {path, "", 0, 0};
+  std::error_code error;
+  return {path, std::filesystem::canonical(path, error), info.st_dev, info.st_ino};
+}
+
+bool Confined::Holds(const std::string& path) const {
+  const std::string real = Look(path).real;
+  return std::any_of(seen_.begin(), seen_.end(), [&path, &real](const Seen& each) {
+    if (each.path == path) return true;
+    return !each.real.empty() && (real == each.real || real.starts_with(each.real + "/"));
+  });
 }
 
 std::vector<std::string> Confined::Outdated() const {
@@ -68,6 +78,15 @@ std::vector<std::string> Confined::Outdated() const {
     if (now.inode != 0 && (now.inode != before.inode || now.device != before.device))
       outdated.push_back(before.path);
   }
+  return outdated;
+}
+
+std::vector<std::string> Confined::Outdated(const ConfinePlan& wanted) const {
+  std::vector<std::string> outdated = Outdated();
+  if (landlock_abi_ == 0) return outdated;
+  for (const auto* paths : {&wanted.read, &wanted.execute})
+    for (const std::string& path : *paths)
+      if (Exists(path) && !Holds(path)) outdated.push_back(path);
   return outdated;
 }
 

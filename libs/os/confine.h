@@ -37,15 +37,19 @@ class Confined {
   /// Paths of the plan that are another file now than when the process was confined (Landlock knows
   /// inodes), or that came to be since: they cannot be read until the process starts anew.
   std::vector<std::string> Outdated() const;
+  /// The same where the plan would be `wanted` by now: also what is in no path of the plan then.
+  std::vector<std::string> Outdated(const ConfinePlan& wanted) const;
 
  private:
   friend Result<Confined> Confine(const ConfinePlan& plan);
   struct Seen {
     std::string path;
+    std::string real;  // without symbolic links; "" where there was nothing
     dev_t device = 0;
     ino_t inode = 0;
   };
   static Seen Look(const std::string& path);
+  bool Holds(const std::string& path) const;
 
   int landlock_abi_ = 0;
   std::vector<Seen> seen_;

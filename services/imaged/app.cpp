@@ -12,6 +12,7 @@
 #include "libs/os/file_lock.h"
 #include "libs/os/files.h"
 #include "services/imaged/config.h"
+#include "services/imaged/confinement.h"
 #include "services/imaged/core/archives.h"
 #include "services/imaged/core/gc.h"
 #include "services/imaged/core/images.h"
@@ -184,20 +185,24 @@ class ImagedApp final : public daemon::App {
     if (!freed.ok() || !*freed) gc_runner_->Wake();
   }
 
-  /// Landlock opened files by their inode: one that was replaced (resolv.conf) or is new
-  /// (/etc/containers) can be read after the next start only. Where systemd starts us again, that
-  /// is now, or when the last pull has ended.
+  /// Landlock opened files by their inode: one that was replaced (resolv.conf), is new
+  /// (/etc/containers), or that a configuration file names only now (a key in policy.json) can be
+  /// read after the next start only. Where systemd starts us again, that is now, or when the last
+  /// pull has ended.
   void CheckReachSoon(daemon::Daemon& daemon) {
     const CallContext cc = CallContext::Background(kReachCheck, "reach");
     log::IfError("check what can be reached",
                  daemon.pool().Submit(work::Lane::kBulk, cc, [this, &daemon] {
-                   const std::vector<std::string> outdated = daemon.confined()->Outdated();
+                   const auto wanted = PlanConfinement(daemon.settings(), daemon.options());
+                   if (!wanted.ok() || !*wanted)
+                     return log::IfError("plan the confinement", wanted.status());
+                   const std::vector<std::string> outdated = daemon.confined()->Outdated(**wanted);
                    if (outdated.empty()) return;
                    const bool restart = std::getenv("NOTIFY_SOCKET") != nullptr;
                    if (!told_.exchange(true))
                      log::Warn(
-                         "a file was replaced or made that this confined process can only read "
-                         "after a restart",
+                         "a file was replaced, made or named that this confined process can only "
+                         "read after a restart",
                          {{"path", outdated.front()}, {"restarts by itself", restart}});
                    if (restart && puller_.Quiet()) daemon.RequestStop();
                  }));
