@@ -4,6 +4,7 @@
 
 #include "libs/archive/decompress.h"
 #include "libs/archive/tar.h"
+#include "libs/archive/tar_writer.h"
 #include "libs/base/try.h"
 #include "services/imaged/registry/retry.h"
 
@@ -21,6 +22,8 @@ constexpr std::uint64_t kProgress = std::uint64_t{64} << 10U;
 constexpr std::uint64_t kMaxVerify = std::uint64_t{1} << 30U;
 // What a tar may have beyond its files' contents before we call it a bomb.
 constexpr std::uint64_t kMaxOverhead = std::uint64_t{1} << 30U;
+
+constexpr unsigned kFileMode = 0644;  // of an artifact's file
 
 /// True for failures that a wrong blob explains: then its digest is the better message.
 bool BlamesContent(const Status& status) {
@@ -62,6 +65,8 @@ class Pipeline {
   Status HandOn(Buffer buffer);
   void Inflate();
   Status InflateAll();
+  Status WrapAll();
+  Status PassOn(std::string_view text);
   void Hash();
   Status HashAll();
 
@@ -234,9 +239,29 @@ Status Pipeline::InflateAll() {
   }
 }
 
+Status Pipeline::PassOn(std::string_view text) {
+  while (!text.empty()) {
+    Buffer buffer = pool_.Take();
+    buffer.size = text.copy(buffer.bytes.get(), kBufferSize);
+    text.remove_prefix(buffer.size);
+    if (!plain_.Push(std::move(buffer))) return Aborted("the layer is not unpacked any more");
+  }
+  return Status::Ok();
+}
+
+/// The tar of one file around the blob.
+Status Pipeline::WrapAll() {
+  const std::string header =
+      CRISP_TRY(archive::TarHeader({.path = blob_.file, .mode = kFileMode, .size = blob_.size}));
+  CRISP_TRY(PassOn(header));
+  while (std::optional<Buffer> buffer = CRISP_TRY(compressed_.Pop()))
+    if (!plain_.Push(*std::move(buffer))) return Aborted("the file is not written any more");
+  return PassOn(std::string(archive::TarPadding(blob_.size)) + archive::TarEnd());
+}
+
 void Pipeline::Inflate() {
   const Stopwatch watch(inflate_took_);
-  inflated_ = InflateAll();
+  inflated_ = blob_.file.empty() ? InflateAll() : WrapAll();
   if (inflated_.ok()) {
     plain_.Close();
   } else {
@@ -250,7 +275,7 @@ Status Pipeline::HashAll() {
   while (true) {
     std::optional<Buffer> buffer = CRISP_TRY(plain_.Pop());
     if (!buffer) break;
-    sum.Update(buffer->view());
+    if (blob_.file.empty()) sum.Update(buffer->view());
     if (!hashed_.Push(std::move(*buffer))) return Aborted("the layer is not unpacked any more");
   }
   diff_hex_ = sum.Hex();
@@ -291,7 +316,7 @@ Status Pipeline::Run(const digest::Digest& diff_id, Unpacker& unpacker) {
   const std::string& name = blob_.digest.str();
   if (fetched_.code() == Code::kDataLoss) return fetched_;
   if (!unpacked.ok()) return std::move(unpacked).While("layer {}", name);
-  if (diff_hex_ != diff_id.hex())
+  if (blob_.file.empty() && diff_hex_ != diff_id.hex())
     return DataLoss("layer {} unpacks to the diff id sha256:{}, the image's config says {}", name,
                     diff_hex_, diff_id.str());
   return Status::Ok();

@@ -48,7 +48,9 @@ struct LayerLimits {
 /// has ranges. A broken connection goes on from the last good byte, a few times; a source that does
 /// not answer meanwhile is asked again until `outage` is over, and what there is waits for it. Ok
 /// once all is unpacked and both digests match (kDataLoss names the blob and both digests else).
-/// Finish() of the unpacker is the caller's. `times` is set whatever the outcome.
+/// A blob that is a file's contents (Descriptor::file) is unpacked as the tar of that file; its own
+/// digest is then all that is checked. Finish() of the unpacker is the caller's. `times` is set
+/// whatever the outcome.
 Status PullLayer(const CallContext& cc, const Descriptor& blob, const digest::Digest& diff_id,
                  const OpenBlob& open, Unpacker& unpacker, const LayerLimits& limits,
                  LayerProgress& progress, StageTimes& times);

@@ -11,7 +11,6 @@
 #include "libs/log/log.h"
 #include "services/imaged/core/limited_source.h"
 #include "services/imaged/core/pull_internal.h"
-#include "services/imaged/core/resolve.h"
 
 namespace crisp::imaged {
 namespace {
@@ -193,6 +192,23 @@ Result<std::string> Puller::Import(const CallContext& cc, const ref::ImageRef& i
   return id;
 }
 
+/// For what comes without an image's configuration: one of our own.
+Result<std::optional<ConvertedImage>> Puller::MakeConfig(const CallContext& cc, ImageSource& source,
+                                                         const ResolvedImage& resolved) const {
+  const ProbeLimits limits{options_.max_layer_size, options_.expansion};
+  using Made = std::optional<ConvertedImage>;
+  if (const Schema1* old = std::get_if<Schema1>(&resolved.image))
+    return Made(CRISP_TRY(Convert(cc, source, *old, limits)));
+  const Manifest& manifest = std::get<Manifest>(resolved.image);
+  switch (manifest.kind) {
+    case Manifest::Kind::kImage: return Made();
+    case Manifest::Kind::kBare: return Made(CRISP_TRY(ConvertBare(cc, source, manifest, limits)));
+    case Manifest::Kind::kArtifact:
+      return Made(ConvertArtifact(manifest, resolved.documents.back()));
+  }
+  return Made();
+}
+
 /// Manifest and config, verified, and from them what the commit will say.
 Status Puller::FindImage(const CallContext& cc, Work& work) {
   const ref::ImageRef& image = work.image;
@@ -209,21 +225,20 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
                                                    .max_layers = options_.max_layers})
                                          .While("{}", name));
   CRISP_TRY(CheckTrust(cc, work, resolved.documents));
-  if (const Schema1* old = std::get_if<Schema1>(&resolved.image)) {
-    ConvertedImage converted =
-        CRISP_TRY(Convert(cc, *work.source, *old, {options_.max_layer_size, options_.expansion})
-                      .While("{}", name));
-    work.manifest = std::move(converted.manifest);
-    commit.id = work.manifest.config.digest.str();
-    commit.config = std::move(converted.config);
+  std::optional<ConvertedImage> converted =
+      CRISP_TRY(MakeConfig(cc, *work.source, resolved).While("{}", name));
+  if (converted) {
+    work.manifest = std::move(converted->manifest);
+    commit.config = std::move(converted->config);
   } else {
     work.manifest = std::get<Manifest>(std::move(resolved.image));
-    commit.id = work.manifest.config.digest.str();
-    Result<std::string> known = catalogue_.Config(commit.id);
-    commit.config = known.ok() ? *std::move(known)
-                               : CRISP_TRY(work.source->Blob(cc, work.manifest.config.digest,
-                                                             options_.max_manifest_size));
+    const digest::Digest& digest = work.manifest.config.digest;
+    Result<std::string> known = catalogue_.Config(digest.str());
+    commit.config = known.ok()
+                        ? *std::move(known)
+                        : CRISP_TRY(work.source->Blob(cc, digest, options_.max_manifest_size));
   }
+  commit.id = work.manifest.config.digest.str();
   work.config = CRISP_TRY(ParseImageConfig(commit.config).While("{}", name));
   if (work.config.diff_ids.size() != work.manifest.layers.size())
     return InvalidArgument("{}: the manifest has {} layers, the config {}", name,

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,7 @@
 #include "services/imaged/core/manifest.h"
 #include "services/imaged/core/pipeline.h"
 #include "services/imaged/core/pull_progress.h"
+#include "services/imaged/core/resolve.h"
 #include "services/imaged/metrics.h"
 #include "services/imaged/registry/auth.h"
 #include "services/imaged/registry/client.h"
@@ -104,6 +106,8 @@ class Puller {
   Result<std::string> Run(const CallContext& cc, const ref::ImageRef& image,
                           const std::string& manifest, const Open& open, PullProgress& progress);
   Status FindImage(const CallContext& cc, Work& work);
+  Result<std::optional<ConvertedImage>> MakeConfig(const CallContext& cc, ImageSource& source,
+                                                   const ResolvedImage& resolved) const;
   Status CheckTrust(const CallContext& cc, Work& work,
                     const std::vector<digest::Digest>& manifests);
   Status PullLayers(const CallContext& cc, Work& work);

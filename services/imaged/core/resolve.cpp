@@ -5,6 +5,7 @@
 
 #include "libs/archive/decompress.h"
 #include "libs/base/try.h"
+#include "services/imaged/core/image_config.h"
 
 namespace crisp::imaged {
 namespace {
@@ -99,6 +100,30 @@ Result<Probe> ProbeLayer(const CallContext& cc, ImageSource& source, const diges
   }
 }
 
+/// The layers' diff ids; each gets the size that it has.
+Result<std::vector<digest::Digest>> ProbeLayers(const CallContext& cc, ImageSource& source,
+                                                const ProbeLimits& limits,
+                                                std::vector<Descriptor>& layers) {
+  std::vector<digest::Digest> diff_ids;
+  std::map<digest::Digest, Probe> known;
+  for (Descriptor& layer : layers) {
+    auto probe = known.find(layer.digest);
+    if (probe == known.end()) {
+      Probe found = CRISP_TRY(ProbeLayer(cc, source, layer.digest, limits));
+      probe = known.emplace(layer.digest, std::move(found)).first;
+    }
+    diff_ids.push_back(probe->second.diff_id);
+    layer.size = probe->second.size;
+  }
+  return diff_ids;
+}
+
+ConvertedImage WithConfig(Manifest manifest, std::string config) {
+  manifest.config.digest = digest::Sha256Digest(config);
+  manifest.config.size = config.size();
+  return {std::move(manifest), std::move(config)};
+}
+
 Result<ResolvedImage> Resolver::Descend(const Index& index, int depth) {
   if (depth >= kMaxDepth)
     return InvalidArgument("the image's indexes are nested deeper than {}", kMaxDepth);
@@ -141,25 +166,35 @@ Result<ResolvedImage> ResolveImage(const CallContext& cc, ImageSource& source,
 
 Result<ConvertedImage> Convert(const CallContext& cc, ImageSource& source, const Schema1& old,
                                const ProbeLimits& limits) {
-  ConvertedImage image;
-  std::vector<digest::Digest> diff_ids;
-  std::map<digest::Digest, Probe> known;
+  Manifest manifest;
   for (const digest::Digest& blob : old.layers) {
-    auto probe = known.find(blob);
-    if (probe == known.end()) {
-      Probe found = CRISP_TRY(ProbeLayer(cc, source, blob, limits));
-      probe = known.emplace(blob, std::move(found)).first;
-    }
-    diff_ids.push_back(probe->second.diff_id);
     Descriptor layer;
     layer.digest = blob;
-    layer.size = probe->second.size;
-    image.manifest.layers.push_back(std::move(layer));
+    manifest.layers.push_back(std::move(layer));
   }
-  image.config = ConfigOf(old, diff_ids);
-  image.manifest.config.digest = digest::Sha256Digest(image.config);
-  image.manifest.config.size = image.config.size();
-  return image;
+  const std::vector<digest::Digest> diff_ids =
+      CRISP_TRY(ProbeLayers(cc, source, limits, manifest.layers));
+  return WithConfig(std::move(manifest), ConfigOf(old, diff_ids));
+}
+
+Result<ConvertedImage> ConvertBare(const CallContext& cc, ImageSource& source, const Manifest& bare,
+                                   const ProbeLimits& limits) {
+  Manifest manifest = bare;
+  const Platform host = Platform::Host();
+  const std::vector<digest::Digest> diff_ids =
+      CRISP_TRY(ProbeLayers(cc, source, limits, manifest.layers));
+  return WithConfig(std::move(manifest),
+                    ConfigText({{"os", host.os}, {"architecture", host.architecture}}, diff_ids));
+}
+
+ConvertedImage ConvertArtifact(const Manifest& artifact, const digest::Digest& manifest) {
+  std::vector<digest::Digest> diff_ids;
+  for (const Descriptor& blob : artifact.layers)
+    diff_ids.push_back(digest::Sha256Digest(
+        fmt::format("crisp artifact file\n{}\n{}", blob.file, blob.digest.str())));
+  return WithConfig(
+      artifact, ConfigText({{"artifactType", artifact.artifact_type}, {"artifact", manifest.str()}},
+                           diff_ids));
 }
 
 }  // namespace crisp::imaged

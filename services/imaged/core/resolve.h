@@ -42,6 +42,15 @@ struct ProbeLimits {
   Expansion expansion;
 };
 
+/// An image's layers without a configuration, with one that says no more than which they are. As
+/// Convert, each is read once.
+Result<ConvertedImage> ConvertBare(const CallContext& cc, ImageSource& source, const Manifest& bare,
+                                   const ProbeLimits& limits);
+
+/// An artifact as an image whose layers hold one file each. Their diff ids stand for name and
+/// contents, not for a tar. `manifest`: the artifact's own, which the id shall stand for.
+ConvertedImage ConvertArtifact(const Manifest& artifact, const digest::Digest& manifest);
+
 /// An image of Docker's first format as it would be in a later one. Each layer is read once, to
 /// learn its size and diff id. kResourceExhausted: a layer is larger than the limits.
 Result<ConvertedImage> Convert(const CallContext& cc, ImageSource& source, const Schema1& old,

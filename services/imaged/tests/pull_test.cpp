@@ -585,6 +585,97 @@ TEST_CASE("The kernel's overlay of a snapshot shows the image, deletions and all
   CHECK(node.snapshots.Release(Node::Call(), OwnerId("c1")).ok());
 }
 
+/// `image` with OCI's empty configuration in the place of its own.
+TestImage WithoutConfig(TestImage image, const std::string& artifact_type = "") {
+  nlohmann::json manifest = nlohmann::json::parse(image.manifest);
+  manifest["config"] = {
+      {"mediaType", "application/vnd.oci.empty.v1+json"}, {"digest", image.Add("{}")}, {"size", 2}};
+  if (!artifact_type.empty()) manifest["artifactType"] = artifact_type;
+  image.blobs.erase(image.config_digest);
+  image.manifest = manifest.dump();
+  image.manifest_digest = "sha256:" + digest::Sha256Hex(image.manifest);
+  return image;
+}
+
+TEST_CASE("An image's layers with the empty configuration are an image all the same") {
+  LyingRegistry registry(WithoutConfig(TwoLayers()));
+  Node node;
+  const auto id = node.Pull(registry.Name());
+  REQUIRE(id.status().message() == "");
+  CHECK(node.File(*id, 0, "etc/name") == "high");
+  CHECK(node.File(*id, 1, "etc/name") == "low");
+  CHECK(*node.Pull(registry.Name()) == *id);
+  const auto snapshot = node.snapshots.Prepare(Node::Call(), OwnerId("c1"), registry.Name());
+  REQUIRE(snapshot.ok());
+  CHECK(snapshot->mount.lower_dirs.size() == 2);
+  // The layers are those of the image with its configuration.
+  LyingRegistry whole(TwoLayers());
+  REQUIRE(node.Pull(whole.Name()).ok());
+  CHECK(whole.blob_requests == 1);
+  node.CheckClean();
+}
+
+TEST_CASE("An artifact's blobs are files, to be mounted as a volume") {
+  const std::string model = Noise(700'000);
+  TestImage artifact;
+  nlohmann::json manifest = {{"schemaVersion", 2}, {"layers", nlohmann::json::array()}};
+  const auto add = [&](const std::string& text, const std::string& title) {
+    nlohmann::json layer = {{"mediaType", "application/vnd.oci.image.layer.v1.tar"},
+                            {"digest", artifact.Add(text)},
+                            {"size", text.size()}};
+    if (!title.empty()) layer["annotations"] = {{"org.opencontainers.image.title", title}};
+    artifact.layer_digests.push_back(layer["digest"]);
+    manifest["layers"].push_back(std::move(layer));
+  };
+  add(model, "model.bin");
+  add("hello", "docs/readme.md");
+  add("", "empty");
+  artifact.manifest = manifest.dump();
+  artifact.manifest_type = "application/vnd.oci.image.manifest.v1+json";
+  LyingRegistry registry(WithoutConfig(artifact, "text/x-model"));
+  Node node;
+  SECTION("a blob that is another's is refused") {
+    registry.wrong_blob = artifact.layer_digests[0];
+    CHECK(node.Pull(registry.Name()).code() == Code::kDataLoss);
+    CHECK(node.catalogue->List()->empty());
+  }
+  SECTION("a blob that breaks off goes on") {
+    registry.cut_blob = artifact.layer_digests[0];
+    CHECK(node.Pull(registry.Name()).status().message() == "");
+  }
+  SECTION("it is listed, found by its names, and mounted") {
+    const auto id = node.Pull(registry.Name());
+    REQUIRE(id.status().message() == "");
+    CHECK(node.Image(registry.Name("@" + registry.image.manifest_digest)).id() == *id);
+    CHECK(node.Image(*id).size() > model.size());
+    const auto volume =
+        node.snapshots.PrepareVolume(Node::Call(), OwnerId("c1"), 0, registry.Name());
+    REQUIRE(volume.status().message() == "");
+    const std::string at = node.root / "volume";
+    REQUIRE(os::MakeDirs(at).ok());
+    REQUIRE(os::MountOverlay({.lower_dirs = volume->layers, .options = {"userxattr", "ro"}}, at)
+                .message() == "");
+    const Cleanup unmount([&at] { CHECK(os::Unmount(at).ok()); });
+    CHECK(os::ReadFile(at + "/model.bin").value_or("") == model);
+    CHECK(os::ReadFile(at + "/docs/readme.md").value_or("") == "hello");
+    CHECK(os::ReadFile(at + "/empty").value_or("absent").empty());
+    CHECK(os::ListDir(at)->size() == 3);
+    struct stat info {};
+    REQUIRE(::stat((at + "/model.bin").c_str(), &info) == 0);
+    CHECK((info.st_mode & 07777U) == 0644);
+    // The same files of another artifact are another image; they are not fetched again.
+    nlohmann::json other = nlohmann::json::parse(registry.image.manifest);
+    other["artifactType"] = "text/x-other";
+    registry.documents["other"] = {artifact.manifest_type, other.dump()};
+    const int before = registry.blob_requests;
+    const auto second = node.Pull(registry.Name(":other"));
+    REQUIRE(second.status().message() == "");
+    CHECK(*second != *id);
+    CHECK(registry.blob_requests == before);
+  }
+  node.CheckClean();
+}
+
 TEST_CASE("What an interrupted pull or release left is garbage at the next start") {
   LyingRegistry registry(TwoLayers());
   Node node;
