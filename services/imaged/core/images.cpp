@@ -62,6 +62,9 @@ void Images::Fill(const ImageRecord& record, runtime::v1::Image& image) const {
   if (record.uid) image.mutable_uid()->set_value(*record.uid);
   image.set_username(record.username);
   image.set_pinned(IsPinned(record));
+  image.mutable_spec()->set_image(record.id);
+  image.mutable_spec()->mutable_annotations()->insert(record.annotations.begin(),
+                                                      record.annotations.end());
 }
 
 Status Images::List(const runtime::v1::ListImagesRequest& request,

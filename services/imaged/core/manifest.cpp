@@ -32,6 +32,7 @@ constexpr std::array<std::string_view, 4> kLayers = {
     "application/vnd.docker.image.rootfs.foreign.diff.tar",
 };
 constexpr std::size_t kMaxEntries = 1024;
+constexpr std::size_t kMaxAnnotations = std::size_t{16} << 10U;  // bytes, of keys and values
 constexpr std::int64_t kMaxBlobSize = std::int64_t{1} << 44U;
 
 Result<Descriptor> ParseDescriptor(const nlohmann::json& json) {
@@ -122,6 +123,22 @@ Result<Manifest::Kind> KindOf(const nlohmann::json& layers, const Descriptor& co
   return Manifest::Kind::kBare;
 }
 
+/// They are only shown: what is malformed of them is no reason to refuse an image.
+std::map<std::string, std::string> AnnotationsOf(const nlohmann::json& json) {
+  std::map<std::string, std::string> annotations;
+  std::size_t size = 0;
+  const Result<nlohmann::json> all = json::OptObject(json, "annotations");
+  if (!all.ok()) return annotations;
+  for (const auto& [key, value] : all->items()) {
+    if (!value.is_string()) continue;
+    const std::string& text = value.get_ref<const std::string&>();
+    size += key.size() + text.size();
+    if (size > kMaxAnnotations) break;
+    annotations.emplace(key, text);
+  }
+  return annotations;
+}
+
 Result<Manifest> ParseImage(const nlohmann::json& json, std::size_t max_layers) {
   Manifest manifest;
   const nlohmann::json config = CRISP_TRY(json::GetObject(json, "config"));
@@ -130,6 +147,7 @@ Result<Manifest> ParseImage(const nlohmann::json& json, std::size_t max_layers) 
   if (layers.size() > max_layers)
     return ResourceExhausted("the image has {} layers, more than the {} allowed", layers.size(),
                              max_layers);
+  manifest.annotations = AnnotationsOf(json);
   const std::string& type = manifest.config.media_type;
   if (!type.empty() && type != kOciConfig && type != kDockerConfig)
     manifest.kind = CRISP_TRY(KindOf(layers, manifest.config));

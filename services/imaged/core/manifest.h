@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -42,6 +43,7 @@ struct Manifest {
   };
   Kind kind = Kind::kImage;
   std::string artifact_type;  // of an artifact
+  std::map<std::string, std::string> annotations;
   Descriptor config;
   std::vector<Descriptor> layers;  // lowest first
 };
@@ -60,6 +62,8 @@ using AnyManifest = std::variant<Manifest, Index, Schema1>;
 /// The media types to ask a registry for, as one Accept header.
 std::string_view ManifestAccept();
 
+/// Annotations beyond 16 KiB are left out, the last by name first.
+///
 /// `media_type` is the answer's Content-Type; the document's own mediaType, where it has one, wins.
 /// kInvalidArgument: malformed, also what an artifact wants a file to be called; kUnimplemented:
 /// encrypted layers, kinds of layers that we do not know; kResourceExhausted: more than

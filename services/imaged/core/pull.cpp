@@ -239,6 +239,7 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
                         : CRISP_TRY(work.source->Blob(cc, digest, options_.max_manifest_size));
   }
   commit.id = work.manifest.config.digest.str();
+  commit.annotations = work.manifest.annotations;
   work.config = CRISP_TRY(ParseImageConfig(commit.config).While("{}", name));
   if (work.config.diff_ids.size() != work.manifest.layers.size())
     return InvalidArgument("{}: the manifest has {} layers, the config {}", name,

@@ -3,12 +3,13 @@
 #include <array>
 
 #include "libs/base/try.h"
+#include "libs/json/json.h"
 
 namespace crisp::imaged {
 namespace {
 
 // Names are looked up by their exact text. image_layers keeps a condemned image's layers, too.
-constexpr std::array<std::string_view, 4> kMigrations = {
+constexpr std::array<std::string_view, 5> kMigrations = {
     R"(CREATE TABLE images (
          id TEXT PRIMARY KEY,
          config BLOB NOT NULL,
@@ -53,10 +54,24 @@ constexpr std::array<std::string_view, 4> kMigrations = {
        INSERT INTO signatures_by_name SELECT image, '', data FROM signatures;
        DROP TABLE signatures;
        ALTER TABLE signatures_by_name RENAME TO signatures;
-       UPDATE layers SET tree = '';  -- TreeDigest is another one)"};
+       UPDATE layers SET tree = '';  -- TreeDigest is another one)",
+    R"(ALTER TABLE images ADD COLUMN annotations TEXT NOT NULL DEFAULT '';  -- a JSON object)"};
 
 std::int64_t Stamp(WallTime time) { return time.time_since_epoch().count(); }
 WallTime FromStamp(std::int64_t stamp) { return WallTime(std::chrono::nanoseconds(stamp)); }
+
+std::string AnnotationsText(const std::map<std::string, std::string>& annotations) {
+  return annotations.empty() ? std::string() : json::Dump(annotations);
+}
+
+Result<std::map<std::string, std::string>> ParseAnnotations(const std::string& text) {
+  std::map<std::string, std::string> annotations;
+  if (text.empty()) return annotations;
+  const nlohmann::json object = CRISP_TRY(json::Parse(text, {.max_bytes = text.size() + 1}));
+  for (const auto& [key, value] : object.items())
+    annotations.emplace(key, CRISP_TRY(json::GetString(object, key)));
+  return annotations;
+}
 
 constexpr std::string_view kByName = "SELECT image FROM names WHERE name = ?1";
 /// What a reference means: its digest, and without one its tag.
@@ -78,7 +93,8 @@ Result<std::vector<ImageRecord>> Catalogue::Select(std::string_view where,
                                                    const std::string& parameter) {
   std::vector<ImageRecord> images;
   sqlite::Statement rows = CRISP_TRY(db_.Prepare(fmt::format(
-      "SELECT i.id, i.uid, i.username, length(i.config) + coalesce((SELECT sum(l.bytes) "
+      "SELECT i.id, i.uid, i.username, i.annotations, length(i.config) + coalesce((SELECT "
+      "sum(l.bytes) "
       "FROM image_layers il JOIN layers l ON l.chain = il.chain WHERE il.image = i.id), 0) "
       "FROM images i WHERE i.condemned = 0 AND {} ORDER BY i.created, i.id",
       where)));
@@ -90,7 +106,8 @@ Result<std::vector<ImageRecord>> Catalogue::Select(std::string_view where,
     image.id = rows.Text(0);
     if (!rows.IsNull(1)) image.uid = rows.Int(1);
     image.username = rows.Text(2);
-    image.size = static_cast<std::uint64_t>(rows.Int(3));
+    image.annotations = CRISP_TRY(ParseAnnotations(rows.Text(3)));
+    image.size = static_cast<std::uint64_t>(rows.Int(4));
     names.Reset();
     names.Bind(1, image.id);
     while (CRISP_TRY(names.Step()))
@@ -239,11 +256,12 @@ Status Catalogue::CommitImage(const NewImage& image, WallTime now) {
   for (const LayerRecord& layer : image.fresh_layers) CRISP_TRY(AddLayerRow(layer, 0));
   {
     sqlite::Statement add = CRISP_TRY(db_.Prepare(
-        "INSERT INTO images (id, config, uid, username, created) VALUES (?1, ?2, ?3, ?4, ?5) "
-        "ON CONFLICT (id) DO UPDATE SET condemned = 0"));
+        "INSERT INTO images (id, config, uid, username, created, annotations) "
+        "VALUES (?1, ?2, ?3, ?4, ?5, ?6) "
+        "ON CONFLICT (id) DO UPDATE SET condemned = 0, annotations = excluded.annotations"));
     add.Bind(1, image.id).Bind(2, sqlite::Blob{image.config});
     if (image.uid) add.Bind(3, *image.uid);
-    add.Bind(4, image.username).Bind(5, Stamp(now));
+    add.Bind(4, image.username).Bind(5, Stamp(now)).Bind(6, AnnotationsText(image.annotations));
     CRISP_TRY(add.Run());
   }
   sqlite::Statement link =

@@ -28,6 +28,7 @@ struct ImageRecord {
   std::uint64_t size = 0;
   std::optional<std::int64_t> uid;
   std::string username;
+  std::map<std::string, std::string> annotations;  // of the manifest that was pulled last
 };
 
 struct LayerRecord {
@@ -51,6 +52,7 @@ struct NewImage {
   std::string config;
   std::optional<std::int64_t> uid;
   std::string username;
+  std::map<std::string, std::string> annotations;
   std::vector<digest::Digest> chain;      // lowest first
   std::vector<LayerRecord> fresh_layers;  // of those, the ones that have no row yet
   std::string tag;                        // "" for a pull by digest

@@ -57,6 +57,21 @@ TEST_CASE("An image is found by every name that people use for it") {
   CHECK((*record)->tags == std::vector<std::string>{"docker.io/library/x:latest"});
 }
 
+TEST_CASE("An image's annotations are those of the manifest that was pulled last") {
+  Fixture f;
+  NewImage image;
+  image.id = D(1001).str();
+  image.config = "{}";
+  image.annotations = {{"org.example/a.b", "1 \"quoted\""}, {"empty", ""}};
+  REQUIRE(f.catalogue->CommitImage(image, kNow).ok());
+  CHECK((**f.catalogue->Find(image.id)).annotations == image.annotations);
+  f.catalogue = *Catalogue::Open(f.root / "c.db", "boot 1");
+  CHECK(f.catalogue->List()->front().annotations == image.annotations);
+  image.annotations.clear();
+  REQUIRE(f.catalogue->CommitImage(image, kNow).ok());
+  CHECK((**f.catalogue->Find(image.id)).annotations.empty());
+}
+
 TEST_CASE("A tag that moves leaves its old image there, untagged but with its digest") {
   Fixture f;
   const std::string old = f.Add(1, "docker.io/library/x:latest", {1});

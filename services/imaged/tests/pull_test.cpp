@@ -585,6 +585,26 @@ TEST_CASE("The kernel's overlay of a snapshot shows the image, deletions and all
   CHECK(node.snapshots.Release(Node::Call(), OwnerId("c1")).ok());
 }
 
+TEST_CASE("A manifest's annotations come back with the image, as far as they are not too many") {
+  TestImage image = TwoLayers();
+  nlohmann::json manifest = nlohmann::json::parse(image.manifest);
+  manifest["annotations"] = {{"a", "1"}, {"org.example.key", "v"}, {"odd", 7}};
+  image.manifest = manifest.dump();
+  image.manifest_digest = "sha256:" + digest::Sha256Hex(image.manifest);
+  LyingRegistry registry(image);
+  manifest["annotations"]["z"] = std::string(20'000, 'z');
+  registry.documents["many"] = {image.manifest_type, manifest.dump()};
+  Node node;
+  for (const char* tag : {":latest", ":many"}) {
+    REQUIRE(node.Pull(registry.Name(tag)).ok());
+    const runtime::v1::ImageSpec spec = node.Image(registry.Name(tag)).spec();
+    CHECK(spec.image() == image.config_digest);
+    CHECK(spec.annotations_size() == 2);
+    CHECK(spec.annotations().at("a") == "1");
+    CHECK(spec.annotations().at("org.example.key") == "v");
+  }
+}
+
 /// `image` with OCI's empty configuration in the place of its own.
 TestImage WithoutConfig(TestImage image, const std::string& artifact_type = "") {
   nlohmann::json manifest = nlohmann::json::parse(image.manifest);
