@@ -2,6 +2,7 @@
 
 #include <sys/capability.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -88,6 +89,14 @@ std::vector<std::string> Confined::Outdated(const ConfinePlan& wanted) const {
     for (const std::string& path : *paths)
       if (Exists(path) && !Holds(path)) outdated.push_back(path);
   return outdated;
+}
+
+Status KeepMemoryPrivate() {
+  const rlimit none{0, 0};
+  if (::setrlimit(RLIMIT_CORE, &none) != 0) return Status::Errno(errno, "forbid core files");
+  // What the limit does not cover: cores that the kernel hands to a program.
+  if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return Status::Errno(errno, "forbid core dumps");
+  return Status::Ok();
 }
 
 Result<Confined> Confine(const ConfinePlan& plan) {

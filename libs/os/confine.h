@@ -63,6 +63,12 @@ class Confined {
 /// reach. Any error leaves the process partly confined: the caller gives up.
 Result<Confined> Confine(const ConfinePlan& plan);
 
+/// Keeps what this process has in its memory out of core dumps, and from whoever may not trace
+/// root's processes: nobody but such gets its environment, memory or descriptors by /proc. For
+/// processes that hold secrets; before they read any. Programs that it starts make no core files
+/// either.
+Status KeepMemoryPrivate();
+
 namespace internal {
 /// Landlock's part; the interface version, 0 where the kernel has none.
 Result<int> LimitPaths(const ConfinePlan& plan);

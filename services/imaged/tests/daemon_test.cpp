@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -177,9 +178,8 @@ class Node {
     REQUIRE(output.ok());
     return *output;
   }
-  std::string ProcStatus() const {
-    return *os::ReadFile(fmt::format("/proc/{}/status", child_->pid()));
-  }
+  pid_t pid() const { return child_->pid(); }
+  std::string ProcStatus() const { return *os::ReadFile(fmt::format("/proc/{}/status", pid())); }
   std::string LayersDir() const { return root_ / "s/imaged/layers"; }
   std::string StagingDir() const { return root_ / "s/imaged/staging"; }
   const crisp::testing::TestRoot& root() const { return root_; }
@@ -223,6 +223,27 @@ TEST_CASE("The daemon has six capabilities, a filter and nothing to gain") {
     CAPTURE(line, status);
     CHECK(status.find(line) != std::string::npos);
   }
+}
+
+TEST_CASE("The daemon's memory is in no core dump, and nobody sees it who may not trace it") {
+  const Node node;
+  static_cast<void>(node.List());
+  const std::string limits = *os::ReadFile(fmt::format("/proc/{}/limits", node.pid()));
+  const std::size_t at = limits.find("Max core file size");
+  REQUIRE(at != std::string::npos);
+  CHECK(limits.substr(at, limits.find('\n', at) - at).find(" 0                    0 ") !=
+        std::string::npos);
+  // Root without the right to trace: it sees our environment, but not the daemon's.
+  const auto sees = [](pid_t pid) {
+    const auto output = process::Run(Call(), {.program = "/usr/bin/setpriv",
+                                              .args = {"--bounding-set", "-sys_ptrace", "/bin/cat",
+                                                       fmt::format("/proc/{}/environ", pid)},
+                                              .env = process::PlainEnvironment()});
+    REQUIRE(output.ok());
+    return output->exit_code == 0;
+  };
+  CHECK(sees(::getpid()));
+  CHECK_FALSE(sees(node.pid()));
 }
 
 TEST_CASE("Whatever a layer tries, it is one error, nothing outside and nothing left") {
