@@ -106,6 +106,10 @@ void AddImaged(Schema& schema, Imaged& imaged) {
             {.text = "The container tools' registries.conf, with its .d directory: mirrors, "
                      "rewrites, blocked and insecure registries, short names. It may be absent; "
                      "changes count from the next pull on. Empty: none is read."})
+      .Path("imaged.short_name_aliases", &imaged.short_name_aliases, true,
+            {.text = "Short names that podman and others have remembered; an alias in "
+                     "registries_conf or its .d comes before. It may be absent. Empty: none is "
+                     "read."})
       .List("imaged.certs_dirs", &imaged.certs_dirs,
             {.text = "Where <host:port>/ may have *.crt (authorities), *.cert and *.key (client "
                      "certificates); the first that has the host counts."},

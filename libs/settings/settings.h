@@ -47,6 +47,7 @@ struct Imaged {
   std::int64_t layer_connections = 4;
   std::vector<std::string> insecure_registries;
   std::string registries_conf = "/etc/containers/registries.conf";
+  std::string short_name_aliases = "/var/cache/containers/short-name-aliases.conf";
   std::vector<std::string> certs_dirs = {"/etc/containers/certs.d", "/etc/docker/certs.d"};
   std::string hosts_dir = "/etc/containerd/certs.d";
   std::vector<std::string> auth_files = {"/etc/crisp/auth.json", "/run/containers/0/auth.json"};

@@ -7,6 +7,7 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   Config config(settings);
   config.hosts.insecure = own.insecure_registries;
   config.hosts.registries_conf = own.registries_conf;
+  config.hosts.short_name_aliases = own.short_name_aliases;
   config.hosts.hosts_dir = own.hosts_dir;
   config.hosts.certs_dirs = own.certs_dirs;
   config.hosts.auth_files = own.auth_files;

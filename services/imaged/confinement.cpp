@@ -43,6 +43,7 @@ void AllowRegistries(const settings::Imaged& imaged, os::ConfinePlan& plan) {
     plan.read.push_back(Around(conf));
     plan.read.push_back(conf + ".d");
   }
+  if (!imaged.short_name_aliases.empty()) plan.read.push_back(Around(imaged.short_name_aliases));
   if (!imaged.hosts_dir.empty()) {
     plan.read.push_back(imaged.hosts_dir);
     // What its files name may lie anywhere.

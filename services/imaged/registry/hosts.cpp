@@ -45,7 +45,7 @@ Endpoint FromToml(const HostsToml::Host& host, const ref::ImageRef& image, bool 
 Hosts::Hosts(http::Client& client, HostsOptions options, Clock& clock)
     : client_(client),
       options_(std::move(options)),
-      registries_(options_.registries_conf),
+      registries_(options_.registries_conf, options_.short_name_aliases),
       auth_files_(options_.auth_files, options_.helper_dirs),
       clock_(clock) {}
 

@@ -22,6 +22,7 @@ namespace crisp::imaged {
 struct HostsOptions {
   std::vector<std::string> insecure;     // host or host:port
   std::string registries_conf;           // with its <file>.d
+  std::string short_name_aliases;        // remembered ones, below those of registries_conf
   std::string hosts_dir;                 // containerd's certs.d/<host>/hosts.toml
   std::vector<std::string> certs_dirs;   // certs.d/<host>/*.crt …
   std::vector<std::string> auth_files;   // auth.json, config.json
