@@ -142,8 +142,8 @@ class ImagedApp final : public daemon::App {
         snapshots_service_(daemon.pool(), snapshots_, config_.orphan_grace,
                            [this] { gc_runner_->Wake(); }),
         pulls_service_(daemon.pool(), daemon.loop(), puller_),
-        archives_(puller_, hosts_, *catalogue_, store_.layout(),
-                  {config_.pull.max_layer_size, config_.pull.max_manifest_size}),
+        archives_(puller_, hosts_, *catalogue_, store_,
+                  {config_.pull.max_layer_size, config_.pull.max_manifest_size}, images_.spooled()),
         archives_service_(daemon.pool(), archives_) {}
   ~ImagedApp() override {
     stop_.request_stop();

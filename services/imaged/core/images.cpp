@@ -123,8 +123,9 @@ Status Images::FsInfo(runtime::v1::ImageFsInfoResponse& response) {
     usage.mutable_inodes_used()->set_value(inodes);
     return usage;
   };
-  *response.add_image_filesystems() = entry(layout_.root(), totals.bytes + disk.temporary.bytes,
-                                            totals.inodes + disk.temporary.inodes);
+  *response.add_image_filesystems() =
+      entry(layout_.root(), totals.bytes + disk.temporary.bytes + *spooled_,
+            totals.inodes + disk.temporary.inodes);
   *response.add_container_filesystems() =
       layout_.root() == layout_.snapshots_root()
           ? response.image_filesystems(0)

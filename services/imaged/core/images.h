@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,8 @@ class Images {
   Result<std::vector<digest::Digest>> Remove(const std::string& image);
   /// Has the disk measured, so that the first FsInfo has numbers.
   void MeasureDisk() { disk_.Refresh(); }
+  /// What others have in nameless files of the store, to be counted by them.
+  const std::shared_ptr<ByteCount>& spooled() const { return spooled_; }
   /// Images: layers, configurations, what pulls have on the disk by now and what waits to be
   /// deleted. Containers: the same entry, or with an image_root of its own the file system of their
   /// files.
@@ -45,6 +48,7 @@ class Images {
   std::vector<std::string> pinned_;  // tags, digests or ids; a "*" stands for any characters
   Clock& clock_;
   DiskUsage disk_;
+  const std::shared_ptr<ByteCount> spooled_ = std::make_shared<ByteCount>(0);
 };
 
 }  // namespace crisp::imaged

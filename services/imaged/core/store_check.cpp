@@ -134,7 +134,7 @@ Result<std::string> VerifyOne(const CallContext& cc, Catalogue& catalogue, Layer
       [](const CatalogueLayer& a, const CatalogueLayer& b) { return a.checked < b.checked; });
   if (oldest == layers.end()) return std::string();
   // Nobody takes it away meanwhile; whoever works on it comes first.
-  const Result<ChainLock> lock = store.TryLock(oldest->chain);
+  const Result<ChainLock> lock = store.TryShare(oldest->chain);
   if (!lock.ok()) return std::string();
   std::uint64_t owed = 0;
   const auto pace = [&](std::uint64_t bytes) -> Status {

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -10,6 +12,9 @@
 #include "services/imaged/store/usage.h"
 
 namespace crisp::imaged {
+
+/// Bytes that lie in files without a name, where no walk finds them. Any thread.
+using ByteCount = std::atomic<std::uint64_t>;
 
 /// What the catalogue does not know of: layers on their way, what waits to be deleted, containers'
 /// own files. Walking them takes time, so it is done beside the questions, and an answer may be

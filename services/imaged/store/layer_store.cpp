@@ -39,11 +39,11 @@ Result<LayerStore> LayerStore::Open(const Layout& layout) {
   return LayerStore(layout);
 }
 
-Result<ChainLock> LayerStore::TryLock(const digest::Digest& chain) const {
+Result<ChainLock> LayerStore::TryLockAs(const digest::Digest& chain, short type) const {
   os::UniqueFd fd(::open(layout_.Locks().c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!fd) return Status::Errno(errno, "open {}", layout_.Locks());
   struct flock range {};
-  range.l_type = F_WRLCK;
+  range.l_type = type;
   range.l_whence = SEEK_SET;
   range.l_start = LockOffset(chain);
   range.l_len = 1;
@@ -56,16 +56,33 @@ Result<ChainLock> LayerStore::TryLock(const digest::Digest& chain) const {
   return ChainLock(std::move(fd));
 }
 
-Result<ChainLock> LayerStore::Lock(const CallContext& cc, const digest::Digest& chain) const {
+Result<ChainLock> LayerStore::WaitFor(const CallContext& cc,
+                                      const std::function<Result<ChainLock>()>& take) {
   std::mutex mutex;
   std::condition_variable_any never;
   while (true) {
-    Result<ChainLock> lock = TryLock(chain);
+    Result<ChainLock> lock = take();
     if (lock.ok() || lock.code() != Code::kUnavailable) return lock;
     CRISP_TRY(cc.Check());
     std::unique_lock wait(mutex);  // another process holds it: nobody can wake us
     never.wait_for(wait, cc.stop(), kLockPause, [] { return false; });
   }
+}
+
+Result<ChainLock> LayerStore::TryLock(const digest::Digest& chain) const {
+  return TryLockAs(chain, F_WRLCK);
+}
+
+Result<ChainLock> LayerStore::Lock(const CallContext& cc, const digest::Digest& chain) const {
+  return WaitFor(cc, [this, &chain] { return TryLock(chain); });
+}
+
+Result<ChainLock> LayerStore::TryShare(const digest::Digest& chain) const {
+  return TryLockAs(chain, F_RDLCK);
+}
+
+Result<ChainLock> LayerStore::Share(const CallContext& cc, const digest::Digest& chain) const {
+  return WaitFor(cc, [this, &chain] { return TryShare(chain); });
 }
 
 Result<std::string> LayerStore::Stage(const digest::Digest& chain) const {
