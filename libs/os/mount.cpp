@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -337,6 +338,19 @@ Status MountOverlay(const Overlay& overlay, const std::string& target) {
   }
   if (tried.refused.empty()) return mounted;
   return std::move(mounted).While("{}", tried.refused);
+}
+
+bool KernelHasFilesystem(const std::string& type, const std::string& proc,
+                         const std::string& modules) {
+  // "nodev\toverlay\n"
+  const Result<std::string> loaded = ReadFile(proc + "/filesystems");
+  if (!loaded.ok() || loaded->find("\t" + type + "\n") != std::string::npos) return true;
+  if (!Exists(proc + "/modules")) return false;
+  utsname kernel{};
+  ::uname(&kernel);
+  const Result<std::string> loadable =
+      ReadFile(fmt::format("{}/{}/modules.dep", modules, kernel.release), MiB(64));
+  return !loadable.ok() || loadable->find("/" + type + ".ko") != std::string::npos;
 }
 
 Status Unmount(const std::string& path, UnmountHow how) {

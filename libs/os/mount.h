@@ -56,6 +56,11 @@ Status MountOverlayByOptions(const Overlay& overlay, const std::string& target);
 /// kInvalidArgument: more text than a page holds.
 Result<MountArgs> OverlayArgs(const Overlay& overlay, const std::string& target);
 
+/// Whether the kernel can mount a file system of this type, now or once its module is loaded. True
+/// where that cannot be told. For tests: where /proc and the modules are.
+bool KernelHasFilesystem(const std::string& type, const std::string& proc = "/proc",
+                         const std::string& modules = "/lib/modules");
+
 enum class UnmountHow { kNormal, kLazy };
 /// The topmost mount at `path` goes, without following a symlink. Not a mount point or absent = Ok.
 /// kFailedPrecondition (EBUSY) when in use.

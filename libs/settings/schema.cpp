@@ -79,7 +79,7 @@ void AddImaged(Schema& schema, Imaged& imaged) {
       .Text("imaged.driver", &imaged.driver,
             {.text =
                  "How containers get their root file system: overlay, or vfs (a full copy for each "
-                 "container) where the kernel has no overlayfs.",
+                 "container), which is also taken where the kernel has no overlayfs.",
              .cost = Cost::kNewPods},
             CheckDriver)
       .Path("imaged.image_root", &imaged.image_root, true,

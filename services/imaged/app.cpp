@@ -11,6 +11,7 @@
 #include "libs/log/log.h"
 #include "libs/os/file_lock.h"
 #include "libs/os/files.h"
+#include "libs/os/mount.h"
 #include "services/imaged/config.h"
 #include "services/imaged/confinement.h"
 #include "services/imaged/core/archives.h"
@@ -254,6 +255,11 @@ class ImagedApp final : public daemon::App {
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = Config::From(daemon.settings(), daemon::Version());
   config.http.proxy = CRISP_TRY(http::ProxyConfig::FromEnvironment());
+  if (config.driver == Snapshots::Driver::kOverlay && !os::KernelHasFilesystem("overlay")) {
+    log::Warn("this kernel has no overlayfs: each container gets a full copy of its image",
+              {{"imaged.driver", "vfs"}});
+    config.driver = Snapshots::Driver::kVfs;
+  }
   const Layout layout = config.layout;
   LayerStore store = CRISP_TRY(LayerStore::Open(layout));
   os::FileLock in_use = CRISP_TRY(

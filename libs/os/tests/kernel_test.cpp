@@ -155,6 +155,30 @@ TEST_CASE("mount(2) takes as many layers as an image may have, whatever their pa
   CHECK(bad.code() == Code::kNotFound);
 }
 
+TEST_CASE("A file system is there as part of the kernel, as a module, or not at all") {
+  const MountRoot root;
+  utsname kernel{};
+  ::uname(&kernel);
+  const std::string proc = root.Dir("proc");
+  const std::string modules = root.Dir("modules");
+  const auto has = [&](const std::string& type) {
+    return KernelHasFilesystem(type, proc, modules);
+  };
+  CHECK(has("overlay"));  // nobody knows
+  REQUIRE(WriteFile(proc + "/filesystems", "nodev\tproc\n\text4\nnodev\tmyoverlay\n").ok());
+  CHECK(has("ext4"));
+  CHECK(has("proc"));
+  CHECK_FALSE(has("overlay"));
+  REQUIRE(WriteFile(proc + "/modules", "").ok());
+  CHECK(has("overlay"));  // where modules are is not known
+  const std::string dep = root.Dir(fmt::format("modules/{}", kernel.release)) + "/modules.dep";
+  REQUIRE(WriteFile(dep, "kernel/fs/fuse/fuse.ko.xz:\n").ok());
+  CHECK_FALSE(has("overlay"));
+  REQUIRE(WriteFile(dep, "kernel/fs/fuse/fuse.ko.xz:\nkernel/fs/overlayfs/overlay.ko.xz:\n").ok());
+  CHECK(has("overlay"));
+  CHECK(KernelHasFilesystem("proc"));
+}
+
 TEST_CASE("An overlay's text of options escapes paths and quotes labels") {
   const Overlay overlay{.lower_dirs = {"/a:b", "/c,d"},
                         .upper_dir = "/u",

@@ -42,7 +42,7 @@ struct PreparedSnapshot {
 };
 
 /// Writable snapshots of images, each held for an owner (a container's id), and views that their
-/// owners only read, which are rows without directories. Any thread.
+/// owners only read, which are rows without directories but for vfs's copies. Any thread.
 ///
 /// A SIGKILL in Prepare leaves a row without (all of) its directories: the next Prepare makes them.
 /// One in Release leaves a row: the next Release, or Reconcile, goes on; a directory without a row
@@ -92,7 +92,10 @@ class Snapshots {
   /// The image that this row holds, made when it is new.
   Result<std::string> Hold(const CallContext& cc, const OwnerId& row, std::string_view image,
                            std::string_view user_specified);
-  Status ReleaseLocked(const OwnerId& owner);
+  /// vfs: what the layers (topmost first) show together, in the row's directory; its path.
+  Result<std::string> Copy(const CallContext& cc, const OwnerId& row,
+                           const std::vector<std::string>& layers);
+  Status ReleaseLocked(const OwnerId& row);
 
   Catalogue& catalogue_;
   LayerStore& store_;

@@ -528,6 +528,32 @@ TEST_CASE("Read-only views hold their image for the owner until it releases all 
   CHECK(node.snapshots.Reconcile(Node::Call(), {OwnerId("c9")}, seconds(-1)).freed.size() == 1);
 }
 
+TEST_CASE("Where nothing can be overlaid a volume of several layers is a copy") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  REQUIRE(node.Pull(registry.Name()).ok());
+  Snapshots vfs(*node.catalogue, node.store, node.trust, node.metrics, Clock::System(),
+                Snapshots::Driver::kVfs);
+  const OwnerId owner("c1");
+  const auto volume = vfs.PrepareVolume(Node::Call(), owner, 3, registry.Name());
+  REQUIRE(volume.status().message() == "");
+  REQUIRE(volume->layers.size() == 1);
+  CHECK(os::ReadFile(volume->layers[0] + "/etc/name").value_or("") == "high");
+  CHECK(os::ReadFile(volume->layers[0] + "/etc/noise").value_or("") == Noise(700'000));
+  CHECK(vfs.PrepareVolume(Node::Call(), owner, 3, registry.Name())->layers == volume->layers);
+  // It stays while its row does, and goes with its owner.
+  REQUIRE(node.gc.Recover().ok());
+  CHECK(os::IsDirectory(volume->layers[0]));
+  REQUIRE(vfs.Release(Node::Call(), owner).ok());
+  CHECK(os::ListDir(node.layout.Snapshots())->empty());
+  // A copy that was interrupted is made anew.
+  const std::string partial = node.layout.Snapshot("c2.volume-0") + "/rootfs.partial";
+  REQUIRE(os::MakeDirs(partial + "/stray").ok());
+  const auto again = vfs.PrepareVolume(Node::Call(), OwnerId("c2"), 0, registry.Name());
+  REQUIRE(again.ok());
+  CHECK_FALSE(os::Exists(again->layers[0] + "/stray"));
+}
+
 TEST_CASE("The kernel's overlay of a snapshot shows the image, deletions and all") {
   LyingRegistry registry(TestImage::Make({{TarWriter()
                                                .Dir("./", {.mode = 0751})
