@@ -55,7 +55,7 @@ struct Imaged {
   std::vector<std::string> pinned_images;
   std::chrono::seconds orphan_grace{120};
   std::chrono::seconds stall_timeout{60};
-  Bytes min_rate = KiB(1);  // a second
+  Bytes min_rate = KiB(4);  // a second
   Bytes max_rate{0};        // a second
   Bytes max_pull_rate{0};   // a second
   std::chrono::seconds pull_timeout{3600};

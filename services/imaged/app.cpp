@@ -35,6 +35,8 @@ constexpr auto kGcRetry = std::chrono::seconds(5);           // while pulls go o
 constexpr auto kVerifyTime = std::chrono::hours(1);
 constexpr std::uint64_t kVerifyRate = std::uint64_t{20} << 20U;  // bytes a second
 constexpr auto kReachCheck = std::chrono::seconds(30);
+constexpr auto kAbandoned = std::chrono::seconds(60);  // a pull whose caller went away
+constexpr auto kAbandonedCheck = std::chrono::seconds(5);
 constexpr auto kGcTime = std::chrono::minutes(10);  // of one round
 constexpr auto kFreeTime = std::chrono::milliseconds(500);
 
@@ -159,6 +161,8 @@ class ImagedApp final : public daemon::App {
     // Layers of failed pulls come of age without anybody asking.
     timer_ =
         daemon.loop().Every(std::chrono::minutes(15), [runner = gc_runner_] { runner->Wake(); });
+    abandoned_timer_ =
+        daemon.loop().Every(kAbandonedCheck, [this] { puller_.StopAbandoned(kAbandoned); });
     if (daemon.confined())
       reach_timer_ = daemon.loop().Every(kReachCheck, [this, &daemon] { CheckReachSoon(daemon); });
     if (config_.verify.count() > 0)
@@ -246,6 +250,7 @@ class ImagedApp final : public daemon::App {
   std::atomic<bool> told_ = false;
   std::stop_source stop_;  // of the verification
   loop::Timer timer_;
+  loop::Timer abandoned_timer_;
   loop::Timer reach_timer_;
   loop::Timer verify_timer_;
 };

@@ -106,6 +106,12 @@ Result<std::shared_ptr<PullProgress>> Puller::Watch(std::string_view image,
   return progress;
 }
 
+void Puller::StopAbandoned(std::chrono::nanoseconds after) {
+  for (const std::string& key : pulls_.StopAbandoned(after))
+    log::Info("a pull that nobody waits for is stopped",
+              {{"image", std::string_view(key).substr(0, key.find(' '))}});
+}
+
 Result<imaged::Credentials> Puller::Credentials(const runtime::v1::PullImageRequest& request) {
   return ParseAuth(request.auth()).While("cannot pull \"{}\"", request.image().image());
 }
@@ -138,7 +144,11 @@ Result<std::string> Puller::PullName(const CallContext& cc, const ref::ImageRef&
         begun = true;
         const SteadyTime start = clock_.Now();
         metrics_.PullStarted();
-        const CallContext stoppable(own.deadline(), stop_.get_token(), own.request_id());
+        std::stop_source either;  // we, or nobody wants it any more
+        const auto stop = [&either] { either.request_stop(); };
+        const std::stop_callback at_our_end(stop_.get_token(), stop);
+        const std::stop_callback abandoned(own.stop(), stop);
+        const CallContext stoppable(own.deadline(), either.get_token(), own.request_id());
         const auto open = [&]() -> Result<std::shared_ptr<ImageSource>> {
           std::unique_ptr<ImageSource> registry =
               CRISP_TRY(RegistryClient::Open(client_, hosts_, parsed, credentials));

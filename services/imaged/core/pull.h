@@ -91,6 +91,11 @@ class Puller {
   Result<std::shared_ptr<PullProgress>> Watch(std::string_view image,
                                               const imaged::Credentials& credentials);
 
+  /// Stops the pulls whose last caller went away at least so long ago (a caller's deadline is
+  /// another matter: it comes again). What they have finished is kept for a while. Memory work
+  /// only.
+  void StopAbandoned(std::chrono::nanoseconds after);
+
   /// True while no pull is under way and none ended within the last seconds: deletions that slow
   /// the file system down may run.
   bool Quiet() const;

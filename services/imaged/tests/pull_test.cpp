@@ -345,6 +345,34 @@ TEST_CASE("A caller's deadline ends its wait, the pull goes on and the next call
   CHECK(registry.manifest_requests == 1);
 }
 
+TEST_CASE("A pull that everybody has left is stopped, and the next one goes on from its layers") {
+  LyingRegistry registry(TwoLayers());
+  registry.stalled_blob = registry.image.layer_digests[0];
+  Node node;
+  std::stop_source left;
+  const CallContext cc(std::chrono::steady_clock::now() + seconds(60), left.get_token(), "caller");
+  auto pull =
+      std::async(std::launch::async, [&] { return node.puller.Pull(cc, registry.Name(), {}); });
+  const auto progress = node.puller.Watch(registry.Name(), {}).value();
+  const auto other_is_there = [&progress] {
+    const auto layers = progress->layers();
+    return layers.size() == 2 && layers[1].state == LayerProgress::State::kUnpacked;
+  };
+  while (!other_is_there()) std::this_thread::yield();
+  node.puller.StopAbandoned(seconds(0));  // somebody waits
+  left.request_stop();
+  CHECK(pull.get().code() == Code::kCancelled);
+  node.puller.StopAbandoned(seconds(60));  // not for long enough
+  CHECK_FALSE(node.puller.Quiet());
+  node.puller.StopAbandoned(seconds(0));
+  // The stalled layer is silent for a minute: only the stop ends it before.
+  const auto id = node.Pull(registry.Name());
+  REQUIRE(id.status().message() == "");
+  CHECK(node.File(*id, 0, "etc/name") == "high");
+  CHECK(registry.manifest_requests == 2);
+  node.CheckClean();
+}
+
 TEST_CASE("Snapshots are idempotent by owner, hold their layers and are freed when orphaned") {
   LyingRegistry registry(TwoLayers());
   Node node;
