@@ -1,16 +1,10 @@
 #include "services/imaged/core/pull.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <spawn.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <csignal>
 #include <future>
 
 #include "libs/base/cleanup.h"
@@ -18,6 +12,7 @@
 #include "libs/testing/manual_clock.h"
 #include "services/imaged/tests/fake_registry.h"
 #include "services/imaged/tests/node.h"
+#include "services/imaged/tests/real_registry.h"
 
 namespace crisp::imaged {
 namespace {
@@ -832,97 +827,11 @@ TEST_CASE("What a container's image is called decides by which policy") {
   CHECK(prepare(id, "").starts_with("SignatureValidationFailed: "));
 }
 
-/// Debian's docker-registry on a port of its own, ended and removed with the object.
-class RealRegistry {
- public:
-  RealRegistry() {
-    port_ = FreePort();
-    const std::string config = root_.Write(
-        "config.yml",
-        fmt::format("version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
-                    "storage: {{filesystem: {{rootdirectory: {}}}}}\n"
-                    "http: {{addr: \"127.0.0.1:{}\"}}\n",
-                    root_ / "data", port_));
-    const std::string program = "/usr/bin/docker-registry";
-    const std::string serve = "serve";
-    std::array<char*, 4> argv = {const_cast<char*>(program.c_str()),
-                                 const_cast<char*>(serve.c_str()),
-                                 const_cast<char*>(config.c_str()), nullptr};
-    REQUIRE(::posix_spawn(&pid_, program.c_str(), nullptr, nullptr, argv.data(), nullptr) == 0);
-    for (int i = 0; i < 500 && !Answers(); ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));  // a foreign program's start
-    REQUIRE(Answers());
-  }
-  RealRegistry(const RealRegistry&) = delete;
-  RealRegistry& operator=(const RealRegistry&) = delete;
-  ~RealRegistry() {
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-
-  std::string Host() const { return fmt::format("127.0.0.1:{}", port_); }
-
-  void Push(const std::string& repository, const TestImage& image, const std::string& tag) {
-    for (const auto& [digest, blob] : image.blobs) {
-      const std::string opened = Exchange(
-          fmt::format("POST /v2/{}/blobs/uploads/ HTTP/1.1\r\nContent-Length: 0\r\n", repository),
-          "");
-      const std::size_t at = opened.find("Location: ");
-      REQUIRE(at != std::string::npos);
-      std::string location = opened.substr(at + 10, opened.find('\r', at) - at - 10);
-      location = location.substr(location.find('/', 8));
-      const std::string put = Exchange(
-          fmt::format("PUT {}&digest={} HTTP/1.1\r\nContent-Type: application/octet-stream\r\n"
-                      "Content-Length: {}\r\n",
-                      location, digest, blob.size()),
-          blob);
-      REQUIRE(put.starts_with("HTTP/1.1 201"));
-    }
-    PushManifest(repository, image.manifest, image.manifest_type, tag);
-  }
-  void PushManifest(const std::string& repository, const std::string& text, const std::string& type,
-                    const std::string& tag) {
-    const std::string put =
-        Exchange(fmt::format("PUT /v2/{}/manifests/{} HTTP/1.1\r\nContent-Type: {}\r\n"
-                             "Content-Length: {}\r\n",
-                             repository, tag, type, text.size()),
-                 text);
-    REQUIRE(put.starts_with("HTTP/1.1 201"));
-  }
-
- private:
-  static int FreePort() {
-    const os::UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    REQUIRE(::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-    socklen_t size = sizeof address;
-    ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size);
-    return ntohs(address.sin_port);
-  }
-  os::UniqueFd Connect() const {
-    os::UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(static_cast<std::uint16_t>(port_));
-    if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) fd.reset();
-    return fd;
-  }
-  bool Answers() const { return Connect().valid(); }
-  std::string Exchange(const std::string& head, const std::string& body) {
-    const os::UniqueFd fd = Connect();
-    REQUIRE(fd.valid());
-    const std::string bytes = head + "Host: " + Host() + "\r\nConnection: close\r\n\r\n" + body;
-    REQUIRE(os::WriteAll(fd.get(), bytes, "registry").ok());
-    return os::ReadAll(fd.get(), "registry").value_or("");
-  }
-
-  crisp::testing::TestRoot root_;
-  int port_ = 0;
-  pid_t pid_ = -1;
-};
+void Push(RealRegistry& registry, const std::string& repository, const TestImage& image,
+          const std::string& tag) {
+  registry.PushBlobs(repository, image.blobs);
+  registry.PushManifest(repository, image.manifest, image.manifest_type, tag);
+}
 
 TEST_CASE("Images come from a real registry, of each kind that it serves") {
   RealRegistry registry;
@@ -934,7 +843,7 @@ TEST_CASE("Images come from a real registry, of each kind that it serves") {
     const TestImage image = TestImage::Make({{low, Pack::kGzip},
                                              {high, Pack::kZstd},
                                              {TarWriter().File("p", "q").Done(), Pack::kPlain}});
-    registry.Push("a/oci", image, "v1");
+    Push(registry, "a/oci", image, "v1");
     const auto id = node.Pull(registry.Host() + "/a/oci:v1");
     REQUIRE(id.status().message() == "");
     CHECK(node.File(*id, 1, "etc/motd") == "hi");
@@ -942,9 +851,8 @@ TEST_CASE("Images come from a real registry, of each kind that it serves") {
     CHECK(*node.Pull(registry.Host() + "/a/oci@" + image.manifest_digest) == *id);
   }
   SECTION("Docker schema 2") {
-    registry.Push("docker",
-                  TestImage::Make({{low, Pack::kGzip}, {high, Pack::kGzip}}, Flavour::kDocker),
-                  "latest");
+    Push(registry, "docker",
+         TestImage::Make({{low, Pack::kGzip}, {high, Pack::kGzip}}, Flavour::kDocker), "latest");
     const auto id = node.Pull(registry.Host() + "/docker");
     REQUIRE(id.status().message() == "");
     CHECK(node.File(*id, 1, "bin/sh") == Noise(3'000'000));
@@ -953,8 +861,8 @@ TEST_CASE("Images come from a real registry, of each kind that it serves") {
     const Platform host = Platform::Host();
     const TestImage mine = TestImage::Make({{low, Pack::kGzip}});
     const TestImage other = TestImage::Make({{high, Pack::kGzip}});
-    registry.Push("multi", mine, "mine");
-    registry.Push("multi", other, "other");
+    Push(registry, "multi", mine, "mine");
+    Push(registry, "multi", other, "other");
     nlohmann::json index = {{"schemaVersion", 2},
                             {"mediaType", "application/vnd.oci.image.index.v1+json"}};
     const auto entry = [](const TestImage& image, const std::string& architecture) {
