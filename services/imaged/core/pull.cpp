@@ -225,8 +225,7 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
   const FetchedManifest fetched =
       CRISP_TRY(work.source->Manifest(cc, work.wanted, options_.max_manifest_size));
   NewImage& commit = work.commit;
-  // Of an index it is the index's digest, and only that: what the reference stood for, on every
-  // node.
+  // Of an index it is the index's digest: what the reference stood for, on every node.
   commit.digests.push_back(image.Name() + "@" + fetched.digest.str());
   const std::string name = image.ToString();
   commit.pulled_as = name;
@@ -234,6 +233,8 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
                                                   {.max_manifest_size = options_.max_manifest_size,
                                                    .max_layers = options_.max_layers})
                                          .While("{}", name));
+  if (resolved.documents.size() > 1)
+    commit.chosen = image.Name() + "@" + resolved.documents.back().str();
   CRISP_TRY(CheckTrust(cc, work, resolved.documents));
   std::optional<ConvertedImage> converted =
       CRISP_TRY(MakeConfig(cc, *work.source, resolved).While("{}", name));

@@ -8,7 +8,9 @@
 namespace crisp::imaged {
 namespace {
 
-// Names are looked up by their exact text. image_layers keeps a condemned image's layers, too.
+// Names are looked up by their exact text; their kind is "tag", "digest" (what a reference stood
+// for) or "manifest" (of an index's digest, what was chosen). image_layers keeps a condemned
+// image's layers, too.
 constexpr std::array<std::string_view, 5> kMigrations = {
     R"(CREATE TABLE images (
          id TEXT PRIMARY KEY,
@@ -100,7 +102,7 @@ Result<std::vector<ImageRecord>> Catalogue::Select(std::string_view where,
       where)));
   if (!parameter.empty()) rows.Bind(1, parameter);
   sqlite::Statement names =
-      CRISP_TRY(db_.Prepare("SELECT name, kind FROM names WHERE image = ?1 ORDER BY name"));
+      CRISP_TRY(db_.Prepare("SELECT name, kind FROM names WHERE image = ?1 ORDER BY kind, name"));
   while (CRISP_TRY(rows.Step())) {
     ImageRecord image;
     image.id = rows.Text(0);
@@ -162,7 +164,7 @@ Result<std::optional<std::string>> Catalogue::Resolve(std::string_view text) {
     const std::string digest = "sha256:" + hex;
     if (auto id = CRISP_TRY(OneText(kById, digest))) return id;
     // A manifest's digest, whatever the repository.
-    return OneText("SELECT image FROM names WHERE kind = 'digest' AND name LIKE '%@' || ?1 LIMIT 1",
+    return OneText("SELECT image FROM names WHERE kind <> 'tag' AND name LIKE '%@' || ?1 LIMIT 1",
                    digest);
   }
   if (names.ok()) {
@@ -283,7 +285,8 @@ Status Catalogue::CommitImage(const NewImage& image, WallTime now) {
   CRISP_TRY(AddSignatures(image));
   sqlite::Statement name =
       CRISP_TRY(db_.Prepare("INSERT INTO names (name, image, kind) VALUES (?1, ?2, ?3) "
-                            "ON CONFLICT (name) DO UPDATE SET image = excluded.image"));
+                            "ON CONFLICT (name) DO UPDATE SET image = excluded.image, "
+                            "kind = min(kind, excluded.kind)"));
   const auto add_name = [&](const std::string& text, const char* kind) {
     name.Reset();
     name.Bind(1, text).Bind(2, image.id).Bind(3, kind);
@@ -291,6 +294,7 @@ Status Catalogue::CommitImage(const NewImage& image, WallTime now) {
   };
   if (!image.tag.empty()) CRISP_TRY(add_name(image.tag, "tag"));
   for (const std::string& each : image.digests) CRISP_TRY(add_name(each, "digest"));
+  if (!image.chosen.empty()) CRISP_TRY(add_name(image.chosen, "manifest"));
   return transaction.Commit();
 }
 

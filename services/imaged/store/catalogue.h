@@ -22,9 +22,11 @@ namespace crisp::imaged {
 
 /// An image as it is told to others.
 struct ImageRecord {
-  std::string id;                    // "sha256:<hex>" of the config
-  std::vector<std::string> tags;     // "docker.io/library/busybox:latest"
-  std::vector<std::string> digests;  // "docker.io/library/busybox@sha256:…"
+  std::string id;                 // "sha256:<hex>" of the config
+  std::vector<std::string> tags;  // "docker.io/library/busybox:latest"
+  // "docker.io/library/busybox@sha256:…": first what references stood for, then, of indexes, what
+  // was chosen from them.
+  std::vector<std::string> digests;
   std::uint64_t size = 0;
   std::optional<std::int64_t> uid;
   std::string username;
@@ -57,6 +59,7 @@ struct NewImage {
   std::vector<LayerRecord> fresh_layers;  // of those, the ones that have no row yet
   std::string tag;                        // "" for a pull by digest
   std::vector<std::string> digests;       // names
+  std::string chosen;                     // the name by the manifest that an index led to; "": none
   std::string pulled_as;                  // the reference that was asked for
   std::vector<std::string> signatures;    // as trust encodes them; in place of those that an
                                           // earlier pull of the same reference brought

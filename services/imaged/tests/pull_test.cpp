@@ -877,9 +877,23 @@ TEST_CASE("Images come from a real registry, of each kind that it serves") {
     const auto id = node.Pull(registry.Host() + "/multi");
     REQUIRE(id.status().message() == "");
     CHECK(*id == mine.config_digest);
-    REQUIRE(node.Image(*id).repo_digests_size() == 1);
-    CHECK(node.Image(*id).repo_digests(0) ==
-          registry.Host() + "/multi@" + "sha256:" + digest::Sha256Hex(index.dump()));
+    // What the reference stands for comes first, then what this platform got of it.
+    const auto names = [&] {
+      const runtime::v1::Image image = node.Image(*id);
+      return std::vector<std::string>(image.repo_digests().begin(), image.repo_digests().end());
+    };
+    const std::string of_index =
+        registry.Host() + "/multi@" + "sha256:" + digest::Sha256Hex(index.dump());
+    const std::string of_manifest = registry.Host() + "/multi@" + mine.manifest_digest;
+    CHECK(names() == std::vector{of_index, of_manifest});
+    CHECK(node.Image(of_manifest).id() == *id);
+    CHECK(node.Image(mine.manifest_digest).id() == *id);
+    CHECK(node.snapshots.Prepare(Node::Call(), OwnerId("c1"), *id)->image_ref == of_index);
+    // Asked for by itself it is a name of its own.
+    REQUIRE(*node.Pull(of_manifest) == *id);
+    CHECK(names().size() == 2);
+    REQUIRE(*node.Pull(registry.Host() + "/multi") == *id);
+    CHECK(names().size() == 2);
   }
   SECTION("an image that is not there") {
     CHECK(node.Pull(registry.Host() + "/none").code() == Code::kNotFound);
