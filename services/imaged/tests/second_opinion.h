@@ -192,6 +192,9 @@ inline std::vector<std::string> EveryFeature(bool disks) {
   // Not of a directory that a later layer goes through: umoci forgets those.
   low.Dir("noted/", {.mode = 0711, .pax = {{"SCHILY.xattr.user.note", "of a directory"}}});
   low.Dir("linked/").Symlink("to-linked", "linked").File("to-linked/through", "t");
+  low.Dir("usr/").Dir("usr/lib/", {.mode = 0711}).File("usr/lib/base", "b");
+  low.Dir("usr/lib/both/").File("usr/lib/both/low", "l").Symlink("lib", "usr/lib");
+  low.Symlink("chained", "/lib/both");
   low.Symlink("up", "../../etc").File("up/through", "t");
   low.Dir("opaque/", {.mode = 0755}).File("opaque/old", "o").Dir("was-dir/").File("was-dir/f", "");
   low.File("was-file", "f").Symlink("was-link", "etc").Dir("deep/").Dir("deep/er/");
@@ -202,6 +205,10 @@ inline std::vector<std::string> EveryFeature(bool disks) {
   middle.Dir("opaque/", {.mode = 0700, .uid = 5}).File("opaque/.wh..wh..opq", "");
   middle.File("opaque/new", "n").File(".wh.was-dir", "").Dir("was-file/").File("was-file/in", "i");
   middle.HardLink("passwd-too", "etc/passwd");
+  // Through links of the layer below.
+  middle.File("lib/through", "t").Dir("lib/deeper/", {.mode = 0700, .uid = 6});
+  middle.File("lib/deeper/still", "s").File("lib/.wh.base", "").File("chained/more", "m");
+  middle.File("usr/lib/both/own", "o").HardLink("linked-through", "chained/low");
   tars.push_back(middle.Done());
   TarWriter top;
   top.File("was-dir", "a file").Symlink("was-file", "etc").File("deep/er/g", "g");
