@@ -1,8 +1,10 @@
 #include "libs/settings/schema.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 
 #include "libs/base/try.h"
 #include "libs/config/schema.h"
@@ -32,6 +34,18 @@ Status CheckUlimit(const std::string& text) {
     return InvalidArgument("'{}' is no limit of the form name=soft:hard", text);
   }
   return Status::Ok();
+}
+
+/// Others contradict `userxattr`, `volatile` and `index=off`, or mean layers.
+Status CheckOverlayOption(const std::string& option) {
+  constexpr std::array<std::string_view, 13> kOptions = {
+      "nodev",       "nosuid",    "noexec",           "xino=on",
+      "xino=off",    "xino=auto", "uuid=on",          "uuid=off",
+      "uuid=null",   "uuid=auto", "redirect_dir=off", "redirect_dir=nofollow",
+      "metacopy=off"};
+  if (std::find(kOptions.begin(), kOptions.end(), option) != kOptions.end()) return Status::Ok();
+  return InvalidArgument("'{}' is no option that may be added ({})", option,
+                         fmt::join(kOptions, ", "));
 }
 
 /// Words that configurations of older runtimes have get an answer of their own.
@@ -82,6 +96,13 @@ void AddImaged(Schema& schema, Imaged& imaged) {
                  "container), which is also taken where the kernel has no overlayfs.",
              .cost = Cost::kNewPods},
             CheckDriver)
+      .List("imaged.overlay_options", &imaged.overlay_options,
+            {.text = "Options of overlayfs for containers and image volumes, beside those that "
+                     "imaged takes itself: nodev, nosuid, noexec, xino=on, xino=off, xino=auto, "
+                     "uuid=on, uuid=off, uuid=null, uuid=auto, redirect_dir=off, "
+                     "redirect_dir=nofollow, metacopy=off.",
+             .cost = Cost::kNewPods},
+            CheckOverlayOption)
       .Path("imaged.image_root", &imaged.image_root, true,
             {.text =
                  "Where layers and the catalogue lie, for a file system of their own; containers' "

@@ -38,8 +38,9 @@ struct Crid {
 };
 
 struct Imaged {
-  std::string driver = "overlay";  // overlay | vfs
-  std::string image_root;          // empty = <state_root>/imaged
+  std::string driver = "overlay";            // overlay | vfs
+  std::vector<std::string> overlay_options;  // beside those that imaged takes itself
+  std::string image_root;                    // empty = <state_root>/imaged
   std::int64_t parallel_layers = 4;
   std::int64_t parallel_pulls = 8;
   std::int64_t parallel_unpackers = 8;

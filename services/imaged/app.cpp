@@ -6,6 +6,7 @@
 #include <set>
 
 #include "libs/base/check.h"
+#include "libs/base/cleanup.h"
 #include "libs/base/guarded.h"
 #include "libs/base/try.h"
 #include "libs/log/log.h"
@@ -34,6 +35,7 @@ constexpr auto kGcDelay = std::chrono::seconds(2);           // after something 
 constexpr auto kGcRetry = std::chrono::seconds(5);           // while pulls go on
 constexpr auto kVerifyTime = std::chrono::hours(1);
 constexpr std::uint64_t kVerifyRate = std::uint64_t{20} << 20U;  // bytes a second
+constexpr auto kNewCheck = std::chrono::minutes(1);              // for layers that were never read
 constexpr auto kReachCheck = std::chrono::seconds(30);
 constexpr auto kAbandoned = std::chrono::seconds(60);  // a pull whose caller went away
 constexpr auto kAbandonedCheck = std::chrono::seconds(5);
@@ -135,7 +137,8 @@ class ImagedApp final : public daemon::App {
                       daemon.pool().Submit(work::Lane::kBulk,
                                            CallContext::Background(kGcTime, "disk"), measure));
                 }),
-        snapshots_(*catalogue_, store_, trust_, metrics_, Clock::System(), config_.driver),
+        snapshots_(*catalogue_, store_, trust_, metrics_, Clock::System(), config_.driver,
+                   config_.overlay_options),
         gc_(*catalogue_, store_, metrics_, Clock::System(), [this] { return puller_.Quiet(); }),
         gc_runner_(std::make_shared<GcRunner>(daemon, gc_)),
         image_service_(daemon.pool(), images_, puller_,
@@ -165,8 +168,14 @@ class ImagedApp final : public daemon::App {
         daemon.loop().Every(kAbandonedCheck, [this] { puller_.StopAbandoned(kAbandoned); });
     if (daemon.confined())
       reach_timer_ = daemon.loop().Every(kReachCheck, [this, &daemon] { CheckReachSoon(daemon); });
-    if (config_.verify.count() > 0)
-      verify_timer_ = daemon.loop().Every(config_.verify, [this, &daemon] { VerifySoon(daemon); });
+    if (config_.verify.count() > 0) {
+      verify_timer_ = daemon.loop().Every(config_.verify, [this, &daemon] {
+        VerifySoon(daemon, [this](const CallContext& cc) { VerifyNext(cc); });
+      });
+      new_timer_ = daemon.loop().Every(kNewCheck, [this, &daemon] {
+        VerifySoon(daemon, [this](const CallContext& cc) { VerifyNew(cc); });
+      });
+    }
     daemon.OnDrain([this] { stop_.request_stop(); });
     daemon.SetProblems([this] {
       std::vector<daemon::Problem> problems;
@@ -213,19 +222,34 @@ class ImagedApp final : public daemon::App {
                  }));
   }
 
-  /// One layer in a quiet time.
-  void VerifySoon(daemon::Daemon& daemon) {
+  /// The layer that was not looked at for longest, or never; tells of its damage.
+  void VerifyNext(const CallContext& cc) {
+    const Result<std::string> damage =
+        VerifyOne(cc, *catalogue_, store_, Clock::System(), kVerifyRate);
+    if (!damage.ok()) return log::IfError("verify a layer", damage.status());
+    if (damage->empty()) return;
+    log::Error("the image store is damaged", {{"what", *damage}});
+    damages_.lock()->insert(*damage);
+  }
+
+  void VerifySoon(daemon::Daemon& daemon, const std::function<void(const CallContext&)>& verify) {
     const CallContext cc(std::chrono::steady_clock::now() + kVerifyTime, stop_.get_token(),
                          "verify");
-    log::IfError("verify a layer", daemon.pool().Submit(work::Lane::kBulk, cc, [this, cc] {
-      if (!puller_.Quiet()) return;
-      const Result<std::string> damage =
-          VerifyOne(cc, *catalogue_, store_, Clock::System(), kVerifyRate);
-      if (!damage.ok()) return log::IfError("verify a layer", damage.status());
-      if (damage->empty()) return;
-      log::Error("the image store is damaged", {{"what", *damage}});
-      damages_.lock()->insert(*damage);
+    log::IfError("verify a layer", daemon.pool().Submit(work::Lane::kBulk, cc, [this, cc, verify] {
+      if (puller_.Quiet()) verify(cc);
     }));
+  }
+
+  /// What is known of a layer's files is what they were when it was read first: so soon after it
+  /// has come, in a quiet time.
+  void VerifyNew(const CallContext& cc) {
+    const Result<std::vector<CatalogueLayer>> layers = catalogue_->AllLayers();
+    if (!layers.ok() || reading_new_.exchange(true)) return;
+    const Cleanup done([this] { reading_new_ = false; });
+    const auto unread = std::count_if(layers->begin(), layers->end(),
+                                      [](const CatalogueLayer& each) { return each.tree.empty(); });
+    for (std::ptrdiff_t i = 0; i < unread && puller_.Quiet() && cc.Check().ok(); ++i)
+      VerifyNext(cc);
   }
 
   const Config config_;
@@ -248,11 +272,13 @@ class ImagedApp final : public daemon::App {
   ArchivesService archives_service_;
   Guarded<std::set<std::string>> damages_;
   std::atomic<bool> told_ = false;
+  std::atomic<bool> reading_new_ = false;
   std::stop_source stop_;  // of the verification
   loop::Timer timer_;
   loop::Timer abandoned_timer_;
   loop::Timer reach_timer_;
   loop::Timer verify_timer_;
+  loop::Timer new_timer_;
 };
 
 }  // namespace

@@ -28,6 +28,7 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   config.pull.max_layers = static_cast<std::size_t>(own.max_layers);
   config.pull.max_files = static_cast<std::uint64_t>(own.max_files);
   config.verify = own.verify;
+  config.overlay_options = own.overlay_options;
   if (own.driver == "vfs") config.driver = Snapshots::Driver::kVfs;
   config.trust.policy = own.policy;
   config.trust.policy_may_be_absent = own.policy == settings::Imaged().policy;

@@ -78,6 +78,7 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
   // userxattr: our opaque marks are user.overlay.*. volatile: a container's own files need not
   // outlive a power cut, and unmounting never syncs the whole file system.
   mount.options = {"userxattr", "volatile", "index=off"};
+  mount.options.insert(mount.options.end(), overlay_options_.begin(), overlay_options_.end());
   mount.upper_dir = layout.Snapshot(owner.str()) + "/upper";
   mount.work_dir = layout.Snapshot(owner.str()) + "/work";
   CRISP_TRY(store_.MakeSnapshot(owner.str(), mount.lower_dirs.front()));
@@ -130,11 +131,14 @@ Result<PreparedVolume> Snapshots::PrepareVolume(const CallContext& cc, const Own
   if (driver_ == Driver::kVfs) {
     if (volume.layers.size() > 1) volume.layers = {CRISP_TRY(Copy(cc, row, volume.layers))};
     if (volume.layers.empty()) volume.layers.push_back(layout.Empty());
+    volume.options = {"ro"};
     return volume;
   }
   // The kernel wants two layers at least where nothing is written; also a single one may have marks
   // of deletion that only an overlay takes away.
   if (volume.layers.size() < 2) volume.layers.push_back(layout.Empty());
+  volume.options = {"userxattr", "ro"};
+  volume.options.insert(volume.options.end(), overlay_options_.begin(), overlay_options_.end());
   return volume;
 }
 

@@ -30,6 +30,7 @@ struct OverlayMount {
 struct PreparedVolume {
   std::string image_id;
   std::vector<std::string> layers;  // topmost first; just one: to be bind-mounted
+  std::vector<std::string> options;
 };
 
 struct PreparedSnapshot {
@@ -53,14 +54,16 @@ class Snapshots {
     kOverlay,
     kVfs,  // a full copy for each owner: where the kernel has no overlayfs
   };
+  /// `overlay_options`: beside our own.
   Snapshots(Catalogue& catalogue, LayerStore& store, Trust& trust, Metrics& metrics, Clock& clock,
-            Driver driver = Driver::kOverlay)
+            Driver driver = Driver::kOverlay, std::vector<std::string> overlay_options = {})
       : catalogue_(catalogue),
         store_(store),
         trust_(trust),
         metrics_(metrics),
         clock_(clock),
-        driver_(driver) {}
+        driver_(driver),
+        overlay_options_(std::move(overlay_options)) {}
 
   /// Idempotent by owner. `user_specified`: the image's name as the pod's author wrote it, which
   /// the signature policy is asked about once more (kUnknown "SignatureValidationFailed:
@@ -103,6 +106,7 @@ class Snapshots {
   Metrics& metrics_;
   Clock& clock_;
   const Driver driver_;
+  const std::vector<std::string> overlay_options_;
   work::LockTable owners_;
 };
 

@@ -605,7 +605,11 @@ TEST_CASE("The kernel's overlay of a snapshot shows the image, deletions and all
                                            Pack::kZstd}}));
   Node node;
   REQUIRE(node.Pull(registry.Name()).status().message() == "");
-  const auto snapshot = node.snapshots.Prepare(Node::Call(), OwnerId("c1"), registry.Name());
+  // With what an operator may add.
+  Snapshots snapshots(*node.catalogue, node.store, node.trust, node.metrics, Clock::System(),
+                      Snapshots::Driver::kOverlay,
+                      {"nodev", "xino=off", "redirect_dir=nofollow", "metacopy=off", "uuid=null"});
+  const auto snapshot = snapshots.Prepare(Node::Call(), OwnerId("c1"), registry.Name());
   REQUIRE(snapshot.ok());
   const std::string rootfs = node.root / "rootfs";
   REQUIRE(os::MakeDirs(rootfs).ok());
