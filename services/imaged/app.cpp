@@ -246,8 +246,9 @@ class ImagedApp final : public daemon::App {
     const Result<std::vector<CatalogueLayer>> layers = catalogue_->AllLayers();
     if (!layers.ok() || reading_new_.exchange(true)) return;
     const Cleanup done([this] { reading_new_ = false; });
-    const auto unread = std::count_if(layers->begin(), layers->end(),
-                                      [](const CatalogueLayer& each) { return each.tree.empty(); });
+    const auto unread =
+        std::count_if(layers->begin(), layers->end(),
+                      [](const CatalogueLayer& each) { return each.checked == WallTime(); });
     for (std::ptrdiff_t i = 0; i < unread && puller_.Quiet() && cc.Check().ok(); ++i)
       VerifyNext(cc);
   }
