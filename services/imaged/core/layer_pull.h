@@ -34,11 +34,11 @@ struct LayerProgress {
 /// What a node's layers share, and the bounds of each.
 struct LayerLimits {
   BufferPool& buffers;
-  Slots& connections;                  // of the node
-  std::size_t connections_of_one = 1;  // layer
-  Bytes ranged_from;                   // smaller layers take one connection
-  Bytes max_size;                      // unpacked
-  Expansion expansion;
+  Slots& connections;                             // of the node
+  std::size_t connections_of_one = 1;             // layer
+  Bytes ranged_from;                              // smaller layers take one connection
+  Bytes max_size;                                 // unpacked
+  Expansion expansion;                            // of its size, when it is unpacked
   std::chrono::nanoseconds outage;                // for so long nobody may answer
   std::function<void(std::uint64_t)> on_fetched;  // told of bytes as they come, on any thread
 };
