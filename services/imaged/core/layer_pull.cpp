@@ -315,6 +315,8 @@ Status Pipeline::Run(const digest::Digest& diff_id, Unpacker& unpacker) {
   // whatever became of its contents.
   const std::string& name = blob_.digest.str();
   if (fetched_.code() == Code::kDataLoss) return fetched_;
+  // "RegistryUnavailable" stays its first word.
+  if (fetched_.code() == Code::kUnknown && unpacked.code() == Code::kUnknown) return fetched_;
   if (!unpacked.ok()) return std::move(unpacked).While("layer {}", name);
   if (blob_.file.empty() && diff_hex_ != diff_id.hex())
     return DataLoss("layer {} unpacks to the diff id sha256:{}, the image's config says {}", name,
