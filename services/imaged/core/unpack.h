@@ -95,7 +95,8 @@ class Unpacker {
                                   const std::string& directory);
   Status MoveThroughLinks(const CallContext& cc, const std::vector<std::string>& parents);
   Status MoveInto(const std::string& from, const std::string& to);
-  Status Renamed(const std::string& from, const std::string& to);
+  void Renamed(const std::string& from, const std::string& to);
+  Status RenamedLinks(const std::string& from, const std::string& to);
   Result<int> Directory(const std::string& path, bool make);
   Status MakeImplied(const std::string& path);
   Status Apply(archive::TarReader& tar, const archive::TarEntry& entry);

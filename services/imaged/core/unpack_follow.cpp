@@ -3,6 +3,7 @@
 
 #include <climits>
 #include <cstdio>
+#include <utility>
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
@@ -18,39 +19,25 @@ using internal::OpenBeneath;
 
 namespace {
 
-constexpr int kMaxMoved = 1000;  // directories of one layer
+constexpr int kMaxMoved = 100;  // directories of one layer
 
-bool IsAtOrBelow(const std::string& name, const std::string& top) {
-  return name == top || name.starts_with(top + "/");
-}
-
-/// The names at and below `from` are called after `to`.
-void RenameTree(std::set<std::string>& names, const std::string& from, const std::string& to) {
-  std::vector<std::string> renamed;
-  for (auto at = names.lower_bound(from); at != names.end() && at->starts_with(from);) {
-    if (IsAtOrBelow(*at, from)) {
-      renamed.push_back(to + at->substr(from.size()));
-      at = names.erase(at);
+/// Of names in their order, a set or the keys of a map: `from` and those below it are called after
+/// `to`.
+template <typename Names>
+void RenameTree(Names& names, const std::string& from, const std::string& to) {
+  constexpr char kAfterSlash = '/' + 1;
+  Names renamed;
+  const auto rename = [&](auto node) {
+    if constexpr (requires { node.key(); }) {
+      node.key().replace(0, from.size(), to);
     } else {
-      ++at;
+      node.value().replace(0, from.size(), to);
     }
-  }
-  names.insert(renamed.begin(), renamed.end());
-}
-
-template <typename Value>
-void RenameTree(std::map<std::string, Value>& names, const std::string& from,
-                const std::string& to) {
-  std::map<std::string, Value> renamed;
-  for (auto at = names.lower_bound(from); at != names.end() && at->first.starts_with(from);) {
-    const auto next = std::next(at);
-    if (IsAtOrBelow(at->first, from)) {
-      auto node = names.extract(at);
-      node.key() = to + node.key().substr(from.size());
-      renamed.insert(std::move(node));
-    }
-    at = next;
-  }
+    renamed.insert(std::move(node));
+  };
+  if (auto top = names.extract(from); !top.empty()) rename(std::move(top));
+  const auto end = names.lower_bound(from + kAfterSlash);
+  for (auto at = names.lower_bound(from + '/'); at != end;) rename(names.extract(at++));
   names.merge(renamed);
 }
 
@@ -87,14 +74,19 @@ Result<std::string> Unpacker::FollowBelow(const std::vector<std::string>& parent
 }
 
 /// What is remembered by its name in this layer has another one now.
-Status Unpacker::Renamed(const std::string& from, const std::string& to) {
+void Unpacker::Renamed(const std::string& from, const std::string& to) {
   RenameTree(late_, from, to);
   RenameTree(implied_, from, to);
   RenameTree(whiteouts_, from, to);
   RenameTree(opaques_, from, to);
+}
+
+/// The same for hard links that wait, and what they lead to.
+Status Unpacker::RenamedLinks(const std::string& from, const std::string& to) {
   const auto rename = [&from, &to](Path& path) -> Status {
     const std::string full = path.Full();
-    if (IsAtOrBelow(full, from)) path = CRISP_TRY(Clean(to + full.substr(from.size())));
+    if (!full.starts_with(from + "/")) return Status::Ok();
+    path = CRISP_TRY(Clean(to + full.substr(from.size())));
     return Status::Ok();
   };
   for (LateLink& link : late_links_) {
@@ -129,7 +121,7 @@ Status Unpacker::MoveInto(const std::string& from, const std::string& to) {
     const Path moved{to, name};
     if (::renameat2(source.get(), name.c_str(), target.get(), name.c_str(), RENAME_NOREPLACE) ==
         0) {
-      CRISP_TRY(Renamed(old.Full(), moved.Full()));
+      Renamed(old.Full(), moved.Full());
       continue;
     }
     if (errno != EEXIST) return Status::Errno(errno, "move {} to {}", old.Full(), moved.Full());
@@ -145,7 +137,7 @@ Status Unpacker::MoveInto(const std::string& from, const std::string& to) {
       CRISP_TRY(Remove(target.get(), moved));
       if (::renameat(source.get(), name.c_str(), target.get(), name.c_str()) != 0)
         return Status::Errno(errno, "move {} to {}", old.Full(), moved.Full());
-      CRISP_TRY(Renamed(old.Full(), moved.Full()));
+      Renamed(old.Full(), moved.Full());
       if (S_ISDIR(ours.st_mode)) CRISP_TRY(MarkOpaque(-1, moved.Full()));
     } else {
       CRISP_TRY(Remove(source.get(), old));
@@ -178,6 +170,7 @@ Status Unpacker::MoveThroughLinks(const CallContext& cc, const std::vector<std::
          at != implied_.end() && at->starts_with(path + "/"); ++at)
       below.push_back(to.empty() ? at->substr(path.size() + 1) : to + at->substr(path.size()));
     CRISP_TRY(MoveInto(path, to));
+    CRISP_TRY(RenamedLinks(path, to));
     ahead.insert(ahead.end(), below.rbegin(), below.rend());
   }
   return Status::Ok();
