@@ -21,13 +21,6 @@ bool SameText(std::string_view a, std::string_view b) {
          });
 }
 
-std::shared_ptr<const TlsOptions> WithoutCertificate(TlsOptions options) {
-  options.client_cert.clear();
-  options.client_key.clear();
-  options.key += " without certificate";
-  return std::make_shared<const TlsOptions>(std::move(options));
-}
-
 /// What a connection may be used again for: the same peer, believed for the same reasons.
 std::string KeyOf(const Request& request, const Url& url, const Proxy* proxy) {
   std::string key = url.Origin() + (request.verify_tls ? "" : " insecure");
@@ -81,6 +74,13 @@ struct ClientState {
 };
 
 }  // namespace internal
+
+std::shared_ptr<const TlsOptions> WithoutCertificate(TlsOptions options) {
+  options.client_cert.clear();
+  options.client_key.clear();
+  options.key += " without certificate";
+  return std::make_shared<const TlsOptions>(std::move(options));
+}
 
 Response::Response(Response&&) noexcept = default;
 Response& Response::operator=(Response&&) noexcept = default;

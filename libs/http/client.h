@@ -40,6 +40,9 @@ struct TlsOptions {
   std::string key;  // equal only for equal contents: connections and loaded files are shared by it
 };
 
+/// The same authorities, and nothing to show.
+std::shared_ptr<const TlsOptions> WithoutCertificate(TlsOptions options);
+
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
 struct Request {

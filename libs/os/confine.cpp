@@ -2,9 +2,11 @@
 
 #include <sys/capability.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <set>
 #include <type_traits>
@@ -57,8 +59,17 @@ Status DropCapabilities(const std::vector<std::string>& kept) {
 
 Confined::Seen Confined::Look(const std::string& path) {
   struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) return {path, 0, 0};
-  return {path, info.st_dev, info.st_ino};
+  if (::stat(path.c_str(), &info) != 0) return {path, "", 0, 0};
+  std::error_code error;
+  return {path, std::filesystem::canonical(path, error), info.st_dev, info.st_ino};
+}
+
+bool Confined::Holds(const std::string& path) const {
+  const std::string real = Look(path).real;
+  return std::any_of(seen_.begin(), seen_.end(), [&path, &real](const Seen& each) {
+    if (each.path == path) return true;
+    return !each.real.empty() && (real == each.real || real.starts_with(each.real + "/"));
+  });
 }
 
 std::vector<std::string> Confined::Outdated() const {
@@ -69,6 +80,23 @@ std::vector<std::string> Confined::Outdated() const {
       outdated.push_back(before.path);
   }
   return outdated;
+}
+
+std::vector<std::string> Confined::Outdated(const ConfinePlan& wanted) const {
+  std::vector<std::string> outdated = Outdated();
+  if (landlock_abi_ == 0) return outdated;
+  for (const auto* paths : {&wanted.read, &wanted.execute})
+    for (const std::string& path : *paths)
+      if (Exists(path) && !Holds(path)) outdated.push_back(path);
+  return outdated;
+}
+
+Status KeepMemoryPrivate() {
+  const rlimit none{0, 0};
+  if (::setrlimit(RLIMIT_CORE, &none) != 0) return Status::Errno(errno, "forbid core files");
+  // What the limit does not cover: cores that the kernel hands to a program.
+  if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return Status::Errno(errno, "forbid core dumps");
+  return Status::Ok();
 }
 
 Result<Confined> Confine(const ConfinePlan& plan) {

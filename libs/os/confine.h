@@ -37,15 +37,19 @@ class Confined {
   /// Paths of the plan that are another file now than when the process was confined (Landlock knows
   /// inodes), or that came to be since: they cannot be read until the process starts anew.
   std::vector<std::string> Outdated() const;
+  /// The same where the plan would be `wanted` by now: also what is in no path of the plan then.
+  std::vector<std::string> Outdated(const ConfinePlan& wanted) const;
 
  private:
   friend Result<Confined> Confine(const ConfinePlan& plan);
   struct Seen {
     std::string path;
+    std::string real;  // without symbolic links; "" where there was nothing
     dev_t device = 0;
     ino_t inode = 0;
   };
   static Seen Look(const std::string& path);
+  bool Holds(const std::string& path) const;
 
   int landlock_abi_ = 0;
   std::vector<Seen> seen_;
@@ -58,6 +62,12 @@ class Confined {
 /// kFailedPrecondition: there are other threads already, which Landlock and capabilities would not
 /// reach. Any error leaves the process partly confined: the caller gives up.
 Result<Confined> Confine(const ConfinePlan& plan);
+
+/// Keeps what this process has in its memory out of core dumps, and from whoever may not trace
+/// root's processes: nobody but such gets its environment, memory or descriptors by /proc. For
+/// processes that hold secrets; before they read any. Programs that it starts make no core files
+/// either.
+Status KeepMemoryPrivate();
 
 namespace internal {
 /// Landlock's part; the interface version, 0 where the kernel has none.

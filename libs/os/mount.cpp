@@ -1,8 +1,10 @@
 #include "libs/os/mount.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +16,7 @@
 #include "libs/base/cleanup.h"
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "libs/os/namespaces.h"
 #include "libs/os/unique_fd.h"
 
 namespace crisp::os {
@@ -294,6 +297,24 @@ Result<MountArgs> OverlayArgs(const Overlay& overlay, const std::string& target)
                    .data = std::move(data)};
 }
 
+Status MountOverlayByOptions(const Overlay& overlay, const std::string& target) {
+  Result<MountArgs> by_path = OverlayArgs(overlay, target);
+  if (by_path.ok()) return Mount(*by_path);
+  // A layer's shortest name is its descriptor's number, seen from where those are.
+  Overlay numbered = overlay;
+  std::vector<UniqueFd> open;
+  for (std::string& lower : numbered.lower_dirs) {
+    open.push_back(CRISP_TRY(Open(lower, O_PATH | O_DIRECTORY).While("overlay: lower layer")));
+    lower = std::to_string(open.back().get());
+  }
+  const MountArgs args = CRISP_TRY(OverlayArgs(numbered, target));
+  return OnOwnThread([&args]() -> Status {
+    if (::unshare(CLONE_FS) != 0 || ::chdir("/proc/self/fd") != 0)
+      return Status::Errno(errno, "overlay: go to the open layers");
+    return Mount(args);
+  });
+}
+
 Status MountOverlay(const Overlay& overlay, const std::string& target) {
   if (overlay.lower_dirs.empty()) return InvalidArgument("overlay: no lower layer");
   const auto& options = overlay.options;
@@ -308,7 +329,7 @@ Status MountOverlay(const Overlay& overlay, const std::string& target) {
   const ByContext tried =
       CRISP_TRY(MountOverlayByContext(overlay, target).While("mount on {}", target));
   if (tried.done) return Status::Ok();
-  Status mounted = Mount(CRISP_TRY(OverlayArgs(overlay, target)));
+  Status mounted = MountOverlayByOptions(overlay, target);
   if (mounted.code() == Code::kNotFound) {
     // The kernel does not say which.
     for (const std::string& lower : overlay.lower_dirs) {
@@ -317,6 +338,19 @@ Status MountOverlay(const Overlay& overlay, const std::string& target) {
   }
   if (tried.refused.empty()) return mounted;
   return std::move(mounted).While("{}", tried.refused);
+}
+
+bool KernelHasFilesystem(const std::string& type, const std::string& proc,
+                         const std::string& modules) {
+  // "nodev\toverlay\n"
+  const Result<std::string> loaded = ReadFile(proc + "/filesystems");
+  if (!loaded.ok() || loaded->find("\t" + type + "\n") != std::string::npos) return true;
+  if (!Exists(proc + "/modules")) return false;
+  utsname kernel{};
+  ::uname(&kernel);
+  const Result<std::string> loadable =
+      ReadFile(fmt::format("{}/{}/modules.dep", modules, kernel.release), MiB(64));
+  return !loadable.ok() || loadable->find("/" + type + ".ko") != std::string::npos;
 }
 
 Status Unmount(const std::string& path, UnmountHow how) {

@@ -48,9 +48,18 @@ struct Overlay {
 /// fsopen + `lowerdir+` (no 4096-byte limit, no escaping), where the kernel lacks that mount(2).
 /// With "volatile" a stale work/incompat/volatile of an earlier mount is cleared first.
 Status MountOverlay(const Overlay& overlay, const std::string& target);
+/// By mount(2) alone, as on kernels before 6.8. As many layers as overlayfs takes (500), however
+/// long their paths are: where a page does not hold them, /proc shows numbers for the mount's
+/// lowerdir.
+Status MountOverlayByOptions(const Overlay& overlay, const std::string& target);
 /// The same for mount(2), with what is special in its text of options escaped or quoted.
 /// kInvalidArgument: more text than a page holds.
 Result<MountArgs> OverlayArgs(const Overlay& overlay, const std::string& target);
+
+/// Whether the kernel can mount a file system of this type, now or once its module is loaded. True
+/// where that cannot be told. For tests: where /proc and the modules are.
+bool KernelHasFilesystem(const std::string& type, const std::string& proc = "/proc",
+                         const std::string& modules = "/lib/modules");
 
 enum class UnmountHow { kNormal, kLazy };
 /// The topmost mount at `path` goes, without following a symlink. Not a mount point or absent = Ok.

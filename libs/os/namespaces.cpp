@@ -45,20 +45,6 @@ const char* ProcName(NamespaceKind kind) {
   return "";
 }
 
-/// Runs `fn` on a thread of its own and waits for it: that thread may leave the daemon's
-/// namespaces, because it ends. `meanwhile` runs on the calling one.
-Status OnOwnThread(const std::function<Status()>& fn,
-                   const std::function<void()>& meanwhile = nullptr) {
-  Status status;
-  try {
-    std::jthread thread([&status, &fn] { status = fn(); });
-    if (meanwhile) meanwhile();
-  } catch (const std::system_error& error) {
-    return ResourceExhausted("start a thread: {}", error.what());
-  }
-  return status;
-}
-
 Status MakePinFile(const std::string& path) {
   constexpr mode_t kMode = 0444;
   if (CRISP_TRY(IsPinnedNamespace(path))) {
@@ -111,6 +97,17 @@ Result<UniqueFd> NewNetnsIn(int userns) {
 }
 
 }  // namespace
+
+Status OnOwnThread(const std::function<Status()>& fn, const std::function<void()>& meanwhile) {
+  Status status;
+  try {
+    std::jthread thread([&status, &fn] { status = fn(); });
+    if (meanwhile) meanwhile();
+  } catch (const std::system_error& error) {
+    return ResourceExhausted("start a thread: {}", error.what());
+  }
+  return status;
+}
 
 Result<std::vector<NamespacePin>> NamespacePin::PinAll(
     const std::string& proc_dir, const std::vector<NamespaceTarget>& targets) {

@@ -65,6 +65,10 @@ Status UnpinNamespace(const std::string& path);
 /// Whether `path` holds a namespace (nsfs), not just a file. Absent = false.
 Result<bool> IsPinnedNamespace(const std::string& path);
 
+/// Runs `fn` on a thread of its own and waits for it: that thread may leave what the process shares
+/// (namespaces, the working directory), because it ends. `meanwhile` runs on the calling one.
+Status OnOwnThread(const std::function<Status()>& fn,
+                   const std::function<void()>& meanwhile = nullptr);
 /// Runs `fn` inside the namespaces at `paths` ("/run/…/netns/x", "/proc/1/ns/net"), on a thread
 /// made for it that then ends; returns what `fn` returns. The order of the paths is the order of
 /// entry. Only for what blocks shortly: the caller waits for the thread.

@@ -1,8 +1,10 @@
 #include "libs/settings/schema.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 
 #include "libs/base/try.h"
 #include "libs/config/schema.h"
@@ -32,6 +34,18 @@ Status CheckUlimit(const std::string& text) {
     return InvalidArgument("'{}' is no limit of the form name=soft:hard", text);
   }
   return Status::Ok();
+}
+
+/// Others contradict `userxattr`, `volatile` and `index=off`, or mean layers.
+Status CheckOverlayOption(const std::string& option) {
+  constexpr std::array<std::string_view, 13> kOptions = {
+      "nodev",       "nosuid",    "noexec",           "xino=on",
+      "xino=off",    "xino=auto", "uuid=on",          "uuid=off",
+      "uuid=null",   "uuid=auto", "redirect_dir=off", "redirect_dir=nofollow",
+      "metacopy=off"};
+  if (std::find(kOptions.begin(), kOptions.end(), option) != kOptions.end()) return Status::Ok();
+  return InvalidArgument("'{}' is no option that may be added ({})", option,
+                         fmt::join(kOptions, ", "));
 }
 
 /// Words that configurations of older runtimes have get an answer of their own.
@@ -79,9 +93,16 @@ void AddImaged(Schema& schema, Imaged& imaged) {
       .Text("imaged.driver", &imaged.driver,
             {.text =
                  "How containers get their root file system: overlay, or vfs (a full copy for each "
-                 "container) where the kernel has no overlayfs.",
+                 "container), which is also taken where the kernel has no overlayfs.",
              .cost = Cost::kNewPods},
             CheckDriver)
+      .List("imaged.overlay_options", &imaged.overlay_options,
+            {.text = "Options of overlayfs for containers and image volumes, beside those that "
+                     "imaged takes itself: nodev, nosuid, noexec, xino=on, xino=off, xino=auto, "
+                     "uuid=on, uuid=off, uuid=null, uuid=auto, redirect_dir=off, "
+                     "redirect_dir=nofollow, metacopy=off.",
+             .cost = Cost::kNewPods},
+            CheckOverlayOption)
       .Path("imaged.image_root", &imaged.image_root, true,
             {.text =
                  "Where layers and the catalogue lie, for a file system of their own; containers' "
@@ -106,6 +127,10 @@ void AddImaged(Schema& schema, Imaged& imaged) {
             {.text = "The container tools' registries.conf, with its .d directory: mirrors, "
                      "rewrites, blocked and insecure registries, short names. It may be absent; "
                      "changes count from the next pull on. Empty: none is read."})
+      .Path("imaged.short_name_aliases", &imaged.short_name_aliases, true,
+            {.text = "Short names that podman and others have remembered; an alias in "
+                     "registries_conf or its .d comes before. It may be absent. Empty: none is "
+                     "read."})
       .List("imaged.certs_dirs", &imaged.certs_dirs,
             {.text = "Where <host:port>/ may have *.crt (authorities), *.cert and *.key (client "
                      "certificates); the first that has the host counts."},
@@ -144,6 +169,9 @@ void AddImaged(Schema& schema, Imaged& imaged) {
                {.text = "Deadline of a whole pull."})
       .Size("imaged.max_layer_size", &imaged.max_layer_size, MiB(1), GiB(4096),
             {.text = "The largest layer, unpacked."})
+      .Int("imaged.max_expansion", &imaged.max_expansion, 0, 1'000'000,
+           {.text = "A layer that unpacks to more than 100 MiB may grow to so many times the size "
+                    "that it has in the registry. 0: to any."})
       .Size("imaged.max_manifest_size", &imaged.max_manifest_size, KiB(64), MiB(64),
             {.text = "The largest manifest, index or image configuration."})
       .Int("imaged.max_layers", &imaged.max_layers, 1, 500,

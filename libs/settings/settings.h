@@ -38,8 +38,9 @@ struct Crid {
 };
 
 struct Imaged {
-  std::string driver = "overlay";  // overlay | vfs
-  std::string image_root;          // empty = <state_root>/imaged
+  std::string driver = "overlay";            // overlay | vfs
+  std::vector<std::string> overlay_options;  // beside those that imaged takes itself
+  std::string image_root;                    // empty = <state_root>/imaged
   std::int64_t parallel_layers = 4;
   std::int64_t parallel_pulls = 8;
   std::int64_t parallel_unpackers = 8;
@@ -47,6 +48,7 @@ struct Imaged {
   std::int64_t layer_connections = 4;
   std::vector<std::string> insecure_registries;
   std::string registries_conf = "/etc/containers/registries.conf";
+  std::string short_name_aliases = "/var/cache/containers/short-name-aliases.conf";
   std::vector<std::string> certs_dirs = {"/etc/containers/certs.d", "/etc/docker/certs.d"};
   std::string hosts_dir = "/etc/containerd/certs.d";
   std::vector<std::string> auth_files = {"/etc/crisp/auth.json", "/run/containers/0/auth.json"};
@@ -54,11 +56,12 @@ struct Imaged {
   std::vector<std::string> pinned_images;
   std::chrono::seconds orphan_grace{120};
   std::chrono::seconds stall_timeout{60};
-  Bytes min_rate = KiB(1);  // a second
+  Bytes min_rate = KiB(4);  // a second
   Bytes max_rate{0};        // a second
   Bytes max_pull_rate{0};   // a second
   std::chrono::seconds pull_timeout{3600};
   Bytes max_layer_size = GiB(64);  // unpacked
+  std::int64_t max_expansion = 200;
   Bytes max_manifest_size = MiB(4);
   std::int64_t max_layers = 127;
   std::int64_t max_files = 4'000'000;

@@ -1,16 +1,20 @@
 #include "services/imaged/app.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <set>
 
 #include "libs/base/check.h"
+#include "libs/base/cleanup.h"
 #include "libs/base/guarded.h"
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/file_lock.h"
 #include "libs/os/files.h"
+#include "libs/os/mount.h"
 #include "services/imaged/config.h"
+#include "services/imaged/confinement.h"
 #include "services/imaged/core/archives.h"
 #include "services/imaged/core/gc.h"
 #include "services/imaged/core/images.h"
@@ -31,9 +35,12 @@ constexpr auto kGcDelay = std::chrono::seconds(2);           // after something 
 constexpr auto kGcRetry = std::chrono::seconds(5);           // while pulls go on
 constexpr auto kVerifyTime = std::chrono::hours(1);
 constexpr std::uint64_t kVerifyRate = std::uint64_t{20} << 20U;  // bytes a second
+constexpr auto kNewCheck = std::chrono::minutes(1);              // for layers that were never read
 constexpr auto kReachCheck = std::chrono::seconds(30);
+constexpr auto kAbandoned = std::chrono::seconds(60);  // a pull whose caller went away
+constexpr auto kAbandonedCheck = std::chrono::seconds(5);
 constexpr auto kGcTime = std::chrono::minutes(10);  // of one round
-constexpr auto kFreeTime = std::chrono::seconds(30);
+constexpr auto kFreeTime = std::chrono::milliseconds(500);
 
 /// Runs the garbage collector some time after it was asked for, never twice at once. Held by its
 /// timer and its pool task only weakly.
@@ -130,16 +137,19 @@ class ImagedApp final : public daemon::App {
                       daemon.pool().Submit(work::Lane::kBulk,
                                            CallContext::Background(kGcTime, "disk"), measure));
                 }),
-        snapshots_(*catalogue_, store_, trust_, metrics_, Clock::System(), config_.driver),
+        snapshots_(*catalogue_, store_, trust_, metrics_, Clock::System(), config_.driver,
+                   config_.overlay_options),
         gc_(*catalogue_, store_, metrics_, Clock::System(), [this] { return puller_.Quiet(); }),
         gc_runner_(std::make_shared<GcRunner>(daemon, gc_)),
         image_service_(daemon.pool(), images_, puller_,
-                       [this](const CallContext& cc) { FreeNow(cc); }),
+                       [this](const CallContext& cc, const std::vector<digest::Digest>& layers) {
+                         FreeNow(cc, layers);
+                       }),
         snapshots_service_(daemon.pool(), snapshots_, config_.orphan_grace,
                            [this] { gc_runner_->Wake(); }),
         pulls_service_(daemon.pool(), daemon.loop(), puller_),
-        archives_(puller_, hosts_, *catalogue_, store_.layout(),
-                  {config_.pull.max_layer_size, config_.pull.max_manifest_size}),
+        archives_(puller_, hosts_, *catalogue_, store_,
+                  {config_.pull.max_layer_size, config_.pull.max_manifest_size}, images_.spooled()),
         archives_service_(daemon.pool(), archives_) {}
   ~ImagedApp() override {
     stop_.request_stop();
@@ -149,14 +159,23 @@ class ImagedApp final : public daemon::App {
   Status Start(daemon::Daemon& daemon) {
     catalogue_->SetNames([this](std::string_view image) { return hosts_.NamesHere(image); });
     CRISP_TRY(gc_.Recover());
+    images_.MeasureDisk();
     gc_runner_->Wake();
     // Layers of failed pulls come of age without anybody asking.
     timer_ =
         daemon.loop().Every(std::chrono::minutes(15), [runner = gc_runner_] { runner->Wake(); });
+    abandoned_timer_ =
+        daemon.loop().Every(kAbandonedCheck, [this] { puller_.StopAbandoned(kAbandoned); });
     if (daemon.confined())
       reach_timer_ = daemon.loop().Every(kReachCheck, [this, &daemon] { CheckReachSoon(daemon); });
-    if (config_.verify.count() > 0)
-      verify_timer_ = daemon.loop().Every(config_.verify, [this, &daemon] { VerifySoon(daemon); });
+    if (config_.verify.count() > 0) {
+      verify_timer_ = daemon.loop().Every(config_.verify, [this, &daemon] {
+        VerifySoon(daemon, [this](const CallContext& cc) { VerifyNext(cc); });
+      });
+      new_timer_ = daemon.loop().Every(kNewCheck, [this, &daemon] {
+        VerifySoon(daemon, [this](const CallContext& cc) { VerifyNew(cc); });
+      });
+    }
     daemon.OnDrain([this] { stop_.request_stop(); });
     daemon.SetProblems([this] {
       std::vector<daemon::Problem> problems;
@@ -173,44 +192,65 @@ class ImagedApp final : public daemon::App {
   }
 
  private:
-  /// Who removes an image waits for its space. What takes longer goes on without it.
-  void FreeNow(const CallContext& cc) {
-    const Result<bool> freed = gc_.FreeNow(cc.Within(kFreeTime));
+  /// Who removes an image waits a moment for its space; what takes longer goes on without it.
+  void FreeNow(const CallContext& cc, const std::vector<digest::Digest>& layers) {
+    const auto wait = std::min<std::chrono::nanoseconds>(cc.Remaining() / 2, kFreeTime);
+    const Result<bool> freed = gc_.FreeNow(cc.Within(wait), layers);
     if (!freed.ok() || !*freed) gc_runner_->Wake();
   }
 
-  /// Landlock opened files by their inode: one that was replaced (resolv.conf) or is new
-  /// (/etc/containers) can be read after the next start only. Where systemd starts us again, that
-  /// is now, or when the last pull has ended.
+  /// Landlock opened files by their inode: one that was replaced (resolv.conf), is new
+  /// (/etc/containers), or that a configuration file names only now (a key in policy.json) can be
+  /// read after the next start only. Where systemd starts us again, that is now, or when the last
+  /// pull has ended.
   void CheckReachSoon(daemon::Daemon& daemon) {
     const CallContext cc = CallContext::Background(kReachCheck, "reach");
     log::IfError("check what can be reached",
                  daemon.pool().Submit(work::Lane::kBulk, cc, [this, &daemon] {
-                   const std::vector<std::string> outdated = daemon.confined()->Outdated();
+                   const auto wanted = PlanConfinement(daemon.settings(), daemon.options());
+                   if (!wanted.ok() || !*wanted)
+                     return log::IfError("plan the confinement", wanted.status());
+                   const std::vector<std::string> outdated = daemon.confined()->Outdated(**wanted);
                    if (outdated.empty()) return;
                    const bool restart = std::getenv("NOTIFY_SOCKET") != nullptr;
                    if (!told_.exchange(true))
                      log::Warn(
-                         "a file was replaced or made that this confined process can only read "
-                         "after a restart",
+                         "a file was replaced, made or named that this confined process can only "
+                         "read after a restart",
                          {{"path", outdated.front()}, {"restarts by itself", restart}});
                    if (restart && puller_.Quiet()) daemon.RequestStop();
                  }));
   }
 
-  /// One layer in a quiet time.
-  void VerifySoon(daemon::Daemon& daemon) {
+  /// The layer that was not looked at for longest, or never; tells of its damage.
+  void VerifyNext(const CallContext& cc) {
+    const Result<std::string> damage =
+        VerifyOne(cc, *catalogue_, store_, Clock::System(), kVerifyRate);
+    if (!damage.ok()) return log::IfError("verify a layer", damage.status());
+    if (damage->empty()) return;
+    log::Error("the image store is damaged", {{"what", *damage}});
+    damages_.lock()->insert(*damage);
+  }
+
+  void VerifySoon(daemon::Daemon& daemon, const std::function<void(const CallContext&)>& verify) {
     const CallContext cc(std::chrono::steady_clock::now() + kVerifyTime, stop_.get_token(),
                          "verify");
-    log::IfError("verify a layer", daemon.pool().Submit(work::Lane::kBulk, cc, [this, cc] {
-      if (!puller_.Quiet()) return;
-      const Result<std::string> damage =
-          VerifyOne(cc, *catalogue_, store_, Clock::System(), kVerifyRate);
-      if (!damage.ok()) return log::IfError("verify a layer", damage.status());
-      if (damage->empty()) return;
-      log::Error("the image store is damaged", {{"what", *damage}});
-      damages_.lock()->insert(*damage);
+    log::IfError("verify a layer", daemon.pool().Submit(work::Lane::kBulk, cc, [this, cc, verify] {
+      if (puller_.Quiet()) verify(cc);
     }));
+  }
+
+  /// What is known of a layer's files is what they were when it was read first: so soon after it
+  /// has come, in a quiet time.
+  void VerifyNew(const CallContext& cc) {
+    const Result<std::vector<CatalogueLayer>> layers = catalogue_->AllLayers();
+    if (!layers.ok() || reading_new_.exchange(true)) return;
+    const Cleanup done([this] { reading_new_ = false; });
+    const auto unread =
+        std::count_if(layers->begin(), layers->end(),
+                      [](const CatalogueLayer& each) { return each.checked == WallTime(); });
+    for (std::ptrdiff_t i = 0; i < unread && puller_.Quiet() && cc.Check().ok(); ++i)
+      VerifyNext(cc);
   }
 
   const Config config_;
@@ -233,10 +273,13 @@ class ImagedApp final : public daemon::App {
   ArchivesService archives_service_;
   Guarded<std::set<std::string>> damages_;
   std::atomic<bool> told_ = false;
+  std::atomic<bool> reading_new_ = false;
   std::stop_source stop_;  // of the verification
   loop::Timer timer_;
+  loop::Timer abandoned_timer_;
   loop::Timer reach_timer_;
   loop::Timer verify_timer_;
+  loop::Timer new_timer_;
 };
 
 }  // namespace
@@ -244,6 +287,11 @@ class ImagedApp final : public daemon::App {
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = Config::From(daemon.settings(), daemon::Version());
   config.http.proxy = CRISP_TRY(http::ProxyConfig::FromEnvironment());
+  if (config.driver == Snapshots::Driver::kOverlay && !os::KernelHasFilesystem("overlay")) {
+    log::Warn("this kernel has no overlayfs: each container gets a full copy of its image",
+              {{"imaged.driver", "vfs"}});
+    config.driver = Snapshots::Driver::kVfs;
+  }
   const Layout layout = config.layout;
   LayerStore store = CRISP_TRY(LayerStore::Open(layout));
   os::FileLock in_use = CRISP_TRY(

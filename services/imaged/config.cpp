@@ -7,6 +7,7 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   Config config(settings);
   config.hosts.insecure = own.insecure_registries;
   config.hosts.registries_conf = own.registries_conf;
+  config.hosts.short_name_aliases = own.short_name_aliases;
   config.hosts.hosts_dir = own.hosts_dir;
   config.hosts.certs_dirs = own.certs_dirs;
   config.hosts.auth_files = own.auth_files;
@@ -22,10 +23,12 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   config.pull.max_pull_rate = own.max_pull_rate;
   config.pull.timeout = own.pull_timeout;
   config.pull.max_layer_size = own.max_layer_size;
+  config.pull.expansion.max_times = static_cast<std::uint64_t>(own.max_expansion);
   config.pull.max_manifest_size = own.max_manifest_size;
   config.pull.max_layers = static_cast<std::size_t>(own.max_layers);
   config.pull.max_files = static_cast<std::uint64_t>(own.max_files);
   config.verify = own.verify;
+  config.overlay_options = own.overlay_options;
   if (own.driver == "vfs") config.driver = Snapshots::Driver::kVfs;
   config.trust.policy = own.policy;
   config.trust.policy_may_be_absent = own.policy == settings::Imaged().policy;

@@ -22,6 +22,7 @@ struct Config {
   TrustOptions trust;
   std::chrono::seconds verify{};
   Snapshots::Driver driver = Snapshots::Driver::kOverlay;
+  std::vector<std::string> overlay_options;
   http::ClientOptions http;
 
   explicit Config(const settings::Settings& settings) : layout(settings) {}

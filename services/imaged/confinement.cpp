@@ -6,6 +6,7 @@
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 #include "services/imaged/core/policy.h"
+#include "services/imaged/registry/hosts_toml.h"
 #include "services/imaged/store/layout.h"
 #include "services/imaged/trust/signature.h"
 
@@ -42,7 +43,13 @@ void AllowRegistries(const settings::Imaged& imaged, os::ConfinePlan& plan) {
     plan.read.push_back(Around(conf));
     plan.read.push_back(conf + ".d");
   }
-  if (!imaged.hosts_dir.empty()) plan.read.push_back(imaged.hosts_dir);
+  if (!imaged.short_name_aliases.empty()) plan.read.push_back(Around(imaged.short_name_aliases));
+  if (!imaged.hosts_dir.empty()) {
+    plan.read.push_back(imaged.hosts_dir);
+    // What its files name may lie anywhere.
+    for (std::string& path : HostsToml::TlsFiles(imaged.hosts_dir))
+      plan.read.push_back(std::move(path));
+  }
   for (const std::string& path : imaged.certs_dirs) plan.read.push_back(path);
   for (const std::string& path : imaged.auth_files) plan.read.push_back(Around(path));
 }

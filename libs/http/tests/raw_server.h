@@ -25,6 +25,7 @@ class RawServer {
     bool hang_up = false;               // close after them
     bool stall = false;                 // keep the connection open and silent after them
     std::chrono::milliseconds drip{0};  // not silent: a byte each time
+    std::string endless;                // after them, again and again until the client leaves
   };
   /// Called with the head of each request and its body, on the connection's thread.
   using Handler = std::function<Answer(const std::string& head)>;
@@ -109,6 +110,12 @@ class RawServer {
               ::send(fd, answer.bytes.data() + sent, answer.bytes.size() - sent, MSG_NOSIGNAL);
           if (count <= 0) return;
           sent += static_cast<std::size_t>(count);
+        }
+        if (!answer.endless.empty()) {
+          while (!stopping_ &&
+                 ::send(fd, answer.endless.data(), answer.endless.size(), MSG_NOSIGNAL) > 0) {
+          }
+          return;
         }
         if (answer.drip.count() > 0) {
           pollfd poll{fd, POLLIN, 0};

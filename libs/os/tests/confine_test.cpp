@@ -275,7 +275,13 @@ TEST_CASE("What was replaced or made since the confinement is known to be out of
           if (!Rename(room.inside + "/b", room.inside + "/a").ok()) return "no rename";
           if (done->Outdated() != std::vector{room.inside + "/a"}) return "a is not outdated";
           if (!WriteFile(room.inside + "/b", "2").ok()) return "no third file";
-          return done->Outdated().size() == 2 ? "" : "b is not outdated";
+          if (done->Outdated().size() != 2) return "b is not outdated";
+          // Another plan by now: what the first held is held, what is nowhere is not missed.
+          ConfinePlan wanted;
+          wanted.read = {room.outside + "/file", room.inside + "/none", room.inside + "/c"};
+          if (done->Outdated(wanted).size() != 2) return "something of the plan is missed";
+          if (!WriteFile(room.inside + "/c", "3").ok()) return "no fourth file";
+          return done->Outdated(wanted).back() == room.inside + "/c" ? "" : "c is not missed";
         }) == "");
 }
 

@@ -132,6 +132,55 @@ TEST_CASE("What a context refuses without a verdict is tried by mount(2)") {
   CHECK(refused.message().find("mount overlay overlay on") != std::string::npos);
 }
 
+TEST_CASE("mount(2) takes as many layers as an image may have, whatever their paths are") {
+  const MountRoot root;
+  const auto count = GENERATE(std::size_t{2}, std::size_t{127}, std::size_t{500});
+  Overlay overlay{.upper_dir = root.Dir("upper"), .work_dir = root.Dir("work")};
+  for (std::size_t i = 0; i < count; ++i) {
+    overlay.lower_dirs.push_back(root.Dir(fmt::format("{:064}/diff", i)));
+    REQUIRE(WriteFile(fmt::format("{}/f{}", overlay.lower_dirs.back(), i), "x").ok());
+    REQUIRE(WriteFile(overlay.lower_dirs.back() + "/top", std::to_string(i)).ok());
+  }
+  CHECK(OverlayArgs(overlay, "/merged").ok() == (count == 2));
+  const std::string merged = root.Dir("merged");
+  const std::string before = ReadLink("/proc/self/cwd").value();
+  REQUIRE(MountOverlayByOptions(overlay, merged).message() == "");
+  CHECK(ListDir(merged)->size() == count + 1);
+  CHECK(ReadFile(merged + "/top").value() == "0");
+  CHECK(ReadFile(fmt::format("{}/f{}", merged, count - 1)).value() == "x");
+  CHECK(WriteFile(merged + "/new", "n").ok());
+  CHECK(ReadFile(root / "upper/new").value() == "n");
+  CHECK(Unmount(merged).ok());
+  CHECK(ReadLink("/proc/self/cwd").value() == before);  // the process stands where it stood
+  overlay.lower_dirs.push_back(root / "none");
+  const Status bad = MountOverlayByOptions(overlay, merged);
+  CHECK(bad.code() == Code::kNotFound);
+}
+
+TEST_CASE("A file system is there as part of the kernel, as a module, or not at all") {
+  const MountRoot root;
+  utsname kernel{};
+  ::uname(&kernel);
+  const std::string proc = root.Dir("proc");
+  const std::string modules = root.Dir("modules");
+  const auto has = [&](const std::string& type) {
+    return KernelHasFilesystem(type, proc, modules);
+  };
+  CHECK(has("overlay"));  // nobody knows
+  REQUIRE(WriteFile(proc + "/filesystems", "nodev\tproc\n\text4\nnodev\tmyoverlay\n").ok());
+  CHECK(has("ext4"));
+  CHECK(has("proc"));
+  CHECK_FALSE(has("overlay"));
+  REQUIRE(WriteFile(proc + "/modules", "").ok());
+  CHECK(has("overlay"));  // where modules are is not known
+  const std::string dep = root.Dir(fmt::format("modules/{}", kernel.release)) + "/modules.dep";
+  REQUIRE(WriteFile(dep, "kernel/fs/fuse/fuse.ko.xz:\n").ok());
+  CHECK_FALSE(has("overlay"));
+  REQUIRE(WriteFile(dep, "kernel/fs/fuse/fuse.ko.xz:\nkernel/fs/overlayfs/overlay.ko.xz:\n").ok());
+  CHECK(has("overlay"));
+  CHECK(KernelHasFilesystem("proc"));
+}
+
 TEST_CASE("An overlay's text of options escapes paths and quotes labels") {
   const Overlay overlay{.lower_dirs = {"/a:b", "/c,d"},
                         .upper_dir = "/u",

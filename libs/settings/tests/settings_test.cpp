@@ -37,6 +37,9 @@ TEST_CASE("storage drivers of older runtimes are refused with what replaced them
   }
   CHECK(ErrorOf("imaged:\n  driver: zfs\n").find("no driver") != std::string::npos);
   CHECK(ErrorOf("imaged:\n  driver: vfs\n").empty());
+  CHECK(ErrorOf("imaged:\n  overlay_options: [nodev, xino=off]\n").empty());
+  CHECK(ErrorOf("imaged:\n  overlay_options: [metacopy=on]\n").find("metacopy=on") !=
+        std::string::npos);
 }
 
 TEST_CASE("the shipped file is the commented dump of the defaults") {

@@ -179,6 +179,53 @@ TEST_CASE("equal calls share one flight") {
   CHECK(runs == 1);
 }
 
+TEST_CASE("a flight that everybody has left may be stopped, and the next call starts anew") {
+  Pool pool;
+  Flights<std::string, int> flights(pool, 10s);
+  std::atomic<int> runs{0};
+  const auto call = [&](const CallContext& cc) {
+    return flights.Do(cc, "key", [&runs](const CallContext& own) -> Result<int> {
+      ++runs;
+      std::mutex mutex;
+      std::condition_variable_any never;
+      std::unique_lock lock(mutex);
+      never.wait(lock, own.stop(), [] { return false; });
+      return Cancelled("stopped");
+    });
+  };
+  const auto start = [&](std::chrono::seconds deadline, std::stop_source& stop) {
+    return std::async(std::launch::async, [&call, deadline, token = stop.get_token()] {
+      return call({std::chrono::steady_clock::now() + deadline, token, "caller"});
+    });
+  };
+  std::stop_source one;
+  std::stop_source two;
+  auto first = start(60s, one);
+  while (runs == 0) std::this_thread::yield();
+  auto second = start(60s, two);
+  CHECK(flights.StopAbandoned(0s).empty());
+  one.request_stop();
+  CHECK(first.get().code() == Code::kCancelled);
+  // Whether the other has joined by now or not, it is one flight, or a second one.
+  two.request_stop();
+  CHECK(second.get().code() == Code::kCancelled);
+  CHECK(flights.StopAbandoned(1h).empty());
+  CHECK(flights.StopAbandoned(0s) == std::vector<std::string>{"key"});
+  CHECK(flights.StopAbandoned(0s).empty());
+  const int before = runs;
+  // Who left because its deadline came is waited for.
+  std::stop_source none;
+  CHECK(call({std::chrono::steady_clock::now() + 1ms, none.get_token(), "late"}).code() ==
+        Code::kDeadlineExceeded);
+  CHECK(flights.StopAbandoned(0s).empty());
+  std::stop_source three;
+  auto third = start(60s, three);
+  while (runs == before) std::this_thread::yield();
+  three.request_stop();
+  CHECK(third.get().code() == Code::kCancelled);
+  CHECK(flights.StopAbandoned(0s).size() == 1);
+}
+
 TEST_CASE("a flight's failure reaches its callers and the next call starts anew") {
   Pool pool;
   Flights<std::string, int> flights(pool, 10s);

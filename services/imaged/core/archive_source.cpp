@@ -86,10 +86,12 @@ class ArchiveSource::Reader final : public BlobReader {
 
 Result<std::shared_ptr<ArchiveSource>> ArchiveSource::Read(archive::ChunkSource& bytes,
                                                            const std::string& spool_dir,
-                                                           const ArchiveLimits& limits) {
+                                                           const ArchiveLimits& limits,
+                                                           std::shared_ptr<ByteCount> spooled) {
   os::UniqueFd spool =
       CRISP_TRY(os::Open(spool_dir, O_TMPFILE | O_RDWR, 0600).While("room for the archive"));
-  const std::shared_ptr<ArchiveSource> source(new ArchiveSource(std::move(spool)));
+  const std::shared_ptr<ArchiveSource> source(
+      new ArchiveSource(std::move(spool), std::move(spooled)));
   archive::PeekSource peek(bytes);
   const std::string_view head = CRISP_TRY(peek.Peek());
   if (head.empty()) return InvalidArgument("the archive is empty");
@@ -148,6 +150,7 @@ Result<ArchiveSource::Member> ArchiveSource::SpoolFile(archive::ChunkSource& con
     CRISP_TRY(os::WriteAll(spool_.get(), piece, "the spooled archive"));
     left -= piece.size();
     end_ += piece.size();
+    *spooled_ += piece.size();
   }
   member.size = end_ - member.offset;
   member.digest = sum.Finish();

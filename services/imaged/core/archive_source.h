@@ -12,6 +12,7 @@
 #include "libs/base/units.h"
 #include "libs/os/unique_fd.h"
 #include "services/imaged/core/image_source.h"
+#include "services/imaged/store/disk_usage.h"
 
 namespace crisp::imaged {
 
@@ -32,11 +33,14 @@ struct ArchiveLimits {
 /// the digests that their bytes really have. For docker's form the manifests are made here.
 class ArchiveSource final : public ImageSource {
  public:
-  /// `spool_dir`: where there is room for the archive. kInvalidArgument: it is no image archive;
+  /// `spool_dir`: where there is room for the archive. `spooled` has what it takes there added, for
+  /// as long as it does. kInvalidArgument: it is no image archive;
   /// kResourceExhausted: a limit, or the disk is full; the errors of `bytes` and of the tar.
   static Result<std::shared_ptr<ArchiveSource>> Read(archive::ChunkSource& bytes,
                                                      const std::string& spool_dir,
-                                                     const ArchiveLimits& limits);
+                                                     const ArchiveLimits& limits,
+                                                     std::shared_ptr<ByteCount> spooled);
+  ~ArchiveSource() override { *spooled_ -= end_; }
 
   const std::vector<ArchivedImage>& images() const { return images_; }
 
@@ -55,7 +59,8 @@ class ArchiveSource final : public ImageSource {
   };
   class Reader;
 
-  explicit ArchiveSource(os::UniqueFd spool) : spool_(std::move(spool)) {}
+  ArchiveSource(os::UniqueFd spool, std::shared_ptr<ByteCount> spooled)
+      : spool_(std::move(spool)), spooled_(std::move(spooled)) {}
   Status Spool(archive::ChunkSource& tar_bytes, const ArchiveLimits& limits);
   Result<Member> SpoolFile(archive::ChunkSource& contents, std::uint64_t left);
   Result<const Member*> Find(const std::string& name) const;
@@ -64,6 +69,7 @@ class ArchiveSource final : public ImageSource {
   Status ReadDocker(Bytes limit);
 
   os::UniqueFd spool_;
+  const std::shared_ptr<ByteCount> spooled_;
   std::uint64_t end_ = 0;
   std::map<std::string, Member> files_;       // by name in the archive
   std::map<std::string, std::string> links_;  // symbolic and hard ones, to names

@@ -72,8 +72,8 @@ Status PutLayer(const CallContext& cc, const WrittenLayer& layer, const Archives
 Result<std::vector<ImportedImage>> Archives::Import(const CallContext& cc,
                                                     archive::ChunkSource& bytes,
                                                     const std::string& name) {
-  const std::shared_ptr<ArchiveSource> source =
-      CRISP_TRY(ArchiveSource::Read(bytes, layout_.Staging(), limits_).While("import"));
+  const std::shared_ptr<ArchiveSource> source = CRISP_TRY(
+      ArchiveSource::Read(bytes, store_.layout().Staging(), limits_, spooled_).While("import"));
   if (!name.empty() && source->images().size() != 1)
     return InvalidArgument("the archive has {} images: one name does not do for them",
                            source->images().size());
@@ -105,9 +105,13 @@ Status Archives::Export(const CallContext& cc, const std::string& image, const S
       id ? CRISP_TRY(catalogue_.Find(*id)) : std::optional<ImageRecord>();
   if (!record) return NotFound("no image {}", image);
   const std::string old_config = CRISP_TRY(catalogue_.Config(record->id));
+  std::vector<ChainLock> held;
   std::vector<WrittenLayer> layers;
-  for (const digest::Digest& chain : CRISP_TRY(catalogue_.Layers(record->id)))
-    layers.push_back(CRISP_TRY(Measure(cc, layout_.Diff(chain.hex()))));
+  for (const digest::Digest& chain : CRISP_TRY(catalogue_.Layers(record->id))) {
+    held.push_back(CRISP_TRY(store_.Share(cc, chain)));
+    if (!CRISP_TRY(catalogue_.HasLayer(chain))) return NotFound("no image {} any more", image);
+    layers.push_back(CRISP_TRY(Measure(cc, store_.layout().Diff(chain.hex()))));
+  }
 
   nlohmann::json config = CRISP_TRY(json::Parse(old_config, {.max_bytes = old_config.size() + 1}));
   nlohmann::json diff_ids = nlohmann::json::array();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,7 +12,7 @@
 #include "services/imaged/core/archive_source.h"
 #include "services/imaged/core/pull.h"
 #include "services/imaged/store/catalogue.h"
-#include "services/imaged/store/layout.h"
+#include "services/imaged/store/layer_store.h"
 
 namespace crisp::imaged {
 
@@ -23,9 +24,15 @@ struct ImportedImage {
 /// Images from and to tar archives, for nodes that reach no registry. Any thread.
 class Archives {
  public:
-  Archives(Puller& puller, Hosts& hosts, Catalogue& catalogue, const Layout& layout,
-           ArchiveLimits limits)
-      : puller_(puller), hosts_(hosts), catalogue_(catalogue), layout_(layout), limits_(limits) {}
+  /// `spooled`: counts what imports take on the disk.
+  Archives(Puller& puller, Hosts& hosts, Catalogue& catalogue, LayerStore& store,
+           ArchiveLimits limits, std::shared_ptr<ByteCount> spooled)
+      : puller_(puller),
+        hosts_(hosts),
+        catalogue_(catalogue),
+        store_(store),
+        limits_(limits),
+        spooled_(std::move(spooled)) {}
 
   /// Takes every image of an archive (ArchiveSource) for this machine's platform, as if it had been
   /// pulled: the same checks and limits. `name`, unless empty, is given to its one image in the
@@ -37,15 +44,17 @@ class Archives {
   using Sink = std::function<Status(std::string_view)>;
   /// Writes an image as a tar that is an OCI layout and what `docker load` reads at once. The
   /// layers are made anew from what is unpacked, so they, the config that lists them, and thus the
-  /// id are not the original ones. kNotFound.
+  /// id are not the original ones. They stay until it is done, whoever removes the image.
+  /// kNotFound.
   Status Export(const CallContext& cc, const std::string& image, const Sink& sink);
 
  private:
   Puller& puller_;
   Hosts& hosts_;
   Catalogue& catalogue_;
-  const Layout layout_;
+  LayerStore& store_;
   const ArchiveLimits limits_;
+  const std::shared_ptr<ByteCount> spooled_;
 };
 
 }  // namespace crisp::imaged

@@ -8,7 +8,7 @@
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
-#include "services/imaged/registry/client.h"
+#include "services/imaged/registry/retry.h"
 
 namespace crisp::imaged {
 namespace {
@@ -102,8 +102,9 @@ Status Gc::SyncLayers() {
   return catalogue_.MarkSynced(unsynced);
 }
 
-Status Gc::Collect() {
-  const std::vector<digest::Digest> unused = CRISP_TRY(catalogue_.UnusedLayers(clock_.Wall()));
+/// Those of `unused` that nobody works on and that are still unused; where they are now is added to
+/// `trash`.
+Status Gc::CollectSome(const std::vector<digest::Digest>& unused, std::vector<std::string>& trash) {
   Status first;
   for (std::size_t at = 0; at < unused.size(); at += kLocks) {
     std::vector<ChainLock> locks;
@@ -115,14 +116,20 @@ Status Gc::Collect() {
       chains.push_back(unused[i]);
     }
     for (const digest::Digest& chain : CRISP_TRY(catalogue_.DropLayers(chains))) {
-      const Status moved = store_.Discard(store_.layout().Layer(chain.hex()));
-      Note(moved, "collect an unused layer", first);
+      Result<std::string> moved = store_.MoveToTrash(store_.layout().Layer(chain.hex()));
+      Note(moved.status(), "collect an unused layer", first);
       if (!moved.ok()) continue;
+      if (!moved->empty()) trash.push_back(*std::move(moved));
       metrics_.LayerCollected();
       log::Info("unused layer collected", {{"chain", chain.str()}});
     }
   }
   return first;
+}
+
+Status Gc::Collect() {
+  std::vector<std::string> trash;
+  return CollectSome(CRISP_TRY(catalogue_.UnusedLayers(clock_.Wall())), trash);
 }
 
 bool Gc::IsLowOnSpace() const {
@@ -162,9 +169,14 @@ Result<bool> Gc::EmptyTrash(const CallContext& cc) {
   return true;
 }
 
-Result<bool> Gc::FreeNow(const CallContext& cc) {
-  Status first = Collect();
-  for (const std::string& path : CRISP_TRY(store_.Trash())) {
+Result<bool> Gc::FreeNow(const CallContext& cc, const std::vector<digest::Digest>& layers) {
+  std::vector<digest::Digest> unused = CRISP_TRY(catalogue_.UnusedLayers(clock_.Wall()));
+  std::erase_if(unused, [&layers](const digest::Digest& chain) {
+    return std::find(layers.begin(), layers.end(), chain) == layers.end();
+  });
+  std::vector<std::string> trash;
+  Status first = CollectSome(unused, trash);
+  for (const std::string& path : trash) {
     while (true) {
       if (!cc.Check().ok()) return false;
       const Result<bool> gone = store_.DeleteSome(path, kBatch);
@@ -173,7 +185,7 @@ Result<bool> Gc::FreeNow(const CallContext& cc) {
     }
   }
   CRISP_TRY(std::move(first));
-  return true;
+  return trash.size() == unused.size();
 }
 
 }  // namespace crisp::imaged

@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "libs/base/call_context.h"
 #include "libs/base/clock.h"
@@ -60,14 +61,16 @@ class Gc {
   /// Deletes for a while, with pauses; true when the trash is empty. Waits for pulls to end, within
   /// the bounds of its options.
   Result<bool> EmptyTrash(const CallContext& cc);
-  /// Collect, and then deletes without regard to pulls until the call's end: for who waits for the
-  /// space. True when the trash is empty.
-  Result<bool> FreeNow(const CallContext& cc);
+  /// Collects those of `layers` that no image needs and deletes them, and only them, without regard
+  /// to pulls, until the call's end: for who waits for the space. True when all of them are gone or
+  /// needed; else EmptyTrash goes on.
+  Result<bool> FreeNow(const CallContext& cc, const std::vector<digest::Digest>& layers);
   /// Homes of gpg that nobody removed.
   Status DiscardOldHomes();
 
  private:
   Status ForgetMissing();
+  Status CollectSome(const std::vector<digest::Digest>& unused, std::vector<std::string>& trash);
   bool MayDelete();
   bool IsLowOnSpace() const;
   Status DiscardUnknown(const std::string& directory, bool staging);

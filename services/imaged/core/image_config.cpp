@@ -27,6 +27,13 @@ Result<ImageConfig> ParseImageConfig(std::string_view text) {
   return config;
 }
 
+std::string ConfigText(nlohmann::json config, const std::vector<digest::Digest>& diff_ids) {
+  nlohmann::json ids = nlohmann::json::array();
+  for (const digest::Digest& each : diff_ids) ids.push_back(each.str());
+  config["rootfs"] = {{"type", "layers"}, {"diff_ids", std::move(ids)}};
+  return json::Dump(config);
+}
+
 std::vector<digest::Digest> ChainIds(const std::vector<digest::Digest>& diff_ids) {
   std::vector<digest::Digest> chain;
   for (const digest::Digest& diff_id : diff_ids) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,6 +21,9 @@ struct ImageConfig {
 
 /// kInvalidArgument when it is not an image's configuration.
 Result<ImageConfig> ParseImageConfig(std::string_view text);
+
+/// The text of an image's configuration: `config` with the layers that it is of.
+std::string ConfigText(nlohmann::json config, const std::vector<digest::Digest>& diff_ids);
 
 /// The OCI chain id of each layer: names the layer together with all below it.
 std::vector<digest::Digest> ChainIds(const std::vector<digest::Digest>& diff_ids);

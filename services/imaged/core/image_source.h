@@ -54,7 +54,7 @@ class ImageSource {
   virtual Result<std::string> Blob(const CallContext& cc, const digest::Digest& digest,
                                    Bytes limit) = 0;
   /// A blob's bytes. A range without a size is always kept to; one with a size only where the
-  /// reader says so.
+  /// reader says so. kUnknown, kUnavailable: nobody answers for the moment.
   virtual Result<std::unique_ptr<BlobReader>> OpenBlob(const CallContext& cc,
                                                        const digest::Digest& digest,
                                                        BlobRange range) = 0;

@@ -62,6 +62,9 @@ void Images::Fill(const ImageRecord& record, runtime::v1::Image& image) const {
   if (record.uid) image.mutable_uid()->set_value(*record.uid);
   image.set_username(record.username);
   image.set_pinned(IsPinned(record));
+  image.mutable_spec()->set_image(record.id);
+  image.mutable_spec()->mutable_annotations()->insert(record.annotations.begin(),
+                                                      record.annotations.end());
 }
 
 Status Images::List(const runtime::v1::ListImagesRequest& request,
@@ -99,13 +102,14 @@ Status Images::ImageStatus(const runtime::v1::ImageStatusRequest& request,
   return Status::Ok();
 }
 
-Status Images::Remove(const std::string& image) {
+Result<std::vector<digest::Digest>> Images::Remove(const std::string& image) {
   if (image.empty()) return InvalidArgument("no image is named");
   const std::optional<std::string> id = CRISP_TRY(catalogue_.Resolve(image));
-  if (!id) return Status::Ok();
+  if (!id) return std::vector<digest::Digest>();
+  std::vector<digest::Digest> layers = CRISP_TRY(catalogue_.Layers(*id));
   if (CRISP_TRY(catalogue_.RemoveImage(*id)))
     log::Info("image removed", {{"image", image}, {"id", *id}});
-  return Status::Ok();
+  return layers;
 }
 
 Status Images::FsInfo(runtime::v1::ImageFsInfoResponse& response) {
@@ -119,8 +123,9 @@ Status Images::FsInfo(runtime::v1::ImageFsInfoResponse& response) {
     usage.mutable_inodes_used()->set_value(inodes);
     return usage;
   };
-  *response.add_image_filesystems() = entry(layout_.root(), totals.bytes + disk.temporary.bytes,
-                                            totals.inodes + disk.temporary.inodes);
+  *response.add_image_filesystems() =
+      entry(layout_.root(), totals.bytes + disk.temporary.bytes + *spooled_,
+            totals.inodes + disk.temporary.inodes);
   *response.add_container_filesystems() =
       layout_.root() == layout_.snapshots_root()
           ? response.image_filesystems(0)

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -27,8 +28,12 @@ class Images {
   /// An absent image is Ok with no image in the answer. The same answer whatever name is used.
   Status ImageStatus(const runtime::v1::ImageStatusRequest& request,
                      runtime::v1::ImageStatusResponse& response);
-  /// Takes all names of the image that any of them, or its id, names. Absent is Ok.
-  Status Remove(const std::string& image);
+  /// Takes all names of the image that any of them, or its id, names. Absent is Ok. Its layers.
+  Result<std::vector<digest::Digest>> Remove(const std::string& image);
+  /// Has the disk measured, so that the first FsInfo has numbers.
+  void MeasureDisk() { disk_.Refresh(); }
+  /// What others have in nameless files of the store, to be counted by them.
+  const std::shared_ptr<ByteCount>& spooled() const { return spooled_; }
   /// Images: layers, configurations, what pulls have on the disk by now and what waits to be
   /// deleted. Containers: the same entry, or with an image_root of its own the file system of their
   /// files.
@@ -43,6 +48,7 @@ class Images {
   std::vector<std::string> pinned_;  // tags, digests or ids; a "*" stands for any characters
   Clock& clock_;
   DiskUsage disk_;
+  const std::shared_ptr<ByteCount> spooled_ = std::make_shared<ByteCount>(0);
 };
 
 }  // namespace crisp::imaged

@@ -4,8 +4,9 @@
 
 #include "libs/archive/decompress.h"
 #include "libs/archive/tar.h"
+#include "libs/archive/tar_writer.h"
 #include "libs/base/try.h"
-#include "services/imaged/registry/client.h"
+#include "services/imaged/registry/retry.h"
 
 namespace crisp::imaged {
 namespace {
@@ -22,11 +23,16 @@ constexpr std::uint64_t kMaxVerify = std::uint64_t{1} << 30U;
 // What a tar may have beyond its files' contents before we call it a bomb.
 constexpr std::uint64_t kMaxOverhead = std::uint64_t{1} << 30U;
 
+constexpr unsigned kFileMode = 0644;  // of an artifact's file
+
 /// True for failures that a wrong blob explains: then its digest is the better message.
 bool BlamesContent(const Status& status) {
   return status.code() == Code::kDataLoss || status.code() == Code::kInvalidArgument ||
          status.code() == Code::kUnimplemented;
 }
+
+/// Nobody answers, or only with errors of the moment (ImageSource::OpenBlob).
+bool IsOutage(Code code) { return code == Code::kUnknown || code == Code::kUnavailable; }
 
 /// The stages of one layer's pull and what goes between them. Each stage's status is written by its
 /// thread and read after the join.
@@ -52,12 +58,15 @@ class Pipeline {
 
   void Fetch();
   Status FetchAll(digest::Sha256& sum);
+  Result<std::unique_ptr<BlobReader>> OpenRest();
   Status FetchFrom(BlobReader& blob, digest::Sha256& sum);
   Result<std::unique_ptr<BlobReader>> FetchRanges(digest::Sha256& sum);
   void Took(std::string_view bytes, digest::Sha256& sum);
   Status HandOn(Buffer buffer);
   void Inflate();
   Status InflateAll();
+  Status WrapAll();
+  Status PassOn(std::string_view text);
   void Hash();
   Status HashAll();
 
@@ -139,8 +148,7 @@ Status Pipeline::FetchFrom(BlobReader& blob, digest::Sha256& sum) {
 Result<std::unique_ptr<BlobReader>> Pipeline::FetchRanges(digest::Sha256& sum) {
   Result<std::unique_ptr<BlobReader>> first = open_(cc_, {.from = 0, .size = kPartSize});
   // Somebody may dislike ranges, and be had without.
-  if (first.code() == Code::kUnknown || first.code() == Code::kUnavailable)
-    return std::unique_ptr<BlobReader>();
+  if (IsOutage(first.code())) return std::unique_ptr<BlobReader>();
   if (!first.ok() || !(*first)->is_range()) return first;
   if ((*first)->total() != blob_.size) return std::unique_ptr<BlobReader>();
   RangedFetch ranges(cc_, blob_.size, *std::move(first), open_, limits_.connections_of_one,
@@ -152,6 +160,18 @@ Result<std::unique_ptr<BlobReader>> Pipeline::FetchRanges(digest::Sha256& sum) {
   return std::unique_ptr<BlobReader>();
 }
 
+/// The blob from here on, from a source that may be away for a while.
+Result<std::unique_ptr<BlobReader>> Pipeline::OpenRest() {
+  const SteadyTime since = std::chrono::steady_clock::now();
+  for (int tries = 0;; ++tries) {
+    Result<std::unique_ptr<BlobReader>> reader = open_(cc_, {.from = offset_});
+    if (reader.ok() || !IsOutage(reader.code()) ||
+        std::chrono::steady_clock::now() - since >= limits_.outage)
+      return reader;
+    CRISP_TRY(Pause(cc_, BackOff(tries)));
+  }
+}
+
 Status Pipeline::FetchAll(digest::Sha256& sum) {
   const Slots::Hold connection = CRISP_TRY(limits_.connections.Take(cc_));
   progress_.state = LayerProgress::State::kDownloading;
@@ -161,7 +181,7 @@ Status Pipeline::FetchAll(digest::Sha256& sum) {
   int breaks = 0;
   while (offset_ < blob_.size) {
     const std::uint64_t before = offset_;
-    if (!reader) reader = CRISP_TRY(open_(cc_, {.from = offset_}));
+    if (!reader) reader = CRISP_TRY(OpenRest());
     const std::uint64_t total = reader->total().value_or(blob_.size);
     if (total > blob_.size)
       return DataLoss("the blob {} has {} bytes, its manifest says {}", blob_.digest.str(), total,
@@ -207,6 +227,8 @@ Status Pipeline::InflateAll() {
     total += buffer.size;
     if (total > max_plain_)
       return ResourceExhausted("the layer unpacks to more than {} bytes", max_plain_);
+    // By what has come: the manifest may claim any size.
+    CRISP_TRY(limits_.expansion.Check(progress_.done, total));
     const bool last = buffer.size < kBufferSize;
     if (buffer.size == 0) {
       pool_.Give(std::move(buffer));
@@ -217,9 +239,29 @@ Status Pipeline::InflateAll() {
   }
 }
 
+Status Pipeline::PassOn(std::string_view text) {
+  while (!text.empty()) {
+    Buffer buffer = pool_.Take();
+    buffer.size = text.copy(buffer.bytes.get(), kBufferSize);
+    text.remove_prefix(buffer.size);
+    if (!plain_.Push(std::move(buffer))) return Aborted("the layer is not unpacked any more");
+  }
+  return Status::Ok();
+}
+
+/// The tar of one file around the blob.
+Status Pipeline::WrapAll() {
+  const std::string header =
+      CRISP_TRY(archive::TarHeader({.path = blob_.file, .mode = kFileMode, .size = blob_.size}));
+  CRISP_TRY(PassOn(header));
+  while (std::optional<Buffer> buffer = CRISP_TRY(compressed_.Pop()))
+    if (!plain_.Push(*std::move(buffer))) return Aborted("the file is not written any more");
+  return PassOn(std::string(archive::TarPadding(blob_.size)) + archive::TarEnd());
+}
+
 void Pipeline::Inflate() {
   const Stopwatch watch(inflate_took_);
-  inflated_ = InflateAll();
+  inflated_ = blob_.file.empty() ? InflateAll() : WrapAll();
   if (inflated_.ok()) {
     plain_.Close();
   } else {
@@ -233,7 +275,7 @@ Status Pipeline::HashAll() {
   while (true) {
     std::optional<Buffer> buffer = CRISP_TRY(plain_.Pop());
     if (!buffer) break;
-    sum.Update(buffer->view());
+    if (blob_.file.empty()) sum.Update(buffer->view());
     if (!hashed_.Push(std::move(*buffer))) return Aborted("the layer is not unpacked any more");
   }
   diff_hex_ = sum.Hex();
@@ -273,8 +315,10 @@ Status Pipeline::Run(const digest::Digest& diff_id, Unpacker& unpacker) {
   // whatever became of its contents.
   const std::string& name = blob_.digest.str();
   if (fetched_.code() == Code::kDataLoss) return fetched_;
+  // "RegistryUnavailable" stays its first word.
+  if (fetched_.code() == Code::kUnknown && unpacked.code() == Code::kUnknown) return fetched_;
   if (!unpacked.ok()) return std::move(unpacked).While("layer {}", name);
-  if (diff_hex_ != diff_id.hex())
+  if (blob_.file.empty() && diff_hex_ != diff_id.hex())
     return DataLoss("layer {} unpacks to the diff id sha256:{}, the image's config says {}", name,
                     diff_hex_, diff_id.str());
   return Status::Ok();

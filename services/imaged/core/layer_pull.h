@@ -38,14 +38,19 @@ struct LayerLimits {
   std::size_t connections_of_one = 1;             // layer
   Bytes ranged_from;                              // smaller layers take one connection
   Bytes max_size;                                 // unpacked
+  Expansion expansion;                            // of its size, when it is unpacked
+  std::chrono::nanoseconds outage;                // for so long nobody may answer
   std::function<void(std::uint64_t)> on_fetched;  // told of bytes as they come, on any thread
 };
 
 /// Streams one blob into `unpacker`: socket and SHA-256 | inflate | SHA-256 | untar, a thread each,
 /// the last on the caller's. A large blob comes in ranges over several connections where its source
-/// has ranges. A broken connection goes on from the last good byte, a few times. Ok
+/// has ranges. A broken connection goes on from the last good byte, a few times; a source that does
+/// not answer meanwhile is asked again until `outage` is over, and what there is waits for it. Ok
 /// once all is unpacked and both digests match (kDataLoss names the blob and both digests else).
-/// Finish() of the unpacker is the caller's. `times` is set whatever the outcome.
+/// A blob that is a file's contents (Descriptor::file) is unpacked as the tar of that file; its own
+/// digest is then all that is checked. Finish() of the unpacker is the caller's. `times` is set
+/// whatever the outcome.
 Status PullLayer(const CallContext& cc, const Descriptor& blob, const digest::Digest& diff_id,
                  const OpenBlob& open, Unpacker& unpacker, const LayerLimits& limits,
                  LayerProgress& progress, StageTimes& times);

@@ -54,4 +54,10 @@ Result<Slots::Hold> Slots::Take(const CallContext& cc) {
   return Hold(*this);
 }
 
+Status Expansion::Check(std::uint64_t packed, std::uint64_t plain) const {
+  if (max_times == 0 || plain <= kFloor.count() || plain / max_times <= packed) return Status::Ok();
+  return ResourceExhausted("{} bytes of the layer unpack to more than {} times as many", packed,
+                           max_times);
+}
+
 }  // namespace crisp::imaged

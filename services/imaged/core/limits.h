@@ -33,6 +33,16 @@ class RateLimit {
   SteadyTime paid_until_;  // by then all that was taken is paid for
 };
 
+/// How far a layer may grow when it is inflated: so many times as large as it came, once it is
+/// larger than what any layer may grow to.
+struct Expansion {
+  static constexpr Bytes kFloor = MiB(100);
+  std::uint64_t max_times = 200;  // 0: any
+
+  /// Of what has come and has been inflated by now. kResourceExhausted.
+  Status Check(std::uint64_t packed, std::uint64_t plain) const;
+};
+
 /// Of something there may be so many at a time. Any thread; must outlive its holds.
 class Slots {
  public:

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <set>
 
 #include "libs/base/try.h"
 #include "libs/json/json.h"
@@ -31,6 +32,7 @@ constexpr std::array<std::string_view, 4> kLayers = {
     "application/vnd.docker.image.rootfs.foreign.diff.tar",
 };
 constexpr std::size_t kMaxEntries = 1024;
+constexpr std::size_t kMaxAnnotations = std::size_t{16} << 10U;  // bytes, of keys and values
 constexpr std::int64_t kMaxBlobSize = std::int64_t{1} << 44U;
 
 Result<Descriptor> ParseDescriptor(const nlohmann::json& json) {
@@ -45,38 +47,116 @@ Result<Descriptor> ParseDescriptor(const nlohmann::json& json) {
   return descriptor;
 }
 
+Result<std::string> TitleOf(const nlohmann::json& layer) {
+  const nlohmann::json annotations = CRISP_TRY(json::OptObject(layer, "annotations"));
+  const auto title = annotations.find("org.opencontainers.image.title");
+  return title != annotations.end() && title->is_string() ? title->get<std::string>()
+                                                          : std::string();
+}
+
+/// True for the tar of a layer, compressed as we know it.
+bool IsLayer(std::string_view type) {
+  const auto known = std::find_if(kLayers.begin(), kLayers.end(), [&type](std::string_view each) {
+    return type.starts_with(each);
+  });
+  if (known == kLayers.end()) return false;
+  const std::string_view rest = type.substr(known->size());
+  // Docker's name for gzip begins with a dot, OCI's with a plus.
+  return rest.empty() || rest == "+gzip" || rest == "+zstd" || rest == ".gzip" || rest == ".zstd";
+}
+
 Status CheckLayer(Descriptor& layer) {
   const std::string& type = layer.media_type;
   if (type.ends_with("+encrypted"))
     return Unimplemented("layer {} is encrypted, which is not supported", layer.digest.str());
-  if (type.empty()) return Status::Ok();
-  const auto known = std::find_if(kLayers.begin(), kLayers.end(), [&type](std::string_view each) {
-    return type == each || type.starts_with(each);
-  });
-  const std::string_view rest =
-      known == kLayers.end() ? "x" : std::string_view(type).substr(known->size());
-  // Docker's name for gzip begins with a dot, OCI's with a plus.
-  if (!rest.empty() && rest != "+gzip" && rest != "+zstd" && rest != ".gzip" && rest != ".zstd")
+  if (!type.empty() && !IsLayer(type))
     return Unimplemented("layer {} is of the type {:.128}, which is no container image's",
                          layer.digest.str(), type);
   layer.foreign = type.find("foreign") != type.npos || type.find("nondistributable") != type.npos;
   return Status::Ok();
 }
 
+/// What an artifact's maker calls a blob, as the name of a file below a directory: "/a//b" → "a/b".
+Result<std::string> FileName(std::string_view title) {
+  constexpr std::size_t kMaxPart = 255;
+  constexpr std::string_view kWhiteout = ".wh.";
+  std::vector<std::string_view> parts;
+  for (std::string_view rest = title; !rest.empty();) {
+    const std::string_view part = rest.substr(0, rest.find('/'));
+    rest.remove_prefix(std::min(rest.size(), part.size() + 1));
+    if (part.empty() || part == ".") continue;
+    if (part == ".." || part.size() > kMaxPart || part.starts_with(kWhiteout) ||
+        part.find('\0') != part.npos)
+      return InvalidArgument("{:.256} is no name for a file", title);
+    parts.push_back(part);
+  }
+  if (parts.empty()) return InvalidArgument("{:.256} is no name for a file", title);
+  return fmt::format("{}", fmt::join(parts, "/"));
+}
+
+/// Each blob is a file, by its title or else its digest; OCI's stand-in for "nothing" is none.
+Status ParseFiles(const nlohmann::json& layers, Manifest& artifact) {
+  std::set<std::string> names;
+  for (const nlohmann::json& layer : layers) {
+    Descriptor blob = CRISP_TRY(ParseDescriptor(layer).While("layer"));
+    const std::string title = CRISP_TRY(TitleOf(layer).While("layer {}", blob.digest.str()));
+    if (title.empty() && blob.media_type == kEmpty) continue;
+    blob.file = title.empty()
+                    ? std::string(blob.digest.hex())
+                    : CRISP_TRY(FileName(title).While("the title of blob {}", blob.digest.str()));
+    if (!names.insert(blob.file).second)
+      return InvalidArgument("two of the artifact's blobs are called {:.256}", blob.file);
+    artifact.layers.push_back(std::move(blob));
+  }
+  return Status::Ok();
+}
+
+/// Of a manifest without an image's configuration.
+Result<Manifest::Kind> KindOf(const nlohmann::json& layers, const Descriptor& config) {
+  if (config.media_type != kEmpty || layers.empty()) return Manifest::Kind::kArtifact;
+  for (const nlohmann::json& layer : layers) {
+    // Files, too, are often said to be layers; but those have a title.
+    const std::string type = CRISP_TRY(json::OptString(layer, "mediaType").While("layer"));
+    if (!IsLayer(type) || !CRISP_TRY(TitleOf(layer).While("layer")).empty())
+      return Manifest::Kind::kArtifact;
+  }
+  return Manifest::Kind::kBare;
+}
+
+/// They are only shown: what is malformed of them is no reason to refuse an image.
+std::map<std::string, std::string> AnnotationsOf(const nlohmann::json& json) {
+  std::map<std::string, std::string> annotations;
+  std::size_t size = 0;
+  const Result<nlohmann::json> all = json::OptObject(json, "annotations");
+  if (!all.ok()) return annotations;
+  for (const auto& [key, value] : all->items()) {
+    if (!value.is_string()) continue;
+    const std::string& text = value.get_ref<const std::string&>();
+    size += key.size() + text.size();
+    if (size > kMaxAnnotations) break;
+    annotations.emplace(key, text);
+  }
+  return annotations;
+}
+
 Result<Manifest> ParseImage(const nlohmann::json& json, std::size_t max_layers) {
   Manifest manifest;
   const nlohmann::json config = CRISP_TRY(json::GetObject(json, "config"));
   manifest.config = CRISP_TRY(ParseDescriptor(config).While("config"));
-  const std::string& type = manifest.config.media_type;
-  if (!type.empty() && type != kOciConfig && type != kDockerConfig) {
-    const std::string artifact = CRISP_TRY(json::OptString(json, "artifactType"));
-    return Unimplemented("this is not a container image but an artifact of the type {:.128}",
-                         type == kEmpty && !artifact.empty() ? artifact : type);
-  }
   const nlohmann::json layers = CRISP_TRY(json::GetArray(json, "layers"));
   if (layers.size() > max_layers)
     return ResourceExhausted("the image has {} layers, more than the {} allowed", layers.size(),
                              max_layers);
+  manifest.annotations = AnnotationsOf(json);
+  const std::string& type = manifest.config.media_type;
+  if (!type.empty() && type != kOciConfig && type != kDockerConfig)
+    manifest.kind = CRISP_TRY(KindOf(layers, manifest.config));
+  if (manifest.kind == Manifest::Kind::kArtifact) {
+    manifest.artifact_type = CRISP_TRY(json::OptString(json, "artifactType"));
+    if (manifest.artifact_type.empty()) manifest.artifact_type = type;
+    CRISP_TRY(ParseFiles(layers, manifest));
+    return manifest;
+  }
   for (const nlohmann::json& layer : layers) {
     manifest.layers.push_back(CRISP_TRY(ParseDescriptor(layer).While("layer")));
     CRISP_TRY(CheckLayer(manifest.layers.back()));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -19,6 +20,8 @@ struct Descriptor {
   std::uint64_t size = 0;
   /// A layer that its maker does not let registries pass on: they may have it all the same.
   bool foreign = false;
+  /// Of an artifact: the blob is the contents of this file ("a/b"). "": it is a layer's tar.
+  std::string file;
 };
 
 struct Platform {
@@ -33,6 +36,14 @@ struct Platform {
 
 /// OCI image manifest or Docker schema 2.
 struct Manifest {
+  enum class Kind {
+    kImage,
+    kBare,      // layers of an image, and OCI's empty configuration
+    kArtifact,  // anything else: its blobs are files
+  };
+  Kind kind = Kind::kImage;
+  std::string artifact_type;  // of an artifact
+  std::map<std::string, std::string> annotations;
   Descriptor config;
   std::vector<Descriptor> layers;  // lowest first
 };
@@ -51,9 +62,12 @@ using AnyManifest = std::variant<Manifest, Index, Schema1>;
 /// The media types to ask a registry for, as one Accept header.
 std::string_view ManifestAccept();
 
+/// Annotations beyond 16 KiB are left out, the last by name first.
+///
 /// `media_type` is the answer's Content-Type; the document's own mediaType, where it has one, wins.
-/// kInvalidArgument: malformed; kUnimplemented: artifacts, encrypted layers, kinds of layers that
-/// we do not know; kResourceExhausted: more than `max_layers`.
+/// kInvalidArgument: malformed, also what an artifact wants a file to be called; kUnimplemented:
+/// encrypted layers, kinds of layers that we do not know; kResourceExhausted: more than
+/// `max_layers`.
 Result<AnyManifest> ParseManifest(std::string_view text, std::string_view media_type,
                                   std::size_t max_layers);
 

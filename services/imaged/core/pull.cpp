@@ -11,7 +11,6 @@
 #include "libs/log/log.h"
 #include "services/imaged/core/limited_source.h"
 #include "services/imaged/core/pull_internal.h"
-#include "services/imaged/core/resolve.h"
 
 namespace crisp::imaged {
 namespace {
@@ -107,6 +106,12 @@ Result<std::shared_ptr<PullProgress>> Puller::Watch(std::string_view image,
   return progress;
 }
 
+void Puller::StopAbandoned(std::chrono::nanoseconds after) {
+  for (const std::string& key : pulls_.StopAbandoned(after))
+    log::Info("a pull that nobody waits for is stopped",
+              {{"image", std::string_view(key).substr(0, key.find(' '))}});
+}
+
 Result<imaged::Credentials> Puller::Credentials(const runtime::v1::PullImageRequest& request) {
   return ParseAuth(request.auth()).While("cannot pull \"{}\"", request.image().image());
 }
@@ -139,7 +144,11 @@ Result<std::string> Puller::PullName(const CallContext& cc, const ref::ImageRef&
         begun = true;
         const SteadyTime start = clock_.Now();
         metrics_.PullStarted();
-        const CallContext stoppable(own.deadline(), stop_.get_token(), own.request_id());
+        std::stop_source either;  // we, or nobody wants it any more
+        const auto stop = [&either] { either.request_stop(); };
+        const std::stop_callback at_our_end(stop_.get_token(), stop);
+        const std::stop_callback abandoned(own.stop(), stop);
+        const CallContext stoppable(own.deadline(), either.get_token(), own.request_id());
         const auto open = [&]() -> Result<std::shared_ptr<ImageSource>> {
           std::unique_ptr<ImageSource> registry =
               CRISP_TRY(RegistryClient::Open(client_, hosts_, parsed, credentials));
@@ -193,14 +202,30 @@ Result<std::string> Puller::Import(const CallContext& cc, const ref::ImageRef& i
   return id;
 }
 
+/// For what comes without an image's configuration: one of our own.
+Result<std::optional<ConvertedImage>> Puller::MakeConfig(const CallContext& cc, ImageSource& source,
+                                                         const ResolvedImage& resolved) const {
+  const ProbeLimits limits{options_.max_layer_size, options_.expansion};
+  using Made = std::optional<ConvertedImage>;
+  if (const Schema1* old = std::get_if<Schema1>(&resolved.image))
+    return Made(CRISP_TRY(Convert(cc, source, *old, limits)));
+  const Manifest& manifest = std::get<Manifest>(resolved.image);
+  switch (manifest.kind) {
+    case Manifest::Kind::kImage: return Made();
+    case Manifest::Kind::kBare: return Made(CRISP_TRY(ConvertBare(cc, source, manifest, limits)));
+    case Manifest::Kind::kArtifact:
+      return Made(ConvertArtifact(manifest, resolved.documents.back()));
+  }
+  return Made();
+}
+
 /// Manifest and config, verified, and from them what the commit will say.
 Status Puller::FindImage(const CallContext& cc, Work& work) {
   const ref::ImageRef& image = work.image;
   const FetchedManifest fetched =
       CRISP_TRY(work.source->Manifest(cc, work.wanted, options_.max_manifest_size));
   NewImage& commit = work.commit;
-  // Of an index it is the index's digest, and only that: what the reference stood for, on every
-  // node.
+  // Of an index it is the index's digest: what the reference stood for, on every node.
   commit.digests.push_back(image.Name() + "@" + fetched.digest.str());
   const std::string name = image.ToString();
   commit.pulled_as = name;
@@ -208,21 +233,24 @@ Status Puller::FindImage(const CallContext& cc, Work& work) {
                                                   {.max_manifest_size = options_.max_manifest_size,
                                                    .max_layers = options_.max_layers})
                                          .While("{}", name));
+  if (resolved.documents.size() > 1)
+    commit.chosen = image.Name() + "@" + resolved.documents.back().str();
   CRISP_TRY(CheckTrust(cc, work, resolved.documents));
-  if (const Schema1* old = std::get_if<Schema1>(&resolved.image)) {
-    ConvertedImage converted =
-        CRISP_TRY(Convert(cc, *work.source, *old, options_.max_layer_size).While("{}", name));
-    work.manifest = std::move(converted.manifest);
-    commit.id = work.manifest.config.digest.str();
-    commit.config = std::move(converted.config);
+  std::optional<ConvertedImage> converted =
+      CRISP_TRY(MakeConfig(cc, *work.source, resolved).While("{}", name));
+  if (converted) {
+    work.manifest = std::move(converted->manifest);
+    commit.config = std::move(converted->config);
   } else {
     work.manifest = std::get<Manifest>(std::move(resolved.image));
-    commit.id = work.manifest.config.digest.str();
-    Result<std::string> known = catalogue_.Config(commit.id);
-    commit.config = known.ok() ? *std::move(known)
-                               : CRISP_TRY(work.source->Blob(cc, work.manifest.config.digest,
-                                                             options_.max_manifest_size));
+    const digest::Digest& digest = work.manifest.config.digest;
+    Result<std::string> known = catalogue_.Config(digest.str());
+    commit.config = known.ok()
+                        ? *std::move(known)
+                        : CRISP_TRY(work.source->Blob(cc, digest, options_.max_manifest_size));
   }
+  commit.id = work.manifest.config.digest.str();
+  commit.annotations = work.manifest.annotations;
   work.config = CRISP_TRY(ParseImageConfig(commit.config).While("{}", name));
   if (work.config.diff_ids.size() != work.manifest.layers.size())
     return InvalidArgument("{}: the manifest has {} layers, the config {}", name,

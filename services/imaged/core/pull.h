@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,7 @@
 #include "services/imaged/core/manifest.h"
 #include "services/imaged/core/pipeline.h"
 #include "services/imaged/core/pull_progress.h"
+#include "services/imaged/core/resolve.h"
 #include "services/imaged/metrics.h"
 #include "services/imaged/registry/auth.h"
 #include "services/imaged/registry/client.h"
@@ -48,7 +50,10 @@ struct PullOptions {
   Bytes max_pull_rate{0};               // of one pull
   std::chrono::nanoseconds tell_every = std::chrono::seconds(5);  // of a long pull, in the log
   std::chrono::nanoseconds timeout = std::chrono::hours(1);
+  // For so long a registry may be away while a layer is fetched.
+  std::chrono::nanoseconds outage = std::chrono::seconds(30);
   Bytes max_layer_size = GiB(64);  // unpacked
+  Expansion expansion;
   Bytes max_manifest_size = MiB(4);
   std::size_t max_layers = 127;
   std::uint64_t max_files = 4'000'000;  // of one layer
@@ -86,6 +91,11 @@ class Puller {
   Result<std::shared_ptr<PullProgress>> Watch(std::string_view image,
                                               const imaged::Credentials& credentials);
 
+  /// Stops the pulls whose last caller went away at least so long ago (a caller's deadline is
+  /// another matter: it comes again). What they have finished is kept for a while. Memory work
+  /// only.
+  void StopAbandoned(std::chrono::nanoseconds after);
+
   /// True while no pull is under way and none ended within the last seconds: deletions that slow
   /// the file system down may run.
   bool Quiet() const;
@@ -101,6 +111,8 @@ class Puller {
   Result<std::string> Run(const CallContext& cc, const ref::ImageRef& image,
                           const std::string& manifest, const Open& open, PullProgress& progress);
   Status FindImage(const CallContext& cc, Work& work);
+  Result<std::optional<ConvertedImage>> MakeConfig(const CallContext& cc, ImageSource& source,
+                                                   const ResolvedImage& resolved) const;
   Status CheckTrust(const CallContext& cc, Work& work,
                     const std::vector<digest::Digest>& manifests);
   Status PullLayers(const CallContext& cc, Work& work);

@@ -135,6 +135,8 @@ Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& fligh
       .connections_of_one = options_.layer_connections,
       .ranged_from = options_.ranged_from,
       .max_size = options_.max_layer_size,
+      .expansion = options_.expansion,
+      .outage = options_.outage,
       .on_fetched = [this](std::uint64_t count) { metrics_.Fetched(count); },
   };
   Status pulled = PullLayer(cc, blob, work.config.diff_ids[index], open, unpacker, limits,

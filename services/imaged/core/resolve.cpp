@@ -5,6 +5,7 @@
 
 #include "libs/archive/decompress.h"
 #include "libs/base/try.h"
+#include "services/imaged/core/image_config.h"
 
 namespace crisp::imaged {
 namespace {
@@ -65,7 +66,7 @@ struct Probe {
 };
 
 Result<Probe> ProbeOnce(const CallContext& cc, ImageSource& source, const digest::Digest& blob,
-                        Bytes max_plain) {
+                        const ProbeLimits& limits) {
   const std::unique_ptr<BlobReader> reader = CRISP_TRY(source.OpenBlob(cc, blob, BlobRange()));
   HashedBlob bytes(cc, *reader);
   archive::PeekSource peek(bytes);
@@ -78,8 +79,10 @@ Result<Probe> ProbeOnce(const CallContext& cc, ImageSource& source, const digest
   while (const std::size_t count = CRISP_TRY(plain->Read(piece))) {
     sum.Update(std::string_view(piece.data(), count));
     total += count;
-    if (total > max_plain.count())
-      return ResourceExhausted("the layer unpacks to more than {} bytes", max_plain.count());
+    if (total > limits.max_layer_size.count())
+      return ResourceExhausted("the layer unpacks to more than {} bytes",
+                               limits.max_layer_size.count());
+    CRISP_TRY(limits.expansion.Check(bytes.size(), total));
   }
   while (!CRISP_TRY(peek.Next()).empty()) {
   }
@@ -89,12 +92,36 @@ Result<Probe> ProbeOnce(const CallContext& cc, ImageSource& source, const digest
 }
 
 Result<Probe> ProbeLayer(const CallContext& cc, ImageSource& source, const digest::Digest& blob,
-                         Bytes max_plain) {
+                         const ProbeLimits& limits) {
   for (int tries = 1;; ++tries) {
-    Result<Probe> probe = ProbeOnce(cc, source, blob, max_plain);
+    Result<Probe> probe = ProbeOnce(cc, source, blob, limits);
     if (probe.ok() || probe.code() != Code::kUnavailable || tries >= kMaxProbes)
       return std::move(probe).While("layer {}", blob.str());
   }
+}
+
+/// The layers' diff ids; each gets the size that it has.
+Result<std::vector<digest::Digest>> ProbeLayers(const CallContext& cc, ImageSource& source,
+                                                const ProbeLimits& limits,
+                                                std::vector<Descriptor>& layers) {
+  std::vector<digest::Digest> diff_ids;
+  std::map<digest::Digest, Probe> known;
+  for (Descriptor& layer : layers) {
+    auto probe = known.find(layer.digest);
+    if (probe == known.end()) {
+      Probe found = CRISP_TRY(ProbeLayer(cc, source, layer.digest, limits));
+      probe = known.emplace(layer.digest, std::move(found)).first;
+    }
+    diff_ids.push_back(probe->second.diff_id);
+    layer.size = probe->second.size;
+  }
+  return diff_ids;
+}
+
+ConvertedImage WithConfig(Manifest manifest, std::string config) {
+  manifest.config.digest = digest::Sha256Digest(config);
+  manifest.config.size = config.size();
+  return {std::move(manifest), std::move(config)};
 }
 
 Result<ResolvedImage> Resolver::Descend(const Index& index, int depth) {
@@ -138,26 +165,36 @@ Result<ResolvedImage> ResolveImage(const CallContext& cc, ImageSource& source,
 }
 
 Result<ConvertedImage> Convert(const CallContext& cc, ImageSource& source, const Schema1& old,
-                               Bytes max_layer_size) {
-  ConvertedImage image;
-  std::vector<digest::Digest> diff_ids;
-  std::map<digest::Digest, Probe> known;
+                               const ProbeLimits& limits) {
+  Manifest manifest;
   for (const digest::Digest& blob : old.layers) {
-    auto probe = known.find(blob);
-    if (probe == known.end()) {
-      Probe found = CRISP_TRY(ProbeLayer(cc, source, blob, max_layer_size));
-      probe = known.emplace(blob, std::move(found)).first;
-    }
-    diff_ids.push_back(probe->second.diff_id);
     Descriptor layer;
     layer.digest = blob;
-    layer.size = probe->second.size;
-    image.manifest.layers.push_back(std::move(layer));
+    manifest.layers.push_back(std::move(layer));
   }
-  image.config = ConfigOf(old, diff_ids);
-  image.manifest.config.digest = digest::Sha256Digest(image.config);
-  image.manifest.config.size = image.config.size();
-  return image;
+  const std::vector<digest::Digest> diff_ids =
+      CRISP_TRY(ProbeLayers(cc, source, limits, manifest.layers));
+  return WithConfig(std::move(manifest), ConfigOf(old, diff_ids));
+}
+
+Result<ConvertedImage> ConvertBare(const CallContext& cc, ImageSource& source, const Manifest& bare,
+                                   const ProbeLimits& limits) {
+  Manifest manifest = bare;
+  const Platform host = Platform::Host();
+  const std::vector<digest::Digest> diff_ids =
+      CRISP_TRY(ProbeLayers(cc, source, limits, manifest.layers));
+  return WithConfig(std::move(manifest),
+                    ConfigText({{"os", host.os}, {"architecture", host.architecture}}, diff_ids));
+}
+
+ConvertedImage ConvertArtifact(const Manifest& artifact, const digest::Digest& manifest) {
+  std::vector<digest::Digest> diff_ids;
+  for (const Descriptor& blob : artifact.layers)
+    diff_ids.push_back(digest::Sha256Digest(
+        fmt::format("crisp artifact file\n{}\n{}", blob.file, blob.digest.str())));
+  return WithConfig(
+      artifact, ConfigText({{"artifactType", artifact.artifact_type}, {"artifact", manifest.str()}},
+                           diff_ids));
 }
 
 }  // namespace crisp::imaged

@@ -8,6 +8,7 @@
 #include "libs/base/result.h"
 #include "libs/base/units.h"
 #include "services/imaged/core/image_source.h"
+#include "services/imaged/core/limits.h"
 #include "services/imaged/core/manifest.h"
 
 namespace crisp::imaged {
@@ -36,9 +37,23 @@ struct ConvertedImage {
   std::string config;
 };
 
+struct ProbeLimits {
+  Bytes max_layer_size = GiB(64);  // unpacked
+  Expansion expansion;
+};
+
+/// An image's layers without a configuration, with one that says no more than which they are. As
+/// Convert, each is read once.
+Result<ConvertedImage> ConvertBare(const CallContext& cc, ImageSource& source, const Manifest& bare,
+                                   const ProbeLimits& limits);
+
+/// An artifact as an image whose layers hold one file each. Their diff ids stand for name and
+/// contents, not for a tar. `manifest`: the artifact's own, which the id shall stand for.
+ConvertedImage ConvertArtifact(const Manifest& artifact, const digest::Digest& manifest);
+
 /// An image of Docker's first format as it would be in a later one. Each layer is read once, to
-/// learn its size and diff id.
+/// learn its size and diff id. kResourceExhausted: a layer is larger than the limits.
 Result<ConvertedImage> Convert(const CallContext& cc, ImageSource& source, const Schema1& old,
-                               Bytes max_layer_size);
+                               const ProbeLimits& limits);
 
 }  // namespace crisp::imaged

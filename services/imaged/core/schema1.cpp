@@ -6,6 +6,7 @@
 #include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/json/json.h"
+#include "services/imaged/core/image_config.h"
 
 namespace crisp::imaged {
 namespace {
@@ -71,10 +72,7 @@ Result<Schema1> ParseSchema1(std::string_view text, std::size_t max_layers) {
 std::string ConfigOf(const Schema1& image, const std::vector<digest::Digest>& diff_ids) {
   nlohmann::json config = image.config;
   config["history"] = image.history;
-  nlohmann::json ids = nlohmann::json::array();
-  for (const digest::Digest& each : diff_ids) ids.push_back(each.str());
-  config["rootfs"] = {{"type", "layers"}, {"diff_ids", std::move(ids)}};
-  return json::Dump(config);
+  return ConfigText(std::move(config), diff_ids);
 }
 
 Result<std::string> SignedPayload(std::string text) {

@@ -78,22 +78,25 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
   // userxattr: our opaque marks are user.overlay.*. volatile: a container's own files need not
   // outlive a power cut, and unmounting never syncs the whole file system.
   mount.options = {"userxattr", "volatile", "index=off"};
+  mount.options.insert(mount.options.end(), overlay_options_.begin(), overlay_options_.end());
   mount.upper_dir = layout.Snapshot(owner.str()) + "/upper";
   mount.work_dir = layout.Snapshot(owner.str()) + "/work";
   CRISP_TRY(store_.MakeSnapshot(owner.str(), mount.lower_dirs.front()));
-  if (driver_ == Driver::kVfs) {
-    const std::string root = layout.Snapshot(owner.str()) + "/rootfs";
-    // Renamed once whole: what a SIGKILL leaves of a copy is made anew.
-    if (!os::Exists(root)) {
-      const std::string partial = root + ".partial";
-      CRISP_TRY(os::RemoveTree(partial));
-      CRISP_TRY(os::MakeDirs(partial));
-      CRISP_TRY(Flatten(cc, mount.lower_dirs, partial));
-      CRISP_TRY(os::Rename(partial, root));
-    }
-    snapshot.copied_root = root;
-  }
+  if (driver_ == Driver::kVfs) snapshot.copied_root = CRISP_TRY(Copy(cc, owner, mount.lower_dirs));
   return snapshot;
+}
+
+Result<std::string> Snapshots::Copy(const CallContext& cc, const OwnerId& row,
+                                    const std::vector<std::string>& layers) {
+  const std::string root = store_.layout().Snapshot(row.str()) + "/rootfs";
+  if (os::Exists(root)) return root;
+  // Renamed once whole: what a SIGKILL leaves of a copy is made anew.
+  const std::string partial = root + ".partial";
+  CRISP_TRY(os::RemoveTree(partial));
+  CRISP_TRY(os::MakeDirs(partial));
+  CRISP_TRY(Flatten(cc, layers, partial));
+  CRISP_TRY(os::Rename(partial, root));
+  return root;
 }
 
 Result<std::string> Snapshots::Hold(const CallContext& cc, const OwnerId& row,
@@ -126,21 +129,22 @@ Result<PreparedVolume> Snapshots::PrepareVolume(const CallContext& cc, const Own
   for (const digest::Digest& chain : CRISP_TRY(catalogue_.Layers(volume.image_id)))
     volume.layers.insert(volume.layers.begin(), layout.Diff(chain.hex()));
   if (driver_ == Driver::kVfs) {
-    if (volume.layers.size() > 1)
-      return Unimplemented("an image of {} layers as a volume needs overlayfs",
-                           volume.layers.size());
+    if (volume.layers.size() > 1) volume.layers = {CRISP_TRY(Copy(cc, row, volume.layers))};
     if (volume.layers.empty()) volume.layers.push_back(layout.Empty());
+    volume.options = {"ro"};
     return volume;
   }
   // The kernel wants two layers at least where nothing is written; also a single one may have marks
   // of deletion that only an overlay takes away.
   if (volume.layers.size() < 2) volume.layers.push_back(layout.Empty());
+  volume.options = {"userxattr", "ro"};
+  volume.options.insert(volume.options.end(), overlay_options_.begin(), overlay_options_.end());
   return volume;
 }
 
-Status Snapshots::ReleaseLocked(const OwnerId& owner) {
-  CRISP_TRY(store_.Discard(store_.layout().Snapshot(owner.str())));
-  return catalogue_.RemoveSnapshot(owner);
+Status Snapshots::ReleaseLocked(const OwnerId& row) {
+  CRISP_TRY(store_.Discard(store_.layout().Snapshot(row.str())));
+  return catalogue_.RemoveSnapshot(row);
 }
 
 Status Snapshots::Release(const CallContext& cc, const OwnerId& owner) {
@@ -148,7 +152,7 @@ Status Snapshots::Release(const CallContext& cc, const OwnerId& owner) {
   const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
   for (const SnapshotRecord& volume :
        CRISP_TRY(catalogue_.SnapshotsFrom(owner.str() + std::string(kVolume)))) {
-    CRISP_TRY(catalogue_.RemoveSnapshot(volume.owner));
+    CRISP_TRY(ReleaseLocked(volume.owner));
     metrics_.SnapshotReleased();
   }
   if (!CRISP_TRY(catalogue_.FindSnapshot(owner))) return Status::Ok();

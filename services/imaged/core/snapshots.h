@@ -30,6 +30,7 @@ struct OverlayMount {
 struct PreparedVolume {
   std::string image_id;
   std::vector<std::string> layers;  // topmost first; just one: to be bind-mounted
+  std::vector<std::string> options;
 };
 
 struct PreparedSnapshot {
@@ -42,7 +43,7 @@ struct PreparedSnapshot {
 };
 
 /// Writable snapshots of images, each held for an owner (a container's id), and views that their
-/// owners only read, which are rows without directories. Any thread.
+/// owners only read, which are rows without directories but for vfs's copies. Any thread.
 ///
 /// A SIGKILL in Prepare leaves a row without (all of) its directories: the next Prepare makes them.
 /// One in Release leaves a row: the next Release, or Reconcile, goes on; a directory without a row
@@ -53,14 +54,16 @@ class Snapshots {
     kOverlay,
     kVfs,  // a full copy for each owner: where the kernel has no overlayfs
   };
+  /// `overlay_options`: beside our own.
   Snapshots(Catalogue& catalogue, LayerStore& store, Trust& trust, Metrics& metrics, Clock& clock,
-            Driver driver = Driver::kOverlay)
+            Driver driver = Driver::kOverlay, std::vector<std::string> overlay_options = {})
       : catalogue_(catalogue),
         store_(store),
         trust_(trust),
         metrics_(metrics),
         clock_(clock),
-        driver_(driver) {}
+        driver_(driver),
+        overlay_options_(std::move(overlay_options)) {}
 
   /// Idempotent by owner. `user_specified`: the image's name as the pod's author wrote it, which
   /// the signature policy is asked about once more (kUnknown "SignatureValidationFailed:
@@ -92,7 +95,10 @@ class Snapshots {
   /// The image that this row holds, made when it is new.
   Result<std::string> Hold(const CallContext& cc, const OwnerId& row, std::string_view image,
                            std::string_view user_specified);
-  Status ReleaseLocked(const OwnerId& owner);
+  /// vfs: what the layers (topmost first) show together, in the row's directory; its path.
+  Result<std::string> Copy(const CallContext& cc, const OwnerId& row,
+                           const std::vector<std::string>& layers);
+  Status ReleaseLocked(const OwnerId& row);
 
   Catalogue& catalogue_;
   LayerStore& store_;
@@ -100,6 +106,7 @@ class Snapshots {
   Metrics& metrics_;
   Clock& clock_;
   const Driver driver_;
+  const std::vector<std::string> overlay_options_;
   work::LockTable owners_;
 };
 

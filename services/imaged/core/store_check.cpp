@@ -5,7 +5,7 @@
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
-#include "services/imaged/registry/client.h"
+#include "services/imaged/registry/retry.h"
 #include "services/imaged/store/tree_digest.h"
 #include "services/imaged/store/usage.h"
 
@@ -134,7 +134,7 @@ Result<std::string> VerifyOne(const CallContext& cc, Catalogue& catalogue, Layer
       [](const CatalogueLayer& a, const CatalogueLayer& b) { return a.checked < b.checked; });
   if (oldest == layers.end()) return std::string();
   // Nobody takes it away meanwhile; whoever works on it comes first.
-  const Result<ChainLock> lock = store.TryLock(oldest->chain);
+  const Result<ChainLock> lock = store.TryShare(oldest->chain);
   if (!lock.ok()) return std::string();
   std::uint64_t owed = 0;
   const auto pace = [&](std::uint64_t bytes) -> Status {

@@ -37,15 +37,6 @@ constexpr std::size_t kNode = 96;  // of memory, beside a remembered name
 constexpr mode_t kImpliedMode = 0755;
 constexpr mode_t kSetGid = S_ISGID;
 
-/// openat2: beneath `root`, through no symbolic link at all. -1 and errno.
-int OpenBeneath(int root, const std::string& path, std::uint64_t flags) {
-  open_how how{};
-  how.flags = flags | O_CLOEXEC;
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  return static_cast<int>(
-      ::syscall(SYS_openat2, root, path.empty() ? "." : path.c_str(), &how, sizeof how));
-}
-
 timespec TimeOf(const TarEntry& entry) {
   return {.tv_sec = entry.mtime_seconds, .tv_nsec = entry.mtime_nanoseconds};
 }
@@ -110,6 +101,16 @@ Status SetAttributesAt(int directory, const std::string& name, const TarEntry& e
 
 }  // namespace
 
+int internal::OpenBeneath(int root, const std::string& path, std::uint64_t flags) {
+  open_how how{};
+  how.flags = flags | O_CLOEXEC;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  return static_cast<int>(
+      ::syscall(SYS_openat2, root, path.empty() ? "." : path.c_str(), &how, sizeof how));
+}
+
+using internal::OpenBeneath;
+
 Result<Unpacker> Unpacker::Create(const std::string& directory, const UnpackLimits& limits) {
   os::UniqueFd root(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!root) return Status::Errno(errno, "open {}", directory);
@@ -151,9 +152,20 @@ Result<Unpacker::Path> Unpacker::Clean(const std::string& path) {
   return clean;
 }
 
-/// Where `directory` leads, with the layer as the root of every absolute link; the rest after the
-/// first missing part is taken as it is.
-Result<std::string> Unpacker::FollowLinks(const std::string& directory) {
+/// The target of a symbolic link of this layer; nothing where there is none.
+Result<std::optional<std::string>> Unpacker::OwnLink(const std::string& directory,
+                                                     const std::string& name) const {
+  std::array<char, PATH_MAX> target{};
+  const os::UniqueFd fd(OpenBeneath(root_.get(), directory, O_PATH | O_DIRECTORY));
+  if (!fd) return std::optional<std::string>();
+  const ssize_t size = ::readlinkat(fd.get(), name.c_str(), target.data(), target.size());
+  if (size < 0) return std::optional<std::string>();
+  return std::optional<std::string>(std::in_place, target.data(), static_cast<std::size_t>(size));
+}
+
+/// Where `directory` leads by the links that `link` tells of, with the layer as the root of every
+/// absolute one; the rest after the first missing part is taken as it is.
+Result<std::string> Unpacker::FollowLinks(const std::string& directory, const LinkAt& link) {
   std::vector<std::string> ahead;  // the next part last
   const auto push = [&ahead](const std::string& path) {
     std::size_t end = path.size();
@@ -180,19 +192,15 @@ Result<std::string> Unpacker::FollowLinks(const std::string& directory) {
     const std::string next = at.empty() ? part : at + "/" + part;
     if (next.size() >= PATH_MAX)
       return ResourceExhausted("the path {:.64}… is too long behind its links", directory);
-    std::array<char, PATH_MAX> target{};
-    const os::UniqueFd fd(OpenBeneath(root_.get(), at, O_PATH | O_DIRECTORY));
-    const ssize_t size =
-        fd ? ::readlinkat(fd.get(), part.c_str(), target.data(), target.size()) : ssize_t{-1};
-    if (size < 0) {
+    const std::optional<std::string> text = CRISP_TRY(link(at, part));
+    if (!text) {
       at = next;
       continue;
     }
     if (++links > kMaxLinks)
       return InvalidArgument("the path {} goes through too many symbolic links", directory);
-    const std::string text(target.data(), static_cast<std::size_t>(size));
-    if (text.starts_with('/')) at.clear();
-    push(text);
+    if (text->starts_with('/')) at.clear();
+    push(*text);
   }
   return at;
 }
@@ -205,7 +213,9 @@ Result<Unpacker::Path> Unpacker::Locate(Path path) {
     if (open_.size() >= kMaxOpen) open_.clear();
     open_[path.directory] = std::move(fd);
   } else if (errno == ELOOP) {
-    path.directory = CRISP_TRY(FollowLinks(path.directory));
+    path.directory = CRISP_TRY(FollowLinks(
+        path.directory,
+        [this](const std::string& at, const std::string& name) { return OwnLink(at, name); }));
     return Clean(path.Full());
   }
   return path;

@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <ctime>
+#include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -29,7 +31,8 @@ struct UnpackLimits {
 ///
 /// Hostile archives: each path is resolved by openat2(2) beneath the directory without following
 /// any symbolic link, so nothing is made, changed or linked outside it. A path through a symbolic
-/// link of the same layer is followed by us, step by step, with the layer as its root.
+/// link is followed by us, step by step, with the layer as its root: a link of the same layer at
+/// once, one of a layer below in Finish.
 ///
 /// Extended attributes: user.* and security.capability are kept. trusted.*, user.overlay.*,
 /// system.* and other security.* would speak to overlayfs in our name or are the host's to give:
@@ -45,9 +48,10 @@ class Unpacker {
   Status Unpack(archive::TarReader& tar);
 
   /// Gives what the archive left open its final form, with the finished layers below (topmost
-  /// first): directories that were only implied get their attributes from there, files that a hard
-  /// link names but that are not in this layer are copied up, within the same limits. kAborted: a
-  /// layer below is not there any more.
+  /// first): what lies in a directory that was only implied, and is a link below, moves to where
+  /// that leads; other implied directories get their attributes from there; files that a hard link
+  /// names but that are not in this layer are copied up, within the same limits. kAborted: a layer
+  /// below is not there any more.
   Status Finish(const CallContext& cc, const std::vector<std::string>& parents);
 
   /// After Finish: what the layer takes on disk.
@@ -79,7 +83,20 @@ class Unpacker {
 
   static Result<Path> Clean(const std::string& path);
   Result<Path> Locate(Path path);
-  Result<std::string> FollowLinks(const std::string& directory);
+  using LinkAt = std::function<Result<std::optional<std::string>>(const std::string& directory,
+                                                                  const std::string& name)>;
+  static Result<std::string> FollowLinks(const std::string& directory, const LinkAt& link);
+  Result<std::optional<std::string>> OwnLink(const std::string& directory,
+                                             const std::string& name) const;
+  Result<std::optional<std::string>> LinkBelow(const std::vector<std::string>& parents,
+                                               const std::string& directory,
+                                               const std::string& name);
+  Result<std::string> FollowBelow(const std::vector<std::string>& parents,
+                                  const std::string& directory);
+  Status MoveThroughLinks(const CallContext& cc, const std::vector<std::string>& parents);
+  Status MoveInto(const std::string& from, const std::string& to);
+  void Renamed(const std::string& from, const std::string& to);
+  Status RenamedLinks(const std::string& from, const std::string& to);
   Result<int> Directory(const std::string& path, bool make);
   Status MakeImplied(const std::string& path);
   Status Apply(archive::TarReader& tar, const archive::TarEntry& entry);

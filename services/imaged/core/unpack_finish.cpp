@@ -6,7 +6,7 @@
 #include "libs/os/files.h"
 #include "services/imaged/core/unpack_internal.h"
 
-// The unpacker's second half: what needs the layers below.
+// The unpacker's second part: what needs the layers below.
 namespace crisp::imaged {
 
 using internal::Both;
@@ -148,16 +148,21 @@ Result<bool> Unpacker::IsHere(const Path& path) {
 /// deletes or replaces it further on; else one that came later in this layer.
 Status Unpacker::FinishLinks(const CallContext& cc, const std::vector<std::string>& parents) {
   std::map<std::string, Path> copies;  // of lower files, by the links' target
-  for (const auto& [target, path, placeholder] : late_links_) {
+  for (const auto& [named, path, placeholder] : late_links_) {
     CRISP_TRY(cc.Check());
+    Path target = named;
     const int parent = CRISP_TRY(Directory(path.directory, true));
     struct stat info {};
     if (::fstatat(parent, path.name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 ||
         info.st_ino != placeholder || !placeholders_.contains(placeholder))
       continue;  // a later entry has the name
     CRISP_TRY(Remove(parent, path));
+    Found found = CRISP_TRY(FindBelow(parents, target.Full()));
+    if (!found.directory && !parents.empty()) {  // it may be behind a link of theirs
+      target.directory = CRISP_TRY(FollowBelow(parents, target.directory));
+      found = CRISP_TRY(FindBelow(parents, target.Full()));
+    }
     const std::string full = target.Full();
-    const Found found = CRISP_TRY(FindBelow(parents, full));
     const bool below =
         found.directory && (S_ISREG(found.info.st_mode) || S_ISLNK(found.info.st_mode));
     const bool own = !below || copies.contains(full);
@@ -196,6 +201,7 @@ Status Unpacker::FinishImplied(const CallContext& cc, const std::vector<std::str
 }
 
 Status Unpacker::Finish(const CallContext& cc, const std::vector<std::string>& parents) {
+  CRISP_TRY(MoveThroughLinks(cc, parents));
   CRISP_TRY(FinishLinks(cc, parents));
   CRISP_TRY(FinishImplied(cc, parents));
   CRISP_TRY(HideRootOf(cc, parents));

@@ -7,6 +7,7 @@
 #include "libs/base/try.h"
 #include "libs/digest/digest.h"
 #include "libs/json/json.h"
+#include "services/imaged/registry/retry.h"
 
 namespace crisp::imaged {
 namespace {
@@ -186,6 +187,26 @@ Status Authorizer::Renew(const CallContext& cc, const std::vector<std::string>& 
   return Status::Ok();
 }
 
+/// A request to a token server, which is spoken to as the registry itself (`like`) where that is
+/// the same machine. Another one's certificates are its own; without any the registry's authorities
+/// may have made its, but it is not shown the certificate that we have for the registry.
+Result<http::Request> Authorizer::RequestTo(const std::string& realm,
+                                            const http::Request& like) const {
+  http::Request request;
+  request.url = CRISP_TRY(http::Url::Parse(realm).While("token realm"));
+  const std::string host = Lower(request.url.HostPort());
+  const bool same_host = request.url.host == like.url.host;
+  const bool insecure = same_host ? insecure_allowed_ : trust_.is_insecure(host);
+  request.verify_tls = same_host ? like.verify_tls : !insecure;
+  if (!request.url.tls() && !insecure && !http::IsLoopbackHost(request.url.host))
+    return Unauthenticated("the token server {} is not https", request.url.HostPort());
+  if (request.url.Origin() != like.url.Origin())
+    request.tls = CRISP_TRY(trust_.certs(host).While("the token server {}", host));
+  if (!request.tls && like.tls)
+    request.tls = same_host ? like.tls : http::WithoutCertificate(*like.tls);
+  return request;
+}
+
 /// A token for what the challenge asks: one that we hold, unless it is the refused one, or a new.
 Result<std::string> Authorizer::Token(const CallContext& cc, const Challenge& challenge,
                                       const std::string& refused, const http::Request& like) const {
@@ -193,14 +214,7 @@ Result<std::string> Authorizer::Token(const CallContext& cc, const Challenge& ch
     const auto found = challenge.parameters.find(name);
     return found == challenge.parameters.end() ? std::string() : found->second;
   };
-  http::Request request;
-  request.url = CRISP_TRY(http::Url::Parse(parameter("realm")).While("token realm"));
-  const bool same_host = request.url.host == like.url.host;
-  const bool insecure = same_host ? insecure_allowed_ : is_insecure_(Lower(request.url.HostPort()));
-  request.verify_tls = same_host ? like.verify_tls : !insecure;
-  if (same_host) request.tls = like.tls;
-  if (!request.url.tls() && !insecure && !http::IsLoopbackHost(request.url.host))
-    return Unauthenticated("the token server {} is not https", request.url.HostPort());
+  http::Request request = CRISP_TRY(RequestTo(parameter("realm"), like));
   std::string scope = parameter("scope");
   if (scope.empty()) scope = fmt::format("repository:{}:pull", repository_);
   const std::string service = parameter("service");
@@ -237,7 +251,7 @@ Result<std::string> Authorizer::FetchToken(const CallContext& cc, http::Request 
     }
     request.url.target += (request.url.target.find('?') == std::string::npos ? "?" : "&") + query;
   }
-  http::Response response = CRISP_TRY(client_.Send(cc, request).While("token server"));
+  http::Response response = CRISP_TRY(SendPatiently(cc, client_, request).While("token server"));
   const std::string host = request.url.HostPort();
   if (response.status() == 401 || response.status() == 403 || response.status() == 400)
     return Unauthenticated("the token server {} refuses the credentials", host);

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -78,17 +79,22 @@ class TokenCache {
 /// Answers a registry's challenges for one repository and remembers the answer. Any thread.
 class Authorizer {
  public:
-  /// Whether a host (host:port) may go without a certificate that we trust.
-  using IsInsecure = std::function<bool(const std::string& host)>;
+  /// What the node's configuration says about a token server (host:port).
+  struct Trust {
+    /// It may go without a certificate that we trust.
+    std::function<bool(const std::string& host)> is_insecure;
+    /// Certificates of its own; null where there are none.
+    std::function<Result<std::shared_ptr<const http::TlsOptions>>(const std::string& host)> certs;
+  };
   /// `insecure_allowed`: of the registry. A token server at another host must be insecure itself.
   Authorizer(http::Client& client, TokenCache& tokens, Credentials credentials,
-             std::string repository, bool insecure_allowed, IsInsecure is_insecure)
+             std::string repository, bool insecure_allowed, Trust trust)
       : client_(client),
         tokens_(tokens),
         credentials_(std::move(credentials)),
         repository_(std::move(repository)),
         insecure_allowed_(insecure_allowed),
-        is_insecure_(std::move(is_insecure)) {}
+        trust_(std::move(trust)) {}
 
   /// The Authorization header to send now; "" as long as nobody asked for one.
   std::string Current() const;
@@ -101,6 +107,7 @@ class Authorizer {
  private:
   Result<std::string> Token(const CallContext& cc, const Challenge& challenge,
                             const std::string& refused, const http::Request& like) const;
+  Result<http::Request> RequestTo(const std::string& realm, const http::Request& like) const;
   Result<std::string> FetchToken(const CallContext& cc, http::Request request,
                                  const std::string& service, const std::string& scope,
                                  std::chrono::seconds& lifetime) const;
@@ -110,7 +117,7 @@ class Authorizer {
   const Credentials credentials_;
   const std::string repository_;
   const bool insecure_allowed_;
-  const IsInsecure is_insecure_;
+  const Trust trust_;
   mutable std::mutex mutex_;
   std::string header_;
 };

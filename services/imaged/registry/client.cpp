@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <condition_variable>
 #include <optional>
 
 #include "libs/base/try.h"
@@ -76,14 +75,6 @@ Status SkipBody(const CallContext& cc, http::Response& response, std::uint64_t c
 
 }  // namespace
 
-Status Pause(const CallContext& cc, std::chrono::nanoseconds duration) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, cc.stop(), std::min(duration, cc.Remaining()), [] { return false; });
-  return cc.Check();
-}
-
 RegistryClient::RegistryClient(const ref::ImageRef& image,
                                std::vector<std::unique_ptr<Source>> sources)
     : image_(image.ToString()), tag_(image.tag), sources_(std::move(sources)) {}
@@ -148,17 +139,16 @@ Result<FetchedManifest> RegistryClient::Manifest(const CallContext& cc,
                                                  const std::string& tag_or_digest, Bytes limit) {
   const bool by_digest = tag_or_digest.starts_with("sha256:");
   const auto question = [&](Source& source) -> Result<FetchedManifest> {
-    http::Response response = CRISP_TRY(source.Get(cc, "/manifests/" + tag_or_digest,
-                                                   {{"Accept", std::string(ManifestAccept())}},
-                                                   "manifest " + tag_or_digest));
+    Source::Document document = CRISP_TRY(source.GetWhole(
+        cc, "/manifests/" + tag_or_digest, {{"Accept", std::string(ManifestAccept())}},
+        "manifest " + tag_or_digest, limit));
     FetchedManifest manifest;
-    manifest.media_type = response.Header("Content-Type");
-    manifest.body = CRISP_TRY(response.ReadAll(cc, limit).While("manifest"));
-    manifest.body = CRISP_TRY(SignedPayload(std::move(manifest.body)).While("manifest"));
+    manifest.media_type = document.response.Header("Content-Type");
+    manifest.body = CRISP_TRY(SignedPayload(std::move(document.body)).While("manifest"));
     manifest.digest = digest::Sha256Digest(manifest.body);
     // What was asked for by digest must be it; else the registry's own word must be true.
     const std::string expected =
-        by_digest ? tag_or_digest : response.Header("Docker-Content-Digest");
+        by_digest ? tag_or_digest : document.response.Header("Docker-Content-Digest");
     if (expected.starts_with("sha256:") && expected != manifest.digest.str())
       return DataLoss("the manifest {} has the digest {}", expected, manifest.digest.str());
     return manifest;
@@ -171,13 +161,13 @@ Result<FetchedManifest> RegistryClient::Manifest(const CallContext& cc,
 Result<std::string> RegistryClient::Blob(const CallContext& cc, const digest::Digest& digest,
                                          Bytes limit) {
   return Ask<std::string>(cc, true, [&](Source& source) -> Result<std::string> {
-    http::Response response =
-        CRISP_TRY(source.Get(cc, "/blobs/" + digest.str(), {}, "blob " + digest.str()));
-    std::string body = CRISP_TRY(response.ReadAll(cc, limit).While("blob"));
-    const digest::Digest found = digest::Sha256Digest(body);
+    const std::string what = "blob " + digest.str();
+    Source::Document document =
+        CRISP_TRY(source.GetWhole(cc, "/blobs/" + digest.str(), {}, what, limit));
+    const digest::Digest found = digest::Sha256Digest(document.body);
     if (found != digest)
       return DataLoss("the blob {} has the digest {}", digest.str(), found.str());
-    return body;
+    return std::move(document.body);
   });
 }
 

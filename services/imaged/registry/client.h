@@ -56,7 +56,4 @@ class RegistryClient final : public ImageSource {
   const std::vector<std::unique_ptr<Source>> sources_;
 };
 
-/// Waits unless the call ends before: for back-off.
-Status Pause(const CallContext& cc, std::chrono::nanoseconds duration);
-
 }  // namespace crisp::imaged

@@ -45,7 +45,7 @@ Endpoint FromToml(const HostsToml::Host& host, const ref::ImageRef& image, bool 
 Hosts::Hosts(http::Client& client, HostsOptions options, Clock& clock)
     : client_(client),
       options_(std::move(options)),
-      registries_(options_.registries_conf),
+      registries_(options_.registries_conf, options_.short_name_aliases),
       auth_files_(options_.auth_files, options_.helper_dirs),
       clock_(clock) {}
 
@@ -67,6 +67,10 @@ bool Hosts::IsInsecure(const std::string& host) {
     const std::string place = each.location.substr(0, each.location.find('/'));
     return each.insecure && (place == host || place == name);
   });
+}
+
+Result<std::shared_ptr<const http::TlsOptions>> Hosts::CertsOf(const std::string& host) const {
+  return CertsFor(options_.certs_dirs, host);
 }
 
 Result<std::vector<ref::ImageRef>> Hosts::Names(std::string_view image) {
@@ -92,7 +96,7 @@ Result<Endpoint> Hosts::EndpointOf(const Place& place, const ref::ImageRef& imag
   endpoint.verify_tls = !insecure;
   endpoint.insecure_allowed = insecure || http::IsLoopbackHost(endpoint.root.host);
   endpoint.settled = !endpoint.insecure_allowed;
-  endpoint.tls = CRISP_TRY(CertsFor(options_.certs_dirs, place.host));
+  endpoint.tls = CRISP_TRY(CertsOf(place.host));
   return endpoint;
 }
 

@@ -22,6 +22,7 @@ namespace crisp::imaged {
 struct HostsOptions {
   std::vector<std::string> insecure;     // host or host:port
   std::string registries_conf;           // with its <file>.d
+  std::string short_name_aliases;        // remembered ones, below those of registries_conf
   std::string hosts_dir;                 // containerd's certs.d/<host>/hosts.toml
   std::vector<std::string> certs_dirs;   // certs.d/<host>/*.crt …
   std::vector<std::string> auth_files;   // auth.json, config.json
@@ -67,6 +68,8 @@ class Hosts {
   /// True when the operator says that this host (host:port) may be spoken to in plain HTTP, and its
   /// certificate be anybody's.
   bool IsInsecure(const std::string& host);
+  /// CertsFor the host in the configured directories.
+  Result<std::shared_ptr<const http::TlsOptions>> CertsOf(const std::string& host) const;
   /// What to show at the endpoint: `given` by the pull's caller if they may go there, else the
   /// node's own. Errors as AuthFiles::Find.
   Result<FoundCredentials> CredentialsFor(const CallContext& cc, const Endpoint& endpoint,

@@ -147,4 +147,25 @@ Result<std::optional<HostsToml>> HostsToml::Load(const std::string& hosts_dir,
   return std::optional<HostsToml>();
 }
 
+std::vector<std::string> HostsToml::TlsFiles(const std::string& hosts_dir) {
+  std::vector<std::string> files;
+  const auto add = [&files](const Host& host) {
+    if (!host.tls) return;
+    files.insert(files.end(), host.tls->ca_files.begin(), host.tls->ca_files.end());
+    if (host.tls->client_cert.empty()) return;
+    files.push_back(host.tls->client_cert);
+    files.push_back(host.tls->client_key);
+  };
+  for (const std::string& host : os::ListDir(hosts_dir).value_or({})) {
+    const std::string dir = hosts_dir + "/" + host;
+    const Result<std::string> text = os::ReadFile(dir + "/hosts.toml");
+    if (!text.ok()) continue;
+    const Result<HostsToml> hosts = Parse(*text, dir + "/hosts.toml", dir, host);
+    if (!hosts.ok()) continue;
+    for (const Host& mirror : hosts->mirrors) add(mirror);
+    if (hosts->server) add(*hosts->server);
+  }
+  return files;
+}
+
 }  // namespace crisp::imaged

@@ -31,6 +31,9 @@ struct HostsToml {
   /// Nothing when neither the host nor _default has a file. kFailedPrecondition: it is broken.
   static Result<std::optional<HostsToml>> Load(const std::string& hosts_dir,
                                                const std::string& host);
+  /// Certificates and keys that the files of all hosts name. Broken files are passed over: whoever
+  /// needs one tells of it.
+  static std::vector<std::string> TlsFiles(const std::string& hosts_dir);
 };
 
 }  // namespace crisp::imaged

@@ -303,17 +303,33 @@ Result<std::vector<ref::ImageRef>> RegistriesConf::NamesOf(std::string_view imag
 }
 
 std::string RegistriesConfFile::Signature() const {
-  std::string signature = StatOf(path_);
+  std::string signature = StatOf(aliases_);
+  if (path_.empty()) return signature;
+  signature += " " + StatOf(path_);
   for (const std::string& file : DropIns(path_)) signature += " " + file + " " + StatOf(file);
   return signature;
 }
 
+Result<RegistriesConf> RegistriesConfFile::Load() const {
+  RegistriesConf conf;
+  if (!path_.empty()) conf = CRISP_TRY(RegistriesConf::Load(path_));
+  const Result<std::string> text = os::ReadFile(aliases_);
+  if (aliases_.empty() || text.code() == Code::kNotFound) return conf;
+  Result<RegistriesConf> remembered =
+      text.ok() ? RegistriesConf::Parse(*text, aliases_) : Result<RegistriesConf>(text.status());
+  if (remembered.ok()) {
+    conf.aliases.merge(remembered->aliases);
+  } else {
+    log::Warn("the short names that were remembered cannot be read",
+              {{"error", remembered.status().message()}});
+  }
+  return conf;
+}
+
 Result<std::shared_ptr<const RegistriesConf>> RegistriesConfFile::Current() {
   const std::lock_guard lock(mutex_);
-  const std::string now = path_.empty() ? "none" : Signature();
-  if (now != signature_) {
-    Result<RegistriesConf> loaded =
-        path_.empty() ? Result<RegistriesConf>(RegistriesConf()) : RegistriesConf::Load(path_);
+  if (const std::string now = Signature(); now != signature_) {
+    Result<RegistriesConf> loaded = Load();
     signature_ = now;
     if (loaded.ok()) {
       broken_ = Status::Ok();

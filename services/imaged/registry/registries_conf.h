@@ -73,15 +73,20 @@ struct RegistriesConf {
 /// thread.
 class RegistriesConfFile {
  public:
-  /// An empty path: no file, an empty configuration.
-  explicit RegistriesConfFile(std::string path) : path_(std::move(path)) {}
+  /// `aliases`: short names that the container tools remember (short-name-aliases.conf), for those
+  /// of which the configuration says nothing; broken, it is passed over with a warning. Of an empty
+  /// path there is no file.
+  explicit RegistriesConfFile(std::string path, std::string aliases = {})
+      : path_(std::move(path)), aliases_(std::move(aliases)) {}
 
   Result<std::shared_ptr<const RegistriesConf>> Current();
 
  private:
   std::string Signature() const;
+  Result<RegistriesConf> Load() const;
 
   const std::string path_;
+  const std::string aliases_;
   std::mutex mutex_;
   std::string signature_;
   std::shared_ptr<const RegistriesConf> good_;

@@ -1,46 +1,18 @@
 #include "services/imaged/registry/source.h"
 
-#include <algorithm>
-#include <charconv>
-#include <ctime>
-#include <random>
-
 #include "libs/base/try.h"
 #include "libs/json/json.h"
+#include "services/imaged/registry/retry.h"
 
 namespace crisp::imaged {
 namespace {
 
-using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr int kMaxTries = 4;
-constexpr milliseconds kFirstPause{250};
-constexpr seconds kLongestPause{30};
+constexpr int kMaxRenewals = 2;  // of the Authorization header, of one request
+constexpr int kMaxBreaks = 3;    // of the body of one document
+constexpr seconds kLongestDocument{30};
 constexpr std::size_t kMaxMessage = 300;
-
-/// Not all nodes of a cluster at the same moment.
-std::chrono::nanoseconds BackOff(int tries) {
-  thread_local std::minstd_rand random(std::random_device{}());
-  const milliseconds full = kFirstPause * (1 << tries);
-  return full / 2 + milliseconds(std::uniform_int_distribution<int>(
-                        0, static_cast<int>(full.count()) / 2)(random));
-}
-
-/// Retry-After, in seconds or as a date, where the server says so.
-std::chrono::nanoseconds PauseAfter(const http::Response& response, int tries) {
-  const std::string header = response.Header("Retry-After");
-  std::int64_t wanted = 0;
-  const auto [end, error] = std::from_chars(header.data(), header.data() + header.size(), wanted);
-  if (error != std::errc() || end != header.data() + header.size()) {
-    wanted = 0;
-    std::tm date{};
-    if (::strptime(header.c_str(), "%a, %d %b %Y %H:%M:%S GMT", &date) != nullptr)
-      wanted = ::timegm(&date) - ::time(nullptr);
-  }
-  if (wanted > 0) return std::min<seconds>(seconds(wanted), kLongestPause);
-  return BackOff(tries);
-}
 
 std::string Printable(std::string text) {
   for (char& c : text)
@@ -115,32 +87,38 @@ Result<http::Response> RegistryClient::Source::Get(const CallContext& cc, const 
   request.origin_headers = endpoint.headers;
   request.verify_tls = endpoint.verify_tls;
   request.tls = endpoint.tls;
-  int renewals = 0;
-  for (int tries = 0;; ++tries) {
+  for (int renewals = 0;; ++renewals) {
     request.authorization = opened->authorizer.Current();
-    Result<http::Response> response = client_.Send(cc, request);
+    Result<http::Response> response = SendPatiently(cc, client_, request);
     // A server of TLS calls plain requests bad ones.
     if (!endpoint.root.tls() && (!response.ok() || response->status() == 400))
       hosts_.Doubt(endpoint);
-    if (!response.ok()) {
-      // Nobody there at all is told at once: the caller tries again when it likes.
-      if (response.code() != Code::kUnavailable || tries + 1 >= kMaxTries - 1) return response;
-      CRISP_TRY(Pause(cc, BackOff(tries)));
-      continue;
-    }
+    if (!response.ok()) return response;
     const int status = response->status();
-    if (status == 401 && renewals < 2) {
-      ++renewals;
-      --tries;
-      const std::vector<std::string> challenges = response->HeaderValues("WWW-Authenticate");
-      static_cast<void>(response->ReadAll(cc.Within(seconds(5)), KiB(64)).ok());
-      CRISP_TRY(opened->authorizer.Renew(cc, challenges, request.authorization, request));
-      continue;
-    }
     if (status / 100 == 2) return response;
-    const bool again = status == 429 || status == 408 || status / 100 == 5;
-    if (!again || tries + 1 >= kMaxTries) return Refusal(cc, *response, what);
-    CRISP_TRY(Pause(cc, PauseAfter(*response, tries)));
+    // Where a redirect leads, nobody is told who we are: that host could ask for the password.
+    if (response->url().Origin() != request.url.Origin() && status == 401)
+      return Unauthenticated("leads to {}, which refuses access", response->url().HostPort());
+    if (status != 401 || renewals >= kMaxRenewals) return Refusal(cc, *response, what);
+    const std::vector<std::string> challenges = response->HeaderValues("WWW-Authenticate");
+    static_cast<void>(response->ReadAll(cc.Within(seconds(5)), KiB(64)).ok());
+    CRISP_TRY(opened->authorizer.Renew(cc, challenges, request.authorization, request));
+  }
+}
+
+Result<RegistryClient::Source::Document> RegistryClient::Source::GetWhole(
+    const CallContext& cc, const std::string& path, const http::Headers& headers,
+    const std::string& what, Bytes limit) {
+  const SteadyTime start = std::chrono::steady_clock::now();
+  for (int breaks = 0;; ++breaks) {
+    http::Response response = CRISP_TRY(Get(cc, path, headers, what));
+    Result<std::string> body = response.ReadAll(cc, limit);
+    if (body.ok()) return Document{std::move(response), *std::move(body)};
+    // One that drips is not waited for again and again.
+    if (body.code() != Code::kUnavailable || breaks >= kMaxBreaks ||
+        std::chrono::steady_clock::now() - start > kLongestDocument)
+      return std::move(body).status().While("{}", what);
+    CRISP_TRY(Pause(cc, BackOff(breaks)));
   }
 }
 

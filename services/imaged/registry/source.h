@@ -7,6 +7,7 @@
 
 #include "libs/base/call_context.h"
 #include "libs/base/result.h"
+#include "libs/base/units.h"
 #include "libs/http/client.h"
 #include "services/imaged/registry/auth.h"
 #include "services/imaged/registry/client.h"
@@ -29,6 +30,15 @@ class RegistryClient::Source {
   Result<http::Response> Get(const CallContext& cc, const std::string& path,
                              const http::Headers& headers, const std::string& what);
 
+  struct Document {
+    http::Response response;  // its body is read
+    std::string body;
+  };
+  /// The same with the whole body, which is asked for again when it breaks off. kResourceExhausted
+  /// above `limit`.
+  Result<Document> GetWhole(const CallContext& cc, const std::string& path,
+                            const http::Headers& headers, const std::string& what, Bytes limit);
+
   std::atomic<bool> failed = false;  // in this pull
 
  private:
@@ -37,7 +47,8 @@ class RegistryClient::Source {
         : endpoint(settled),
           authorizer(client, hosts.tokens(), std::move(found.credentials), settled.repository,
                      settled.insecure_allowed,
-                     [&hosts](const std::string& host) { return hosts.IsInsecure(host); }),
+                     {[&hosts](const std::string& host) { return hosts.IsInsecure(host); },
+                      [&hosts](const std::string& host) { return hosts.CertsOf(host); }}),
           credential_source(std::move(found.source)) {}
     const Endpoint endpoint;
     Authorizer authorizer;

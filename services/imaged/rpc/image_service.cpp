@@ -41,10 +41,9 @@ grpc::ServerUnaryReactor* ImageService::RemoveImage(grpc::CallbackServerContext*
                                                     const runtime::v1::RemoveImageRequest* request,
                                                     runtime::v1::RemoveImageResponse* response) {
   return rpc::Unary(pool_, Lane::kWait, context, request, response,
-                    [this](const CallContext& cc, const auto& req, auto&) {
-                      Status status = images_.Remove(req.image().image());
-                      on_removed_(cc);
-                      return status;
+                    [this](const CallContext& cc, const auto& req, auto&) -> Status {
+                      on_removed_(cc, CRISP_TRY(images_.Remove(req.image().image())));
+                      return Status::Ok();
                     });
 }
 

@@ -12,8 +12,9 @@ namespace crisp::imaged {
 /// The CRI's ImageService, word for word.
 class ImageService final : public runtime::v1::ImageService::CallbackService {
  public:
-  /// `on_removed` is called when layers may have become garbage, before the caller hears of it.
-  using OnRemoved = std::function<void(const CallContext&)>;
+  /// `on_removed` is called when `layers` may have become garbage, before the caller hears of it.
+  using OnRemoved =
+      std::function<void(const CallContext&, const std::vector<digest::Digest>& layers)>;
   ImageService(work::Pool& pool, Images& images, Puller& puller, OnRemoved on_removed)
       : pool_(pool), images_(images), puller_(puller), on_removed_(std::move(on_removed)) {}
 

@@ -28,16 +28,14 @@ void Fill(const PreparedSnapshot& snapshot, v1::PrepareResponse& response) {
 void Fill(const PreparedVolume& volume, v1::PrepareVolumeResponse& response) {
   response.set_image_id(volume.image_id);
   v1::MountInstruction& mount = *response.add_mounts();
+  for (const std::string& option : volume.options) mount.add_options(option);
   if (volume.layers.size() == 1) {
     mount.set_kind("bind");
     mount.set_source(volume.layers.front());
-    mount.add_options("ro");
     return;
   }
   mount.set_kind("overlay");
   mount.set_source("overlay");
-  mount.add_options("userxattr");
-  mount.add_options("ro");
   for (const std::string& layer : volume.layers) mount.add_lower_dirs(layer);
 }
 

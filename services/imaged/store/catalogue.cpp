@@ -3,12 +3,15 @@
 #include <array>
 
 #include "libs/base/try.h"
+#include "libs/json/json.h"
 
 namespace crisp::imaged {
 namespace {
 
-// Names are looked up by their exact text. image_layers keeps a condemned image's layers, too.
-constexpr std::array<std::string_view, 4> kMigrations = {
+// Names are looked up by their exact text; their kind is "tag", "digest" (what a reference stood
+// for) or "manifest" (of an index's digest, what was chosen). image_layers keeps a condemned
+// image's layers, too.
+constexpr std::array<std::string_view, 5> kMigrations = {
     R"(CREATE TABLE images (
          id TEXT PRIMARY KEY,
          config BLOB NOT NULL,
@@ -53,15 +56,37 @@ constexpr std::array<std::string_view, 4> kMigrations = {
        INSERT INTO signatures_by_name SELECT image, '', data FROM signatures;
        DROP TABLE signatures;
        ALTER TABLE signatures_by_name RENAME TO signatures;
-       UPDATE layers SET tree = '';  -- TreeDigest is another one)"};
+       UPDATE layers SET tree = '';  -- TreeDigest is another one)",
+    R"(ALTER TABLE images ADD COLUMN annotations TEXT NOT NULL DEFAULT '';  -- a JSON object)"};
 
 std::int64_t Stamp(WallTime time) { return time.time_since_epoch().count(); }
 WallTime FromStamp(std::int64_t stamp) { return WallTime(std::chrono::nanoseconds(stamp)); }
+
+std::string AnnotationsText(const std::map<std::string, std::string>& annotations) {
+  return annotations.empty() ? std::string() : json::Dump(annotations);
+}
+
+Result<std::map<std::string, std::string>> ParseAnnotations(const std::string& text) {
+  std::map<std::string, std::string> annotations;
+  if (text.empty()) return annotations;
+  const nlohmann::json object = CRISP_TRY(json::Parse(text, {.max_bytes = text.size() + 1}));
+  for (const auto& [key, value] : object.items())
+    annotations.emplace(key, CRISP_TRY(json::GetString(object, key)));
+  return annotations;
+}
 
 constexpr std::string_view kByName = "SELECT image FROM names WHERE name = ?1";
 /// What a reference means: its digest, and without one its tag.
 std::string KeyOf(const ref::ImageRef& name) {
   return name.digest.empty() ? name.Tagged() : name.Digested();
+}
+
+Result<std::optional<std::string>> OneText(sqlite::Db& db, std::string_view sql,
+                                           const std::string& parameter) {
+  sqlite::Statement row = CRISP_TRY(db.Prepare(sql));
+  row.Bind(1, parameter);
+  if (!CRISP_TRY(row.Step())) return std::optional<std::string>();
+  return std::optional<std::string>(row.Text(0));
 }
 
 }  // namespace
@@ -70,27 +95,30 @@ Result<std::unique_ptr<Catalogue>> Catalogue::Open(const std::string& path,
                                                    const std::string& boot_id) {
   sqlite::Db db = CRISP_TRY(sqlite::Db::Open(path));
   CRISP_TRY(db.Migrate(kMigrations).While("{}", path));
-  return std::unique_ptr<Catalogue>(new Catalogue(std::move(db), boot_id));
+  sqlite::Db reader = CRISP_TRY(sqlite::Db::Open(path, {.read_only = true}));
+  return std::unique_ptr<Catalogue>(new Catalogue(std::move(db), std::move(reader), boot_id));
 }
 
-/// The caller holds the mutex, here and in the other private methods.
+/// The caller holds the mutex of what reads; in the other private methods, of what writes.
 Result<std::vector<ImageRecord>> Catalogue::Select(std::string_view where,
                                                    const std::string& parameter) {
   std::vector<ImageRecord> images;
-  sqlite::Statement rows = CRISP_TRY(db_.Prepare(fmt::format(
-      "SELECT i.id, i.uid, i.username, length(i.config) + coalesce((SELECT sum(l.bytes) "
+  sqlite::Statement rows = CRISP_TRY(reader_.Prepare(fmt::format(
+      "SELECT i.id, i.uid, i.username, i.annotations, length(i.config) + coalesce((SELECT "
+      "sum(l.bytes) "
       "FROM image_layers il JOIN layers l ON l.chain = il.chain WHERE il.image = i.id), 0) "
       "FROM images i WHERE i.condemned = 0 AND {} ORDER BY i.created, i.id",
       where)));
   if (!parameter.empty()) rows.Bind(1, parameter);
-  sqlite::Statement names =
-      CRISP_TRY(db_.Prepare("SELECT name, kind FROM names WHERE image = ?1 ORDER BY name"));
+  sqlite::Statement names = CRISP_TRY(
+      reader_.Prepare("SELECT name, kind FROM names WHERE image = ?1 ORDER BY kind, name"));
   while (CRISP_TRY(rows.Step())) {
     ImageRecord image;
     image.id = rows.Text(0);
     if (!rows.IsNull(1)) image.uid = rows.Int(1);
     image.username = rows.Text(2);
-    image.size = static_cast<std::uint64_t>(rows.Int(3));
+    image.annotations = CRISP_TRY(ParseAnnotations(rows.Text(3)));
+    image.size = static_cast<std::uint64_t>(rows.Int(4));
     names.Reset();
     names.Bind(1, image.id);
     while (CRISP_TRY(names.Step()))
@@ -100,21 +128,13 @@ Result<std::vector<ImageRecord>> Catalogue::Select(std::string_view where,
   return images;
 }
 
-Result<std::optional<std::string>> Catalogue::OneText(std::string_view sql,
-                                                      const std::string& parameter) {
-  sqlite::Statement row = CRISP_TRY(db_.Prepare(sql));
-  row.Bind(1, parameter);
-  if (!CRISP_TRY(row.Step())) return std::optional<std::string>();
-  return std::optional<std::string>(row.Text(0));
-}
-
 Result<std::vector<ImageRecord>> Catalogue::List() {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(read_mutex_);
   return Select("1", "");
 }
 
 Result<std::optional<ImageRecord>> Catalogue::Find(const std::string& id) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(read_mutex_);
   std::vector<ImageRecord> found = CRISP_TRY(Select("i.id = ?1", id));
   if (found.empty()) return std::optional<ImageRecord>();
   return std::optional<ImageRecord>(std::move(found.front()));
@@ -129,28 +149,30 @@ Result<std::optional<ref::ImageRef>> Catalogue::NameOf(std::string_view text,
                                                        const std::string& id) {
   Result<std::vector<ref::ImageRef>> readings = ReadingsOf(text);
   if (!readings.ok()) return std::optional<ref::ImageRef>();
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(read_mutex_);
   for (ref::ImageRef& name : *readings)
-    if (CRISP_TRY(OneText(kByName, KeyOf(name))) == id) return std::optional(std::move(name));
+    if (CRISP_TRY(OneText(reader_, kByName, KeyOf(name))) == id)
+      return std::optional(std::move(name));
   return std::optional<ref::ImageRef>();
 }
 
 Result<std::optional<std::string>> Catalogue::Resolve(std::string_view text) {
   const std::string given(text);
   const Result<std::vector<ref::ImageRef>> names = ReadingsOf(given);
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(read_mutex_);
   constexpr std::string_view kById = "SELECT id FROM images WHERE id = ?1 AND condemned = 0";
   const std::string hex = given.starts_with("sha256:") ? given.substr(7) : given;
   if (IsFullId(hex)) {
     const std::string digest = "sha256:" + hex;
-    if (auto id = CRISP_TRY(OneText(kById, digest))) return id;
+    if (auto id = CRISP_TRY(OneText(reader_, kById, digest))) return id;
     // A manifest's digest, whatever the repository.
-    return OneText("SELECT image FROM names WHERE kind = 'digest' AND name LIKE '%@' || ?1 LIMIT 1",
+    return OneText(reader_,
+                   "SELECT image FROM names WHERE kind <> 'tag' AND name LIKE '%@' || ?1 LIMIT 1",
                    digest);
   }
   if (names.ok()) {
     for (const ref::ImageRef& name : *names)
-      if (auto id = CRISP_TRY(OneText(kByName, KeyOf(name)))) return id;
+      if (auto id = CRISP_TRY(OneText(reader_, kByName, KeyOf(name)))) return id;
   }
   if (!IsIdOrPrefix(hex)) {
     if (!names.ok()) return names.status();
@@ -158,7 +180,7 @@ Result<std::optional<std::string>> Catalogue::Resolve(std::string_view text) {
   }
   // A beginning of ids; hexadecimal digits need no escaping in LIKE.
   sqlite::Statement rows = CRISP_TRY(
-      db_.Prepare("SELECT id FROM images WHERE condemned = 0 AND id LIKE ?1 || '%' LIMIT 2"));
+      reader_.Prepare("SELECT id FROM images WHERE condemned = 0 AND id LIKE ?1 || '%' LIMIT 2"));
   rows.Bind(1, "sha256:" + hex);
   if (!CRISP_TRY(rows.Step())) return std::optional<std::string>();
   std::string id = rows.Text(0);
@@ -168,16 +190,16 @@ Result<std::optional<std::string>> Catalogue::Resolve(std::string_view text) {
 }
 
 Result<std::string> Catalogue::Config(const std::string& id) {
-  const std::lock_guard lock(mutex_);
-  auto config = CRISP_TRY(OneText("SELECT config FROM images WHERE id = ?1", id));
+  const std::lock_guard lock(read_mutex_);
+  auto config = CRISP_TRY(OneText(reader_, "SELECT config FROM images WHERE id = ?1", id));
   if (!config) return NotFound("no image {}", id);
   return std::move(*config);
 }
 
 Result<std::vector<digest::Digest>> Catalogue::Layers(const std::string& id) {
-  const std::lock_guard lock(mutex_);
-  sqlite::Statement rows =
-      CRISP_TRY(db_.Prepare("SELECT chain FROM image_layers WHERE image = ?1 ORDER BY position"));
+  const std::lock_guard lock(read_mutex_);
+  sqlite::Statement rows = CRISP_TRY(
+      reader_.Prepare("SELECT chain FROM image_layers WHERE image = ?1 ORDER BY position"));
   rows.Bind(1, id);
   std::vector<digest::Digest> chain;
   while (CRISP_TRY(rows.Step())) chain.push_back(CRISP_TRY(digest::Digest::Parse(rows.Text(0))));
@@ -185,9 +207,9 @@ Result<std::vector<digest::Digest>> Catalogue::Layers(const std::string& id) {
 }
 
 Result<std::vector<std::string>> Catalogue::Signatures(const std::string& id) {
-  const std::lock_guard lock(mutex_);
-  sqlite::Statement rows =
-      CRISP_TRY(db_.Prepare("SELECT DISTINCT data FROM signatures WHERE image = ?1 ORDER BY data"));
+  const std::lock_guard lock(read_mutex_);
+  sqlite::Statement rows = CRISP_TRY(
+      reader_.Prepare("SELECT DISTINCT data FROM signatures WHERE image = ?1 ORDER BY data"));
   rows.Bind(1, id);
   std::vector<std::string> signatures;
   while (CRISP_TRY(rows.Step())) signatures.push_back(rows.Text(0));
@@ -195,8 +217,9 @@ Result<std::vector<std::string>> Catalogue::Signatures(const std::string& id) {
 }
 
 Result<bool> Catalogue::HasLayer(const digest::Digest& chain) {
-  const std::lock_guard lock(mutex_);
-  const auto found = CRISP_TRY(OneText("SELECT chain FROM layers WHERE chain = ?1", chain.str()));
+  const std::lock_guard lock(read_mutex_);
+  const auto found =
+      CRISP_TRY(OneText(reader_, "SELECT chain FROM layers WHERE chain = ?1", chain.str()));
   return found.has_value();
 }
 
@@ -239,11 +262,12 @@ Status Catalogue::CommitImage(const NewImage& image, WallTime now) {
   for (const LayerRecord& layer : image.fresh_layers) CRISP_TRY(AddLayerRow(layer, 0));
   {
     sqlite::Statement add = CRISP_TRY(db_.Prepare(
-        "INSERT INTO images (id, config, uid, username, created) VALUES (?1, ?2, ?3, ?4, ?5) "
-        "ON CONFLICT (id) DO UPDATE SET condemned = 0"));
+        "INSERT INTO images (id, config, uid, username, created, annotations) "
+        "VALUES (?1, ?2, ?3, ?4, ?5, ?6) "
+        "ON CONFLICT (id) DO UPDATE SET condemned = 0, annotations = excluded.annotations"));
     add.Bind(1, image.id).Bind(2, sqlite::Blob{image.config});
     if (image.uid) add.Bind(3, *image.uid);
-    add.Bind(4, image.username).Bind(5, Stamp(now));
+    add.Bind(4, image.username).Bind(5, Stamp(now)).Bind(6, AnnotationsText(image.annotations));
     CRISP_TRY(add.Run());
   }
   sqlite::Statement link =
@@ -265,7 +289,8 @@ Status Catalogue::CommitImage(const NewImage& image, WallTime now) {
   CRISP_TRY(AddSignatures(image));
   sqlite::Statement name =
       CRISP_TRY(db_.Prepare("INSERT INTO names (name, image, kind) VALUES (?1, ?2, ?3) "
-                            "ON CONFLICT (name) DO UPDATE SET image = excluded.image"));
+                            "ON CONFLICT (name) DO UPDATE SET image = excluded.image, "
+                            "kind = min(kind, excluded.kind)"));
   const auto add_name = [&](const std::string& text, const char* kind) {
     name.Reset();
     name.Bind(1, text).Bind(2, image.id).Bind(3, kind);
@@ -273,6 +298,7 @@ Status Catalogue::CommitImage(const NewImage& image, WallTime now) {
   };
   if (!image.tag.empty()) CRISP_TRY(add_name(image.tag, "tag"));
   for (const std::string& each : image.digests) CRISP_TRY(add_name(each, "digest"));
+  if (!image.chosen.empty()) CRISP_TRY(add_name(image.chosen, "manifest"));
   return transaction.Commit();
 }
 
@@ -296,18 +322,18 @@ Result<bool> Catalogue::RemoveImage(const std::string& id) {
 }
 
 Result<std::optional<SnapshotRecord>> Catalogue::FindSnapshot(const OwnerId& owner) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(read_mutex_);
   sqlite::Statement row =
-      CRISP_TRY(db_.Prepare("SELECT image, created FROM snapshots WHERE owner = ?1"));
+      CRISP_TRY(reader_.Prepare("SELECT image, created FROM snapshots WHERE owner = ?1"));
   row.Bind(1, owner.str());
   if (!CRISP_TRY(row.Step())) return std::optional<SnapshotRecord>();
   return std::optional<SnapshotRecord>(SnapshotRecord{owner, row.Text(0), FromStamp(row.Int(1))});
 }
 
 Result<std::vector<SnapshotRecord>> Catalogue::ListSnapshots() {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(read_mutex_);
   sqlite::Statement rows =
-      CRISP_TRY(db_.Prepare("SELECT owner, image, created FROM snapshots ORDER BY owner"));
+      CRISP_TRY(reader_.Prepare("SELECT owner, image, created FROM snapshots ORDER BY owner"));
   std::vector<SnapshotRecord> snapshots;
   while (CRISP_TRY(rows.Step()))
     snapshots.push_back({OwnerId(rows.Text(0)), rows.Text(1), FromStamp(rows.Int(2))});
@@ -315,11 +341,11 @@ Result<std::vector<SnapshotRecord>> Catalogue::ListSnapshots() {
 }
 
 Result<std::vector<SnapshotRecord>> Catalogue::SnapshotsFrom(const std::string& prefix) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(read_mutex_);
   std::string after = prefix;  // the least text that is behind all that begin with it
   ++after.back();
-  sqlite::Statement rows = CRISP_TRY(
-      db_.Prepare("SELECT owner, image, created FROM snapshots WHERE owner >= ?1 AND owner < ?2"));
+  sqlite::Statement rows = CRISP_TRY(reader_.Prepare(
+      "SELECT owner, image, created FROM snapshots WHERE owner >= ?1 AND owner < ?2"));
   rows.Bind(1, prefix).Bind(2, after);
   std::vector<SnapshotRecord> snapshots;
   while (CRISP_TRY(rows.Step()))
@@ -353,10 +379,10 @@ Status Catalogue::RemoveSnapshot(const OwnerId& owner) {
 }
 
 Result<std::vector<digest::Digest>> Catalogue::UnusedLayers(WallTime now) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(read_mutex_);
   sqlite::Statement rows =
-      CRISP_TRY(db_.Prepare("SELECT chain FROM layers WHERE keep_until < ?1 AND NOT EXISTS "
-                            "(SELECT 1 FROM image_layers il WHERE il.chain = layers.chain)"));
+      CRISP_TRY(reader_.Prepare("SELECT chain FROM layers WHERE keep_until < ?1 AND NOT EXISTS "
+                                "(SELECT 1 FROM image_layers il WHERE il.chain = layers.chain)"));
   rows.Bind(1, Stamp(now));
   std::vector<digest::Digest> unused;
   while (CRISP_TRY(rows.Step())) unused.push_back(CRISP_TRY(digest::Digest::Parse(rows.Text(0))));
@@ -364,9 +390,9 @@ Result<std::vector<digest::Digest>> Catalogue::UnusedLayers(WallTime now) {
 }
 
 Result<std::vector<CatalogueLayer>> Catalogue::AllLayers() {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(read_mutex_);
   sqlite::Statement rows = CRISP_TRY(
-      db_.Prepare("SELECT chain, bytes, inodes, tree, checked FROM layers ORDER BY chain"));
+      reader_.Prepare("SELECT chain, bytes, inodes, tree, checked FROM layers ORDER BY chain"));
   std::vector<CatalogueLayer> layers;
   while (CRISP_TRY(rows.Step())) {
     CatalogueLayer layer;
@@ -400,7 +426,7 @@ Result<std::vector<std::string>> Catalogue::ForgetLayer(const digest::Digest& ch
     while (CRISP_TRY(rows.Step())) images.push_back(rows.Text(0));
   }
   for (const std::string& image : images) {
-    if (CRISP_TRY(OneText("SELECT owner FROM snapshots WHERE image = ?1 LIMIT 1", image)))
+    if (CRISP_TRY(OneText(db_, "SELECT owner FROM snapshots WHERE image = ?1 LIMIT 1", image)))
       return FailedPrecondition("a container stands on image {}", image);
     sqlite::Statement drop = CRISP_TRY(db_.Prepare("DELETE FROM images WHERE id = ?1"));
     drop.Bind(1, image);
@@ -416,17 +442,17 @@ Result<std::vector<std::string>> Catalogue::ForgetLayer(const digest::Digest& ch
 }
 
 Status Catalogue::CheckIntegrity() {
-  const std::lock_guard lock(mutex_);
-  sqlite::Statement rows = CRISP_TRY(db_.Prepare("PRAGMA quick_check(1)"));
+  const std::lock_guard lock(read_mutex_);
+  sqlite::Statement rows = CRISP_TRY(reader_.Prepare("PRAGMA quick_check(1)"));
   if (!CRISP_TRY(rows.Step())) return Status::Ok();
   const std::string words = rows.Text(0);
   return words == "ok" ? Status::Ok() : DataLoss("the catalogue is damaged: {}", words);
 }
 
 Result<std::vector<digest::Digest>> Catalogue::UnsyncedLayers() {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(read_mutex_);
   sqlite::Statement rows =
-      CRISP_TRY(db_.Prepare("SELECT chain FROM layers WHERE unsynced_boot <> ''"));
+      CRISP_TRY(reader_.Prepare("SELECT chain FROM layers WHERE unsynced_boot <> ''"));
   std::vector<digest::Digest> chain;
   while (CRISP_TRY(rows.Step())) chain.push_back(CRISP_TRY(digest::Digest::Parse(rows.Text(0))));
   return chain;
@@ -496,8 +522,8 @@ Result<std::vector<digest::Digest>> Catalogue::DropLayers(
 }
 
 Result<Catalogue::Totals> Catalogue::Sum() {
-  const std::lock_guard lock(mutex_);
-  sqlite::Statement row = CRISP_TRY(db_.Prepare(
+  const std::lock_guard lock(read_mutex_);
+  sqlite::Statement row = CRISP_TRY(reader_.Prepare(
       "SELECT coalesce(sum(bytes), 0), coalesce(sum(inodes), 0), "
       "(SELECT count(*) FROM images WHERE condemned = 0), count(*), "
       "(SELECT count(*) FROM snapshots), (SELECT coalesce(sum(length(config)), 0) FROM images) "

@@ -22,12 +22,15 @@ namespace crisp::imaged {
 
 /// An image as it is told to others.
 struct ImageRecord {
-  std::string id;                    // "sha256:<hex>" of the config
-  std::vector<std::string> tags;     // "docker.io/library/busybox:latest"
-  std::vector<std::string> digests;  // "docker.io/library/busybox@sha256:…"
+  std::string id;                 // "sha256:<hex>" of the config
+  std::vector<std::string> tags;  // "docker.io/library/busybox:latest"
+  // "docker.io/library/busybox@sha256:…": first what references stood for, then, of indexes, what
+  // was chosen from them.
+  std::vector<std::string> digests;
   std::uint64_t size = 0;
   std::optional<std::int64_t> uid;
   std::string username;
+  std::map<std::string, std::string> annotations;  // of the manifest that was pulled last
 };
 
 struct LayerRecord {
@@ -51,10 +54,12 @@ struct NewImage {
   std::string config;
   std::optional<std::int64_t> uid;
   std::string username;
+  std::map<std::string, std::string> annotations;
   std::vector<digest::Digest> chain;      // lowest first
   std::vector<LayerRecord> fresh_layers;  // of those, the ones that have no row yet
   std::string tag;                        // "" for a pull by digest
   std::vector<std::string> digests;       // names
+  std::string chosen;                     // the name by the manifest that an index led to; "": none
   std::string pulled_as;                  // the reference that was asked for
   std::vector<std::string> signatures;    // as trust encodes them; in place of those that an
                                           // earlier pull of the same reference brought
@@ -67,8 +72,8 @@ struct SnapshotRecord {
 };
 
 /// What imaged knows, in SQLite: an image is in it whole or not at all, and what is not in it is
-/// garbage. Shared by all instances; any thread (one connection behind a mutex, statements of
-/// microseconds).
+/// garbage. Shared by all instances; any thread. Two connections, each behind a mutex: questions take
+/// microseconds, and do not wait for a commit that waits for the disk.
 class Catalogue {
  public:
   /// `boot_id`: the machine's, as it is now. A layer's row is written before its bytes are safe
@@ -150,10 +155,9 @@ class Catalogue {
   Result<Totals> Sum();
 
  private:
-  Catalogue(sqlite::Db db, std::string boot_id)
-      : boot_id_(std::move(boot_id)), db_(std::move(db)) {}
+  Catalogue(sqlite::Db db, sqlite::Db reader, std::string boot_id)
+      : boot_id_(std::move(boot_id)), db_(std::move(db)), reader_(std::move(reader)) {}
   Result<std::vector<ImageRecord>> Select(std::string_view where, const std::string& parameter);
-  Result<std::optional<std::string>> OneText(std::string_view sql, const std::string& parameter);
   Result<std::vector<ref::ImageRef>> ReadingsOf(std::string_view text) const;
   Status AddLayerRow(const LayerRecord& layer, std::int64_t keep_until);
   Status AddSignatures(const NewImage& image);
@@ -162,8 +166,10 @@ class Catalogue {
 
   const std::string boot_id_;
   Names names_;
-  std::mutex mutex_;
+  std::mutex mutex_;  // of what writes
   sqlite::Db db_;
+  std::mutex read_mutex_;
+  sqlite::Db reader_;
 };
 
 }  // namespace crisp::imaged

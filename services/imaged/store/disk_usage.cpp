@@ -1,11 +1,15 @@
 #include "services/imaged/store/disk_usage.h"
 
+#include <algorithm>
+
 #include "libs/base/cleanup.h"
 
 namespace crisp::imaged {
 namespace {
 
-constexpr auto kFresh = std::chrono::seconds(10);
+constexpr auto kFresh = std::chrono::seconds(1);
+constexpr int kShare = 10;  // of the time at most the tenth part is spent on measuring
+constexpr auto kPatience = std::chrono::milliseconds(200);
 
 void Add(const std::string& path, Usage& sum) {
   const Result<Usage> found = MeasureTree(path);
@@ -17,9 +21,10 @@ void Add(const std::string& path, Usage& sum) {
 }  // namespace
 
 DiskUsage::DiskUsage(const Layout& layout, Clock& clock, Later later)
-    : state_(std::make_shared<State>(layout)), clock_(clock), later_(std::move(later)) {}
+    : state_(std::make_shared<State>(layout, clock)), later_(std::move(later)) {}
 
-void DiskUsage::Measure(State& state, SteadyTime now) {
+void DiskUsage::Measure(State& state) {
+  const SteadyTime start = state.clock.Now();
   Numbers numbers;
   Add(state.layout.Staging(), numbers.temporary);
   Add(state.layout.Trash(), numbers.temporary);
@@ -27,27 +32,33 @@ void DiskUsage::Measure(State& state, SteadyTime now) {
     Add(state.layout.Snapshots(), numbers.containers);
     Add(state.layout.SnapshotsTrash(), numbers.containers);
   }
-  auto shared = state.shared.lock();
-  shared->numbers = numbers;
-  shared->known = true;
-  shared->measured = now;
+  const std::chrono::nanoseconds took = state.clock.Now() - start;
+  const std::lock_guard lock(state.mutex);
+  state.numbers = numbers;
+  state.stale_at = start + std::max<std::chrono::nanoseconds>(kFresh, kShare * took);
+}
+
+void DiskUsage::Refresh() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    if (state_->measuring || state_->clock.Now() < state_->stale_at) return;
+    state_->measuring = true;
+  }
+  // Goes with the task, whether that ran or not.
+  const auto done = std::make_shared<Cleanup>([state = state_] {
+    const std::lock_guard lock(state->mutex);
+    state->measuring = false;
+    state->changed.notify_all();
+  });
+  later_([state = state_, done] { Measure(*state); });
 }
 
 DiskUsage::Numbers DiskUsage::Get() {
-  const SteadyTime now = clock_.Now();
-  bool measure = false;
-  {
-    auto shared = state_->shared.lock();
-    measure = !shared->measuring && (!shared->known || now - shared->measured >= kFresh);
-    if (measure) shared->measuring = true;
-  }
-  if (measure) {
-    // Goes with the task, whether that ran or not.
-    const auto done =
-        std::make_shared<Cleanup>([state = state_] { state->shared.lock()->measuring = false; });
-    later_([state = state_, now, done] { Measure(*state, now); });
-  }
-  return state_->shared.lock()->numbers;
+  Refresh();
+  std::unique_lock lock(state_->mutex);
+  state_->clock.WaitUntil(lock, state_->changed, state_->clock.Now() + kPatience,
+                          [this] { return !state_->measuring; });
+  return state_->numbers;
 }
 
 }  // namespace crisp::imaged

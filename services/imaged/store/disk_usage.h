@@ -1,18 +1,24 @@
 #pragma once
 
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 
 #include "libs/base/clock.h"
-#include "libs/base/guarded.h"
 #include "services/imaged/store/layout.h"
 #include "services/imaged/store/usage.h"
 
 namespace crisp::imaged {
 
+/// Bytes that lie in files without a name, where no walk finds them. Any thread.
+using ByteCount = std::atomic<std::uint64_t>;
+
 /// What the catalogue does not know of: layers on their way, what waits to be deleted, containers'
-/// own files. Walking them takes time, so the answer may be some seconds old; asking never waits.
-/// Any thread.
+/// own files. Walking them takes time, so it is done beside the questions, and an answer may be
+/// older than its question where it takes longer than a moment. Any thread.
 class DiskUsage {
  public:
   /// Runs something soon, on another thread or at once. May drop it instead.
@@ -24,25 +30,25 @@ class DiskUsage {
     Usage temporary;   // of pulls, and trash
     Usage containers;  // snapshots, where they have a place of their own
   };
-  /// The last numbers; has them measured anew when they are old.
+  /// Has them measured anew, unless they are fresh or that is under way.
+  void Refresh();
+  /// Refreshed, where that takes no longer than 200 ms; else the last ones, which are 0 at first.
   Numbers Get();
 
  private:
   struct State {
-    explicit State(const Layout& from) : layout(from) {}
+    State(const Layout& from, Clock& time) : layout(from), clock(time) {}
     const Layout layout;
-    struct Shared {
-      Numbers numbers;
-      bool measuring = false;
-      bool known = false;
-      SteadyTime measured;
-    };
-    Guarded<Shared> shared;
+    Clock& clock;
+    std::mutex mutex;
+    std::condition_variable_any changed;
+    Numbers numbers;
+    bool measuring = false;
+    SteadyTime stale_at;
   };
-  static void Measure(State& state, SteadyTime now);
+  static void Measure(State& state);
 
   std::shared_ptr<State> state_;
-  Clock& clock_;
   const Later later_;
 };
 

@@ -39,11 +39,11 @@ Result<LayerStore> LayerStore::Open(const Layout& layout) {
   return LayerStore(layout);
 }
 
-Result<ChainLock> LayerStore::TryLock(const digest::Digest& chain) const {
+Result<ChainLock> LayerStore::TryLockAs(const digest::Digest& chain, short type) const {
   os::UniqueFd fd(::open(layout_.Locks().c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!fd) return Status::Errno(errno, "open {}", layout_.Locks());
   struct flock range {};
-  range.l_type = F_WRLCK;
+  range.l_type = type;
   range.l_whence = SEEK_SET;
   range.l_start = LockOffset(chain);
   range.l_len = 1;
@@ -56,16 +56,33 @@ Result<ChainLock> LayerStore::TryLock(const digest::Digest& chain) const {
   return ChainLock(std::move(fd));
 }
 
-Result<ChainLock> LayerStore::Lock(const CallContext& cc, const digest::Digest& chain) const {
+Result<ChainLock> LayerStore::WaitFor(const CallContext& cc,
+                                      const std::function<Result<ChainLock>()>& take) {
   std::mutex mutex;
   std::condition_variable_any never;
   while (true) {
-    Result<ChainLock> lock = TryLock(chain);
+    Result<ChainLock> lock = take();
     if (lock.ok() || lock.code() != Code::kUnavailable) return lock;
     CRISP_TRY(cc.Check());
     std::unique_lock wait(mutex);  // another process holds it: nobody can wake us
     never.wait_for(wait, cc.stop(), kLockPause, [] { return false; });
   }
+}
+
+Result<ChainLock> LayerStore::TryLock(const digest::Digest& chain) const {
+  return TryLockAs(chain, F_WRLCK);
+}
+
+Result<ChainLock> LayerStore::Lock(const CallContext& cc, const digest::Digest& chain) const {
+  return WaitFor(cc, [this, &chain] { return TryLock(chain); });
+}
+
+Result<ChainLock> LayerStore::TryShare(const digest::Digest& chain) const {
+  return TryLockAs(chain, F_RDLCK);
+}
+
+Result<ChainLock> LayerStore::Share(const CallContext& cc, const digest::Digest& chain) const {
+  return WaitFor(cc, [this, &chain] { return TryShare(chain); });
 }
 
 Result<std::string> LayerStore::Stage(const digest::Digest& chain) const {
@@ -100,15 +117,18 @@ Status LayerStore::MakeSnapshot(std::string_view owner, const std::string& root_
   return Status::Ok();
 }
 
-Status LayerStore::Discard(const std::string& path, std::uint64_t delete_now) const {
+Result<std::string> LayerStore::MoveToTrash(const std::string& path) const {
   const bool snapshot = path.starts_with(layout_.Snapshots() + "/");
-  const std::string to = (snapshot ? layout_.SnapshotsTrash() : layout_.Trash()) + "/" +
-                         RandomIds().Next().substr(0, 24);
-  if (::rename(path.c_str(), to.c_str()) != 0) {
-    if (errno == ENOENT) return Status::Ok();
-    return Status::Errno(errno, "move {} to the trash", path);
-  }
-  if (delete_now > 0) CRISP_TRY(DeleteSome(to, delete_now));
+  std::string to = (snapshot ? layout_.SnapshotsTrash() : layout_.Trash()) + "/" +
+                   RandomIds().Next().substr(0, 24);
+  if (::rename(path.c_str(), to.c_str()) == 0) return to;
+  if (errno == ENOENT) return std::string();
+  return Status::Errno(errno, "move {} to the trash", path);
+}
+
+Status LayerStore::Discard(const std::string& path, std::uint64_t delete_now) const {
+  const std::string trash = CRISP_TRY(MoveToTrash(path));
+  if (!trash.empty() && delete_now > 0) CRISP_TRY(DeleteSome(trash, delete_now));
   return Status::Ok();
 }
 

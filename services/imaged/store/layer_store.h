@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,7 +14,8 @@
 
 namespace crisp::imaged {
 
-/// Who holds it alone, over all imaged instances, makes or deletes the layer of one chain id.
+/// Of one chain id, over all imaged instances: who holds it alone makes or deletes the layer; while
+/// others share it, nobody does.
 class ChainLock {
  public:
   ChainLock() = default;
@@ -36,6 +38,9 @@ class LayerStore {
   Result<ChainLock> TryLock(const digest::Digest& chain) const;
   /// Waits until the deadline or stop of the call.
   Result<ChainLock> Lock(const CallContext& cc, const digest::Digest& chain) const;
+  /// The same for who reads the layer and needs it to stay.
+  Result<ChainLock> TryShare(const digest::Digest& chain) const;
+  Result<ChainLock> Share(const CallContext& cc, const digest::Digest& chain) const;
 
   /// A fresh staging directory for the layer, with an empty "diff" in it; its path.
   Result<std::string> Stage(const digest::Digest& chain) const;
@@ -47,6 +52,8 @@ class LayerStore {
   /// `root_like`, the root directory that the layers below show.
   Status MakeSnapshot(std::string_view owner, const std::string& root_like) const;
 
+  /// Moves a file tree into the trash; where it is there. "" when it is absent.
+  Result<std::string> MoveToTrash(const std::string& path) const;
   /// Moves a file tree away, to be deleted later; up to `delete_now` entries of it at once. Absent
   /// is Ok.
   Status Discard(const std::string& path, std::uint64_t delete_now = 0) const;
@@ -60,6 +67,10 @@ class LayerStore {
 
  private:
   explicit LayerStore(Layout layout) : layout_(std::move(layout)) {}
+  /// `type`: F_WRLCK or F_RDLCK.
+  Result<ChainLock> TryLockAs(const digest::Digest& chain, short type) const;
+  static Result<ChainLock> WaitFor(const CallContext& cc,
+                                   const std::function<Result<ChainLock>()>& take);
   Layout layout_;
 };
 

@@ -47,7 +47,7 @@ TestImage PlainLayers() {
 }
 
 struct ArchiveNode : Node {
-  Archives archives{puller, hosts, *catalogue, layout, {}};
+  Archives archives{puller, hosts, *catalogue, store, {}, images.spooled()};
 
   Result<std::vector<ImportedImage>> Import(const std::string& tar, const std::string& name = "") {
     archive::StringSource source(tar, 10'000);
@@ -91,6 +91,37 @@ TEST_CASE("An import may name its image, and one without a name can be found too
   CHECK(node.ImportError(LayoutOf(image, "").Done(), "UPPER").find("UPPER") != std::string::npos);
   CHECK(node.ImportError(LayoutOf(image, "").Done(), "x@" + image.manifest_digest)
             .find("has a digest") != std::string::npos);
+}
+
+TEST_CASE("What an import takes on the disk is counted as long as it does") {
+  const TestImage image =
+      TestImage::Make({{TarWriter().File("f", Noise(3'000'000)).Done(), Pack::kPlain}});
+  ArchiveNode node;
+  const auto used = [&node] {
+    runtime::v1::ImageFsInfoResponse info;
+    REQUIRE(node.images.FsInfo(info).ok());
+    return info.image_filesystems(0).used_bytes().value();
+  };
+  const std::string tar = LayoutOf(image, "x.io/y:1").Done();
+  /// The archive, and a look at the numbers when all of it was read.
+  struct Watched final : archive::ChunkSource {
+    archive::StringSource source;
+    std::function<void()> at_end;
+    Watched(const std::string& text, std::function<void()> look)
+        : source(text, 100'000), at_end(std::move(look)) {}
+    Result<std::string_view> Next() override {
+      Result<std::string_view> piece = source.Next();
+      if (piece.ok() && piece->empty()) at_end();
+      return piece;
+    }
+  };
+  const std::uint64_t before = used();
+  std::uint64_t during = 0;
+  Watched watched(tar, [&] { during = std::max(during, used()); });
+  REQUIRE(node.archives.Import(Node::Call(), watched, "").ok());
+  CHECK(during >= before + 3'000'000);
+  CHECK(used() < before + 2 * 3'000'000);
+  CHECK(*node.images.spooled() == 0);
 }
 
 TEST_CASE("What docker save writes is imported under its tags") {
@@ -188,6 +219,25 @@ TEST_CASE("An exported image can be imported again, whiteouts and all") {
   CHECK(other.File(id, 0, "opaque/new").size() == 300'000);
   // The same tree: exported from there it is the same archive.
   CHECK(exported(other, id) == tar);
+  // Removed in the midst of it.
+  bool removed = false;
+  std::string whole;
+  CHECK(node.archives
+            .Export(Node::Call(), image.config_digest,
+                    [&](std::string_view bytes) {
+                      whole += bytes;
+                      if (!std::exchange(removed, true)) {
+                        CHECK(node.images.Remove(image.config_digest).ok());
+                        CHECK(node.gc.Collect().ok());
+                      }
+                      return Status::Ok();
+                    })
+            .message() == "");
+  CHECK(whole == tar);
+  CHECK(os::ListDir(node.layout.Layers())->size() == 2);
+  CHECK(node.gc.Collect().ok());
+  CHECK(os::ListDir(node.layout.Layers())->empty());
+  REQUIRE(node.Import(LayoutOf(image, "example.com/app:1").Done()).ok());
   CHECK(node.archives.Export(Node::Call(), "nope", [](std::string_view) { return Status::Ok(); })
             .code() == Code::kNotFound);
   CHECK(node.archives

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "cri/v1/api.pb.h"
+#include "services/imaged/registry/certs.h"
 
 namespace crisp::imaged {
 namespace {
@@ -34,7 +35,8 @@ TEST_CASE("A token server is not insecure because its registry is") {
                            .verify_tls = false};
   const auto renew = [&](const std::string& realm, const std::string& insecure) {
     Authorizer authorizer(client, tokens, {.username = "joe", .password = "secret"}, "x", true,
-                          [&insecure](const std::string& host) { return host == insecure; });
+                          {[&insecure](const std::string& host) { return host == insecure; },
+                           [](const std::string& host) { return CertsFor({}, host); }});
     return authorizer.Renew(CallContext::Background(seconds(20)),
                             {"Bearer realm=\"" + realm + "\""}, "", like);
   };

@@ -1,6 +1,7 @@
 #include "services/imaged/store/catalogue.h"
 
 #include <catch2/catch.hpp>
+#include <future>
 
 #include "libs/base/try.h"
 #include "libs/testing/test_root.h"
@@ -55,6 +56,42 @@ TEST_CASE("An image is found by every name that people use for it") {
   REQUIRE((record.ok() && record->has_value()));
   CHECK((*record)->size == 202);
   CHECK((*record)->tags == std::vector<std::string>{"docker.io/library/x:latest"});
+}
+
+TEST_CASE("Questions do not wait for a change that waits") {
+  Fixture f;
+  const std::string id = f.Add(1, "docker.io/library/x:latest", {1});
+  sqlite::Db other = *sqlite::Db::Open(f.root / "c.db");
+  std::future<Status> change;
+  {
+    const auto busy = sqlite::Transaction::Begin(other);
+    REQUIRE(busy.ok());
+    change = std::async(std::launch::async, [&] {
+      return f.catalogue->AddSnapshot({OwnerId("c1"), id, kNow});
+    });
+    // The change may have begun by now or not: no question is held up, and none sees it.
+    for (int i = 0; i < 100; ++i) CHECK(f.catalogue->List()->size() == 1);
+    CHECK(f.Resolve("x") == id);
+    CHECK(f.catalogue->ListSnapshots()->empty());
+    CHECK(change.wait_for(std::chrono::seconds(0)) == std::future_status::timeout);
+  }
+  CHECK(change.get().ok());
+  CHECK(f.catalogue->ListSnapshots()->size() == 1);
+}
+
+TEST_CASE("An image's annotations are those of the manifest that was pulled last") {
+  Fixture f;
+  NewImage image;
+  image.id = D(1001).str();
+  image.config = "{}";
+  image.annotations = {{"org.example/a.b", "1 \"quoted\""}, {"empty", ""}};
+  REQUIRE(f.catalogue->CommitImage(image, kNow).ok());
+  CHECK((**f.catalogue->Find(image.id)).annotations == image.annotations);
+  f.catalogue = *Catalogue::Open(f.root / "c.db", "boot 1");
+  CHECK(f.catalogue->List()->front().annotations == image.annotations);
+  image.annotations.clear();
+  REQUIRE(f.catalogue->CommitImage(image, kNow).ok());
+  CHECK((**f.catalogue->Find(image.id)).annotations.empty());
 }
 
 TEST_CASE("A tag that moves leaves its old image there, untagged but with its digest") {

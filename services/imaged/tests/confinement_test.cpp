@@ -33,7 +33,8 @@ settings::Settings SettingsIn(const crisp::testing::TestRoot& root) {
 }
 
 /// Confines a child as imaged is; "" when `body` in it finds nothing wrong.
-std::string InImaged(const settings::Settings& settings, const std::function<std::string()>& body) {
+using Body = std::function<std::string(const os::Confined&)>;
+std::string InImaged(const settings::Settings& settings, const Body& body) {
   std::array<int, 2> ends{};
   REQUIRE(::pipe2(ends.data(), O_CLOEXEC) == 0);
   REQUIRE(os::MakeDirs(settings.run_root + "/imaged").ok());
@@ -46,7 +47,7 @@ std::string InImaged(const settings::Settings& settings, const std::function<std
     std::string text = plan.ok() && *plan ? "" : "no plan";
     if (text.empty()) {
       const auto confined = os::Confine(**plan);
-      text = confined.ok() ? body() : confined.status().ToString();
+      text = confined.ok() ? body(*confined) : confined.status().ToString();
     }
     static_cast<void>(!::write(ends[1], text.data(), text.size()));
     ::_exit(0);
@@ -63,7 +64,7 @@ std::string InImaged(const settings::Settings& settings, const std::function<std
 TEST_CASE("A confined imaged keeps its store, unpacks, runs helpers and resolves names") {
   const crisp::testing::TestRoot root;
   const settings::Settings settings = SettingsIn(root);
-  CHECK(InImaged(settings, [&]() -> std::string {
+  CHECK(InImaged(settings, [&](const os::Confined&) -> std::string {
           const Layout layout(settings.state_root);
           const auto store = LayerStore::Open(layout);
           if (!store.ok()) return store.status().ToString();
@@ -111,7 +112,7 @@ TEST_CASE("A confined imaged cannot mount, trace, reach the node's secrets or le
   const std::string outside = root / "outside";
   const settings::Settings settings = SettingsIn(root);
   const bool landlock = ::syscall(SYS_landlock_create_ruleset, nullptr, 0, 1U) > 0;
-  CHECK(InImaged(settings, [&]() -> std::string {
+  CHECK(InImaged(settings, [&](const os::Confined&) -> std::string {
           const std::string inside = Layout(settings.state_root).root();
           if (::mount("none", inside.c_str(), "tmpfs", 0, nullptr) == 0) return "mounts";
           if (::ptrace(PTRACE_SEIZE, ::getppid(), nullptr, nullptr) == 0) return "traces";
@@ -162,13 +163,58 @@ TEST_CASE("A confined imaged checks GPG signatures") {
   const std::string key = gpg({"--export", "a@x"});
   const std::string message = gpg({"--sign", "--output", "-"}, "the payload");
   run("/usr/bin/gpgconf", {"--homedir", home, "--kill", "all"});
-  CHECK(InImaged(settings, [&]() -> std::string {
+  CHECK(InImaged(settings, [&](const os::Confined&) -> std::string {
           const CallContext soon = CallContext::Background(std::chrono::seconds(30));
           const auto keys = GpgKeys::Import(soon, Layout(settings).root(), {key});
           if (!keys.ok()) return keys.status().ToString();
           const auto payload = keys->Verify(soon, message);
           if (!payload.ok()) return payload.status().ToString();
           return *payload == "the payload" ? "" : "says " + *payload;
+        }) == "");
+}
+
+TEST_CASE(
+    "A confined imaged reads what its configuration names, and knows what it cannot read yet") {
+  const crisp::testing::TestRoot root;
+  settings::Settings settings = SettingsIn(root);
+  const auto policy = [&root](const std::string& key) {
+    return fmt::format(
+        R"({{"default":[{{"type":"signedBy","keyType":"GPGKeys","keyPath":"{}"}}]}})", root / key);
+  };
+  settings.imaged.policy = root.Write("trust/policy.json", policy("elsewhere/key"));
+  settings.imaged.registries_d = root / "trust/registries.d";
+  settings.imaged.hosts_dir = root / "hosts";
+  root.Write("hosts/a.example/hosts.toml",
+             fmt::format("server = 'https://a.example'\nca = '{0}/ca'\nclient = [['{0}/cert', "
+                         "'{0}/private']]\n[host.'https://b.example']\nca = '{0}/other'\n",
+                         root / "certs"));
+  root.Write("hosts/broken/hosts.toml", "ca = ");
+  const std::vector<std::string> named = {
+      root.Write("elsewhere/key", "k"), root.Write("certs/ca", "c"), root.Write("certs/cert", "c"),
+      root.Write("certs/private", "p"), root.Write("certs/other", "o")};
+  // What it is after somebody has edited it.
+  settings::Settings edited = settings;
+  edited.imaged.policy = root.Write("trust/edited.json", policy("new/key"));
+  root.Write("new/key", "k");
+  root.Write("new/signatures/x", "s");
+  edited.imaged.registries_d = root / "trust/edited.d";
+  root.Write("trust/edited.d/a.yaml",
+             fmt::format("default-docker:\n  lookaside: file://{}\n", root / "new/signatures"));
+  CHECK(InImaged(settings, [&](const os::Confined& confined) -> std::string {
+          for (const std::string& path : named)
+            if (!os::ReadFile(path).ok()) return "does not read " + path;
+          if (confined.landlock_abi() == 0) return "";
+          if (os::ReadFile(root / "new/key").ok()) return "reads what nobody named";
+          const auto missed = [&](const settings::Settings& now) {
+            daemon::Options options;
+            options.service = "imaged";
+            const auto plan = PlanConfinement(now, options);
+            return plan.ok() && *plan ? confined.Outdated(**plan) : std::vector<std::string>{"?"};
+          };
+          if (!missed(settings).empty()) return "misses " + missed(settings).front();
+          return missed(edited) == std::vector{root / "new/key", root / "new/signatures"}
+                     ? ""
+                     : fmt::format("misses only {}", fmt::join(missed(edited), ", "));
         }) == "");
 }
 

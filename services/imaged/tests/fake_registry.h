@@ -108,8 +108,10 @@ class LyingRegistry {
     return digest;
   }
   // What goes wrong; set before the first request.
-  std::string wrong_blob;       // digest whose bytes are another's
-  std::string cut_blob;         // digest that breaks off after each 100 KB
+  std::string wrong_blob;              // digest whose bytes are another's
+  std::string cut_blob;                // digest that breaks off after each 100 KB
+  std::atomic<int> cut_documents = 0;  // so many manifests and configs break off in the middle
+  int away_after_cut = 0;       // so many requests after the first cut of a blob get no answer
   bool no_ranges = false;       // and knows no Range
   bool no_tail_ranges = false;  // knows none that begins beyond 0 and has an end
   bool shifted_ranges = false;  // of those it sends others than were asked for
@@ -121,10 +123,13 @@ class LyingRegistry {
   std::string failure = "503 Busy";
   std::string failure_headers;  // "Retry-After: 1\r\n"
   std::string redirect_blobs;   // "http://host": where blobs really are
-  std::string token;            // wanted as bearer, given out for joe:secret
-  bool only_refresh = false;    // the token is given for the refresh token "refresh" alone
-  bool token_no_use = false;    // and then refused all the same
-  std::string basic;            // wanted as basic
+  std::string redirect_manifests;
+  std::string token;                    // wanted as bearer, given out for joe:secret
+  bool only_refresh = false;            // the token is given for the refresh token "refresh" alone
+  bool token_no_use = false;            // and then refused all the same
+  std::atomic<int> token_failures = 0;  // so many answers of the token server are `failure` first,
+                                        // or with "" a connection that breaks
+  std::string basic;                    // wanted as basic
   std::atomic<int> blob_requests = 0;
   std::atomic<int> manifest_requests = 0;
   std::atomic<int> token_requests = 0;
@@ -154,6 +159,10 @@ class LyingRegistry {
       const std::lock_guard lock(mutex);
       heads.push_back(head);
     }
+    if (away_ > 0) {
+      --away_;
+      return {"", true};
+    }
     const std::size_t from = head.find(' ') + 1;
     const std::string path = head.substr(from, head.find_first_of(" ?", from) - from);
     if (failures > 0) {
@@ -162,6 +171,11 @@ class LyingRegistry {
     }
     if (path.starts_with("/token")) {
       ++token_requests;
+      if (token_failures > 0) {
+        --token_failures;
+        if (failure.empty()) return {"", true};
+        return {Status(failure, failure_headers, "")};
+      }
       if (only_refresh) {
         if (!head.starts_with("POST ") ||
             head.find("grant_type=refresh_token&") == std::string::npos ||
@@ -186,6 +200,9 @@ class LyingRegistry {
     const std::string blobs = "/v2/test/image/blobs/";
     if (path.starts_with(manifests)) {
       ++manifest_requests;
+      if (!redirect_manifests.empty())
+        return {Status("307 Temporary Redirect", "Location: " + redirect_manifests + path + "\r\n",
+                       "")};
       const std::string wanted = path.substr(manifests.size());
       if (const auto other = documents.find(wanted); other != documents.end())
         return {
@@ -193,7 +210,8 @@ class LyingRegistry {
       if (wanted != "latest" && wanted != image.manifest_digest)
         return {Status("404 Not Found", "",
                        R"({"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]})")};
-      return {RawServer::Ok(image.manifest, "Content-Type: " + image.manifest_type + "\r\n")};
+      return Document(
+          RawServer::Ok(image.manifest, "Content-Type: " + image.manifest_type + "\r\n"));
     }
     if (path.starts_with(blobs)) {
       ++blob_requests;
@@ -203,6 +221,11 @@ class LyingRegistry {
       return Blob(path.substr(blobs.size()), head);
     }
     return {Status("404 Not Found", "", "")};
+  }
+  RawServer::Answer Document(const std::string& answer) {
+    if (cut_documents == 0) return {answer};
+    --cut_documents;
+    return {answer.substr(0, answer.size() - 10), true};
   }
   RawServer::Answer Blob(const std::string& digest, const std::string& head) {
     const auto found = image.blobs.find(digest);
@@ -232,7 +255,9 @@ class LyingRegistry {
       answer += fmt::format("Content-Range: bytes {}-{}/{}\r\n", offset, end - 1, blob.size());
     answer += "\r\n";
     blob.resize(end);
+    if (digest == image.config_digest) return Document(answer + blob);
     if (digest == cut_blob) {
+      if (cuts_++ == 0) away_ = away_after_cut;
       const std::size_t step = always_short ? (offset > 0 ? 0 : 5000) : 100'000;
       const std::size_t count = no_ranges && ++tries_ > 1 ? blob.size() : step;
       return {answer + blob.substr(offset, count), true};
@@ -243,6 +268,8 @@ class LyingRegistry {
   }
 
   std::atomic<int> tries_ = 0;
+  std::atomic<int> cuts_ = 0;
+  std::atomic<int> away_ = 0;
   std::atomic<int> versions_ = 0;
   RawServer server_;
 };

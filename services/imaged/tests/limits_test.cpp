@@ -19,6 +19,15 @@ using crisp::testing::ManualClock;
 
 CallContext Endless() { return {}; }
 
+TEST_CASE("A layer may grow as small ones do, and then so many times") {
+  const Expansion usual;
+  CHECK(usual.Check(1, 100U << 20U).ok());
+  CHECK(usual.Check(1, (100U << 20U) + 1).code() == Code::kResourceExhausted);
+  CHECK(usual.Check(1U << 20U, 200U << 20U).ok());
+  CHECK(usual.Check(1U << 20U, 202U << 20U).code() == Code::kResourceExhausted);
+  CHECK(Expansion{.max_times = 0}.Check(1, std::uint64_t{1} << 60U).ok());
+}
+
 TEST_CASE("A rate lets a tenth of a second pass at once, and then as much as time brings") {
   ManualClock clock;
   RateLimit rate(Bytes(1000), clock);

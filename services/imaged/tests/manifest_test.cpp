@@ -73,28 +73,70 @@ TEST_CASE("A manifest that is malformed, too large or not an image is refused wi
     CHECK(refused.code() == Code::kUnimplemented);
     CHECK(refused.status().message().find(kDigestB) != std::string::npos);
   }
-  const auto artifact = ParseManifest(
-      fmt::format(R"({{"schemaVersion":2,"artifactType":"text/x-model","layers":[],"config":{}}})",
-                  Descriptor(kDigestA, R"(,"mediaType":"application/vnd.oci.empty.v1+json")")),
-      "", 10);
-  CHECK(artifact.code() == Code::kUnimplemented);
-  CHECK(artifact.status().message() ==
-        "this is not a container image but an artifact of the type text/x-model");
   CHECK(ParseManifest(R"({"schemaVersion":2,"layers":[]})", "", 10).code() ==
         Code::kInvalidArgument);
   CHECK(ParseManifest(Image(R"(,"manifests":[])"), "", 10).code() == Code::kInvalidArgument);
   CHECK(ParseManifest(
             R"({"schemaVersion":2,"layers":[],"config":{"digest":"sha256:xyz","size":1}})", "", 10)
             .code() == Code::kInvalidArgument);
-  CHECK(ParseManifest(fmt::format(R"({{"schemaVersion":2,"layers":[],"config":{}}})",
-                                  Descriptor(kDigestA, R"(,"mediaType":"application/helm")")),
-                      "", 10)
-            .code() == Code::kUnimplemented);
   CHECK(ParseManifest(
             fmt::format(R"({{"schemaVersion":2,"layers":[],"config":{{"digest":"{}","size":-1}}}})",
                         kDigestA),
             "", 10)
             .code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("What has no image's configuration is an artifact, or an image's layers alone") {
+  const auto parse = [](const std::string& config_type, const std::vector<std::string>& layers) {
+    int n = 0;
+    std::string all;
+    for (const std::string& layer : layers)
+      all += (n++ == 0 ? "" : ",") + Descriptor(fmt::format("sha256:{:064x}", n), layer);
+    return ParseManifest(
+        fmt::format(
+            R"({{"schemaVersion":2,"artifactType":"text/x-model","config":{},"layers":[{}]}})",
+            Descriptor(kDigestA, fmt::format(R"(,"mediaType":"{}")", config_type)), all),
+        "", 10);
+  };
+  const std::string empty = "application/vnd.oci.empty.v1+json";
+  const std::string tar = R"(,"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip")";
+  const auto titled = [](const std::string& type, const std::string& title) {
+    return fmt::format(
+        R"(,"mediaType":"{}","annotations":{{"org.opencontainers.image.title":"{}"}})", type,
+        title);
+  };
+  const auto bare = std::get<Manifest>(*parse(empty, {tar, tar}));
+  CHECK(bare.kind == Manifest::Kind::kBare);
+  CHECK(bare.layers.size() == 2);
+  CHECK(bare.layers[0].file.empty());
+  const auto files = [&](const std::string& config_type, const std::vector<std::string>& layers) {
+    const auto parsed = parse(config_type, layers);
+    REQUIRE(parsed.status().message() == "");
+    const Manifest& manifest = std::get<Manifest>(*parsed);
+    CHECK(manifest.kind == Manifest::Kind::kArtifact);
+    CHECK(manifest.artifact_type == "text/x-model");
+    std::string names;
+    for (const auto& layer : manifest.layers) names += layer.file + " ";
+    return names;
+  };
+  CHECK(files(empty, {}).empty());
+  CHECK(files(empty, {fmt::format(R"(,"mediaType":"{}")", empty)}).empty());
+  CHECK(files(empty, {titled("text/plain", "a.txt"), titled("text/plain", "/deep//./b.txt")}) ==
+        "a.txt deep/b.txt ");
+  // Many tools call every file a layer.
+  CHECK(files(empty, {titled("application/vnd.oci.image.layer.v1.tar", "model.bin")}) ==
+        "model.bin ");
+  CHECK(files("application/helm", {R"(,"mediaType":"x/y")"}) == fmt::format("{:064x} ", 1));
+  for (const char* title :
+       {"../up", "a/../../b", "..", "/", ".wh.gone", "d/.wh..wh..opq", "a\\u0000b"}) {
+    const auto refused = parse("application/helm", {titled("x/y", title)});
+    CAPTURE(title);
+    CHECK(refused.code() == Code::kInvalidArgument);
+    CHECK(refused.status().message().find("no name for a file") != std::string::npos);
+  }
+  CHECK(parse("x/y", {titled("x/y", std::string(256, 'n'))}).code() == Code::kInvalidArgument);
+  CHECK(parse("x/y", {titled("x/y", "same"), titled("x/y", "./same")}).code() ==
+        Code::kInvalidArgument);
 }
 
 TEST_CASE("The entry of an index that the machine runs best is chosen") {

@@ -1,16 +1,10 @@
 #include "services/imaged/core/pull.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <spawn.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <csignal>
 #include <future>
 
 #include "libs/base/cleanup.h"
@@ -18,6 +12,7 @@
 #include "libs/testing/manual_clock.h"
 #include "services/imaged/tests/fake_registry.h"
 #include "services/imaged/tests/node.h"
+#include "services/imaged/tests/real_registry.h"
 
 namespace crisp::imaged {
 namespace {
@@ -169,6 +164,34 @@ TEST_CASE("A layer that is collected while the one above it is fetched is fetche
   node.CheckClean();
 }
 
+TEST_CASE("A small layer that would fill the disk is refused by the bounds that nobody has set") {
+  const Pack pack = GENERATE(Pack::kGzip, Pack::kZstd);
+  const TestImage bomb = TestImage::Make(
+      {{TarWriter().File("zeros", std::string(std::size_t{160} << 20U, '\0')).Done(), pack}});
+  LyingRegistry registry(bomb);
+  std::string tag = ":latest";
+  SECTION("in a format of today") {}
+  SECTION("that claims to be large") {
+    nlohmann::json manifest = nlohmann::json::parse(bomb.manifest);
+    manifest["layers"][0]["size"] = std::int64_t{1} << 40U;
+    registry.documents["large"] = {bomb.manifest_type, manifest.dump()};
+    tag = ":large";
+  }
+  SECTION("in Docker's first") {
+    nlohmann::json old = {{"schemaVersion", 1}, {"name", "test/image"}, {"architecture", "amd64"}};
+    old["fsLayers"].push_back({{"blobSum", bomb.layer_digests[0]}});
+    old["history"].push_back({{"v1Compatibility", R"({"id":"a"})"}});
+    registry.documents["old"] = {"application/vnd.docker.distribution.manifest.v1+json",
+                                 old.dump()};
+    tag = ":old";
+  }
+  Node node;
+  const auto id = node.Pull(registry.Name(tag));
+  CHECK(id.code() == Code::kResourceExhausted);
+  CHECK(id.status().message().find("unpack to more than 200 times as many") != std::string::npos);
+  node.CheckClean();
+}
+
 TEST_CASE("A layer whose config promises another diff id is refused") {
   TestImage image = TwoLayers();
   TestImage other = TestImage::Make({{TarWriter().File("a", "1").Done(), Pack::kGzip}});
@@ -208,6 +231,50 @@ TEST_CASE("A blob that never comes whole is given up") {
   CHECK(id.code() == Code::kDataLoss);
   CHECK(id.status().message().find(registry.cut_blob) != std::string::npos);
   node.CheckClean();
+}
+
+TEST_CASE("A registry that is away for a while costs no layer what it has") {
+  LyingRegistry registry(TwoLayers());
+  registry.cut_blob = registry.image.layer_digests[0];
+  registry.away_after_cut = 7;  // more than one request is repeated
+  const auto requests = [&registry](const std::string& more) {
+    const std::lock_guard lock(registry.mutex);
+    return std::count_if(registry.heads.begin(), registry.heads.end(), [&](const auto& head) {
+      return head.find(registry.cut_blob) != std::string::npos &&
+             (head.find("Range: ") != std::string::npos) == !more.empty() &&
+             head.find(more) != std::string::npos;
+    });
+  };
+  SECTION("it comes back") {
+    Node node;
+    const auto id = node.Pull(registry.Name());
+    REQUIRE(id.status().message() == "");
+    CHECK(node.File(*id, 1, "noise") == Noise(700'000));
+    CHECK(requests("") == 1);  // from the beginning; all others go on
+    CHECK(requests("Range: bytes=100000-") >= 2);
+    node.CheckClean();
+  }
+  SECTION("it does not come back in time") {
+    registry.away_after_cut = 1000;
+    Node node(PullOptions{.outage = std::chrono::milliseconds(10)});
+    const auto id = node.Pull(registry.Name());
+    CHECK(id.code() == Code::kUnknown);
+    CHECK(id.status().message().starts_with("RegistryUnavailable: "));
+    node.CheckClean();
+  }
+}
+
+TEST_CASE("A manifest and a config that break off are asked for again") {
+  LyingRegistry registry(TwoLayers());
+  registry.cut_documents = 3;
+  Node node;
+  CHECK(node.Pull(registry.Name()).status().message() == "");
+  CHECK(registry.manifest_requests == 4);
+  REQUIRE(node.images.Remove(registry.Name()).ok());
+  registry.cut_documents = 1000;
+  const auto id = node.Pull(registry.Name());
+  CHECK(id.code() == Code::kUnknown);
+  CHECK(id.status().message().find("manifest latest: ") != std::string::npos);
 }
 
 TEST_CASE("A connection that goes silent is taken up again") {
@@ -271,6 +338,34 @@ TEST_CASE("A caller's deadline ends its wait, the pull goes on and the next call
   CHECK(brief.code() == Code::kDeadlineExceeded);
   CHECK(node.Pull(registry.Name()).ok());
   CHECK(registry.manifest_requests == 1);
+}
+
+TEST_CASE("A pull that everybody has left is stopped, and the next one goes on from its layers") {
+  LyingRegistry registry(TwoLayers());
+  registry.stalled_blob = registry.image.layer_digests[0];
+  Node node;
+  std::stop_source left;
+  const CallContext cc(std::chrono::steady_clock::now() + seconds(60), left.get_token(), "caller");
+  auto pull =
+      std::async(std::launch::async, [&] { return node.puller.Pull(cc, registry.Name(), {}); });
+  const auto progress = node.puller.Watch(registry.Name(), {}).value();
+  const auto other_is_there = [&progress] {
+    const auto layers = progress->layers();
+    return layers.size() == 2 && layers[1].state == LayerProgress::State::kUnpacked;
+  };
+  while (!other_is_there()) std::this_thread::yield();
+  node.puller.StopAbandoned(seconds(0));  // somebody waits
+  left.request_stop();
+  CHECK(pull.get().code() == Code::kCancelled);
+  node.puller.StopAbandoned(seconds(60));  // not for long enough
+  CHECK_FALSE(node.puller.Quiet());
+  node.puller.StopAbandoned(seconds(0));
+  // The stalled layer is silent for a minute: only the stop ends it before.
+  const auto id = node.Pull(registry.Name());
+  REQUIRE(id.status().message() == "");
+  CHECK(node.File(*id, 0, "etc/name") == "high");
+  CHECK(registry.manifest_requests == 2);
+  node.CheckClean();
 }
 
 TEST_CASE("Snapshots are idempotent by owner, hold their layers and are freed when orphaned") {
@@ -359,7 +454,6 @@ TEST_CASE("One tree that cannot be deleted does not hold up the others") {
 }
 
 TEST_CASE("Trash waits for pulls, but not for ever, and not where space is wanted") {
-  LyingRegistry registry(TwoLayers());
   Node node;
   crisp::testing::ManualClock clock;
   bool quiet = false;
@@ -386,13 +480,41 @@ TEST_CASE("Trash waits for pulls, but not for ever, and not where space is wante
   Gc full(*node.catalogue, node.store, node.metrics, clock, [] { return false; },
           {.low_percent = 101});
   CHECK(*full.EmptyTrash(Node::Call()));
-  // Who removes an image waits for the space.
-  REQUIRE(node.Pull(registry.Name()).ok());
-  REQUIRE(node.images.Remove(registry.Name()).ok());
-  CHECK_FALSE(*gc.FreeNow(CallContext::Background(seconds(0))));
-  CHECK(os::ListDir(node.layout.Layers())->empty());
-  CHECK(*gc.FreeNow(Node::Call()));
-  CHECK(node.store.Trash()->empty());
+}
+
+TEST_CASE("Who removes an image waits for its own layers, not for other trash, and not for long") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  const auto id = node.Pull(registry.Name());
+  REQUIRE(id.ok());
+  REQUIRE(os::MakeDirs(node.layout.Layer("x") + "/diff/deep").ok());
+  REQUIRE(node.store.Discard(node.layout.Layer("x")).ok());
+  // Somebody else's garbage, that nobody has collected yet.
+  const digest::Digest other = digest::Sha256Digest("other");
+  REQUIRE(node.catalogue->AddLayers({LayerRecord{other, other}}, WallTime()).ok());
+  REQUIRE(os::MakeDirs(node.layout.Diff(other.hex())).ok());
+  const auto layers = node.images.Remove(registry.Name());
+  REQUIRE(layers.ok());
+  CHECK(layers->size() == 2);
+  SECTION("with time") {
+    CHECK(*node.gc.FreeNow(Node::Call(), *layers));
+    CHECK(node.store.Trash()->size() == 1);
+  }
+  SECTION("without") {
+    CHECK_FALSE(*node.gc.FreeNow(CallContext::Background(seconds(0)), *layers));
+    CHECK(node.store.Trash()->size() == 3);  // out of the way
+  }
+  SECTION("while another image has one of them") {
+    NewImage sharing;
+    sharing.id = "sha256:" + std::string(64, 'a');
+    sharing.config = "{}";
+    sharing.chain = {layers->front()};
+    REQUIRE(node.catalogue->CommitImage(sharing, Clock::System().Wall()).ok());
+    CHECK(*node.gc.FreeNow(Node::Call(), *layers));
+    CHECK(os::IsDirectory(node.layout.Diff(layers->front().hex())));
+    CHECK_FALSE(os::Exists(node.layout.Diff(layers->back().hex())));
+  }
+  CHECK(os::IsDirectory(node.layout.Diff(other.hex())));
 }
 
 TEST_CASE("Read-only views hold their image for the owner until it releases all at once") {
@@ -429,6 +551,32 @@ TEST_CASE("Read-only views hold their image for the owner until it releases all 
   CHECK(node.snapshots.Reconcile(Node::Call(), {OwnerId("c9")}, seconds(-1)).freed.size() == 1);
 }
 
+TEST_CASE("Where nothing can be overlaid a volume of several layers is a copy") {
+  LyingRegistry registry(TwoLayers());
+  Node node;
+  REQUIRE(node.Pull(registry.Name()).ok());
+  Snapshots vfs(*node.catalogue, node.store, node.trust, node.metrics, Clock::System(),
+                Snapshots::Driver::kVfs);
+  const OwnerId owner("c1");
+  const auto volume = vfs.PrepareVolume(Node::Call(), owner, 3, registry.Name());
+  REQUIRE(volume.status().message() == "");
+  REQUIRE(volume->layers.size() == 1);
+  CHECK(os::ReadFile(volume->layers[0] + "/etc/name").value_or("") == "high");
+  CHECK(os::ReadFile(volume->layers[0] + "/etc/noise").value_or("") == Noise(700'000));
+  CHECK(vfs.PrepareVolume(Node::Call(), owner, 3, registry.Name())->layers == volume->layers);
+  // It stays while its row does, and goes with its owner.
+  REQUIRE(node.gc.Recover().ok());
+  CHECK(os::IsDirectory(volume->layers[0]));
+  REQUIRE(vfs.Release(Node::Call(), owner).ok());
+  CHECK(os::ListDir(node.layout.Snapshots())->empty());
+  // A copy that was interrupted is made anew.
+  const std::string partial = node.layout.Snapshot("c2.volume-0") + "/rootfs.partial";
+  REQUIRE(os::MakeDirs(partial + "/stray").ok());
+  const auto again = vfs.PrepareVolume(Node::Call(), OwnerId("c2"), 0, registry.Name());
+  REQUIRE(again.ok());
+  CHECK_FALSE(os::Exists(again->layers[0] + "/stray"));
+}
+
 TEST_CASE("The kernel's overlay of a snapshot shows the image, deletions and all") {
   LyingRegistry registry(TestImage::Make({{TarWriter()
                                                .Dir("./", {.mode = 0751})
@@ -457,7 +605,11 @@ TEST_CASE("The kernel's overlay of a snapshot shows the image, deletions and all
                                            Pack::kZstd}}));
   Node node;
   REQUIRE(node.Pull(registry.Name()).status().message() == "");
-  const auto snapshot = node.snapshots.Prepare(Node::Call(), OwnerId("c1"), registry.Name());
+  // With what an operator may add.
+  Snapshots snapshots(*node.catalogue, node.store, node.trust, node.metrics, Clock::System(),
+                      Snapshots::Driver::kOverlay,
+                      {"nodev", "xino=off", "redirect_dir=nofollow", "metacopy=off", "uuid=null"});
+  const auto snapshot = snapshots.Prepare(Node::Call(), OwnerId("c1"), registry.Name());
   REQUIRE(snapshot.ok());
   const std::string rootfs = node.root / "rootfs";
   REQUIRE(os::MakeDirs(rootfs).ok());
@@ -484,6 +636,117 @@ TEST_CASE("The kernel's overlay of a snapshot shows the image, deletions and all
     CHECK(os::WriteFile(rootfs + "/written", "w").ok());
   }
   CHECK(node.snapshots.Release(Node::Call(), OwnerId("c1")).ok());
+}
+
+TEST_CASE("A manifest's annotations come back with the image, as far as they are not too many") {
+  TestImage image = TwoLayers();
+  nlohmann::json manifest = nlohmann::json::parse(image.manifest);
+  manifest["annotations"] = {{"a", "1"}, {"org.example.key", "v"}, {"odd", 7}};
+  image.manifest = manifest.dump();
+  image.manifest_digest = "sha256:" + digest::Sha256Hex(image.manifest);
+  LyingRegistry registry(image);
+  manifest["annotations"]["z"] = std::string(20'000, 'z');
+  registry.documents["many"] = {image.manifest_type, manifest.dump()};
+  Node node;
+  for (const char* tag : {":latest", ":many"}) {
+    REQUIRE(node.Pull(registry.Name(tag)).ok());
+    const runtime::v1::ImageSpec spec = node.Image(registry.Name(tag)).spec();
+    CHECK(spec.image() == image.config_digest);
+    CHECK(spec.annotations_size() == 2);
+    CHECK(spec.annotations().at("a") == "1");
+    CHECK(spec.annotations().at("org.example.key") == "v");
+  }
+}
+
+/// `image` with OCI's empty configuration in the place of its own.
+TestImage WithoutConfig(TestImage image, const std::string& artifact_type = "") {
+  nlohmann::json manifest = nlohmann::json::parse(image.manifest);
+  manifest["config"] = {
+      {"mediaType", "application/vnd.oci.empty.v1+json"}, {"digest", image.Add("{}")}, {"size", 2}};
+  if (!artifact_type.empty()) manifest["artifactType"] = artifact_type;
+  image.blobs.erase(image.config_digest);
+  image.manifest = manifest.dump();
+  image.manifest_digest = "sha256:" + digest::Sha256Hex(image.manifest);
+  return image;
+}
+
+TEST_CASE("An image's layers with the empty configuration are an image all the same") {
+  LyingRegistry registry(WithoutConfig(TwoLayers()));
+  Node node;
+  const auto id = node.Pull(registry.Name());
+  REQUIRE(id.status().message() == "");
+  CHECK(node.File(*id, 0, "etc/name") == "high");
+  CHECK(node.File(*id, 1, "etc/name") == "low");
+  CHECK(*node.Pull(registry.Name()) == *id);
+  const auto snapshot = node.snapshots.Prepare(Node::Call(), OwnerId("c1"), registry.Name());
+  REQUIRE(snapshot.ok());
+  CHECK(snapshot->mount.lower_dirs.size() == 2);
+  // The layers are those of the image with its configuration.
+  LyingRegistry whole(TwoLayers());
+  REQUIRE(node.Pull(whole.Name()).ok());
+  CHECK(whole.blob_requests == 1);
+  node.CheckClean();
+}
+
+TEST_CASE("An artifact's blobs are files, to be mounted as a volume") {
+  const std::string model = Noise(700'000);
+  TestImage artifact;
+  nlohmann::json manifest = {{"schemaVersion", 2}, {"layers", nlohmann::json::array()}};
+  const auto add = [&](const std::string& text, const std::string& title) {
+    nlohmann::json layer = {{"mediaType", "application/vnd.oci.image.layer.v1.tar"},
+                            {"digest", artifact.Add(text)},
+                            {"size", text.size()}};
+    if (!title.empty()) layer["annotations"] = {{"org.opencontainers.image.title", title}};
+    artifact.layer_digests.push_back(layer["digest"]);
+    manifest["layers"].push_back(std::move(layer));
+  };
+  add(model, "model.bin");
+  add("hello", "docs/readme.md");
+  add("", "empty");
+  artifact.manifest = manifest.dump();
+  artifact.manifest_type = "application/vnd.oci.image.manifest.v1+json";
+  LyingRegistry registry(WithoutConfig(artifact, "text/x-model"));
+  Node node;
+  SECTION("a blob that is another's is refused") {
+    registry.wrong_blob = artifact.layer_digests[0];
+    CHECK(node.Pull(registry.Name()).code() == Code::kDataLoss);
+    CHECK(node.catalogue->List()->empty());
+  }
+  SECTION("a blob that breaks off goes on") {
+    registry.cut_blob = artifact.layer_digests[0];
+    CHECK(node.Pull(registry.Name()).status().message() == "");
+  }
+  SECTION("it is listed, found by its names, and mounted") {
+    const auto id = node.Pull(registry.Name());
+    REQUIRE(id.status().message() == "");
+    CHECK(node.Image(registry.Name("@" + registry.image.manifest_digest)).id() == *id);
+    CHECK(node.Image(*id).size() > model.size());
+    const auto volume =
+        node.snapshots.PrepareVolume(Node::Call(), OwnerId("c1"), 0, registry.Name());
+    REQUIRE(volume.status().message() == "");
+    const std::string at = node.root / "volume";
+    REQUIRE(os::MakeDirs(at).ok());
+    REQUIRE(os::MountOverlay({.lower_dirs = volume->layers, .options = {"userxattr", "ro"}}, at)
+                .message() == "");
+    const Cleanup unmount([&at] { CHECK(os::Unmount(at).ok()); });
+    CHECK(os::ReadFile(at + "/model.bin").value_or("") == model);
+    CHECK(os::ReadFile(at + "/docs/readme.md").value_or("") == "hello");
+    CHECK(os::ReadFile(at + "/empty").value_or("absent").empty());
+    CHECK(os::ListDir(at)->size() == 3);
+    struct stat info {};
+    REQUIRE(::stat((at + "/model.bin").c_str(), &info) == 0);
+    CHECK((info.st_mode & 07777U) == 0644);
+    // The same files of another artifact are another image; they are not fetched again.
+    nlohmann::json other = nlohmann::json::parse(registry.image.manifest);
+    other["artifactType"] = "text/x-other";
+    registry.documents["other"] = {artifact.manifest_type, other.dump()};
+    const int before = registry.blob_requests;
+    const auto second = node.Pull(registry.Name(":other"));
+    REQUIRE(second.status().message() == "");
+    CHECK(*second != *id);
+    CHECK(registry.blob_requests == before);
+  }
+  node.CheckClean();
 }
 
 TEST_CASE("What an interrupted pull or release left is garbage at the next start") {
@@ -568,97 +831,11 @@ TEST_CASE("What a container's image is called decides by which policy") {
   CHECK(prepare(id, "").starts_with("SignatureValidationFailed: "));
 }
 
-/// Debian's docker-registry on a port of its own, ended and removed with the object.
-class RealRegistry {
- public:
-  RealRegistry() {
-    port_ = FreePort();
-    const std::string config = root_.Write(
-        "config.yml",
-        fmt::format("version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
-                    "storage: {{filesystem: {{rootdirectory: {}}}}}\n"
-                    "http: {{addr: \"127.0.0.1:{}\"}}\n",
-                    root_ / "data", port_));
-    const std::string program = "/usr/bin/docker-registry";
-    const std::string serve = "serve";
-    std::array<char*, 4> argv = {const_cast<char*>(program.c_str()),
-                                 const_cast<char*>(serve.c_str()),
-                                 const_cast<char*>(config.c_str()), nullptr};
-    REQUIRE(::posix_spawn(&pid_, program.c_str(), nullptr, nullptr, argv.data(), nullptr) == 0);
-    for (int i = 0; i < 500 && !Answers(); ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));  // a foreign program's start
-    REQUIRE(Answers());
-  }
-  RealRegistry(const RealRegistry&) = delete;
-  RealRegistry& operator=(const RealRegistry&) = delete;
-  ~RealRegistry() {
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-
-  std::string Host() const { return fmt::format("127.0.0.1:{}", port_); }
-
-  void Push(const std::string& repository, const TestImage& image, const std::string& tag) {
-    for (const auto& [digest, blob] : image.blobs) {
-      const std::string opened = Exchange(
-          fmt::format("POST /v2/{}/blobs/uploads/ HTTP/1.1\r\nContent-Length: 0\r\n", repository),
-          "");
-      const std::size_t at = opened.find("Location: ");
-      REQUIRE(at != std::string::npos);
-      std::string location = opened.substr(at + 10, opened.find('\r', at) - at - 10);
-      location = location.substr(location.find('/', 8));
-      const std::string put = Exchange(
-          fmt::format("PUT {}&digest={} HTTP/1.1\r\nContent-Type: application/octet-stream\r\n"
-                      "Content-Length: {}\r\n",
-                      location, digest, blob.size()),
-          blob);
-      REQUIRE(put.starts_with("HTTP/1.1 201"));
-    }
-    PushManifest(repository, image.manifest, image.manifest_type, tag);
-  }
-  void PushManifest(const std::string& repository, const std::string& text, const std::string& type,
-                    const std::string& tag) {
-    const std::string put =
-        Exchange(fmt::format("PUT /v2/{}/manifests/{} HTTP/1.1\r\nContent-Type: {}\r\n"
-                             "Content-Length: {}\r\n",
-                             repository, tag, type, text.size()),
-                 text);
-    REQUIRE(put.starts_with("HTTP/1.1 201"));
-  }
-
- private:
-  static int FreePort() {
-    const os::UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    REQUIRE(::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-    socklen_t size = sizeof address;
-    ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size);
-    return ntohs(address.sin_port);
-  }
-  os::UniqueFd Connect() const {
-    os::UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(static_cast<std::uint16_t>(port_));
-    if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) fd.reset();
-    return fd;
-  }
-  bool Answers() const { return Connect().valid(); }
-  std::string Exchange(const std::string& head, const std::string& body) {
-    const os::UniqueFd fd = Connect();
-    REQUIRE(fd.valid());
-    const std::string bytes = head + "Host: " + Host() + "\r\nConnection: close\r\n\r\n" + body;
-    REQUIRE(os::WriteAll(fd.get(), bytes, "registry").ok());
-    return os::ReadAll(fd.get(), "registry").value_or("");
-  }
-
-  crisp::testing::TestRoot root_;
-  int port_ = 0;
-  pid_t pid_ = -1;
-};
+void Push(RealRegistry& registry, const std::string& repository, const TestImage& image,
+          const std::string& tag) {
+  registry.PushBlobs(repository, image.blobs);
+  registry.PushManifest(repository, image.manifest, image.manifest_type, tag);
+}
 
 TEST_CASE("Images come from a real registry, of each kind that it serves") {
   RealRegistry registry;
@@ -670,7 +847,7 @@ TEST_CASE("Images come from a real registry, of each kind that it serves") {
     const TestImage image = TestImage::Make({{low, Pack::kGzip},
                                              {high, Pack::kZstd},
                                              {TarWriter().File("p", "q").Done(), Pack::kPlain}});
-    registry.Push("a/oci", image, "v1");
+    Push(registry, "a/oci", image, "v1");
     const auto id = node.Pull(registry.Host() + "/a/oci:v1");
     REQUIRE(id.status().message() == "");
     CHECK(node.File(*id, 1, "etc/motd") == "hi");
@@ -678,9 +855,8 @@ TEST_CASE("Images come from a real registry, of each kind that it serves") {
     CHECK(*node.Pull(registry.Host() + "/a/oci@" + image.manifest_digest) == *id);
   }
   SECTION("Docker schema 2") {
-    registry.Push("docker",
-                  TestImage::Make({{low, Pack::kGzip}, {high, Pack::kGzip}}, Flavour::kDocker),
-                  "latest");
+    Push(registry, "docker",
+         TestImage::Make({{low, Pack::kGzip}, {high, Pack::kGzip}}, Flavour::kDocker), "latest");
     const auto id = node.Pull(registry.Host() + "/docker");
     REQUIRE(id.status().message() == "");
     CHECK(node.File(*id, 1, "bin/sh") == Noise(3'000'000));
@@ -689,8 +865,8 @@ TEST_CASE("Images come from a real registry, of each kind that it serves") {
     const Platform host = Platform::Host();
     const TestImage mine = TestImage::Make({{low, Pack::kGzip}});
     const TestImage other = TestImage::Make({{high, Pack::kGzip}});
-    registry.Push("multi", mine, "mine");
-    registry.Push("multi", other, "other");
+    Push(registry, "multi", mine, "mine");
+    Push(registry, "multi", other, "other");
     nlohmann::json index = {{"schemaVersion", 2},
                             {"mediaType", "application/vnd.oci.image.index.v1+json"}};
     const auto entry = [](const TestImage& image, const std::string& architecture) {
@@ -705,9 +881,23 @@ TEST_CASE("Images come from a real registry, of each kind that it serves") {
     const auto id = node.Pull(registry.Host() + "/multi");
     REQUIRE(id.status().message() == "");
     CHECK(*id == mine.config_digest);
-    REQUIRE(node.Image(*id).repo_digests_size() == 1);
-    CHECK(node.Image(*id).repo_digests(0) ==
-          registry.Host() + "/multi@" + "sha256:" + digest::Sha256Hex(index.dump()));
+    // What the reference stands for comes first, then what this platform got of it.
+    const auto names = [&] {
+      const runtime::v1::Image image = node.Image(*id);
+      return std::vector<std::string>(image.repo_digests().begin(), image.repo_digests().end());
+    };
+    const std::string of_index =
+        registry.Host() + "/multi@" + "sha256:" + digest::Sha256Hex(index.dump());
+    const std::string of_manifest = registry.Host() + "/multi@" + mine.manifest_digest;
+    CHECK(names() == std::vector{of_index, of_manifest});
+    CHECK(node.Image(of_manifest).id() == *id);
+    CHECK(node.Image(mine.manifest_digest).id() == *id);
+    CHECK(node.snapshots.Prepare(Node::Call(), OwnerId("c1"), *id)->image_ref == of_index);
+    // Asked for by itself it is a name of its own.
+    REQUIRE(*node.Pull(of_manifest) == *id);
+    CHECK(names().size() == 2);
+    REQUIRE(*node.Pull(registry.Host() + "/multi") == *id);
+    CHECK(names().size() == 2);
   }
   SECTION("an image that is not there") {
     CHECK(node.Pull(registry.Host() + "/none").code() == Code::kNotFound);

@@ -232,5 +232,32 @@ TEST_CASE("The file is looked at again, and a broken one does not replace the go
   CHECK(RegistriesConfFile("").Current().ok());
 }
 
+TEST_CASE("Short names that other tools remember count where the configuration says nothing") {
+  const crisp::testing::TestRoot root;
+  root.Write("registries.conf", "[aliases]\nmine = 'quay.io/mine'\n");
+  root.Write("registries.conf.d/50.conf", "[aliases]\ndropped = ''\nboth = 'quay.io/ours'\n");
+  RegistriesConfFile file(root / "registries.conf", root / "cache/short-name-aliases.conf");
+  const auto name = [&file](const char* image) {
+    const auto conf = file.Current();
+    REQUIRE(conf.ok());
+    return (*conf)->NamesOf(image)->front().ToString();
+  };
+  CHECK(name("theirs") == "docker.io/library/theirs:latest");
+  root.Write("cache/short-name-aliases.conf",
+             "[aliases]\ntheirs = 'quay.io/theirs'\nboth = 'quay.io/no'\ndropped = 'quay.io/no'\n");
+  CHECK(name("theirs") == "quay.io/theirs:latest");
+  CHECK(name("both") == "quay.io/ours:latest");
+  CHECK(name("dropped") == "docker.io/library/dropped:latest");
+  CHECK(name("mine") == "quay.io/mine:latest");
+  root.Write("cache/short-name-aliases.conf", "[aliases\nis broken");
+  CHECK(name("theirs") == "docker.io/library/theirs:latest");
+  CHECK(name("mine") == "quay.io/mine:latest");
+  // Without a registries.conf, too.
+  root.Write("cache/short-name-aliases.conf", "[aliases]\ntheirs = 'quay.io/theirs'\n");
+  RegistriesConfFile alone("", root / "cache/short-name-aliases.conf");
+  CHECK((*alone.Current())->NamesOf("theirs")->front().ToString() == "quay.io/theirs:latest");
+  CHECK((*RegistriesConfFile("").Current())->NamesOf("x")->size() == 1);
+}
+
 }  // namespace
 }  // namespace crisp::imaged

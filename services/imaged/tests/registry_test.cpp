@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "libs/http/tests/tls_server.h"
 #include "services/imaged/tests/fake_registry.h"
 #include "services/imaged/tests/node.h"
 
@@ -185,6 +186,65 @@ TEST_CASE("A registry that never takes its own tokens is given up") {
   CHECK(registry.Seen("/manifests/") <= 3);
 }
 
+TEST_CASE("A token server that is busy or hangs up is asked again") {
+  LyingRegistry registry(TwoLayers());
+  registry.token = "the-token";
+  registry.token_failures = 2;
+  Credentials credentials{.username = "joe", .password = "secret"};
+  SECTION("too many requests") { registry.failure = "429 Too Many Requests"; }
+  SECTION("unavailable") { registry.failure = "503 Busy"; }
+  SECTION("it hangs up") { registry.failure = ""; }
+  SECTION("it is asked for a refresh token's") {
+    registry.only_refresh = true;
+    credentials = {.identity_token = "refresh"};
+  }
+  Node node;
+  CHECK(node.Pull(registry.Name(), credentials).status().message() == "");
+  CHECK(registry.token_requests == 3);
+}
+
+TEST_CASE("A token server on another host is believed by its own authority, or the registry's") {
+  http::testing::TlsServer tokens("DNS:localhost", false, [](const std::string&) {
+    return RawServer::Ok(R"({"token":"t"})", "Connection: close\r\n");
+  });
+  const std::string challenge = fmt::format(
+      "WWW-Authenticate: Bearer realm=\"https://localhost:{}/token\"\r\n", tokens.port());
+  http::testing::TlsServer registry("IP:127.0.0.1", true, [&challenge](const std::string& head) {
+    const std::string close = "Connection: close\r\n";
+    if (head.find("Authorization: Bearer t\r\n") == std::string::npos)
+      return "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n" + challenge + close + "\r\n";
+    return RawServer::Ok("{}", close);
+  });
+  Node node;
+  const std::string certs = fmt::format("etc/certs.d/127.0.0.1:{}/", registry.port());
+  const std::string theirs = fmt::format("etc/certs.d/localhost:{}/ca.crt", tokens.port());
+  node.root.Write(certs + "ours.cert", registry.Pem());
+  node.root.Write(certs + "ours.key", registry.KeyPem());
+  const auto ask = [&] {
+    const std::string name = fmt::format("127.0.0.1:{}/x:1", registry.port());
+    const auto client =
+        RegistryClient::Open(node.client, node.hosts, *ref::Parse(name), {.username = "joe"});
+    REQUIRE(client.ok());
+    return (*client)->Manifest(Node::Call(), "1", MiB(1)).status();
+  };
+  SECTION("its own") {
+    node.root.Write(certs + "ca.crt", registry.Pem());
+    node.root.Write(theirs, tokens.Pem());
+    CHECK(ask().message() == "");
+  }
+  SECTION("one that the registry's file has too") {
+    node.root.Write(certs + "ca.crt", registry.Pem() + tokens.Pem());
+    CHECK(ask().message() == "");
+  }
+  SECTION("none") {
+    node.root.Write(certs + "ca.crt", registry.Pem());
+    CHECK(ask().message().find("not trusted") != std::string::npos);
+    CHECK(tokens.requests() == 0);
+  }
+  CHECK(registry.with_certificate() == registry.requests());
+  CHECK(tokens.with_certificate() == 0);
+}
+
 TEST_CASE("A registry that says when to come again is obeyed") {
   LyingRegistry registry(TwoLayers());
   registry.failures = 1;
@@ -212,6 +272,36 @@ TEST_CASE("A redirect to a blob store goes without the credentials") {
   CHECK(store.blob_requests == 3);
   CHECK(store.Seen("uthorization") == 0);
   CHECK(store.Seen("secret") == 0);
+}
+
+TEST_CASE("Whoever a redirect leads to cannot ask for the credentials") {
+  const bool manifests = GENERATE(false, true);
+  LyingRegistry registry(TwoLayers());
+  // It asks for a password, or names a token server of its own.
+  LyingRegistry thief(TwoLayers());
+  Node node;
+  Credentials credentials{.username = "joe", .password = "secret"};
+  SECTION("a password, by Basic") { thief.basic = "never"; }
+  SECTION("a password, by a token server") { thief.token = "never"; }
+  SECTION("a refresh token") {
+    thief.token = "never";
+    thief.only_refresh = true;
+    credentials = {.identity_token = "refresh"};
+  }
+  SECTION("a bearer token") {
+    thief.token = "never";
+    credentials = {.registry_token = "bearer-secret"};
+  }
+  (manifests ? registry.redirect_manifests : registry.redirect_blobs) =
+      "http://" + thief.server().HostPort();
+  const auto id = node.Pull(registry.Name(), credentials);
+  CHECK(id.code() == Code::kUnauthenticated);
+  CHECK(Has(id, "leads to " + thief.server().HostPort() + ", which refuses access"));
+  CHECK(thief.heads.size() == 1);  // not even a second try
+  CHECK(thief.token_requests == 0);
+  for (const char* secret : {"uthorization", "joe", "secret", "refresh"})
+    CHECK(thief.Seen(secret) == 0);
+  node.CheckClean();
 }
 
 TEST_CASE("hosts.toml: mirrors are told whom they stand in for, with headers of their own") {

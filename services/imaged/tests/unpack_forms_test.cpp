@@ -46,6 +46,65 @@ TEST_CASE("A path through a link of the same layer goes where the link leads") {
   CHECK(*os::ReadLink(bench.Top("lib")) == "usr/lib");
 }
 
+TEST_CASE("A path through a link of a layer below goes where the link leads") {
+  Bench bench;
+  TarWriter low;
+  low.Dir("usr/").Dir("usr/lib/", {.mode = 0711, .gid = 7}).File("usr/lib/old", "old");
+  low.Symlink("lib", "usr/lib").Symlink("abs", "/usr/lib/sub").Symlink("chain", "abs");
+  low.Symlink("nowhere", "not/yet").Symlink("round", "round/x").Symlink("top", "/");
+  low.Symlink("up", "../../../../up-there");
+  REQUIRE(bench.Layer(low.Done()).ok());
+  TarWriter tar;
+  SECTION("files, directories, deletions and hard links") {
+    tar.File("lib/new", "new", {.mode = 0600, .uid = 5}).File("lib/.wh.old", "");
+    tar.Dir("lib/deep/", {.mode = 0750, .uid = 3, .mtime = 77}).File("lib/deep/er/f", "f");
+    tar.File("chain/c", "c").File("nowhere/n", "n").File("top/t", "t").File("up/u", "u");
+    tar.HardLink("linked", "lib/new").HardLink("low-linked", "chain/none-yet");
+    tar.File("usr/lib/sub/none-yet", "later");
+    REQUIRE(bench.Layer(tar.Done()).message() == "");
+    CHECK(bench.Text("usr/lib/new") == "new");
+    CHECK(bench.Info("usr/lib/new").st_uid == 5);
+    CHECK(bench.IsWhiteout("usr/lib/old"));
+    CHECK(bench.Info("usr/lib/deep").st_uid == 3);
+    CHECK(bench.Info("usr/lib/deep").st_mtim.tv_sec == 77);
+    CHECK(bench.Text("usr/lib/deep/er/f") == "f");
+    CHECK(bench.Text("usr/lib/sub/c") == "c");
+    CHECK(bench.Text("not/yet/n") == "n");
+    CHECK(bench.Text("t") == "t");
+    CHECK(bench.Text("up-there/u") == "u");
+    CHECK(bench.Info("linked").st_ino == bench.Info("usr/lib/new").st_ino);
+    CHECK(bench.Text("low-linked") == "later");
+    // The links are still to be seen, and the directory is as it was.
+    for (const char* link : {"lib", "abs", "chain", "nowhere", "top", "up"})
+      CHECK_FALSE(os::Exists(bench.Top(link)));
+    CHECK((bench.Info("usr/lib").st_mode & 07777U) == 0711);
+    CHECK(bench.Info("usr/lib").st_gid == 7);
+    const auto measured = MeasureTree(bench.layers.front());
+    CHECK(measured->inodes == bench.usage.inodes);
+    CHECK(measured->bytes == bench.usage.bytes);
+  }
+  SECTION("what is called so itself stays, and a deletion hides nothing of the layer") {
+    tar.File("usr/lib/same", "by name").File("lib/same", "by link");
+    tar.File("usr/lib/.wh.old", "").File("lib/old", "new");
+    tar.Dir("usr/lib/both/").File("usr/lib/both/a", "a").File("lib/both/b", "b");
+    REQUIRE(bench.Layer(tar.Done()).message() == "");
+    CHECK(bench.Text("usr/lib/same") == "by name");
+    CHECK(bench.Text("usr/lib/old") == "new");
+    CHECK(bench.Text("usr/lib/both/a") == "a");
+    CHECK(bench.Text("usr/lib/both/b") == "b");
+  }
+  SECTION("a link that the layer deletes or replaces is none any more") {
+    tar.File(".wh.lib", "").File("lib/own", "own").Dir("abs/").File("abs/own", "own");
+    REQUIRE(bench.Layer(tar.Done()).message() == "");
+    CHECK(bench.Text("lib/own") == "own");
+    CHECK(bench.Text("abs/own") == "own");
+    CHECK_FALSE(os::Exists(bench.Top("usr")));
+  }
+  SECTION("links that lead to themselves") {
+    CHECK(bench.Layer(tar.File("round/f", "").Done()).code() == Code::kInvalidArgument);
+  }
+}
+
 TEST_CASE("What lies in a directory with setgid has the group that its entry says") {
   Bench bench;
   TarWriter low;
