@@ -299,6 +299,7 @@ void ExecTarget::Close() {
   process_->report.reset();
   // The helper stays as long as the command does, and so do we, to reap it.
   share_.leaving.insert(shared_from_this());
+  share_.leaving_count = share_.leaving.size();
   WatchHelper();
 }
 
@@ -322,6 +323,7 @@ void ExecTarget::OnHelperGone() {
   helper_watch_.Cancel();
   start_ = {};
   share_.leaving.erase(shared_from_this());
+  share_.leaving_count = share_.leaving.size();
 }
 
 }  // namespace crisp::rund::streaming
