@@ -34,6 +34,7 @@ RUN_PACKAGES=(
 CHECK_PACKAGES=(clang-format shellcheck mandoc man-db apparmor zsh fish dpkg-dev fakeroot lintian rpm prometheus)
 # A machine of another kind, in software emulation.
 VM_PACKAGES=(qemu-system-x86 debootstrap)
+BENCH_PACKAGES=(socat)
 FUZZ_PACKAGES=(clang libclang-rt-14-dev)
 
 # install_packages NAME...: asks apt only when something is missing.

@@ -48,6 +48,16 @@ double SumMb(const std::vector<std::string>& processes, const std::string& file,
   return mb;
 }
 
+std::size_t CountEntries(const std::vector<std::string>& processes, const std::string& directory) {
+  std::size_t count = 0;
+  for (const std::string& process : processes) {
+    std::error_code error;
+    fs::directory_iterator entry(fs::path(process) / directory, error);
+    for (; !error && entry != fs::directory_iterator(); entry.increment(error)) ++count;
+  }
+  return count;
+}
+
 double CpuMs(const std::vector<std::string>& processes) {
   double ms = 0;
   for (const std::string& process : processes) {

@@ -102,6 +102,21 @@ def main():
     for name in [name for name in crisp if name.endswith("to a full list")]:
         value = median(crisp, name)
         goal(f"{name}, ms", "<= 100", value, value <= 100)
+    for name in ("exec, stdin to stdout", "port-forward, there and back"):
+        value = ratio(name)
+        goal(f"{name}: throughput, of socat's", ">= 0.7", value, value and value >= 0.7)
+    value = ratio("port-forward, round trip of a byte")
+    goal("port-forward, round trip of a byte: of socat's", "<= 1.5", value, value and value <= 1.5)
+    for name in [name for name in crisp if name.endswith(": wrong digests")]:
+        value = median(crisp, name)
+        goal(name, "0", value, value == 0)
+    for name in [name for name in crisp if name.endswith(" execs in sequence")]:
+        value, (unit, _) = median(crisp, name), crisp[name]
+        allowed = 2 if unit == "MB" else 0
+        goal(f"{name}{unit and f', {unit}'}", f"<= {allowed}", value, value <= allowed)
+    for name in [name for name in crisp if name.endswith("at a time: with the right answer")]:
+        value, wanted = median(crisp, name), int(name.split()[0])
+        goal(name, str(wanted), value, value == wanted)
 
 
 main()

@@ -124,6 +124,12 @@ TEST_CASE("Exec with a terminal: Ctrl-C interrupts, and output is whole when std
     CHECK(ExitCodeIn(quick.Finish()) == "0");
     CHECK(quick.client.of(quick.out).data == "begin\r\nend\r\n");
   }
+  auto unfinished = StartExec(on, id, {"sh", "-c", "stty -echo; echo go; cat; echo; echo end"},
+                              {.in = true, .tty = true});
+  REQUIRE(unfinished.client.Read([&] { return unfinished.client.of(unfinished.out).size > 3; }));
+  unfinished.client.Send(unfinished.in, "no newline", true);
+  CHECK(ExitCodeIn(unfinished.Finish()) == "0");
+  CHECK(unfinished.client.of(unfinished.out).data == "go\r\nno newline\r\nend\r\n");
 }
 
 TEST_CASE("Exec: a background child that keeps the pipes does not keep the session") {

@@ -1,6 +1,7 @@
 #include "integration/harness/websocket_client.h"
 
 #include "integration/e2e/streaming.h"
+#include "libs/os/files.h"
 
 // exec over WebSocket.
 namespace crisp::harness {
@@ -67,6 +68,43 @@ TEST_CASE("Exec over WebSocket: a protocol that nobody knows is refused in words
   WebSocketClient client(on.node, ExecUrl(on, id, {"true"}), {"chat"});
   CHECK(client.error().find("403") != std::string::npos);
   CHECK(client.error().find("chat") != std::string::npos);
+}
+
+TEST_CASE("Exec over TLS, where the settings name a certificate") {
+  Node node({.yaml = "", .without_unified = false, .start = false});
+  const std::string cert = node.dir() + "/tls.crt";
+  const std::string key = node.dir() + "/tls.key";
+  REQUIRE(
+      RunProgram({"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                  "-nodes", "-subj", "/CN=node", "-keyout", key, "-out", cert})
+          .code == 0);
+  REQUIRE(os::WriteFile(node.dir() + "/crisp.yaml.d/tls.yaml",
+                        "rund:\n  streaming_tls_cert: " + cert + "\n  streaming_tls_key: " + key +
+                            "\n  streaming_tls_min_version: \"1.3\"\n")
+              .ok());
+  node.StartDaemons();
+  const Cri& cri = node.cri();
+  const auto pod_config = node.PodConfig("tls", true);
+  const auto pod = cri.RunPod(pod_config);
+  REQUIRE_OK(pod);
+  const auto created =
+      cri.Create(pod->pod_sandbox_id(), node.ContainerConfig("c", {"sleep", "1000"}), pod_config);
+  REQUIRE_OK(created);
+  REQUIRE_OK(cri.Start(created->container_id()));
+  const auto url = cri.Call(
+      &Runtime::Exec,
+      ExecOf(created->container_id(), {"sh", "-c", "cat; exit 7"}, {.in = true, .err = false}));
+  REQUIRE_OK(url);
+  CHECK(url->url().starts_with("https://"));
+  WebSocketClient client(node, url->url(), {"v5.channel.k8s.io"});
+  INFO(client.error());
+  REQUIRE(client.error().empty());
+  client.SendTo(0, "over TLS");
+  client.CloseChannel(0);
+  REQUIRE(client.AwaitEnd());
+  CHECK(client.Of(1) == "over TLS");
+  CHECK(ExitCodeIn(client.Of(3)) == "7");
+  REQUIRE_OK(cri.RemovePod(pod->pod_sandbox_id()));
 }
 
 }  // namespace crisp::harness

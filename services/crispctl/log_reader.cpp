@@ -6,20 +6,13 @@
 
 #include <array>
 #include <cerrno>
+#include <utility>
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 
 namespace crisp::ctl {
 namespace {
-
-std::string_view TakeWord(std::string_view& text) {
-  const std::size_t blank = text.find(' ');
-  if (blank == std::string_view::npos) return std::exchange(text, {});
-  const std::string_view word = text.substr(0, blank);
-  text.remove_prefix(blank + 1);
-  return word;
-}
 
 bool SameFile(int fd, const std::string& path) {
   struct stat open {};
@@ -30,18 +23,6 @@ bool SameFile(int fd, const std::string& path) {
 
 }  // namespace
 
-bool ParseLogLine(std::string_view line, LogLine& out) {
-  out.time = TakeWord(line);
-  const std::string_view stream = TakeWord(line);
-  const std::string_view tag = TakeWord(line);
-  if (stream != "stdout" && stream != "stderr") return false;
-  if (!tag.starts_with('F') && !tag.starts_with('P')) return false;
-  out.from_stderr = stream == "stderr";
-  out.partial = tag.starts_with('P');
-  out.text = line;
-  return true;
-}
-
 Status LogReader::Drain(const std::function<void(const LogLine&)>& line) {
   std::array<char, 64 << 10> buffer{};
   while (true) {
@@ -49,14 +30,7 @@ Status LogReader::Drain(const std::function<void(const LogLine&)>& line) {
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return Status::Errno(errno, "read {}", path_);
     if (got == 0) return Status::Ok();
-    rest_.append(buffer.data(), static_cast<std::size_t>(got));
-    std::size_t start = 0;
-    for (std::size_t end = 0; (end = rest_.find('\n', start)) != std::string::npos;
-         start = end + 1) {
-      LogLine parsed;
-      if (ParseLogLine(std::string_view(rest_).substr(start, end - start), parsed)) line(parsed);
-    }
-    rest_.erase(0, start);
+    lines_.Feed({buffer.data(), static_cast<std::size_t>(got)}, line);
   }
 }
 
@@ -70,7 +44,7 @@ Status LogReader::Read(const std::function<void(const LogLine&)>& line) {
   if (opened.code() == Code::kNotFound) return Status::Ok();
   os::UniqueFd fresh = CRISP_TRY(std::move(opened));
   if (fd_.valid()) CRISP_TRY(Drain(line));
-  rest_.clear();
+  lines_.Clear();
   fd_ = std::move(fresh);
   return Drain(line);
 }

@@ -105,6 +105,9 @@ class App final : public daemon::App {
     streaming::Server& streams = streams_->server();
     metrics.AddGauge("crisp_rund_streaming_sessions", "Execs, attaches and port-forwards open.", {},
                      [&streams] { return static_cast<double>(streams.sessions()); });
+    metrics.AddGauge("crisp_rund_streaming_execs_left",
+                     "Commands of execs that run on after their clients have gone.", {},
+                     [&streams] { return static_cast<double>(streams.left()); });
     const Stops& stops = engine_->lifecycle().stops();
     metrics.AddGauge("crisp_rund_containers_stopping",
                      "Containers between the stop signal and their end.", {},

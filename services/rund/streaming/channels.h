@@ -23,6 +23,9 @@ struct ChannelProtocol {
 };
 /// "v4.base64.channel.k8s.io"; "" is version 1. Nothing: unknown.
 std::optional<ChannelProtocol> ParseChannelProtocol(std::string_view name);
+/// How many channels there are: a digit's, or a byte's but for the last one, which is the close
+/// signal.
+constexpr std::size_t MaxChannels(ChannelProtocol protocol) { return protocol.base64 ? 10 : 255; }
 
 /// Takes messages apart, piece by piece.
 class ChannelReader {

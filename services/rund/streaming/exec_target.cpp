@@ -49,6 +49,20 @@ std::optional<os::UniqueFd> ReceiveFd(int socket) {
   return os::UniqueFd(fd);
 }
 
+/// What tells whoever reads lines from a terminal that no more come. A terminal has no half to
+/// close, so it is what a person would press: once, or twice behind a line that is not finished,
+/// which the first one only hands over. Empty when nobody reads lines.
+std::string EndOfInput(int terminal, char last_byte) {
+  termios settings{};
+  if (tcgetattr(terminal, &settings) != 0 || (settings.c_lflag & ICANON) == 0) return "";
+  const char end = static_cast<char>(settings.c_cc[VEOF]);
+  if (end == _POSIX_VDISABLE) return "";
+  const bool finished = last_byte == 0 || last_byte == '\n' || last_byte == end ||
+                        last_byte == static_cast<char>(settings.c_cc[VEOL]) ||
+                        (last_byte == '\r' && (settings.c_iflag & ICRNL) != 0);
+  return std::string(finished ? 1 : 2, end);
+}
+
 /// All that the runtime's call has started: crisp-exec is the reaper of every one of them.
 void KillStart(const ExecProcess& process) {
   // Held still, its number is nobody else's.
@@ -174,12 +188,7 @@ void ExecTarget::OnStdinEnd() {
   if (over_) return;
   if (!terminal_) return in_->Close();
   if (in_pump_->broken()) return;
-  // A terminal has no half to close; what a person would press is understood by whoever reads
-  // lines.
-  termios settings{};
-  if (tcgetattr(terminal_->fd(), &settings) != 0 || (settings.c_lflag & ICANON) == 0) return;
-  const char end = static_cast<char>(settings.c_cc[VEOF]);
-  static_cast<void>(write(terminal_->fd(), &end, 1) == 1);
+  in_pump_->Append(EndOfInput(terminal_->fd(), in_pump_->last_byte()));
 }
 
 void ExecTarget::AwaitReport() {
@@ -290,6 +299,7 @@ void ExecTarget::Close() {
   process_->report.reset();
   // The helper stays as long as the command does, and so do we, to reap it.
   share_.leaving.insert(shared_from_this());
+  share_.leaving_count = share_.leaving.size();
   WatchHelper();
 }
 
@@ -313,6 +323,7 @@ void ExecTarget::OnHelperGone() {
   helper_watch_.Cancel();
   start_ = {};
   share_.leaving.erase(shared_from_this());
+  share_.leaving_count = share_.leaving.size();
 }
 
 }  // namespace crisp::rund::streaming

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <set>
@@ -28,6 +30,8 @@ class ExecTarget final : public Target, public std::enable_shared_from_this<Exec
     std::chrono::nanoseconds start_timeout = std::chrono::seconds(120);
     /// Those whose client has gone, or has its answer, until their helper has ended and is reaped.
     std::set<std::shared_ptr<ExecTarget>> leaving = {};
+    /// How many these are, for any thread.
+    std::atomic<std::size_t> leaving_count = 0;
   };
 
   static std::shared_ptr<ExecTarget> Make(Share& share, ExecProcess process);

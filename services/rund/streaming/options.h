@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <string>
 
 namespace crisp::rund::streaming {
@@ -26,6 +27,9 @@ struct ServerOptions {
   std::chrono::seconds idle_timeout{4 * 3600};
   /// For a runtime to start the command of an exec.
   std::chrono::seconds start_timeout{120};
+  /// With so many commands that run on after their clients have gone no new exec is taken: each has
+  /// a helper process and a descriptor of ours.
+  std::size_t max_left = 1000;
   /// Between two attempts to listen; between two looks at the sessions; and at the certificate.
   std::chrono::milliseconds retry{5'000}, check{5'000}, tls_check{30'000};
 };

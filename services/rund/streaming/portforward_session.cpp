@@ -22,7 +22,7 @@
 namespace crisp::rund::streaming {
 namespace {
 
-// Of one session: what a browser opens, many times over.
+// Of one session: what a browser opens, many times over. Over channels there are never so many.
 constexpr std::size_t kMaxForwards = 1000;
 constexpr std::chrono::seconds kSocketTimeout{30};
 // The clients in use know no windows: what one server does not read is in the way of all that comes
@@ -46,7 +46,11 @@ class Forward final : public std::enable_shared_from_this<Forward> {
         error_(std::move(error)),
         half_close_(half_close) {}
 
-  void Begin(const std::string& pod, std::function<void()> on_over) {
+  /// `on_over` once. `on_refused` before it, when that is all that the client is told: nobody
+  /// listens on the port, for this reason.
+  void Begin(const std::string& pod, std::function<void(const std::string& why)> on_refused,
+             std::function<void()> on_over) {
+    on_refused_ = std::move(on_refused);
     on_over_ = std::move(on_over);
     error_->Discard();
     data_->Listen({.on_data = nullptr,  // kept until there is a socket
@@ -96,7 +100,7 @@ class Forward final : public std::enable_shared_from_this<Forward> {
     if (over_) return;
     if (!sockets.ok()) return Fail(sockets.status().message());
     v6_ = std::move(sockets->v6);
-    if (!sockets->v4) return TryV6("the pod has no IPv4");
+    if (!sockets->v4) return TryV6("it has no IPv4");
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(port_);
@@ -106,7 +110,7 @@ class Forward final : public std::enable_shared_from_this<Forward> {
 
   void TryV6(const std::string& why) {
     why_ = why;
-    if (!v6_) return Fail(fmt::format("nobody answers on port {} of the pod: {}", port_, why));
+    if (!v6_) return Refused(why);
     sockaddr_in6 address{};
     address.sin6_family = AF_INET6;
     address.sin6_port = htons(port_);
@@ -146,8 +150,7 @@ class Forward final : public std::enable_shared_from_this<Forward> {
       socket_->Close();
       const std::string words = std::strerror(error);  // one thread asks for it
       if (v6_) return TryV6(words);
-      return Fail(fmt::format("nobody answers on port {} of the pod: {}", port_,
-                              why_.empty() ? words : why_));
+      return Refused(why_.empty() ? words : why_);
     }
     v6_.reset();
     const int yes = 1;
@@ -192,6 +195,17 @@ class Forward final : public std::enable_shared_from_this<Forward> {
     shutdown(socket_->fd(), SHUT_WR);
   }
 
+  /// Nobody listens on the port. That is a connection's affair, as a refusal is anywhere: see
+  /// Break(). Where no stream can be reset the words are all there is.
+  void Refused(const std::string& why) {
+    if (over_) return;
+    if (!half_close_) {
+      return Fail(fmt::format("nobody answers on port {} of the pod: {}", port_, why));
+    }
+    on_refused_(why);
+    Break();
+  }
+
   /// Told as what it is. The error stream stays empty: clients end all their connections for a word
   /// on it.
   void Break() {
@@ -206,6 +220,7 @@ class Forward final : public std::enable_shared_from_this<Forward> {
     Close();
   }
 
+  /// For what concerns the whole session, or is no connection at all.
   void Fail(const std::string& words) {
     if (over_) return;
     error_->Send(words);
@@ -216,6 +231,7 @@ class Forward final : public std::enable_shared_from_this<Forward> {
   const std::uint16_t port_;
   StreamPtr data_, error_;
   const bool half_close_;
+  std::function<void(const std::string&)> on_refused_;
   std::function<void()> on_over_;
   DescriptorPtr socket_;
   os::UniqueFd v6_;
@@ -250,17 +266,24 @@ class ForwardSession : public Session, public std::enable_shared_from_this<Forwa
  protected:
   void Open(std::uint16_t port, const StreamPtr& data, const StreamPtr& error, bool half_close) {
     if (forwards_.size() >= kMaxForwards) {
-      return Refuse(data, error, fmt::format("more than {} connections at a time", kMaxForwards));
+      // Words would end those that are there as well.
+      for (const StreamPtr& stream : {data, error}) stream->Discard();
+      error->End();
+      return data->Reset();
     }
     auto forward = std::make_shared<Forward>(env_, port, data, error, half_close);
     forwards_.insert(forward);
-    forward->Begin(request_.pod_sandbox_id(),
-                   [weak = weak_from_this(), raw = std::weak_ptr(forward)] {
-                     const auto self = weak.lock();
-                     if (!self) return;
-                     self->forwards_.erase(raw.lock());
-                     if (self->forwards_.empty()) self->OnNoneLeft();
-                   });
+    forward->Begin(
+        request_.pod_sandbox_id(),
+        [weak = weak_from_this(), port](const std::string& why) {
+          if (const auto self = weak.lock()) self->OnRefused(port, why);
+        },
+        [weak = weak_from_this(), raw = std::weak_ptr(forward)] {
+          const auto self = weak.lock();
+          if (!self) return;
+          self->forwards_.erase(raw.lock());
+          if (self->forwards_.empty()) self->OnNoneLeft();
+        });
   }
   static void Refuse(const StreamPtr& data, const StreamPtr& error, const std::string& words) {
     error->Send(words);
@@ -280,7 +303,15 @@ class ForwardSession : public Session, public std::enable_shared_from_this<Forwa
   std::function<void()> on_over_;
 
  private:
+  /// Said once for each port: some clients try again and again.
+  void OnRefused(std::uint16_t port, const std::string& why) {
+    if (!refused_.insert(port).second) return;
+    log::Info("nobody answers a port-forward",
+              {{"pod", request_.pod_sandbox_id()}, {"port", port}, {"why", why}});
+  }
+
   std::set<std::shared_ptr<Forward>> forwards_;
+  std::set<std::uint16_t> refused_;
 };
 
 /// Pairs of streams that the client opens when it likes: "error" and "data" of one requestID.

@@ -37,20 +37,34 @@ void InPump::Begin(std::function<void()> on_gone, std::function<void()> on_room)
 
 void InPump::OnData(std::string_view bytes) {
   if (broken_) return stream_->Took(bytes.size());
-  std::size_t written = 0;
-  while (pending_.empty() && written < bytes.size()) {
-    const ssize_t n = write(to_->fd(), bytes.data() + written, bytes.size() - written);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno != EAGAIN) {
-      stream_->Took(bytes.size());
-      return Break();
-    }
-    if (n < 0) break;
-    written += static_cast<std::size_t>(n);
-  }
+  if (!bytes.empty()) last_byte_ = bytes.back();
+  const std::size_t written = pending_.empty() ? WriteNow(bytes) : 0;
+  if (broken_) return stream_->Took(bytes.size());
   pending_ += bytes.substr(written);
   if (!pending_.empty() && !waiting_) AwaitRoom();
   if (written > 0) stream_->Took(written);
+}
+
+void InPump::Append(std::string_view bytes) {
+  if (broken_) return;
+  const std::size_t written = pending_.empty() ? WriteNow(bytes) : 0;
+  if (broken_) return;
+  pending_ += bytes.substr(written);
+  own_ += bytes.size() - written;
+  if (!pending_.empty() && !waiting_) AwaitRoom();
+}
+
+/// As much as the descriptor takes; Break() when it never will.
+std::size_t InPump::WriteNow(std::string_view bytes) {
+  std::size_t written = 0;
+  while (written < bytes.size()) {
+    const ssize_t n = write(to_->fd(), bytes.data() + written, bytes.size() - written);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno != EAGAIN) Break();
+    if (n < 0) break;
+    written += static_cast<std::size_t>(n);
+  }
+  return written;
 }
 
 void InPump::AwaitRoom() {
@@ -62,24 +76,20 @@ void InPump::AwaitRoom() {
 
 void InPump::Write() {
   waiting_ = false;
-  std::size_t written = 0;
-  while (written < pending_.size()) {
-    const ssize_t n = write(to_->fd(), pending_.data() + written, pending_.size() - written);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno != EAGAIN) return Break();
-    if (n < 0) break;
-    written += static_cast<std::size_t>(n);
-  }
+  const std::size_t written = WriteNow(pending_);
+  if (broken_) return;
   // The client may send again what was written: it must not be kept as well.
   pending_.erase(0, written);
+  const std::size_t own_written = own_ - std::min(own_, pending_.size());
+  own_ -= own_written;
   if (!pending_.empty()) AwaitRoom();
-  if (written > 0) stream_->Took(written);
+  if (written > own_written) stream_->Took(written - own_written);
   CheckEnd();
 }
 
 void InPump::Break() {
   if (std::exchange(broken_, true)) return;
-  const std::size_t lost = std::exchange(pending_, {}).size();
+  const std::size_t lost = std::exchange(pending_, {}).size() - std::exchange(own_, 0);
   if (lost > 0) stream_->Took(lost);
   End();
 }

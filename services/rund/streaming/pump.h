@@ -34,9 +34,14 @@ class InPump : public std::enable_shared_from_this<InPump> {
   void Begin(std::function<void()> on_gone, std::function<void()> on_room = nullptr);
   /// The reader of the descriptor has gone: what still comes is thrown away.
   bool broken() const { return broken_; }
+  /// The last byte that the client sent; 0 before the first.
+  char last_byte() const { return last_byte_; }
+  /// More for the descriptor once the client has ended: now, or when it takes something again.
+  void Append(std::string_view bytes);
 
  private:
   void OnData(std::string_view bytes);
+  std::size_t WriteNow(std::string_view bytes);
   void AwaitRoom();
   void Write();
   void Break();
@@ -47,6 +52,8 @@ class InPump : public std::enable_shared_from_this<InPump> {
   DescriptorPtr to_;
   std::function<void()> on_end_;
   std::string pending_;  // what the descriptor has not taken
+  std::size_t own_ = 0;  // the last so many of them are not the client's
+  char last_byte_ = 0;
   bool waiting_ = false;
   bool ended_ = false;
   bool broken_ = false;

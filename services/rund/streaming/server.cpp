@@ -310,6 +310,13 @@ Result<std::string> Server::UrlFor(Request request) {
     }
     url = shown->url;
   }
+  if (std::holds_alternative<runtime::v1::ExecRequest>(request) &&
+      left() >= impl_->options.max_left) {
+    return ResourceExhausted(
+        "{} commands of execs run on after their clients have gone: no more are started before "
+        "some have ended",
+        left());
+  }
   const std::string kind(KindOf(request));
   return url + "/" + kind + "/" + CRISP_TRY(impl_->tokens.Put(std::move(request)));
 }
@@ -332,6 +339,8 @@ std::size_t Server::sessions() const {
   const std::lock_guard lock(impl_->mutex);
   return impl_->count;
 }
+
+std::size_t Server::left() const { return impl_->env.execs.leaving_count; }
 
 Status Server::problem() const { return impl_->shown.lock()->problem; }
 

@@ -25,13 +25,16 @@ class Server {
   ~Server();
 
   /// Where a client finds this request, once and soon. Any thread; memory work only.
-  /// kResourceExhausted: too many URLs that nobody has used; kUnavailable: it does not listen.
+  /// kResourceExhausted: too many URLs that nobody has used, or, for an exec, too many left();
+  /// kUnavailable: it does not listen.
   Result<std::string> UrlFor(Request request);
   /// Takes no new connections and ends the sessions, telling their clients why; waits a moment for
   /// them to hear it. Any thread but its own.
   void EndAll(const Status& why);
 
   std::size_t sessions() const;
+  /// Execs whose commands run on after their clients have gone.
+  std::size_t left() const;
   /// Not Ok: it does not listen, and why.
   Status problem() const;
 

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "libs/base/try.h"
 #include "libs/json/json.h"
 
 namespace crisp::rund::streaming {
@@ -22,17 +23,35 @@ bool Knows(const Request& request, bool websocket, const std::string& name) {
   return protocol && !protocol->base64 && name != "channel.k8s.io" && protocol->version <= 4;
 }
 
+Result<std::string> FirstKnown(const Request& request, bool websocket,
+                               const std::vector<std::string>& offered) {
+  std::string all;
+  for (const std::string& name : offered) {
+    if (Knows(request, websocket, name)) return name;
+    all += (all.empty() ? "" : ", ") + name;
+  }
+  return InvalidArgument("none of these protocols is known here: {}", all.substr(0, 500));
+}
+
+/// A port-forward has two channels for each port.
+Status CheckChannels(const Request& request, const Agreed& agreed) {
+  const auto* forward = std::get_if<runtime::v1::PortForwardRequest>(&request);
+  const auto protocol = ParseChannelProtocol(agreed.name);
+  if (forward == nullptr || !agreed.websocket || !protocol) return Status::Ok();
+  const std::size_t most = MaxChannels(*protocol) / 2;
+  const auto ports = static_cast<std::size_t>(forward->port_size());
+  if (ports <= most) return Status::Ok();
+  return InvalidArgument("port: {} of them, and there are channels for {}", ports, most);
+}
+
 }  // namespace
 
 Result<Agreed> Agree(const Request& request, bool websocket,
                      const std::vector<std::string>& offered) {
-  if (offered.empty()) return Agreed{"", websocket};
-  std::string all;
-  for (const std::string& name : offered) {
-    if (Knows(request, websocket, name)) return Agreed{name, websocket};
-    all += (all.empty() ? "" : ", ") + name;
-  }
-  return InvalidArgument("none of these protocols is known here: {}", all.substr(0, 500));
+  Agreed agreed{"", websocket};
+  if (!offered.empty()) agreed.name = CRISP_TRY(FirstKnown(request, websocket, offered));
+  CRISP_TRY(CheckChannels(request, agreed));
+  return agreed;
 }
 
 SessionPtr MakeSession(Env& env, const Request& request, const Agreed& agreed,

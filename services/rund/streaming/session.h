@@ -55,7 +55,8 @@ struct Agreed {
   bool websocket = false;  // else SPDY
 };
 
-/// Among the client's, in its order; kInvalidArgument when there is none that we know.
+/// Among the client's, in its order; kInvalidArgument when there is none that we know, or when it
+/// has not enough channels for the request.
 Result<Agreed> Agree(const Request& request, bool websocket,
                      const std::vector<std::string>& offered);
 

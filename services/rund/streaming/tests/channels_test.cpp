@@ -147,4 +147,24 @@ TEST_CASE("The first protocol of the client's that is known is agreed upon") {
   CHECK_FALSE(Agree(exec, true, {"SPDY/3.1+portforward.k8s.io"}).ok());
 }
 
+TEST_CASE("A port-forward gets a protocol that has channels for all its ports, or none") {
+  const auto [name, most] = GENERATE(table<std::string, int>({{"v4.channel.k8s.io", 127},
+                                                              {"v5.channel.k8s.io", 127},
+                                                              {"", 127},
+                                                              {"v4.base64.channel.k8s.io", 5}}));
+  const std::vector<std::string> offered =
+      name.empty() ? std::vector<std::string>{} : std::vector<std::string>{name};
+  runtime::v1::PortForwardRequest forward;
+  for (int i = 0; i < most; ++i) forward.add_port(1000 + i);
+  CHECK(Agree(forward, true, offered).ok());
+  forward.add_port(80);
+  const auto refused = Agree(forward, true, offered);
+  CHECK(refused.code() == Code::kInvalidArgument);
+  CHECK(refused.status().message() ==
+        fmt::format("port: {} of them, and there are channels for {}", most + 1, most));
+  // SPDY opens streams as it likes.
+  CHECK(Agree(forward, false, {"portforward.k8s.io"}).ok());
+  CHECK(Agree(forward, true, {"SPDY/3.1+portforward.k8s.io"}).ok());
+}
+
 }  // namespace crisp::rund::streaming

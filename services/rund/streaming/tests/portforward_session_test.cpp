@@ -183,6 +183,64 @@ TEST_CASE("Bytes for a port that is none, or for too many, are in nobody's way")
   CHECK(rig.See().resets.contains(21));
 }
 
+TEST_CASE("A port on which nobody listens costs its own connection only") {
+  Rig rig;
+  const Listener listener;
+  const int free_port = Listener().port();  // nobody listens there any more
+  rig.OpenPair(1, std::to_string(free_port));
+  rig.Send(3, "for nobody");
+  CHECK(rig.loop.Until([&] { return rig.See().resets.contains(3); }));
+  const auto seen = rig.See();
+  CHECK(seen.fins.contains(1));
+  // A word there ends all connections of the clients in use.
+  CHECK_FALSE(seen.data.contains(1));
+  CHECK_FALSE(seen.data.contains(3));
+  rig.CheckAlive(11, listener);
+}
+
+TEST_CASE("A pod that is gone is told in words") {
+  Rig rig;
+  rig.backend.sockets = [](const CallContext&, const std::string& id) -> Result<PodSockets> {
+    return NotFound("no pod {}", id);
+  };
+  rig.OpenPair(1, "80");
+  CHECK(rig.loop.Until([&] { return rig.See().fins.contains(1); }));
+  CHECK(rig.See().data[1] == "no pod pod");
+}
+
+TEST_CASE("One connection too many is reset, and those that are there stay") {
+  Rig rig;
+  const Listener listener;
+  rig.CheckAlive(1, listener);
+  rig.backend.sockets = [](const CallContext&, const std::string&) -> Result<PodSockets> {
+    return NotFound("no pod");
+  };
+  std::uint32_t id = 5;
+  // None of them ends: nobody runs the loop.
+  for (; !rig.wire->aborted && rig.See().resets.empty() && id < 5000; id += 4) {
+    rig.OpenPair(id, std::to_string(listener.port()));
+  }
+  const auto seen = rig.See();
+  CHECK(id == 1 + 4 * 1001);
+  CHECK(seen.resets.contains(id - 4 + 2));
+  CHECK(seen.fins.contains(id - 4));
+  CHECK_FALSE(seen.data.contains(id - 4));
+}
+
+TEST_CASE("Over channels nobody answers in words, on the port's own channel") {
+  const Listener second;
+  const int free_port = Listener().port();
+  const ChannelProtocol protocol{4, false};
+  Rig rig({"v4.channel.k8s.io", true}, {free_port, second.port()});
+  const os::UniqueFd two = rig.Accepted(second);
+  CHECK(rig.loop.Until([&] {
+    return rig.wire->All().find("nobody answers on port " + std::to_string(free_port)) !=
+           std::string::npos;
+  }));
+  rig.wire->Come(ChannelMessage(protocol, 2, "still"), true);
+  CHECK(rig.AwaitRead(two.get(), "still"));
+}
+
 TEST_CASE("A client that sends on over a channel that has ended is in nobody's way") {
   const Listener first;
   const Listener second;

@@ -116,6 +116,35 @@ TEST_CASE("The end of the client comes after all that it sent") {
   CHECK(read_bytes == 10 * kBlock);
 }
 
+TEST_CASE(
+    "What is appended comes behind all that the client sent, and is not counted as the client's") {
+  const bool reader_goes = GENERATE(false, true);
+  Rig rig;
+  os::Pipe pipe = os::MakePipe().value();
+  REQUIRE(os::SetNonBlocking(pipe.read.get()).ok());
+  const auto pump = rig.In(std::move(pipe.write));
+  rig.stream->Come(std::string(10 * kBlock, 'x'));
+  rig.stream->ComeEnd();
+  CHECK(pump->last_byte() == 'x');
+  pump->Append("end");
+  std::string read;
+  if (reader_goes) {
+    pipe.read.reset();
+    CHECK(rig.loop.Until([&] { return pump->broken(); }));
+    pump->Append("more");
+  } else {
+    CHECK(rig.loop.Until([&] {
+      read += ReadSome(pipe.read.get());
+      return read.ends_with("end");
+    }));
+    CHECK(read.size() == 10 * kBlock + 3);
+    pump->Append("!");
+    CHECK(ReadSome(pipe.read.get()) == "!");
+  }
+  CHECK(rig.stream->took == 10 * kBlock);
+  CHECK(rig.ends == 1);
+}
+
 TEST_CASE("A reader that goes is an end, also when the client has ended before with input left") {
   const bool client_ends = GENERATE(true, false);
   Rig rig;

@@ -1,8 +1,10 @@
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <array>
@@ -134,6 +136,28 @@ class Console {
   os::UniqueFd fd_;
 };
 
+/// A terminal whose reader waits for lines; without echo.
+struct LineTerminal {
+  LineTerminal() : master(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK)) {
+    REQUIRE(grantpt(master.get()) == 0);
+    REQUIRE(unlockpt(master.get()) == 0);
+    slave.reset(open(ptsname(master.get()), O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK));
+    termios settings{};
+    REQUIRE(tcgetattr(slave.get(), &settings) == 0);
+    settings.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+    REQUIRE(tcsetattr(slave.get(), TCSANOW, &settings) == 0);
+  }
+  /// Empty lines, until it takes none.
+  void Fill() const {
+    pollfd room{master.get(), POLLOUT, 0};
+    while (poll(&room, 1, 100) > 0) {
+      while (write(master.get(), "\n", 1) == 1) {
+      }
+    }
+  }
+  os::UniqueFd master, slave;
+};
+
 constexpr const char* kStarted = "echo 4242 > $1; ";
 
 }  // namespace
@@ -244,6 +268,36 @@ TEST_CASE("A terminal that comes late holds up nobody; its size is the last one 
   REQUIRE(rig.Go());
   CHECK(rig.Outcome().find("Success") != std::string::npos);
   CHECK(rig.See().data[kOut] == "last words");
+}
+
+TEST_CASE(
+    "The end of stdin is one for who reads a terminal's lines, finished or not, full or not") {
+  const std::string last = GENERATE("", "line\n", "no end", "ended\x04", "full");
+  Rig rig(kStarted + std::string("read x < ${0%/*}/go; echo 'exit 0' >&3"), true);
+  rig.OpenAll(true);
+  CHECK(rig.loop.Until([&] { return !rig.scratch.empty(); }));
+  const Console console(rig.scratch + "/c");
+  const LineTerminal terminal;
+  if (last == "full") {
+    terminal.Fill();
+  } else {
+    rig.Send(kIn, last);
+  }
+  console.Send(terminal.master.get());
+  rig.Send(kIn, "", true);
+  std::string seen;
+  CHECK(rig.loop.Until([&] {
+    std::array<char, 100> some{};
+    ssize_t n = 0;
+    while ((n = read(terminal.slave.get(), some.data(), some.size())) > 0) {
+      seen.append(some.data(), static_cast<std::size_t>(n));
+    }
+    return n == 0;
+  }));
+  // What the client pressed is not read, but ends its line.
+  if (last != "full") CHECK(seen == last.substr(0, last.find('\x04')));
+  REQUIRE(rig.Go());
+  CHECK(rig.Outcome().find("Success") != std::string::npos);
 }
 
 TEST_CASE("A runtime that ends without sending its terminal does not keep the session") {

@@ -1,14 +1,18 @@
 #include "services/rund/streaming/server.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <charconv>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <thread>
@@ -16,7 +20,9 @@
 #include "libs/http/websocket.h"
 #include "libs/testing/manual_clock.h"
 #include "libs/testing/test_root.h"
+#include "services/rund/runtime/exec_process.h"
 #include "services/rund/streaming/spdy_frames.h"
+#include "services/rund/streaming/spdy_headers.h"
 
 namespace crisp::rund::streaming {
 namespace {
@@ -35,24 +41,29 @@ bool Eventually(const std::function<bool()>& done) {
   return true;
 }
 
-/// A blocking client; half a minute at most for each read.
+/// Half a minute at most for each read.
+os::UniqueFd ConnectTo(const std::string& url) {
+  const std::size_t slash = url.find('/', url.find("://") + 3);
+  const std::size_t colon = url.rfind(':', slash);
+  std::uint16_t port = 0;
+  std::from_chars(url.data() + colon + 1, url.data() + slash, port);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(port);
+  os::UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const timeval limit{30, 0};
+  setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  REQUIRE(connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  return fd;
+}
+
+/// A blocking client.
 class Client {
  public:
-  Client(const std::string& url, const std::string& head)
-      : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    const std::size_t host = url.find("://") + 3;
-    const std::size_t slash = url.find('/', host);
-    const std::size_t colon = url.rfind(':', slash);
-    std::uint16_t port = 0;
-    std::from_chars(url.data() + colon + 1, url.data() + slash, port);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(port);
-    const timeval limit{30, 0};
-    setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    REQUIRE(connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
-    Send("POST " + url.substr(slash) + " HTTP/1.1\r\nHost: x\r\n" + head + "\r\n");
+  Client(const std::string& url, const std::string& head) : fd_(ConnectTo(url)) {
+    Send("POST " + url.substr(url.find('/', url.find("://") + 3)) + " HTTP/1.1\r\nHost: x\r\n" +
+         head + "\r\n");
     while (answer_.find("\r\n\r\n") == std::string::npos && Read()) {
     }
   }
@@ -77,9 +88,10 @@ class Client {
 constexpr const char* kUpgrade = "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\n";
 
 /// A certificate of its own making, and its key.
-void WriteCertificate(const testing::TestRoot& root) {
+void WriteCertificate(const testing::TestRoot& root, long serial = 1) {
   const std::unique_ptr<EVP_PKEY, void (*)(EVP_PKEY*)> key(EVP_EC_gen("P-256"), &EVP_PKEY_free);
   const std::unique_ptr<X509, void (*)(X509*)> made(X509_new(), &X509_free);
+  ASN1_INTEGER_set(X509_get_serialNumber(made.get()), serial);
   X509_gmtime_adj(X509_getm_notBefore(made.get()), -3600);
   X509_gmtime_adj(X509_getm_notAfter(made.get()), 3600);
   X509_set_pubkey(made.get(), key.get());
@@ -92,10 +104,27 @@ void WriteCertificate(const testing::TestRoot& root) {
   fclose(file);
 }
 
+/// The serial number of the certificate that a client of this version is shown; 0 when they do not
+/// come to terms.
+long SerialAt(const std::string& url, int version = TLS1_3_VERSION) {
+  const std::unique_ptr<SSL_CTX, void (*)(SSL_CTX*)> context(SSL_CTX_new(TLS_client_method()),
+                                                             &SSL_CTX_free);
+  SSL_CTX_set_security_level(context.get(), 0);  // it is the server that refuses
+  SSL_CTX_set_min_proto_version(context.get(), version);
+  SSL_CTX_set_max_proto_version(context.get(), version);
+  const std::unique_ptr<SSL, void (*)(SSL*)> tls(SSL_new(context.get()), &SSL_free);
+  const os::UniqueFd fd = ConnectTo(url);
+  SSL_set_fd(tls.get(), fd.get());
+  if (SSL_connect(tls.get()) != 1) return 0;
+  const std::unique_ptr<X509, void (*)(X509*)> shown(SSL_get1_peer_certificate(tls.get()),
+                                                     &X509_free);
+  return ASN1_INTEGER_get(X509_get0_serialNumber(shown.get()));
+}
+
 struct Rig {
-  explicit Rig(ServerOptions options = {}) {
+  explicit Rig(ServerOptions options = {}, Backend backend = {}) {
     options.retry = options.check = options.tls_check = milliseconds(1);
-    server = Server::Start(std::move(options), {}, pool, clock).value();
+    server = Server::Start(std::move(options), std::move(backend), pool, clock).value();
   }
   std::string Url() const {
     runtime::v1::PortForwardRequest request;
@@ -173,6 +202,44 @@ TEST_CASE("An address that is none is refused; one that is taken is waited for")
   CHECK(Client(second.Url(), kUpgrade).Status() == "101");
 }
 
+TEST_CASE("While too many commands run on without their clients, no exec is taken") {
+  const testing::TestRoot root;
+  REQUIRE(mkfifo((root / "go").c_str(), 0600) == 0);
+  const std::string helper = root.Script("helper", "echo 4242 > $1; echo up; read x < ${0%/*}/go");
+  const auto start = [&](const CallContext&, const runtime::v1::ExecRequest& request) {
+    return StartExec({.runtime = "/bin/false",
+                      .runtime_options = {},
+                      .container_id = request.container_id(),
+                      .process_json = "{}",
+                      .scratch_dir = root.path(),
+                      .helper = helper},
+                     {.out = true});
+  };
+  Rig rig({.max_left = 1}, {.exec = start, .attach = nullptr, .sockets = nullptr});
+  runtime::v1::ExecRequest request;
+  request.set_container_id("c");
+  request.set_stdout(true);
+  {
+    Client client(rig.server->UrlFor(request).value(), kUpgrade);
+    REQUIRE(client.Status() == "101");
+    spdy::HeaderWriter headers;
+    client.Send(spdy::SynStream(1, 0, headers.Write({{"streamtype", "error"}})));
+    client.Send(spdy::SynStream(3, 0, headers.Write({{"streamtype", "stdout"}})));
+    while (client.answer().find("up\n") == std::string::npos) REQUIRE(client.Read());
+    CHECK(rig.server->left() == 0);
+  }
+  CHECK(Eventually([&] { return rig.server->left() == 1; }));
+  const auto refused = rig.server->UrlFor(request);
+  CHECK(refused.code() == Code::kResourceExhausted);
+  CHECK(refused.status().message().find("run on after their clients have gone") !=
+        std::string::npos);
+  CHECK_FALSE(rig.Url().empty());
+  const os::UniqueFd fifo(open((root / "go").c_str(), O_WRONLY | O_CLOEXEC));
+  REQUIRE(write(fifo.get(), "x\n", 2) == 2);
+  CHECK(Eventually([&] { return rig.server->left() == 0; }));
+  CHECK(rig.server->UrlFor(request).ok());
+}
+
 TEST_CASE("A certificate that is not there keeps nobody from starting, and is used once it is") {
   const std::string min_version = GENERATE("1.2", "1.3");
   const testing::TestRoot root;
@@ -194,6 +261,63 @@ TEST_CASE("A certificate that is not there keeps nobody from starting, and is us
   CHECK(Eventually([&] { return rig.server->sessions() == 1; }));
   (*tunnel)->Close();
   loop.Stop();
+}
+
+TEST_CASE("A certificate that is replaced is shown from then on, and sessions of before go on") {
+  const testing::TestRoot root;
+  WriteCertificate(root, 1);
+  Rig rig({.tls = {root / "cert.pem", root / "key.pem", "1.2"}});
+  CHECK(Eventually([&] { return rig.server->problem().ok(); }));
+  const std::string url = rig.Url();
+  CHECK(SerialAt(url) == 1);
+  loop::Loop loop;
+  loop.Start();
+  const auto tunnel = http::WebSocket::Connect(
+      CallContext::Background(seconds(30), "test"), loop, http::Url::Parse(url).value(),
+      {.protocols = {"SPDY/3.1+portforward.k8s.io"}, .verify_tls = false});
+  REQUIRE(tunnel.ok());
+  CHECK(Eventually([&] { return rig.server->sessions() == 1; }));
+  WriteCertificate(root, 2);
+  CHECK(Eventually([&] { return SerialAt(url) == 2; }));
+  CHECK(rig.server->sessions() == 1);
+  (*tunnel)->Close();
+  loop.Stop();
+}
+
+TEST_CASE(
+    "A replacement that is no good leaves the old certificate in use, until a good one comes") {
+  const std::string wrong = GENERATE("no certificate", "none", "without its key");
+  const testing::TestRoot root;
+  const testing::TestRoot fresh;
+  WriteCertificate(root, 1);
+  WriteCertificate(fresh, 2);
+  const auto take = [&](const std::string& file) {
+    REQUIRE(std::rename((fresh / file).c_str(), (root / file).c_str()) == 0);
+  };
+  Rig rig({.tls = {root / "cert.pem", root / "key.pem", "1.2"}});
+  CHECK(Eventually([&] { return rig.server->problem().ok(); }));
+  const std::string url = rig.Url();
+  if (wrong == "no certificate") root.Write("cert.pem", wrong);
+  if (wrong == "none") REQUIRE(std::remove((root / "cert.pem").c_str()) == 0);
+  if (wrong == "without its key") take("cert.pem");
+  // It looks every millisecond.
+  for (int i = 0; i < 50; ++i) REQUIRE(SerialAt(url) == 1);
+  CHECK(rig.server->problem().ok());
+  if (wrong != "without its key") take("cert.pem");
+  take("key.pem");
+  CHECK(Eventually([&] { return SerialAt(url) == 2; }));
+}
+
+TEST_CASE("A client whose TLS is too old for the settings is refused") {
+  const std::string min_version = GENERATE("1.2", "1.3");
+  const testing::TestRoot root;
+  WriteCertificate(root, 7);
+  Rig rig({.tls = {root / "cert.pem", root / "key.pem", min_version}});
+  CHECK(Eventually([&] { return rig.server->problem().ok(); }));
+  const std::string url = rig.Url();
+  CHECK(SerialAt(url, TLS1_1_VERSION) == 0);
+  CHECK(SerialAt(url, TLS1_2_VERSION) == (min_version == "1.2" ? 7 : 0));
+  CHECK(SerialAt(url, TLS1_3_VERSION) == 7);
 }
 
 }  // namespace crisp::rund::streaming
