@@ -31,7 +31,9 @@ RUN_PACKAGES=(
   runc crun conmon containernetworking-plugins docker-registry busybox-static
   iproute2 iptables nftables util-linux procps zstd python3 gpg gpg-agent openssl skopeo umoci
 )
-CHECK_PACKAGES=(clang-format shellcheck mandoc man-db apparmor zsh fish dpkg-dev fakeroot lintian rpm prometheus)
+CHECK_PACKAGES=(
+  clang-format shellcheck mandoc man-db apparmor zsh fish dpkg-dev fakeroot lintian rpm prometheus python3-yaml ansible-core
+)
 # A machine of another kind, in software emulation.
 VM_PACKAGES=(qemu-system-x86 debootstrap)
 BENCH_PACKAGES=(socat)
@@ -99,4 +101,26 @@ YAML
   wait "$REGISTRY_PID" 2>/dev/null || true
   cat "$dir/log" >&2
   die "the registry did not start (tried $tries times)"
+}
+
+# start_crisp DIR: the four daemons of the build tree, with everything of theirs below DIR (scripts/run-local; before, DIR may have
+# a crisp.yaml.d). Returns when they are healthy. Sets CRISP_PID.
+start_crisp() {
+  local dir=$1
+  mkdir -p "$dir"
+  "$REPO/scripts/run-local" "$dir" >"$dir/run-local.out" 2>&1 &
+  CRISP_PID=$!
+  for _ in $(seq 600); do
+    ! grep -q ^ready "$dir/run-local.out" || return 0
+    kill -0 "$CRISP_PID" 2>/dev/null || die "the daemons did not start: $(cat "$dir/run-local.out")"
+    sleep 0.05
+  done
+  die "the daemons are not healthy"
+}
+
+# stop_child [PID]: ends a process that this shell has started, and waits for it.
+stop_child() {
+  [[ -n ${1:-} ]] || return 0
+  kill -TERM "$1" 2>/dev/null || return 0
+  wait "$1" 2>/dev/null || true
 }
