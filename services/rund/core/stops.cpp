@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "libs/log/log.h"
-#include "libs/os/files.h"
+#include "libs/os/proc_stat.h"
 #include "services/rund/core/parts.h"
 #include "services/rund/core/status.h"
 
@@ -22,14 +22,8 @@ constexpr nanoseconds kAskAgain = std::chrono::milliseconds(100);
 Status Closed() { return Unavailable("rund is ending: the stop goes on when it is back"); }
 
 Status StillThere(const ContainerRecord& container) {
-  const pid_t pid = container.init().pid();
-  const auto stat = os::ReadProcStat(pid);
-  if (!stat.ok()) return DeadlineExceeded("container {} does not end", container.id());
-  const std::string where =
-      os::ReadFile(fmt::format("/proc/{}/wchan", pid), KiB(4)).value_or("an unknown place");
-  return DeadlineExceeded(
-      "container {} is still there {} s after SIGKILL: process {} ({}) is in state {} in {}",
-      container.id(), Stops::kKillPatience.count(), pid, stat->command, stat->state, where);
+  return DeadlineExceeded("container {} is still there {} s after SIGKILL: {}", container.id(),
+                          Stops::kKillPatience.count(), os::WhereaboutsOf(container.init().pid()));
 }
 
 }  // namespace
