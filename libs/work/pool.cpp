@@ -151,6 +151,9 @@ std::string_view LaneName(Lane lane) {
     case Lane::kEndFlight: return "end_flight";
     case Lane::kExec: return "exec";
     case Lane::kStop: return "stop";
+    case Lane::kCreate: return "create";
+    case Lane::kCreateFlight: return "create_flight";
+    case Lane::kClean: return "clean";
   }
   return "unknown";
 }
@@ -167,6 +170,9 @@ Pool::Pool(const PoolOptions& options) : state_(std::make_shared<State>()) {
   state_->At(Lane::kEndFlight).options = options.end_flight;
   state_->At(Lane::kExec).options = options.exec;
   state_->At(Lane::kStop).options = options.stop;
+  state_->At(Lane::kCreate).options = options.create;
+  state_->At(Lane::kCreateFlight).options = options.create_flight;
+  state_->At(Lane::kClean).options = options.clean;
 }
 
 Pool::~Pool() {

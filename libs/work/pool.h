@@ -19,6 +19,9 @@ namespace crisp::work {
 /// lanes wait for; do not use it for anything else. Flights that others' programs may hold up for
 /// long (a network plugin that hangs) have kSlowFlight, and those who wait for them kSlowWait;
 /// flights that take things down have kEndFlight: what hangs must not keep the rest from ending.
+/// kCreate: creates and starts of containers, which last as long as an OCI runtime pleases, or the
+/// calls that wait for them; kCreateFlight: their flights. kClean: what is left of ended containers
+/// is taken down behind everybody's back, by the same runtimes.
 enum class Lane {
   kFast,
   kMutate,
@@ -30,8 +33,11 @@ enum class Lane {
   kEndFlight,
   kExec,
   kStop,
+  kCreate,
+  kCreateFlight,
+  kClean,
 };
-inline constexpr std::size_t kLanes = 10;
+inline constexpr std::size_t kLanes = 13;
 /// "fast", "mutate", ...: for metrics.
 std::string_view LaneName(Lane lane);
 
@@ -53,6 +59,9 @@ struct PoolOptions {
   LaneOptions end_flight{64, 1024};
   LaneOptions exec{128, 1024};
   LaneOptions stop{16, 4096};
+  LaneOptions create{128, 1024};
+  LaneOptions create_flight{128, 1024};
+  LaneOptions clean{32, 4096};
   /// A thread without work ends after this (its memory goes back).
   std::chrono::milliseconds idle{10'000};
   /// Of each thread.

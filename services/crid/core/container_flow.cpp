@@ -49,8 +49,9 @@ ContainerFlow::ContainerFlow(View& view, Backends& backends, work::Pool& pool, I
       ids_(ids),
       metrics_(metrics),
       options_(options),
-      creates_(pool, options.create_timeout),
-      changes_(pool, options.end_timeout) {}
+      creates_(pool, options.create_timeout, work::Lane::kCreateFlight),
+      starts_(pool, options.end_timeout, work::Lane::kCreateFlight),
+      ends_(pool, options.end_timeout, work::Lane::kEndFlight) {}
 
 Result<std::string> ContainerFlow::Create(const CallContext& cc,
                                           const runtime::v1::CreateContainerRequest& request) {
@@ -129,13 +130,13 @@ void ContainerFlow::Undo(const CallContext& cc, Rund& rund, const std::string& i
 
 Status ContainerFlow::Start(const CallContext& cc, const std::string& id) {
   const RecordPtr container = CRISP_TRY(view_.Resolve(cc, Kind::kContainer, id));
-  return StatusOf(changes_.Do(cc, "start " + container->id,
-                              [this, container](const CallContext& own) -> Result<Nothing> {
-                                FlowTimer timer(metrics_, "start_container");
-                                Status started = timer.Done(StartNow(own, *container));
-                                if (!started.ok()) return started;
-                                return Nothing{};
-                              }));
+  return StatusOf(
+      starts_.Do(cc, container->id, [this, container](const CallContext& own) -> Result<Nothing> {
+        FlowTimer timer(metrics_, "start_container");
+        Status started = timer.Done(StartNow(own, *container));
+        if (!started.ok()) return started;
+        return Nothing{};
+      }));
 }
 
 Status ContainerFlow::StartNow(const CallContext& cc, const Record& container) {
@@ -153,13 +154,13 @@ Status ContainerFlow::Remove(const CallContext& cc, const std::string& id) {
   auto found = view_.Resolve(cc, Kind::kContainer, id, /*hidden=*/id.size() == 64);
   if (found.code() == Code::kNotFound) return Status::Ok();
   const RecordPtr container = CRISP_TRY(std::move(found));
-  return StatusOf(changes_.Do(cc, "remove " + container->id,
-                              [this, container](const CallContext& own) -> Result<Nothing> {
-                                FlowTimer timer(metrics_, "remove_container");
-                                Status removed = timer.Done(RemoveNow(own, *container));
-                                if (!removed.ok()) return removed;
-                                return Nothing{};
-                              }));
+  return StatusOf(
+      ends_.Do(cc, container->id, [this, container](const CallContext& own) -> Result<Nothing> {
+        FlowTimer timer(metrics_, "remove_container");
+        Status removed = timer.Done(RemoveNow(own, *container));
+        if (!removed.ok()) return removed;
+        return Nothing{};
+      }));
 }
 
 Status ContainerFlow::RemoveNow(const CallContext& cc, const Record& container) {

@@ -14,8 +14,9 @@
 
 namespace crisp::crid {
 
-/// The life of a container over rund and imaged; flights, as in PodFlow. (StopContainer is passed
-/// on by rpc/: it needs nobody but rund, and waits long.)
+/// The life of a container over rund and imaged; flights, as in PodFlow. What a runtime may hold up
+/// (creates and starts) has threads of its own, and so has what ends: neither waits for the other.
+/// (StopContainer is passed on by rpc/: it needs nobody but rund, and waits long.)
 class ContainerFlow {
  public:
   ContainerFlow(View& view, Backends& backends, work::Pool& pool, IdSource& ids, Metrics& metrics,
@@ -47,7 +48,8 @@ class ContainerFlow {
   Metrics& metrics_;
   const FlowOptions options_;
   work::Flights<std::string, std::string> creates_;
-  work::Flights<std::string, Nothing> changes_;
+  work::Flights<std::string, Nothing> starts_;
+  work::Flights<std::string, Nothing> ends_;
 };
 
 }  // namespace crisp::crid

@@ -485,6 +485,37 @@ TEST_CASE("A second call joins the first, and a caller's deadline does not end t
   CHECK(node.PodIds() == Calls{first});
 }
 
+TEST_CASE("Creates that hang hold up no start, no remove and no pod") {
+  Node node;
+  std::string pod;
+  std::string container;
+  REQUIRE(node.RunPod("one", pod).ok());
+  REQUIRE(node.Create(pod, "c", container).ok());
+  fake::Gate gate;
+  node.script.On("CreateContainer", gate.Hook());
+  const int hung = static_cast<int>(work::PoolOptions{}.flight.cap) + 8;
+  std::vector<std::future<bool>> creates;
+  for (int i = 0; i < hung; ++i) {
+    creates.push_back(std::async(std::launch::async, [&node, &pod, i] {
+      std::string id;
+      return node.Create(pod, "hung" + std::to_string(i), id).ok();
+    }));
+  }
+  REQUIRE(node.script.WaitFor("CreateContainer", hung + 1));
+  runtime::v1::StartContainerRequest start;
+  start.set_container_id(container);
+  runtime::v1::StartContainerResponse started;
+  CHECK(node.Call(&RuntimeStub::StartContainer, start, started, 10s).ok());
+  runtime::v1::RemoveContainerRequest remove;
+  remove.set_container_id(container);
+  runtime::v1::RemoveContainerResponse removed;
+  CHECK(node.Call(&RuntimeStub::RemoveContainer, remove, removed, 10s).ok());
+  std::string other;
+  CHECK(node.RunPod("two", other, 10s).ok());
+  gate.Open();
+  for (auto& create : creates) CHECK(create.get());
+}
+
 TEST_CASE("An image that is missing leaves no container behind") {
   Node node;
   std::string pod;

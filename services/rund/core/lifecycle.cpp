@@ -56,10 +56,10 @@ bool Lifecycle::BeginKill(const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
   if (!Runs(container.get())) return true;
   SignalInit(*container);
+  ResolveStartLater(*container);
   return Later(id, [this, id] {
     const ContainerRef now = p_.state.FindContainer(id);
     if (Runs(now.get())) KillRest(*now);
-    TryResolveStart(id);
   });
 }
 
@@ -142,8 +142,8 @@ void Lifecycle::CheckExit(const ContainerId& id) {
 void Lifecycle::CheckAll(const CallContext& cc) {
   for (const ContainerRef& container : p_.state.Containers()) {
     const ContainerId id(container->id());
-    if (Runs(container.get())) TryResolveStart(id);
     if (!Runs(container.get())) continue;
+    ResolveStartLater(*container);
     if (os::Alive(ProcessOf(container->monitor()))) {
       logs_.Check(cc, *container);
     } else {
@@ -183,14 +183,17 @@ Status Lifecycle::ResolveStart(const CallContext& cc, const ContainerId& id) {
   return Status::Ok();
 }
 
-void Lifecycle::TryResolveStart(const ContainerId& id) {
-  const ContainerRef container = p_.state.FindContainer(id);
-  if (!container || container->starting_at() == 0) return;
-  // Whoever holds it is the start itself, or resolves it.
-  const auto held = p_.locks.TryLock(LockKey(id));
-  if (!held.ok()) return;
+void Lifecycle::ResolveStartLater(const ContainerRecord& container) {
+  if (container.starting_at() == 0) return;
   const CallContext cc = CallContext::Background(kStartPatience, "start");
-  log::IfError("resolve a start", ResolveStart(cc, id));
+  // Waits for a runtime, as the start itself did.
+  log::IfError(
+      "resolve a start later",
+      p_.pool.Submit(work::Lane::kCreate, cc, [this, cc, id = ContainerId(container.id())] {
+        // Whoever holds it is the start itself, or resolves it.
+        const auto held = p_.locks.TryLock(LockKey(id));
+        if (held.ok()) log::IfError("resolve a start", ResolveStart(cc, id));
+      }));
 }
 
 void Lifecycle::MarkLost(const ContainerId& id, const std::string& reason,

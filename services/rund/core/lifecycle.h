@@ -91,7 +91,8 @@ class Lifecycle {
   bool BeginKill(const ContainerId& id);
   void SignalInit(const ContainerRecord& container);
   void KillRest(const ContainerRecord& container);
-  void TryResolveStart(const ContainerId& id);
+  /// ResolveStart() on the pool, where there is something to resolve and nobody is at it.
+  void ResolveStartLater(const ContainerRecord& container);
   bool Later(const ContainerId& id, std::function<void()> task);
   std::chrono::seconds CleanTimeout() const;
   Status TakeDown(const CallContext& cc, const ContainerRecord& container);

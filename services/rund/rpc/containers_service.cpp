@@ -22,7 +22,7 @@ ServerUnaryReactor* ContainersService::ReserveContainer(CallbackServerContext* c
 ServerUnaryReactor* ContainersService::CreateContainer(CallbackServerContext* context,
                                                        const v1::CreateContainerRequest* request,
                                                        v1::CreateContainerResponse* response) {
-  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
+  return rpc::Unary(pool_, Lane::kCreate, context, request, response,
                     [this](const CallContext& cc, const auto& req, auto& resp) {
                       resp.set_seq(CRISP_TRY(containers_.Create(cc, req)));
                       return Status::Ok();
@@ -33,7 +33,7 @@ ServerUnaryReactor* ContainersService::StartContainer(CallbackServerContext* con
                                                       const v1::StartContainerRequest* request,
                                                       v1::StartContainerResponse* response) {
   return rpc::Unary(
-      pool_, Lane::kMutate, context, request, response,
+      pool_, Lane::kCreate, context, request, response,
       [this](const CallContext& cc, const auto& req, auto& resp) {
         resp.set_seq(CRISP_TRY(containers_.Start(cc, ContainerId(req.container_id()))));
         return Status::Ok();
@@ -82,10 +82,11 @@ ServerUnaryReactor* ContainersService::ContainerStatus(
       });
 }
 
+// Waits for a create or a start of that container which is under way.
 ServerUnaryReactor* ContainersService::UpdateContainerResources(
     CallbackServerContext* context, const runtime::v1::UpdateContainerResourcesRequest* request,
     runtime::v1::UpdateContainerResourcesResponse* response) {
-  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
+  return rpc::Unary(pool_, Lane::kWait, context, request, response,
                     [this](const CallContext& cc, const auto& req, auto&) {
                       return resources_.UpdateContainer(cc, req);
                     });
