@@ -26,6 +26,9 @@ using std::chrono::seconds;
 
 constexpr int kLostCode = 255;
 constexpr seconds kCleanTimeout{60};
+// A clean-up that has failed waits for the next sweep; then twice as long with each failure.
+constexpr seconds kRetryPeriod{30};
+constexpr int kMaxDoublings = 5;
 // File times come from a coarser clock, which may be behind by a tick of the kernel.
 constexpr nanoseconds kFileClockGrain = std::chrono::milliseconds(10);
 // For a runtime's `start` that nobody waits for any more.
@@ -142,6 +145,9 @@ void Lifecycle::CheckExit(const ContainerId& id) {
 void Lifecycle::CheckAll(const CallContext& cc) {
   for (const ContainerRef& container : p_.state.Containers()) {
     const ContainerId id(container->id());
+    if (container->phase() == v1::LIVE && !Runs(container.get()) && !container->cleaned()) {
+      CleanAgain(id);
+    }
     if (!Runs(container.get())) continue;
     ResolveStartLater(*container);
     if (os::Alive(ProcessOf(container->monitor()))) {
@@ -352,13 +358,17 @@ Status Lifecycle::TakeDown(const CallContext& cc, const ContainerRecord& contain
 
 Status Lifecycle::Clean(const CallContext& cc, const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
-  if (!container || container->cleaned() || Runs(container.get())) return Status::Ok();
+  if (!container || container->cleaned() || Runs(container.get())) {
+    retries_.lock()->erase(id.str());
+    return Status::Ok();
+  }
   killed_.lock()->erase(id.str());
   Status done = TakeDown(cc.Detached(CleanTimeout()), *container);
   if (!done.ok()) {
     p_.metrics.CleanupFailed();
     return std::move(done).While("take down container {}", id);
   }
+  retries_.lock()->erase(id.str());
   const auto changed = p_.state.ChangeContainer(id, [](ContainerRecord& record) {
     record.set_cleaned(true);
     return Status::Ok();
@@ -390,11 +400,42 @@ Status Lifecycle::UndoCreate(const CallContext& cc, const ContainerId& id) {
 }
 
 void Lifecycle::CleanLater(const ContainerId& id) {
-  const CallContext cc = CallContext::Background(std::chrono::hours(1), "clean");
-  log::IfError("clean a container later", p_.pool.Submit(work::Lane::kBulk, cc, [this, cc, id] {
+  {
+    auto retries = retries_.lock();
+    Retry& retry = (*retries)[id.str()];
+    if (std::exchange(retry.under_way, true)) return;
+  }
+  // For the lock: whoever holds it for longer cleans it, or the sweep comes back to it.
+  const CallContext cc = CallContext::Background(CleanTimeout(), "clean");
+  const auto failed = [this, id](const Status& why) {
+    log::Warn("an ended container is not cleaned up yet", {{"container", id}, {"error", why}});
+    auto retries = retries_.lock();
+    if (!p_.state.FindContainer(id)) {
+      retries->erase(id.str());
+      return;
+    }
+    Retry& retry = (*retries)[id.str()];
+    retry.under_way = false;
+    retry.due =
+        p_.clock.Now() + kRetryPeriod * ((1 << std::min(retry.failures++, kMaxDoublings)) - 1);
+  };
+  const auto clean = [this, cc, id, failed] {
     auto held = p_.locks.Lock(cc, LockKey(id));
-    if (held.ok()) log::IfError("clean container", Clean(cc, id));
-  }));
+    const Status done = held.ok() ? Clean(cc, id) : held.status();
+    if (!done.ok()) failed(done);
+  };
+  if (const Status begun = p_.pool.Submit(work::Lane::kClean, cc, clean, failed); !begun.ok()) {
+    failed(begun);
+  }
+}
+
+void Lifecycle::CleanAgain(const ContainerId& id) {
+  {
+    auto retries = retries_.lock();
+    const auto found = retries->find(id.str());
+    if (found != retries->end() && found->second.due > p_.clock.Now()) return;
+  }
+  CleanLater(id);
 }
 
 }  // namespace crisp::rund

@@ -15,6 +15,7 @@
 #include "libs/os/pidfd.h"
 #include "libs/os/pipe.h"
 #include "libs/process/command.h"
+#include "libs/work/side_by_side.h"
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/resources.h"
 #include "services/rund/core/status.h"
@@ -247,17 +248,27 @@ void Pods::OnPauseGone(const PodId& id) {
 }
 
 Status Pods::EndContainers(const CallContext& cc, const PodId& id) {
-  const auto containers = p_.state.ContainersOf(id);
-  Status first = lifecycle_.End(cc, IdsOf(containers));
-  for (const ContainerId& container : IdsOf(containers)) {
-    // Also waits for a create or a start that is under way.
-    auto held = p_.locks.Lock(cc, LockKey(container));
-    Status ended = held.ok() ? lifecycle_.ResolveStart(cc, container) : held.status();
-    if (ended.ok()) ended = lifecycle_.UndoCreate(cc, container);
-    if (ended.ok()) ended = lifecycle_.Clean(cc, container);
-    if (first.ok()) first = std::move(ended);
+  const std::vector<ContainerId> containers = IdsOf(p_.state.ContainersOf(id));
+  const Status ended = lifecycle_.End(cc, containers);
+  const Status cleaned =
+      ForEach(cc, containers, [this, &cc](const ContainerId& container) -> Status {
+        // Also waits for a create or a start that is under way.
+        auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(container)));
+        CRISP_TRY(lifecycle_.ResolveStart(cc, container));
+        CRISP_TRY(lifecycle_.UndoCreate(cc, container));
+        return lifecycle_.Clean(cc, container);
+      });
+  return ended.ok() ? cleaned : ended;
+}
+
+Status Pods::ForEach(const CallContext& cc, const std::vector<ContainerId>& containers,
+                     const std::function<Status(const ContainerId&)>& task) {
+  std::vector<std::function<Status()>> tasks;
+  tasks.reserve(containers.size());
+  for (const ContainerId& container : containers) {
+    tasks.emplace_back([&task, &container] { return task(container); });
   }
-  return first;
+  return work::SideBySide(p_.pool, work::Lane::kClean, cc, std::move(tasks));
 }
 
 Status Pods::TakeDown(const CallContext& cc, const PodRecord& pod) {
@@ -330,10 +341,10 @@ Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId&
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
   const std::vector<ContainerId> containers = IdsOf(p_.state.ContainersOf(id));
   CRISP_TRY(lifecycle_.End(own, containers));
-  for (const ContainerId& container : containers) {
-    CRISP_TRY(containers_.Remove(own, container));
-    response.add_container_ids(container.str());
-  }
+  CRISP_TRY(ForEach(own, containers, [this, &own](const ContainerId& container) {
+    return containers_.Remove(own, container).status();
+  }));
+  for (const ContainerId& container : containers) response.add_container_ids(container.str());
   auto held = CRISP_TRY(p_.locks.Lock(own, LockKey(id)));
   const PodRef pod = p_.state.FindPod(id);
   if (!pod) {

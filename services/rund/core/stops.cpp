@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <stop_token>
 #include <utility>
 
 #include "libs/log/log.h"
@@ -87,11 +88,16 @@ Status Stops::AwaitAll(const CallContext& cc, const std::vector<ContainerId>& id
       answers->changed.notify_all();
     });
   }
+  const std::stop_callback woken(cc.stop(), [answers] {
+    const std::lock_guard lock(answers->mutex);
+    answers->changed.notify_all();
+  });
   std::unique_lock lock(answers->mutex);
-  const bool told = clock_.WaitUntil(lock, answers->changed, cc.deadline(),
-                                     [&answers] { return answers->open == 0; });
-  if (!told) return DeadlineExceeded("{} containers have not ended in time", answers->open);
-  return answers->first;
+  clock_.WaitUntil(lock, answers->changed, cc.deadline(),
+                   [&] { return answers->open == 0 || cc.stop().stop_requested(); });
+  if (answers->open == 0) return answers->first;
+  if (cc.stop().stop_requested()) return Cancelled("the caller went away; the stops go on");
+  return DeadlineExceeded("{} containers have not ended in time", answers->open);
 }
 
 void Stops::Close() {

@@ -179,6 +179,50 @@ TEST_CASE("A runtime that hangs in delete is an error, and a later remove finish
   CHECK(IsEmpty(node.Leftovers()));
 }
 
+TEST_CASE("Deletes that hang hold up no other container of the pod") {
+  TestNode node;
+  const std::string tried = node.root() / "tried";
+  const std::string go = node.root() / "go";
+  REQUIRE(os::MakeDirs(tried).ok());
+  // The last argument is the container.
+  node.Instead("delete", "for id; do :; done; touch " + tried + "/$id; while [ ! -e " + go +
+                             " ]; do sleep 0.01; done; exec /usr/sbin/runc \"$@\"");
+  node.Restart();
+  const PodId pod = node.Pod();
+  for (const char* name : {"a", "b", "c"}) {
+    node.Run(pod, {.name = name, .log_path = ""});
+  }
+  auto stop =
+      std::async(std::launch::async, [&] { return node.pods().Stop(TestNode::Call(), pod).ok(); });
+  TestNode::Await([&] { return os::ListDir(tried).value().size() == 3; });
+  REQUIRE(os::WriteFile(go, "").ok());
+  CHECK(stop.get());
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("A clean-up that has failed is tried again by the sweep") {
+  TestNode node;
+  const std::string broken = node.root() / "broken";
+  const std::string tried = node.root() / "tried";
+  REQUIRE(os::WriteFile(broken, "").ok());
+  node.Instead("delete", "[ -e " + broken + " ] && { touch " + tried +
+                             "; exit 1; }; exec /usr/sbin/runc \"$@\"");
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {.command = {"true"}});
+  node.Exited(id);
+  TestNode::Await([&] { return os::Exists(tried); });
+  REQUIRE(os::RemoveFile(broken).ok());
+  TestNode::Await([&] {
+    node.engine().lifecycle().CheckAll(TestNode::Call());
+    return node.state().FindContainer(id)->cleaned();
+  });
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_EXITED);
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
 TEST_CASE("A program that is no runtime is not offered, and the status says why") {
   TestNode node;
   const std::string hangs = node.root().Script("hangs", "sleep 1000\n");
