@@ -118,8 +118,13 @@ class App final : public daemon::App {
     const CallContext cc = CallContext::Background(kSweepPeriod, "sweep");
     log::IfError("sweep", pool_.Submit(work::Lane::kBulk, cc, [this, cc] {
       engine_->lifecycle().CheckAll(cc);
+    }));
+    // Waits for runtimes.
+    log::IfError("remove what was abandoned", pool_.Submit(work::Lane::kClean, cc, [this, cc] {
       engine_->pods().RemoveAbandoned(cc);
     }));
+    log::IfError("look for runtimes",
+                 pool_.Submit(work::Lane::kBulk, cc, [this] { engine_->LookForRuntimes(); }));
   }
 
   void StatsTick() {

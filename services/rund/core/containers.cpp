@@ -102,7 +102,7 @@ Result<Containers::Plan> Containers::MakePlan(const v1::CreateContainerRequest& 
                                               const PodRef& pod) {
   Plan plan;
   plan.pod = pod;
-  plan.runtime = CRISP_TRY(p_.runtimes.Find(pod->runtime_handler()));
+  plan.runtime = CRISP_TRY(RuntimeOf(p_, *pod));
   const cri::ContainerConfig& config = request.config();
   plan.log_path = CRISP_TRY(LogPathOf(pod->config().log_directory(), config.log_path()));
   plan.log_limits = CRISP_TRY(LogLimitsOf(p_.config.log_limits, pod->config(), config));
@@ -292,7 +292,7 @@ Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const Container
                                   ? "being removed"
                                   : cri::ContainerState_Name(container->state()));
   }
-  const OciRuntime* runtime = CRISP_TRY(p_.runtimes.Find(container->runtime()));
+  const OciRuntime* runtime = CRISP_TRY(p_.runtimes.Kept(container->runtime()));
   CRISP_TRY(p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     if (record.state() != cri::CONTAINER_CREATED) {
       return FailedPrecondition("container {} ended before it was started", id);

@@ -36,6 +36,15 @@ std::vector<ContainerId> IdsOf(const std::vector<ContainerRef>& containers) {
   return ids;
 }
 
+v1::RuntimeRecord RecordOf(const OciRuntime& runtime) {
+  v1::RuntimeRecord record;
+  record.set_path(runtime.info().path);
+  record.set_root(runtime.root());
+  for (const std::string& arg : runtime.args()) record.add_args(arg);
+  for (const std::string& variable : runtime.monitor_env()) record.add_monitor_env(variable);
+  return record;
+}
+
 }  // namespace
 
 Result<v1::ReservePodResponse> Pods::Reserve(const v1::ReservePodRequest& request) {
@@ -46,14 +55,19 @@ Result<v1::ReservePodResponse> Pods::Reserve(const v1::ReservePodRequest& reques
   if (metadata.name().empty()) return InvalidArgument("config.metadata.name is empty");
   if (metadata.namespace_().empty()) return InvalidArgument("config.metadata.namespace is empty");
   if (metadata.uid().empty()) return InvalidArgument("config.metadata.uid is empty");
-  CRISP_TRY(p_.runtimes.Find(request.runtime_handler()));
   PodRecord fresh;
   fresh.set_id(request.pod_id());
   *fresh.mutable_metadata() = metadata;
   fresh.set_runtime_handler(request.runtime_handler());
   fresh.set_phase(v1::RESERVED);
   fresh.set_touched_at(p_.clock.Wall().time_since_epoch().count());
-  const auto reserved = CRISP_TRY(p_.state.ReservePod(fresh));
+  const auto runtime = p_.runtimes.Find(request.runtime_handler());
+  if (runtime.ok()) {
+    fresh.set_runtime((*runtime)->info().name);
+    *fresh.mutable_program() = RecordOf(**runtime);
+  }
+  // A pod that is there already has its own; only a new one needs what the settings have now.
+  const auto reserved = CRISP_TRY(p_.state.ReservePod(fresh, runtime.status()));
   v1::ReservePodResponse response;
   response.set_pod_id(reserved.pod->id());
   response.set_phase(reserved.pod->phase());
@@ -147,7 +161,7 @@ Status Pods::CheckUserns(const PodRecord& pod) const {
         "namespaces for pods: {}",
         p_.userns_support.message());
   }
-  const OciRuntime* runtime = CRISP_TRY(p_.runtimes.Find(pod.runtime_handler()));
+  const OciRuntime* runtime = CRISP_TRY(RuntimeOf(p_, pod));
   if (runtime->info().user_namespaces) return Status::Ok();
   return InvalidArgument(
       "linux.security_context.namespace_options.userns_options: runtime handler '{}' has no user "

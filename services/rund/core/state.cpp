@@ -75,11 +75,12 @@ std::uint64_t State::seq() const {
   return seq_;
 }
 
-Result<State::ReservedPod> State::ReservePod(const PodRecord& fresh) {
+Result<State::ReservedPod> State::ReservePod(const PodRecord& fresh, const Status& may_be_new) {
   const std::lock_guard writing(write_);
   const std::string key = KeyOf(fresh);
   const auto known = pod_keys_.find(key);
   if (known == pod_keys_.end()) {
+    CRISP_TRY(may_be_new);
     if (FindPod(PodId(fresh.id()))) {
       return AlreadyExists("the id {} belongs to another pod", fresh.id());
     }

@@ -39,13 +39,13 @@ class State {
   /// The number of the last change.
   std::uint64_t seq() const;
 
-  /// What a pod's key stands for: the record that has it, or `fresh`, stored under it. `touched_at`
-  /// of a pod that is not started is renewed.
+  /// What a pod's key stands for: the record that has it, or `fresh`, stored under it, unless
+  /// `may_be_new` refuses that. `touched_at` of a pod that is not started is renewed.
   struct ReservedPod {
     PodRef pod;
     std::uint64_t seq;
   };
-  Result<ReservedPod> ReservePod(const PodRecord& fresh);
+  Result<ReservedPod> ReservePod(const PodRecord& fresh, const Status& may_be_new = {});
   /// The same in a pod. kNotFound: no such pod; kFailedPrecondition: it takes no new containers.
   struct ReservedContainer {
     ContainerRef container;
