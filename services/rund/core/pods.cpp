@@ -45,6 +45,26 @@ v1::RuntimeRecord RecordOf(const OciRuntime& runtime) {
   return record;
 }
 
+// Of the form that tools know from sandboxes which are containers themselves: where they look for
+// a pod's namespaces.
+nlohmann::json SandboxSpecOf(const Layout& layout, const PodRecord& pod) {
+  const PodFiles files = PodFilesOf(layout, pod);
+  nlohmann::json namespaces = nlohmann::json::array();
+  const auto add = [&namespaces](const char* type, const std::string& path) {
+    if (!path.empty()) namespaces.push_back({{"type", type}, {"path", path}});
+  };
+  add("user", files.userns ? files.userns->path : "");
+  add("network", files.netns_path);
+  add("ipc", files.ipcns_path);
+  add("uts", files.utsns_path);
+  add("pid", files.pid_ns_path);
+  nlohmann::json annotations = nlohmann::json::object();
+  for (const auto& [name, value] : pod.config().annotations()) annotations[name] = value;
+  return {{"hostname", pod.hostname()},
+          {"annotations", std::move(annotations)},
+          {"linux", {{"cgroupsPath", pod.cgroup_parent()}, {"namespaces", std::move(namespaces)}}}};
+}
+
 }  // namespace
 
 Result<v1::ReservePodResponse> Pods::Reserve(const v1::ReservePodRequest& request) {
@@ -379,10 +399,14 @@ Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId&
 }
 
 Result<cri::PodSandboxStatusResponse> Pods::GetStatus(const PodId& id, bool verbose) const {
-  const PodRef pod = p_.state.FindPod(id);
+  const auto [pod, containers] = p_.state.FindAllOf(id);
   if (!pod || !IsListed(*pod)) return NotFound("no pod sandbox {}", id);
   cri::PodSandboxStatusResponse response;
   *response.mutable_status() = StatusOf(*pod);
+  for (const ContainerRef& container : containers) {
+    if (IsListed(*container)) *response.add_containers_statuses() = StatusOf(*container);
+  }
+  response.set_timestamp(p_.clock.Wall().time_since_epoch().count());
   if (!verbose) return response;
   nlohmann::json info;
   info["hostname"] = pod->hostname();
@@ -391,6 +415,7 @@ Result<cri::PodSandboxStatusResponse> Pods::GetStatus(const PodId& id, bool verb
   info["pid"] = pod->pause().pid();
   info["runtimeHandler"] = pod->runtime_handler();
   info["phase"] = v1::Phase_Name(pod->phase());
+  info["runtimeSpec"] = SandboxSpecOf(p_.config.layout, *pod);
   if (auto result = json::Parse(pod->cni_result()); result.ok()) {
     info["cniResult"] = *std::move(result);
   }

@@ -36,6 +36,13 @@ class State {
   std::vector<PodRef> Pods() const;
   std::vector<ContainerRef> Containers() const;
   std::vector<ContainerRef> ContainersOf(const PodId& pod) const;
+  /// A pod (null: there is none) and its containers as they are between two changes, the oldest
+  /// first.
+  struct PodView {
+    PodRef pod;
+    std::vector<ContainerRef> containers;
+  };
+  PodView FindAllOf(const PodId& pod) const;
   /// The number of the last change.
   std::uint64_t seq() const;
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <csignal>
 
@@ -312,6 +313,32 @@ TEST_CASE("ExecSync answers output and exit code") {
   CHECK(response->exit_code() == 4);
   CHECK(response->stdout() == "yes\n");
   CHECK(response->stderr() == "no\n");
+}
+
+TEST_CASE("The status of a pod tells of its containers as well, all of one moment") {
+  TestNode node;
+  const PodId pod = node.Pod(
+      "p", [](cri::PodSandboxConfig& config) { (*config.mutable_annotations())["note"] = "x"; });
+  const ContainerId one = node.Run(pod, {.name = "one", .log_path = ""});
+  const ContainerId two = node.Create(pod, {.name = "two", .log_path = ""});
+  node.Reserve(pod, "three");  // not there yet
+  const auto response = node.pods().GetStatus(pod, true);
+  REQUIRE(response.ok());
+  REQUIRE(response->containers_statuses_size() == 2);
+  CHECK(response->containers_statuses(0).id() == one.str());
+  CHECK(response->containers_statuses(0).state() == cri::CONTAINER_RUNNING);
+  CHECK(response->containers_statuses(1).id() == two.str());
+  CHECK(response->timestamp() >= response->containers_statuses(1).created_at());
+  // For tools that look for a sandbox's namespaces.
+  const auto info = json::Parse(response->info().at("info"));
+  REQUIRE(info.ok());
+  const nlohmann::json& spec = info->at("runtimeSpec");
+  CHECK(spec.at("annotations").at("note") == "x");
+  CHECK(spec.at("hostname").is_string());
+  CHECK(spec.at("linux").at("cgroupsPath") == node.state().FindPod(pod)->cgroup_parent());
+  const nlohmann::json ipc = {{"type", "ipc"}, {"path", node.layout().IpcPath(pod)}};
+  const nlohmann::json& namespaces = spec.at("linux").at("namespaces");
+  CHECK(std::find(namespaces.begin(), namespaces.end(), ipc) != namespaces.end());
 }
 
 TEST_CASE("A monitor that is killed takes its container along, with code 255") {
