@@ -241,7 +241,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   const Monitored monitored = CRISP_TRY(CreateMonitored(cc, *plan.runtime, args));
 
   const std::string cgroup = CgroupDriver::CgroupOfInit(plan.place.cgroup, monitored.init.pid);
-  const auto oom_kills = lifecycle_.oom_kills().Before(plan.pod->cgroup_parent());
+  const auto oom_kills = lifecycle_.oom_kills().Before(*plan.pod);
   const auto seq = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     // The pod may have been stopped while we were at it.
     const PodRef pod = p_.state.FindPod(PodId(record.pod_id()));

@@ -76,15 +76,12 @@ bool Lifecycle::Later(const ContainerId& id, std::function<void()> task) {
 
 // Looks at the cgroup while that is still there: what is known of an OOM kill goes with it.
 std::string Lifecycle::ReasonFor(const ContainerRecord& container, const ExitRecord& exit,
-                                 OomKills::Verdict& verdict) {
+                                 bool oom) {
   const bool killed_by_us =
       killed_.lock()->contains(container.id()) ||
       (container.stop_asked_at() != 0 &&
        exit.finished_at + kFileClockGrain.count() >= container.stop_kill_at());
-  if (exit.code == 128 + SIGKILL && !killed_by_us) {
-    verdict = oom_kills_.Of(container, exit);
-    if (verdict.oom) return "OOMKilled";
-  }
+  if (oom && !killed_by_us) return "OOMKilled";
   // A filter's verdict is SIGSYS, which nothing else sends.
   if (exit.code == 128 + SIGSYS) return "seccomp killed";
   return exit.code == 0 ? "Completed" : "Error";
@@ -104,8 +101,9 @@ void Lifecycle::OnExitFile(const ContainerId& id) {
   if (!exit->has_value()) return;
   logs_.Finish(*container);
   const auto turn = oom_kills_.Turn();
-  OomKills::Verdict verdict;
-  const std::string reason = ReasonFor(*container, **exit, verdict);
+  // While the cgroup is still there: what is known of an OOM kill goes with it.
+  const OomKills::Verdict verdict = oom_kills_.Of(*container, **exit);
+  const std::string reason = ReasonFor(*container, **exit, verdict.oom);
   if (SetExited(id, **exit, reason, "")) oom_kills_.Account(*container, verdict);
 }
 

@@ -86,8 +86,7 @@ class Lifecycle {
   bool SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
                  const std::string& message);
   Status BeginStop(const ContainerId& id, std::chrono::seconds grace);
-  std::string ReasonFor(const ContainerRecord& container, const ExitRecord& exit,
-                        OomKills::Verdict& verdict);
+  std::string ReasonFor(const ContainerRecord& container, const ExitRecord& exit, bool oom);
   void KillLost(const ContainerId& id);
   /// Kill(), but what may block is left to the pool. False: that could not be asked for.
   bool BeginKill(const ContainerId& id);
