@@ -52,7 +52,9 @@ Lifecycle::Lifecycle(Parts& parts)
              {.kill = [this](const ContainerId& id) { return BeginKill(id); },
               .kill_monitor =
                   [this](const ContainerId& id) {
-                    return Later(id, [this, id] { KillMonitors(p_.config.layout.Bundle(id)); });
+                    const ContainerRef container = p_.state.FindContainer(id);
+                    if (!container) return true;
+                    return Later(id, [container] { KillMonitor(ProcessOf(container->monitor())); });
                   }}) {}
 
 bool Lifecycle::BeginKill(const ContainerId& id) {
@@ -74,7 +76,6 @@ bool Lifecycle::Later(const ContainerId& id, std::function<void()> task) {
   return submitted.ok();
 }
 
-// Looks at the cgroup while that is still there: what is known of an OOM kill goes with it.
 std::string Lifecycle::ReasonFor(const ContainerRecord& container, const ExitRecord& exit,
                                  bool oom) {
   const bool killed_by_us =

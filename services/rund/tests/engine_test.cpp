@@ -7,6 +7,7 @@
 #include "libs/os/namespaces.h"
 #include "services/rund/core/exec.h"
 #include "services/rund/core/pod_files.h"
+#include "services/rund/runtime/conmon.h"
 #include "services/rund/tests/test_node.h"
 
 using namespace crisp;        // NOLINT
@@ -313,6 +314,22 @@ TEST_CASE("ExecSync answers output and exit code") {
   CHECK(response->exit_code() == 4);
   CHECK(response->stdout() == "yes\n");
   CHECK(response->stderr() == "no\n");
+}
+
+TEST_CASE("Only monitors are killed as such, not containers that call themselves so") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId real = node.Run(pod, {.name = "real", .log_path = ""});
+  const std::string bundle = node.layout().Bundle(real);
+  const ContainerId liar = node.Run(
+      pod,
+      {.command = {"sh", "-c", "sleep 1000; true", "-b", bundle}, .name = "liar", .log_path = ""});
+  KillMonitors(bundle);
+  CHECK(node.Exited(real).exit_code() == 255);
+  CHECK(node.StatusOf(liar).state() == cri::CONTAINER_RUNNING);
+  CHECK(os::Alive(ProcessOf(node.state().FindContainer(liar)->init())));
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
 }
 
 TEST_CASE("The status of a pod tells of its containers as well, all of one moment") {
