@@ -34,8 +34,9 @@ TEST_CASE("A container joins the PID namespace of its target, and goes with it")
   // Its own end is only its own.
   REQUIRE_OK(on.cri.Stop(debug, 0));
   CHECK(on.StatusOf(app).state() == cri::ContainerState::CONTAINER_RUNNING);
+  // As everywhere, the beginning of its id will do.
   const std::string second =
-      on.Running(pod, pod_config, InPids(on, "second", NamespaceMode::TARGET, app));
+      on.Running(pod, pod_config, InPids(on, "second", NamespaceMode::TARGET, app.substr(0, 13)));
   REQUIRE_OK(on.cri.Stop(app, 0));
   CHECK(on.Exited(second).exit_code() == 137);
 

@@ -57,11 +57,31 @@ Result<std::string> ContainerFlow::Create(const CallContext& cc,
                                           const runtime::v1::CreateContainerRequest& request) {
   CRISP_TRY(Validate(request));
   const RecordPtr pod = CRISP_TRY(view_.Resolve(cc, Kind::kPod, request.pod_sandbox_id()));
+  const auto resolved = CRISP_TRY(WithFullTarget(cc, request));
   return creates_.Do(cc, ContainerKey(pod->id, request.config().metadata()),
-                     [this, pod, request](const CallContext& own) {
+                     [this, pod, resolved](const CallContext& own) {
                        FlowTimer timer(metrics_, "create_container");
-                       return timer.Done(CreateNow(own, *pod, request));
+                       return timer.Done(CreateNow(own, *pod, resolved));
                      });
+}
+
+Result<runtime::v1::CreateContainerRequest> ContainerFlow::WithFullTarget(
+    const CallContext& cc, const runtime::v1::CreateContainerRequest& request) {
+  runtime::v1::CreateContainerRequest resolved = request;
+  const auto& asked = request.config().linux().security_context().namespace_options();
+  if (asked.pid() != runtime::v1::TARGET || asked.target_id().empty()) return resolved;
+  const auto target = view_.Resolve(cc, Kind::kContainer, asked.target_id());
+  constexpr std::string_view kField = "linux.security_context.namespace_options.target_id";
+  if (target.code() == Code::kNotFound) {
+    return InvalidArgument("{}: {}", kField, target.status().message());
+  }
+  if (!target.ok()) return target.status().While("{}", kField);
+  resolved.mutable_config()
+      ->mutable_linux()
+      ->mutable_security_context()
+      ->mutable_namespace_options()
+      ->set_target_id((*target)->id);
+  return resolved;
 }
 
 Result<std::string> ContainerFlow::CreateNow(const CallContext& cc, const Record& pod,

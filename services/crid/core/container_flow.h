@@ -33,6 +33,10 @@ class ContainerFlow {
 
  private:
   struct Nothing {};
+  /// The container whose PIDs are to be joined may be named by the beginning of its id, as all are.
+  /// kInvalidArgument: there is none.
+  Result<runtime::v1::CreateContainerRequest> WithFullTarget(
+      const CallContext& cc, const runtime::v1::CreateContainerRequest& request);
   Result<std::string> CreateNow(const CallContext& cc, const Record& pod,
                                 const runtime::v1::CreateContainerRequest& request);
   Result<rund::v1::CreateContainerResponse> Build(

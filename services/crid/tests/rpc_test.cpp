@@ -516,6 +516,28 @@ TEST_CASE("Creates that hang hold up no start, no remove and no pod") {
   for (auto& create : creates) CHECK(create.get());
 }
 
+TEST_CASE("The container whose PIDs are joined may be named by the beginning of its id") {
+  Node node;
+  std::string pod;
+  std::string target;
+  REQUIRE(node.RunPod("one", pod).ok());
+  REQUIRE(node.Create(pod, "target", target).ok());
+  runtime::v1::ContainerConfig config;
+  config.mutable_metadata()->set_name("guest");
+  config.mutable_image()->set_image("busybox");
+  auto& options = *config.mutable_linux()->mutable_security_context()->mutable_namespace_options();
+  options.set_pid(runtime::v1::TARGET);
+  options.set_target_id(target.substr(0, 13));
+  REQUIRE(node.CreateWith(pod, config).ok());
+  CHECK(node.rund.last_config().linux().security_context().namespace_options().target_id() ==
+        target);
+  config.mutable_metadata()->set_name("lost");
+  options.set_target_id("beef");
+  const grpc::Status refused = node.CreateWith(pod, config);
+  CHECK(refused.error_code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(refused.error_message().find("target_id") != std::string::npos);
+}
+
 TEST_CASE("An image that is missing leaves no container behind") {
   Node node;
   std::string pod;
