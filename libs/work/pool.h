@@ -57,7 +57,7 @@ struct PoolOptions {
   LaneOptions slow_flight{128, 1024};
   LaneOptions slow_wait{128, 1024};
   LaneOptions end_flight{64, 1024};
-  LaneOptions exec{128, 1024};
+  LaneOptions exec{512, 1024};
   LaneOptions stop{16, 4096};
   LaneOptions create{128, 1024};
   LaneOptions create_flight{128, 1024};

@@ -409,13 +409,24 @@ Status Containers::ReopenLog(const CallContext& cc, const ContainerId& id) {
 }
 
 Result<cri::ExecSyncResponse> Containers::ExecSync(const CallContext& cc,
-                                                   const cri::ExecSyncRequest& request) {
+                                                   const cri::ExecSyncRequest& request,
+                                                   SteadyTime asked_at) {
   const ContainerId id(request.container_id());
   if (request.timeout() < 0) return InvalidArgument("timeout: {} is negative", request.timeout());
+  const int running = ++(*execs_.lock())[id.str()];
+  const Cleanup leave([this, &id] {
+    auto execs = execs_.lock();
+    if (--(*execs)[id.str()] == 0) execs->erase(id.str());
+  });
+  if (running > kMaxExecs) {
+    return ResourceExhausted("{} commands run in container {} already", kMaxExecs, id);
+  }
   ExecSyncArgs args;
   static_cast<ExecArgs&>(args) =
       CRISP_TRY(PlanExec(p_, id, request.cmd(), /*tty=*/false, p_.config.layout.Bundle(id)));
-  args.timeout = seconds(request.timeout());
+  // Bounded, so that no sum overflows; nobody waits longer than ten years.
+  args.timeout = std::min(seconds(request.timeout()), seconds(315'360'000));
+  args.asked_at = asked_at;
   WarmUpCgroups(cc);
   const ExecSyncResult result = CRISP_TRY(rund::ExecSync(cc, args));
   cri::ExecSyncResponse response;

@@ -104,9 +104,10 @@ ServerUnaryReactor* ContainersService::ReopenContainerLog(
 ServerUnaryReactor* ContainersService::ExecSync(CallbackServerContext* context,
                                                 const runtime::v1::ExecSyncRequest* request,
                                                 runtime::v1::ExecSyncResponse* response) {
+  const SteadyTime asked_at = std::chrono::steady_clock::now();
   return rpc::Unary(pool_, Lane::kExec, context, request, response,
-                    [this](const CallContext& cc, const auto& req, auto& resp) {
-                      resp = CRISP_TRY(containers_.ExecSync(cc, req));
+                    [this, asked_at](const CallContext& cc, const auto& req, auto& resp) {
+                      resp = CRISP_TRY(containers_.ExecSync(cc, req, asked_at));
                       return Status::Ok();
                     });
 }

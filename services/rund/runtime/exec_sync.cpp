@@ -181,6 +181,18 @@ class Session {
 
 Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args) {
   CRISP_TRY(cc.Check());
+  // The time that the command has includes the wait for its turn and the runtime's own start: the
+  // kubelet counts the same way.
+  SteadyTime deadline = cc.deadline();
+  bool own_timeout = false;
+  if (args.timeout > 0s && args.asked_at + args.timeout < deadline) {
+    deadline = args.asked_at + args.timeout;
+    own_timeout = true;
+  }
+  if (own_timeout && steady_clock::now() >= deadline) {
+    return DeadlineExceeded("the command could not be begun within {} s: too many others run",
+                            args.timeout.count());
+  }
   const ExecScratch scratch = CRISP_TRY(ExecScratch::Create(args));
   os::Pipe out = CRISP_TRY(MakeReadPipe());
   os::Pipe err = CRISP_TRY(MakeReadPipe());
@@ -201,14 +213,6 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
   command.out_fd = out.write.get();
   command.err_fd = err.write.get();
   command.new_session = true;
-  // The time that the command has includes the runtime's own start: the kubelet counts the same
-  // way.
-  SteadyTime deadline = cc.deadline();
-  bool own_timeout = false;
-  if (args.timeout > 0s && steady_clock::now() + args.timeout < deadline) {
-    deadline = steady_clock::now() + args.timeout;
-    own_timeout = true;
-  }
   std::optional<TreeMark> mark(std::in_place);
   process::Child child = CRISP_TRY(process::Spawn(command).While("start {}", command.program));
   const std::optional<std::uint64_t> slack = mark->slack_ns();
