@@ -49,6 +49,12 @@ TEST_CASE("Stats: created and running containers are listed, ended ones are not"
   const std::string ended = on.Running(pod, pod_config, on.node.ContainerConfig("ended", {"true"}));
   on.Exited(ended);
 
+  // Layers are counted behind the first reading.
+  REQUIRE(Eventually([&] {
+    const auto stats = StatsList(on.cri, {}).stats();
+    return std::all_of(stats.begin(), stats.end(),
+                       [](const auto& one) { return one.has_writable_layer(); });
+  }));
   const auto list = StatsList(on.cri, {});
   CHECK(Ids(list) == std::set{running, created});
   for (const auto& stats : list.stats()) {
@@ -127,6 +133,7 @@ TEST_CASE("Stats: the writable layer counts what was written, under ImageFsInfo'
                 "for i in 1 2 3 4; do dd if=/dev/zero of=/f$i bs=1M count=1 2>/dev/null; done; "
                 "sync; touch /done; sleep 1000"}));
   REQUIRE(Eventually([&] { return on.cri.ExecSync(id, {"ls", "/done"})->exit_code() == 0; }));
+  REQUIRE(Eventually([&] { return StatsOf(on.cri, id)->stats().has_writable_layer(); }));
   const auto answer = StatsOf(on.cri, id);
   REQUIRE_OK(answer);
   const auto& layer = answer->stats().writable_layer();

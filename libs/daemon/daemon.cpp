@@ -120,9 +120,9 @@ Status TakeLogLevel(const settings::Settings& settings) {
 void AddPoolMetrics(metrics::Registry& registry, const std::string& service,
                     const work::Pool& pool) {
   using work::Lane;
-  for (const Lane lane :
-       {Lane::kMutate, Lane::kWait, Lane::kBulk, Lane::kFlight, Lane::kSlowFlight, Lane::kSlowWait,
-        Lane::kEndFlight, Lane::kExec, Lane::kStop, Lane::kStream}) {
+  for (std::size_t number = 0; number < work::kLanes; ++number) {
+    const auto lane = static_cast<Lane>(number);
+    if (lane == Lane::kFast) continue;  // runs without the pool
     const metrics::Labels labels = {{"lane", std::string(work::LaneName(lane))}};
     registry.AddGauge(fmt::format("crisp_{}_pool_running_tasks", service), "Tasks that run", labels,
                       [&pool, lane] { return static_cast<double>(pool.Stats(lane).running); });

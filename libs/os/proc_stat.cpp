@@ -77,6 +77,14 @@ Result<ProcStat> ReadProcStat(pid_t pid, const std::string& proc_root) {
   return ParseProcStat(text);
 }
 
+std::string WhereaboutsOf(pid_t pid, const std::string& proc_root) {
+  const Result<ProcStat> stat = ReadProcStat(pid, proc_root);
+  if (!stat.ok()) return fmt::format("process {} is gone", pid);
+  auto place = ReadFile(fmt::format("{}/{}/wchan", proc_root, pid), KiB(4));
+  return fmt::format("process {} ({}) is in state {} in {}", pid, stat->command, stat->state,
+                     std::move(place).value_or("an unknown place"));
+}
+
 Result<std::vector<pid_t>> Children(pid_t pid, const std::string& proc_root) {
   const std::string tasks = fmt::format("{}/{}/task", proc_root, pid);
   const Result<std::vector<std::string>> threads = ListDir(tasks);

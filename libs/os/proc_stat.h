@@ -24,6 +24,10 @@ Result<ProcStat> ReadProcStat(pid_t pid, const std::string& proc_root = "/proc")
 /// From the file's text; for tests. kDataLoss when it is not what the kernel writes.
 Result<ProcStat> ParseProcStat(const std::string& text);
 
+/// Where a process is that does not do what it should, for people: "process 12 (cat) is in state D
+/// in nfs_wait". Reads nothing that waits for the process.
+std::string WhereaboutsOf(pid_t pid, const std::string& proc_root = "/proc");
+
 /// Direct children (/proc/<pid>/task/*/children); of a process that is gone: none.
 Result<std::vector<pid_t>> Children(pid_t pid, const std::string& proc_root = "/proc");
 /// Children, their children, and so on; parents before children.

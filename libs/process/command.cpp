@@ -18,6 +18,7 @@
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 #include "libs/os/pipe.h"
+#include "libs/os/proc_stat.h"
 #include "libs/os/unique_fd.h"
 #include "libs/process/reaper.h"
 
@@ -26,6 +27,8 @@ namespace {
 
 constexpr int kFirstFreeFd = 3;
 constexpr int kSignalBase = 128;
+// From SIGKILL to the end of a program that is not in the middle of an endless system call.
+constexpr std::chrono::seconds kKillPatience{2};
 
 class FileActions {
  public:
@@ -197,7 +200,7 @@ class Runner {
     const std::stop_callback ring(cc_.stop(), StopFd::Ring{stop_fd.get()});
     stop_fd_ = stop_fd.get();
     const Status waited = WaitLoop();
-    if (!ended_) KillAndReap();
+    if (!ended_) KillAndLeave();
     CRISP_TRY(waited.While("run {}", command_.program));
     if (!ended_by_us_.ok()) return std::move(ended_by_us_).While("{}", command_.program);
     return std::move(output_);
@@ -247,7 +250,7 @@ class Runner {
     pid_ = CRISP_TRY(Start(command_, in, out, err, true));
     Result<os::PidFd> pidfd = os::PidFd::Open(pid_);
     if (!pidfd.ok()) {
-      KillAndReap();
+      KillAndLeave();
       return pidfd.status();
     }
     pidfd_ = std::move(pidfd).value();
@@ -276,28 +279,33 @@ class Runner {
       if (polls[kErr].revents != 0) CRISP_TRY(ReadOutput(err_, output_.err));
       if (polls[kIn].revents != 0) WriteInput();
       if (polls[kPid].revents != 0) CRISP_TRY(OnExit());
-      if (!ended_) CheckLimits();
+      if (!ended_) CRISP_TRY(CheckLimits());
     }
     return Status::Ok();
   }
 
   std::chrono::nanoseconds NextTimeout() const {
     if (ended_) return drain_until_ - Clock::now();
-    if (!ended_by_us_.ok()) return killed_ ? std::chrono::hours(1) : kill_at_ - Clock::now();
+    if (!ended_by_us_.ok()) return (killed_ ? give_up_at_ : kill_at_) - Clock::now();
     return cc_.Remaining();
   }
 
-  void CheckLimits() {
+  /// kDeadlineExceeded: it outlives SIGKILL.
+  Status CheckLimits() {
     if (ended_by_us_.ok()) {
       ended_by_us_ = cc_.Check();
-      if (ended_by_us_.ok()) return;
+      if (ended_by_us_.ok()) return Status::Ok();
       SignalGroup(SIGTERM);
       kill_at_ = Clock::now() + options_.kill_grace;
     }
     if (!killed_ && Clock::now() >= kill_at_) {
       SignalGroup(SIGKILL);
       killed_ = true;
+      give_up_at_ = Clock::now() + kKillPatience;
     }
+    if (!killed_ || Clock::now() < give_up_at_) return Status::Ok();
+    return DeadlineExceeded("still there {} s after SIGKILL: {}", kKillPatience.count(),
+                            os::WhereaboutsOf(pid_));
   }
 
   /// The child is not reaped yet, so that neither its number nor its group's can be another's.
@@ -317,11 +325,11 @@ class Runner {
     return Status::Ok();
   }
 
-  void KillAndReap() {
+  /// Nobody waits for it: it may hang in the kernel.
+  void KillAndLeave() {
     ::kill(-pid_, SIGKILL);
     ::kill(pid_, SIGKILL);
-    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
-    }
+    Reaper::Instance().Later(pid_);
     ended_ = true;
   }
 
@@ -373,6 +381,7 @@ class Runner {
   bool killed_ = false;
   Status ended_by_us_;  // why we ended it
   Clock::time_point kill_at_ = Clock::time_point::max();
+  Clock::time_point give_up_at_ = Clock::time_point::max();
   Clock::time_point drain_until_ = Clock::time_point::max();
   Output output_;
 };
@@ -426,7 +435,7 @@ Result<Child> Spawn(const Command& command) {
   Result<os::PidFd> pidfd = os::PidFd::Open(pid);
   if (!pidfd.ok()) {
     ::kill(pid, SIGKILL);
-    ::waitpid(pid, nullptr, 0);
+    Reaper::Instance().Later(pid);
     return pidfd.status();
   }
   return Child(pid, std::move(pidfd).value());

@@ -50,7 +50,8 @@ struct RunOptions {
 /// ended by itself is a zombie for a moment more (reaper.h says why). Errors: kNotFound,
 /// kPermissionDenied … when it cannot be started; kDeadlineExceeded or kCancelled after SIGTERM,
 /// then SIGKILL: the program has been reaped when this returns. The signals go to its process
-/// group, so that its own children end too.
+/// group, so that its own children end too. One that outlives SIGKILL for two seconds
+/// (uninterruptible sleep) is left to the Reaper: kDeadlineExceeded says where it hangs.
 Result<Output> Run(const CallContext& cc, const Command& command, const RunOptions& options = {});
 
 /// A started program. The destructor neither kills nor waits: one that is still running at that

@@ -4,14 +4,14 @@
 
 #include <chrono>
 #include <condition_variable>
-#include <deque>
+#include <map>
 #include <mutex>
 #include <thread>
 
 namespace crisp::process {
 
-/// Gives back the process table entries of children whose exit status is known already, a moment
-/// after their end and beside the calls that ran them.
+/// Gives back the process table entries of children whose exit status nobody waits for (any more),
+/// a moment after their end and beside the calls that ran them.
 ///
 /// Why not at once: the kernel then throws away what it remembers of /proc/PID, and spins for as
 /// long as the threads of the dead program are still letting go of it. For a CNI plugin (Go, a
@@ -25,26 +25,22 @@ class Reaper {
   Reaper() = default;
   Reaper(const Reaper&) = delete;
   Reaper& operator=(const Reaper&) = delete;
-  /// Reaps what is left.
+  /// Reaps what has ended.
   ~Reaper();
 
-  /// `pid`: a child of ours that has ended (waitid said so with WNOWAIT) and that nobody else
-  /// reaps.
+  /// `pid`: a child of ours that has ended (waitid said so with WNOWAIT), or that has been killed
+  /// and cannot end yet; nobody else reaps it. One that still runs is looked at now and then.
   void Later(pid_t pid);
 
  private:
   using Clock = std::chrono::steady_clock;
-  struct Ended {
-    pid_t pid = 0;
-    Clock::time_point due;
-  };
 
   void Work(const std::stop_token& stop);
 
   std::mutex mutex_;
   std::condition_variable_any changed_;
-  std::deque<Ended> ended_;  // GUARDED_BY(mutex_), the oldest first
-  std::jthread thread_;      // GUARDED_BY(mutex_) but for the destructor; last: it uses the others
+  std::multimap<Clock::time_point, pid_t> due_;  // GUARDED_BY(mutex_)
+  std::jthread thread_;  // GUARDED_BY(mutex_) but for the destructor; last: it uses the others
 };
 
 }  // namespace crisp::process

@@ -152,6 +152,9 @@ std::string_view LaneName(Lane lane) {
     case Lane::kExec: return "exec";
     case Lane::kStop: return "stop";
     case Lane::kStream: return "stream";
+    case Lane::kCreate: return "create";
+    case Lane::kCreateFlight: return "create_flight";
+    case Lane::kClean: return "clean";
   }
   return "unknown";
 }
@@ -169,6 +172,9 @@ Pool::Pool(const PoolOptions& options) : state_(std::make_shared<State>()) {
   state_->At(Lane::kExec).options = options.exec;
   state_->At(Lane::kStop).options = options.stop;
   state_->At(Lane::kStream).options = options.stream;
+  state_->At(Lane::kCreate).options = options.create;
+  state_->At(Lane::kCreateFlight).options = options.create_flight;
+  state_->At(Lane::kClean).options = options.clean;
 }
 
 Pool::~Pool() {

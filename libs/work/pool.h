@@ -21,6 +21,9 @@ namespace crisp::work {
 /// others' programs may hold up for long (a network plugin that hangs) have kSlowFlight, and those
 /// who wait for them kSlowWait; flights that take things down have kEndFlight: what hangs must not
 /// keep the rest from ending.
+/// kCreate: creates and starts of containers, which last as long as an OCI runtime pleases, or the
+/// calls that wait for them; kCreateFlight: their flights. kClean: what is left of ended containers
+/// is taken down behind everybody's back, by the same runtimes.
 enum class Lane {
   kFast,
   kMutate,
@@ -33,8 +36,11 @@ enum class Lane {
   kExec,
   kStop,
   kStream,
+  kCreate,
+  kCreateFlight,
+  kClean,
 };
-inline constexpr std::size_t kLanes = 11;
+inline constexpr std::size_t kLanes = 14;
 /// "fast", "mutate", ...: for metrics.
 std::string_view LaneName(Lane lane);
 
@@ -54,9 +60,12 @@ struct PoolOptions {
   LaneOptions slow_flight{128, 1024};
   LaneOptions slow_wait{128, 1024};
   LaneOptions end_flight{64, 1024};
-  LaneOptions exec{128, 1024};
+  LaneOptions exec{512, 1024};
   LaneOptions stop{16, 4096};
   LaneOptions stream{16, 1024};
+  LaneOptions create{128, 1024};
+  LaneOptions create_flight{128, 1024};
+  LaneOptions clean{32, 4096};
   /// A thread without work ends after this (its memory goes back).
   std::chrono::milliseconds idle{10'000};
   /// Of each thread.

@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <functional>
 #include <utility>
 
 #include "libs/base/try.h"
@@ -32,8 +33,9 @@ work::PoolOptions StatsThreads() {
   return options;
 }
 
-CollectorOptions CollectorOf(const settings::Settings& settings) {
+CollectorOptions CollectorOf(const settings::Settings& settings, std::function<void()> count_soon) {
   CollectorOptions options;
+  options.count_soon = std::move(count_soon);
   options.storage_root = settings.state_root + "/imaged";  // where imaged has its snapshots
   rlimit limit = {};
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) options.max_descriptors = limit.rlim_cur / 2;
@@ -50,7 +52,7 @@ class App final : public daemon::App {
         records_(engine_->state()),
         node_(daemon.pool(), engine_->parts()),
         collector_(engine_->state(), engine_->parts().cgroups, engine_->parts().clock,
-                   CollectorOf(daemon.settings())),
+                   CollectorOf(daemon.settings(), [this] { CountDisksSoon(); })),
         stats_(engine_->state(), collector_),
         stats_pool_(StatsThreads()),
         stats_service_(stats_pool_, stats_),
@@ -121,7 +123,19 @@ class App final : public daemon::App {
     const CallContext cc = CallContext::Background(kSweepPeriod, "sweep");
     log::IfError("sweep", pool_.Submit(work::Lane::kBulk, cc, [this, cc] {
       engine_->lifecycle().CheckAll(cc);
+    }));
+    // Waits for runtimes.
+    log::IfError("remove what was abandoned", pool_.Submit(work::Lane::kClean, cc, [this, cc] {
       engine_->pods().RemoveAbandoned(cc);
+    }));
+    log::IfError("look for runtimes",
+                 pool_.Submit(work::Lane::kBulk, cc, [this] { engine_->LookForRuntimes(); }));
+  }
+
+  void CountDisksSoon() {
+    const CallContext cc = CallContext::Background(kStatsPeriod, "stats");
+    log::IfError("count writable layers", stats_pool_.Submit(work::Lane::kBulk, cc, [this, cc] {
+      collector_.CountDisks(cc);
     }));
   }
 

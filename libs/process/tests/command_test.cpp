@@ -9,6 +9,7 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
+#include "libs/os/cgroup.h"
 #include "libs/os/files.h"
 #include "libs/os/temp_dir.h"
 #include "libs/process/reaper.h"
@@ -159,6 +160,43 @@ TEST_CASE("What Run ran is no zombie for long") {
     REQUIRE(std::chrono::steady_clock::now() < give_up);
     std::this_thread::sleep_for(5ms);
   }
+}
+
+TEST_CASE("A program that SIGKILL does not end is told of, and reaped once it does end") {
+  const auto cgroups = os::Cgroups::Detect();
+  REQUIRE(cgroups.ok());
+  const std::string path = fmt::format("/crisp-process-test-{}", ::getpid());
+  const auto freezer = cgroups->DirFor("freezer", path);
+  // With cgroup v2 SIGKILL ends what is frozen.
+  if (!freezer.ok() || cgroups->mode() == os::CgroupMode::kV2) return;
+  REQUIRE(cgroups->Create(path).ok());
+  pid_t pid = 0;
+  Status frozen;
+  std::thread freeze([&] {
+    while (pid == 0) {
+      if (const auto pids = cgroups->Pids(path); pids.ok() && !pids->empty()) pid = pids->front();
+    }
+    frozen = os::WriteExisting(*freezer + "/freezer.state", "FROZEN");
+  });
+  const auto start = std::chrono::steady_clock::now();
+  const auto out =
+      Run(CallContext::Background(1s), Shell("echo $$ > " + *freezer + "/cgroup.procs; sleep 1000"),
+          {.kill_grace = 10ms});
+  freeze.join();
+  REQUIRE(frozen.ok());
+  INFO(out.status().ToString());
+  CHECK(out.code() == Code::kDeadlineExceeded);
+  CHECK(out.status().message().find("after SIGKILL") != std::string::npos);
+  CHECK(out.status().message().find(fmt::format("process {} (sh)", pid)) != std::string::npos);
+  CHECK(std::chrono::steady_clock::now() - start < 20s);
+  CHECK(os::Exists(fmt::format("/proc/{}", pid)));
+  CHECK(cgroups->Thaw(path).ok());
+  const auto give_up = std::chrono::steady_clock::now() + 10s;
+  while (os::Exists(fmt::format("/proc/{}", pid))) {
+    REQUIRE(std::chrono::steady_clock::now() < give_up);
+    std::this_thread::sleep_for(5ms);
+  }
+  CHECK(cgroups->Remove(path).ok());
 }
 
 TEST_CASE("A reaper that ends leaves nobody behind") {

@@ -8,6 +8,7 @@
 #include "libs/work/group_run.h"
 #include "libs/work/lock_table.h"
 #include "libs/work/pool.h"
+#include "libs/work/side_by_side.h"
 
 using namespace std::chrono_literals;
 
@@ -302,6 +303,40 @@ TEST_CASE("a caller of a group whom nobody runs beside has a run of its own") {
   CHECK(group.Run(Soon()).ok());
   CHECK(group.Run(CallContext()).ok());
   CHECK(runs == 2);
+}
+
+TEST_CASE("tasks side by side run at once, and each of them although one fails") {
+  Pool pool;
+  std::atomic<int> begun{0};
+  const auto meet = [&begun](Status outcome) {
+    return [&begun, outcome = std::move(outcome)] {
+      ++begun;
+      while (begun < 3) std::this_thread::yield();
+      return outcome;
+    };
+  };
+  const Status done =
+      SideBySide(pool, Lane::kClean, Soon(),
+                 {meet(Status::Ok()), meet(Unavailable("second")), meet(Internal("third"))});
+  CHECK(done.message() == "second");
+  CHECK(begun == 3);
+  CHECK(SideBySide(pool, Lane::kClean, Soon(), {}).ok());
+}
+
+TEST_CASE("tasks side by side do not wait for a lane that is full or stopped") {
+  BusyLane busy(8);
+  int ran = 0;
+  const std::function<Status()> task = [&ran] {
+    ++ran;
+    return Status::Ok();
+  };
+  CHECK(SideBySide(busy.pool(), Lane::kMutate, Soon(), {task, task, task}).ok());
+  busy.pool().Stop();
+  CHECK(SideBySide(busy.pool(), Lane::kMutate, Soon(), {task, task}).ok());
+  CHECK(ran == 5);
+  const CallContext over = CallContext::Background(0s);
+  CHECK(SideBySide(busy.pool(), Lane::kMutate, over, {task}).code() == Code::kDeadlineExceeded);
+  CHECK(ran == 5);
 }
 
 }  // namespace crisp::work

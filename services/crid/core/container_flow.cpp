@@ -50,18 +50,39 @@ ContainerFlow::ContainerFlow(View& view, Backends& backends, work::Pool& pool, I
       metrics_(metrics),
       options_(options),
       began_(Clock::System().Wall()),
-      creates_(pool, options.create_timeout),
-      changes_(pool, options.end_timeout) {}
+      creates_(pool, options.create_timeout, work::Lane::kCreateFlight),
+      starts_(pool, options.end_timeout, work::Lane::kCreateFlight),
+      ends_(pool, options.end_timeout, work::Lane::kEndFlight) {}
 
 Result<std::string> ContainerFlow::Create(const CallContext& cc,
                                           const runtime::v1::CreateContainerRequest& request) {
   CRISP_TRY(Validate(request));
   const RecordPtr pod = CRISP_TRY(view_.Resolve(cc, Kind::kPod, request.pod_sandbox_id()));
+  const auto resolved = CRISP_TRY(WithFullTarget(cc, request));
   return creates_.Do(cc, ContainerKey(pod->id, request.config().metadata()),
-                     [this, pod, request](const CallContext& own) {
+                     [this, pod, resolved](const CallContext& own) {
                        FlowTimer timer(metrics_, "create_container");
-                       return timer.Done(CreateNow(own, *pod, request));
+                       return timer.Done(CreateNow(own, *pod, resolved));
                      });
+}
+
+Result<runtime::v1::CreateContainerRequest> ContainerFlow::WithFullTarget(
+    const CallContext& cc, const runtime::v1::CreateContainerRequest& request) {
+  runtime::v1::CreateContainerRequest resolved = request;
+  const auto& asked = request.config().linux().security_context().namespace_options();
+  if (asked.pid() != runtime::v1::TARGET || asked.target_id().empty()) return resolved;
+  const auto target = view_.Resolve(cc, Kind::kContainer, asked.target_id());
+  constexpr std::string_view kField = "linux.security_context.namespace_options.target_id";
+  if (target.code() == Code::kNotFound) {
+    return InvalidArgument("{}: {}", kField, target.status().message());
+  }
+  if (!target.ok()) return target.status().While("{}", kField);
+  resolved.mutable_config()
+      ->mutable_linux()
+      ->mutable_security_context()
+      ->mutable_namespace_options()
+      ->set_target_id((*target)->id);
+  return resolved;
 }
 
 Result<std::string> ContainerFlow::CreateNow(const CallContext& cc, const Record& pod,
@@ -130,13 +151,13 @@ void ContainerFlow::Undo(const CallContext& cc, Rund& rund, const std::string& i
 
 Status ContainerFlow::Start(const CallContext& cc, const std::string& id) {
   const RecordPtr container = CRISP_TRY(view_.Resolve(cc, Kind::kContainer, id));
-  return StatusOf(changes_.Do(cc, "start " + container->id,
-                              [this, container](const CallContext& own) -> Result<Nothing> {
-                                FlowTimer timer(metrics_, "start_container");
-                                Status started = timer.Done(StartNow(own, *container));
-                                if (!started.ok()) return started;
-                                return Nothing{};
-                              }));
+  return StatusOf(
+      starts_.Do(cc, container->id, [this, container](const CallContext& own) -> Result<Nothing> {
+        FlowTimer timer(metrics_, "start_container");
+        Status started = timer.Done(StartNow(own, *container));
+        if (!started.ok()) return started;
+        return Nothing{};
+      }));
 }
 
 Status ContainerFlow::StartNow(const CallContext& cc, const Record& container) {
@@ -156,13 +177,13 @@ Status ContainerFlow::Remove(const CallContext& cc, const std::string& id) {
   auto found = view_.Resolve(cc, Kind::kContainer, id, /*hidden=*/id.size() == 64);
   if (found.code() == Code::kNotFound) return Status::Ok();
   const RecordPtr container = CRISP_TRY(std::move(found));
-  return StatusOf(changes_.Do(cc, "remove " + container->id,
-                              [this, container](const CallContext& own) -> Result<Nothing> {
-                                FlowTimer timer(metrics_, "remove_container");
-                                Status removed = timer.Done(RemoveNow(own, *container));
-                                if (!removed.ok()) return removed;
-                                return Nothing{};
-                              }));
+  return StatusOf(
+      ends_.Do(cc, container->id, [this, container](const CallContext& own) -> Result<Nothing> {
+        FlowTimer timer(metrics_, "remove_container");
+        Status removed = timer.Done(RemoveNow(own, *container));
+        if (!removed.ok()) return removed;
+        return Nothing{};
+      }));
 }
 
 Status ContainerFlow::RemoveNow(const CallContext& cc, const Record& container) {

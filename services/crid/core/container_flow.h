@@ -15,8 +15,9 @@
 
 namespace crisp::crid {
 
-/// The life of a container over rund and imaged; flights, as in PodFlow. (StopContainer is passed
-/// on by rpc/: it needs nobody but rund, and waits long.)
+/// The life of a container over rund and imaged; flights, as in PodFlow. What a runtime may hold up
+/// (creates and starts) has threads of its own, and so has what ends: neither waits for the other.
+/// (StopContainer is passed on by rpc/: it needs nobody but rund, and waits long.)
 class ContainerFlow {
  public:
   ContainerFlow(View& view, Backends& backends, work::Pool& pool, IdSource& ids, Metrics& metrics,
@@ -33,6 +34,10 @@ class ContainerFlow {
 
  private:
   struct Nothing {};
+  /// The container whose PIDs are to be joined may be named by the beginning of its id, as all are.
+  /// kInvalidArgument: there is none.
+  Result<runtime::v1::CreateContainerRequest> WithFullTarget(
+      const CallContext& cc, const runtime::v1::CreateContainerRequest& request);
   Result<std::string> CreateNow(const CallContext& cc, const Record& pod,
                                 const runtime::v1::CreateContainerRequest& request);
   Result<rund::v1::CreateContainerResponse> Build(
@@ -49,7 +54,8 @@ class ContainerFlow {
   const FlowOptions options_;
   const WallTime began_;
   work::Flights<std::string, std::string> creates_;
-  work::Flights<std::string, Nothing> changes_;
+  work::Flights<std::string, Nothing> starts_;
+  work::Flights<std::string, Nothing> ends_;
 };
 
 }  // namespace crisp::crid

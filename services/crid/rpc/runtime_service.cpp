@@ -202,7 +202,7 @@ RuntimeService::Unary* RuntimeService::RemovePodSandbox(
 RuntimeService::Unary* RuntimeService::CreateContainer(
     Context* context, const runtime::v1::CreateContainerRequest* request,
     runtime::v1::CreateContainerResponse* response) {
-  return rpc::Unary(pool_, Lane::kWait, context, request, response,
+  return rpc::Unary(pool_, Lane::kCreate, context, request, response,
                     [this](const CallContext& cc, const auto& r, auto& out) {
                       out.set_container_id(CRISP_TRY(containers_.Create(cc, r)));
                       return crisp::Status::Ok();
@@ -212,7 +212,7 @@ RuntimeService::Unary* RuntimeService::CreateContainer(
 RuntimeService::Unary* RuntimeService::StartContainer(
     Context* context, const runtime::v1::StartContainerRequest* request,
     runtime::v1::StartContainerResponse* response) {
-  return rpc::Unary(pool_, Lane::kWait, context, request, response,
+  return rpc::Unary(pool_, Lane::kCreate, context, request, response,
                     [this](const CallContext& cc, const auto& r, auto& /*out*/) {
                       return containers_.Start(cc, r.container_id());
                     });

@@ -147,6 +147,11 @@ class Rund {
     std::lock_guard lock(mutex_);
     return pod_table_.size();
   }
+  /// Of the last CreateContainer.
+  runtime::v1::ContainerConfig last_config() {
+    std::lock_guard lock(mutex_);
+    return last_config_;
+  }
   std::size_t container_count() {
     std::lock_guard lock(mutex_);
     return container_table_.size();
@@ -296,6 +301,10 @@ class Rund {
     grpc::Status CreateContainer(grpc::ServerContext* c, const rund::v1::CreateContainerRequest* r,
                                  rund::v1::CreateContainerResponse* out) override {
       if (auto s = o_.script_.Enter("CreateContainer", *c); !s.ok()) return s;
+      {
+        std::lock_guard lock(o_.mutex_);
+        o_.last_config_ = r->config();
+      }
       return State(r->container_id(), runtime::v1::CONTAINER_CREATED, *out);
     }
     grpc::Status StartContainer(grpc::ServerContext* c, const rund::v1::StartContainerRequest* r,
@@ -462,6 +471,7 @@ class Rund {
   std::vector<rund::v1::WatchEvent> events_;
   std::map<std::string, rund::v1::PodEntry> pod_table_;
   std::map<std::string, rund::v1::ContainerEntry> container_table_;
+  runtime::v1::ContainerConfig last_config_;
   Pods pods_;
   Containers containers_;
   Records records_;

@@ -537,6 +537,59 @@ TEST_CASE("A second call joins the first, and a caller's deadline does not end t
   CHECK(node.PodIds() == Calls{first});
 }
 
+TEST_CASE("Creates that hang hold up no start, no remove and no pod") {
+  Node node;
+  std::string pod;
+  std::string container;
+  REQUIRE(node.RunPod("one", pod).ok());
+  REQUIRE(node.Create(pod, "c", container).ok());
+  fake::Gate gate;
+  node.script.On("CreateContainer", gate.Hook());
+  const int hung = static_cast<int>(work::PoolOptions{}.flight.cap) + 8;
+  std::vector<std::future<bool>> creates;
+  for (int i = 0; i < hung; ++i) {
+    creates.push_back(std::async(std::launch::async, [&node, &pod, i] {
+      std::string id;
+      return node.Create(pod, "hung" + std::to_string(i), id).ok();
+    }));
+  }
+  REQUIRE(node.script.WaitFor("CreateContainer", hung + 1));
+  runtime::v1::StartContainerRequest start;
+  start.set_container_id(container);
+  runtime::v1::StartContainerResponse started;
+  CHECK(node.Call(&RuntimeStub::StartContainer, start, started, 10s).ok());
+  runtime::v1::RemoveContainerRequest remove;
+  remove.set_container_id(container);
+  runtime::v1::RemoveContainerResponse removed;
+  CHECK(node.Call(&RuntimeStub::RemoveContainer, remove, removed, 10s).ok());
+  std::string other;
+  CHECK(node.RunPod("two", other, 10s).ok());
+  gate.Open();
+  for (auto& create : creates) CHECK(create.get());
+}
+
+TEST_CASE("The container whose PIDs are joined may be named by the beginning of its id") {
+  Node node;
+  std::string pod;
+  std::string target;
+  REQUIRE(node.RunPod("one", pod).ok());
+  REQUIRE(node.Create(pod, "target", target).ok());
+  runtime::v1::ContainerConfig config;
+  config.mutable_metadata()->set_name("guest");
+  config.mutable_image()->set_image("busybox");
+  auto& options = *config.mutable_linux()->mutable_security_context()->mutable_namespace_options();
+  options.set_pid(runtime::v1::TARGET);
+  options.set_target_id(target.substr(0, 13));
+  REQUIRE(node.CreateWith(pod, config).ok());
+  CHECK(node.rund.last_config().linux().security_context().namespace_options().target_id() ==
+        target);
+  config.mutable_metadata()->set_name("lost");
+  options.set_target_id("beef");
+  const grpc::Status refused = node.CreateWith(pod, config);
+  CHECK(refused.error_code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(refused.error_message().find("target_id") != std::string::npos);
+}
+
 TEST_CASE("An image that is missing leaves no container behind") {
   Node node;
   std::string pod;

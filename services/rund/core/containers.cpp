@@ -103,7 +103,7 @@ Result<Containers::Plan> Containers::MakePlan(const v1::CreateContainerRequest& 
                                               const PodRef& pod) {
   Plan plan;
   plan.pod = pod;
-  plan.runtime = CRISP_TRY(p_.runtimes.Find(pod->runtime_handler()));
+  plan.runtime = CRISP_TRY(RuntimeOf(p_, *pod));
   const cri::ContainerConfig& config = request.config();
   plan.log_path = CRISP_TRY(LogPathOf(pod->config().log_directory(), config.log_path()));
   plan.log_limits = CRISP_TRY(LogLimitsOf(p_.config.log_limits, pod->config(), config));
@@ -243,7 +243,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   const Monitored monitored = CRISP_TRY(CreateMonitored(cc, *plan.runtime, args));
 
   const std::string cgroup = CgroupDriver::CgroupOfInit(plan.place.cgroup, monitored.init.pid);
-  const auto oom_kills = lifecycle_.oom_kills().Before(plan.pod->cgroup_parent());
+  const auto oom_kills = lifecycle_.oom_kills().Before(*plan.pod);
   const auto seq = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     // The pod may have been stopped while we were at it.
     const PodRef pod = p_.state.FindPod(PodId(record.pod_id()));
@@ -306,7 +306,7 @@ Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const Container
                                   ? "being removed"
                                   : cri::ContainerState_Name(container->state()));
   }
-  const OciRuntime* runtime = CRISP_TRY(p_.runtimes.Find(container->runtime()));
+  const OciRuntime* runtime = CRISP_TRY(p_.runtimes.Kept(container->runtime()));
   CRISP_TRY(p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     if (record.state() != cri::CONTAINER_CREATED) {
       return FailedPrecondition("container {} ended before it was started", id);
@@ -423,13 +423,24 @@ Status Containers::ReopenLog(const CallContext& cc, const ContainerId& id) {
 }
 
 Result<cri::ExecSyncResponse> Containers::ExecSync(const CallContext& cc,
-                                                   const cri::ExecSyncRequest& request) {
+                                                   const cri::ExecSyncRequest& request,
+                                                   SteadyTime asked_at) {
   const ContainerId id(request.container_id());
   if (request.timeout() < 0) return InvalidArgument("timeout: {} is negative", request.timeout());
+  const int running = ++(*execs_.lock())[id.str()];
+  const Cleanup leave([this, &id] {
+    auto execs = execs_.lock();
+    if (--(*execs)[id.str()] == 0) execs->erase(id.str());
+  });
+  if (running > kMaxExecs) {
+    return ResourceExhausted("{} commands run in container {} already", kMaxExecs, id);
+  }
   ExecSyncArgs args;
   static_cast<ExecArgs&>(args) =
       CRISP_TRY(PlanExec(p_, id, request.cmd(), /*tty=*/false, p_.config.layout.Bundle(id)));
-  args.timeout = seconds(request.timeout());
+  // Bounded, so that no sum overflows; nobody waits longer than ten years.
+  args.timeout = std::min(seconds(request.timeout()), seconds(315'360'000));
+  args.asked_at = asked_at;
   WarmUpCgroups(cc);
   const ExecSyncResult result = CRISP_TRY(rund::ExecSync(cc, args));
   cri::ExecSyncResponse response;

@@ -1,11 +1,15 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 
 #include "crisp/rund/v1/rund.pb.h"
 #include "libs/base/call_context.h"
+#include "libs/base/clock.h"
+#include "libs/base/guarded.h"
 #include "libs/base/result.h"
 #include "services/rund/core/lifecycle.h"
 #include "services/rund/core/parts.h"
@@ -45,8 +49,13 @@ class Containers {
                                  const std::function<bool(const ContainerRecord&)>& still);
   Result<runtime::v1::ContainerStatusResponse> GetStatus(const ContainerId& id, bool verbose);
   Status ReopenLog(const CallContext& cc, const ContainerId& id);
-  Result<runtime::v1::ExecSyncResponse> ExecSync(const CallContext& cc,
-                                                 const runtime::v1::ExecSyncRequest& request);
+  /// `asked_at`: the timeout of the command counts from then on. kResourceExhausted: kMaxExecs run
+  /// in that container already.
+  Result<runtime::v1::ExecSyncResponse> ExecSync(
+      const CallContext& cc, const runtime::v1::ExecSyncRequest& request,
+      SteadyTime asked_at = std::chrono::steady_clock::now());
+  /// Commands of ExecSync in one container: those that hang there take nobody else's turn.
+  static constexpr int kMaxExecs = 64;
 
  private:
   struct Plan;
@@ -63,6 +72,7 @@ class Containers {
 
   Parts& p_;
   Lifecycle& lifecycle_;
+  Guarded<std::map<std::string, int>> execs_;  // running, by container
 };
 
 }  // namespace crisp::rund

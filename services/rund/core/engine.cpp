@@ -16,6 +16,9 @@
 namespace crisp::rund {
 namespace {
 
+// Of all runtimes, which are asked at the same time and have less each.
+constexpr std::chrono::seconds kProbesTime{20};
+
 Status MakeDirectories(const Config& config) {
   const Layout& layout = config.layout;
   CRISP_TRY(os::MakeDirs(layout.state_dir, 0700));
@@ -34,6 +37,21 @@ Status CheckJournal(const Config& config) {
   constexpr const char* kSocket = "/run/systemd/journal/socket";
   if (!config.log_to_journal || os::Exists(kSocket)) return Status::Ok();
   return FailedPrecondition("rund.log_journald: there is no journal at {}", kSocket);
+}
+
+/// Handlers of pods that the settings have no more.
+std::map<std::string, RuntimeConfig> KeptBy(const State& state, const Config& config) {
+  std::map<std::string, RuntimeConfig> kept;
+  for (const PodRef& pod : state.Pods()) {
+    if (!pod->has_program() || config.runtimes.contains(pod->runtime())) continue;
+    const v1::RuntimeRecord& program = pod->program();
+    kept[pod->runtime()] = {
+        .path = program.path(),
+        .root = program.root(),
+        .args = {program.args().begin(), program.args().end()},
+        .monitor_env = {program.monitor_env().begin(), program.monitor_env().end()}};
+  }
+  return kept;
 }
 
 CgroupDriverKind KindOf(const Config& config) {
@@ -90,8 +108,8 @@ Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Cl
   auto units = systemd::Units::Booted() ? std::make_unique<systemd::Units>() : nullptr;
   CRISP_TRY(CgroupDriver(cgroups, KindOf(config), units.get())
                 .Check(CallContext::Background(std::chrono::seconds(20), "systemd")));
-  Runtimes runtimes =
-      Runtimes::Probe(CallContext::Background(std::chrono::seconds(20)), config, cgroups);
+  Runtimes runtimes = Runtimes::Probe(CallContext::Background(kProbesTime), config, cgroups,
+                                      KeptBy(*state, config));
   SpecDefaults defaults = CRISP_TRY(MakeSpecDefaults(config));
   Status userns =
       ProbeUserNamespaces(CallContext::Background(std::chrono::seconds(10)), config.pause,
@@ -157,11 +175,15 @@ Status Engine::ReloadRuntimes(Config fresh) {
     }
   }
   for (const auto& [name, runtime] : fresh.runtimes) CRISP_TRY(os::MakeDirs(runtime.root, 0700));
-  runtimes_.Reload(CallContext::Background(std::chrono::seconds(20)), fresh, cgroups_);
+  runtimes_.Reload(CallContext::Background(kProbesTime), fresh, cgroups_);
   log::Info("runtime handlers are as the settings have them now",
             {{"handlers", fmt::format("{}", fmt::join(runtimes_.Names(), ", "))},
              {"default", runtimes_.default_name()}});
   return Status::Ok();
+}
+
+void Engine::LookForRuntimes() {
+  runtimes_.LookAgain(CallContext::Background(kProbesTime, "runtimes"), cgroups_);
 }
 
 void Engine::Continue() {

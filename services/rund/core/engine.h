@@ -35,6 +35,9 @@ class Engine {
   /// programs. kInternal …: a directory that cannot be made; nothing has changed then.
   Status ReloadRuntimes(Config fresh);
 
+  /// Whether a runtime that was missing has come; see Runtimes::LookAgain. Blocks on the programs.
+  void LookForRuntimes();
+
   State& state() { return *state_; }
   Pods& pods() { return pods_; }
   Containers& containers() { return containers_; }

@@ -25,7 +25,7 @@ Result<ExecArgs> PlanExec(const Parts& parts, const ContainerId& id,
                           std::string scratch_dir) {
   if (command.empty()) return InvalidArgument("cmd is empty");
   const ContainerRef container = CRISP_TRY(FindRunning(parts.state, id));
-  const OciRuntime* runtime = CRISP_TRY(parts.runtimes.Find(container->runtime()));
+  const OciRuntime* runtime = CRISP_TRY(parts.runtimes.Kept(container->runtime()));
   const std::string text = CRISP_TRY(os::ReadFile(parts.config.layout.SpecPath(id)));
   nlohmann::json spec = CRISP_TRY(json::Parse(text));
   if (container->has_resources() && spec["process"].is_object()) {

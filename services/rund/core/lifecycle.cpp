@@ -26,6 +26,9 @@ using std::chrono::seconds;
 
 constexpr int kLostCode = 255;
 constexpr seconds kCleanTimeout{60};
+// A clean-up that has failed waits for the next sweep; then twice as long with each failure.
+constexpr seconds kRetryPeriod{30};
+constexpr int kMaxDoublings = 5;
 // File times come from a coarser clock, which may be behind by a tick of the kernel.
 constexpr nanoseconds kFileClockGrain = std::chrono::milliseconds(10);
 // For a runtime's `start` that nobody waits for any more.
@@ -51,17 +54,19 @@ Lifecycle::Lifecycle(Parts& parts)
              {.kill = [this](const ContainerId& id) { return BeginKill(id); },
               .kill_monitor =
                   [this](const ContainerId& id) {
-                    return Later(id, [this, id] { KillMonitors(p_.config.layout.Bundle(id)); });
+                    const ContainerRef container = p_.state.FindContainer(id);
+                    if (!container) return true;
+                    return Later(id, [container] { KillMonitor(ProcessOf(container->monitor())); });
                   }}) {}
 
 bool Lifecycle::BeginKill(const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
   if (!Runs(container.get())) return true;
   SignalInit(*container);
+  ResolveStartLater(*container);
   return Later(id, [this, id] {
     const ContainerRef now = p_.state.FindContainer(id);
     if (Runs(now.get())) KillRest(*now);
-    TryResolveStart(id);
   });
 }
 
@@ -73,17 +78,13 @@ bool Lifecycle::Later(const ContainerId& id, std::function<void()> task) {
   return submitted.ok();
 }
 
-// Looks at the cgroup while that is still there: what is known of an OOM kill goes with it.
 std::string Lifecycle::ReasonFor(const ContainerRecord& container, const ExitRecord& exit,
-                                 OomKills::Verdict& verdict) {
+                                 bool oom) {
   const bool killed_by_us =
       killed_.lock()->contains(container.id()) ||
       (container.stop_asked_at() != 0 &&
        exit.finished_at + kFileClockGrain.count() >= container.stop_kill_at());
-  if (exit.code == 128 + SIGKILL && !killed_by_us) {
-    verdict = oom_kills_.Of(container, exit);
-    if (verdict.oom) return "OOMKilled";
-  }
+  if (oom && !killed_by_us) return "OOMKilled";
   // A filter's verdict is SIGSYS, which nothing else sends.
   if (exit.code == 128 + SIGSYS) return "seccomp killed";
   return exit.code == 0 ? "Completed" : "Error";
@@ -103,8 +104,9 @@ void Lifecycle::OnExitFile(const ContainerId& id) {
   if (!exit->has_value()) return;
   logs_.Finish(*container);
   const auto turn = oom_kills_.Turn();
-  OomKills::Verdict verdict;
-  const std::string reason = ReasonFor(*container, **exit, verdict);
+  // While the cgroup is still there: what is known of an OOM kill goes with it.
+  const OomKills::Verdict verdict = oom_kills_.Of(*container, **exit);
+  const std::string reason = ReasonFor(*container, **exit, verdict.oom);
   if (SetExited(id, **exit, reason, "")) oom_kills_.Account(*container, verdict);
 }
 
@@ -154,8 +156,11 @@ void Lifecycle::CheckExit(const ContainerId& id) {
 void Lifecycle::CheckAll(const CallContext& cc) {
   for (const ContainerRef& container : p_.state.Containers()) {
     const ContainerId id(container->id());
-    if (Runs(container.get())) TryResolveStart(id);
+    if (container->phase() == v1::LIVE && !Runs(container.get()) && !container->cleaned()) {
+      CleanAgain(id);
+    }
     if (!Runs(container.get())) continue;
+    ResolveStartLater(*container);
     if (os::Alive(ProcessOf(container->monitor()))) {
       logs_.Check(cc, *container);
     } else {
@@ -195,14 +200,17 @@ Status Lifecycle::ResolveStart(const CallContext& cc, const ContainerId& id) {
   return Status::Ok();
 }
 
-void Lifecycle::TryResolveStart(const ContainerId& id) {
-  const ContainerRef container = p_.state.FindContainer(id);
-  if (!container || container->starting_at() == 0) return;
-  // Whoever holds it is the start itself, or resolves it.
-  const auto held = p_.locks.TryLock(LockKey(id));
-  if (!held.ok()) return;
+void Lifecycle::ResolveStartLater(const ContainerRecord& container) {
+  if (container.starting_at() == 0) return;
   const CallContext cc = CallContext::Background(kStartPatience, "start");
-  log::IfError("resolve a start", ResolveStart(cc, id));
+  // Waits for a runtime, as the start itself did.
+  log::IfError(
+      "resolve a start later",
+      p_.pool.Submit(work::Lane::kCreate, cc, [this, cc, id = ContainerId(container.id())] {
+        // Whoever holds it is the start itself, or resolves it.
+        const auto held = p_.locks.TryLock(LockKey(id));
+        if (held.ok()) log::IfError("resolve a start", ResolveStart(cc, id));
+      }));
 }
 
 void Lifecycle::MarkLost(const ContainerId& id, const std::string& reason,
@@ -361,13 +369,17 @@ Status Lifecycle::TakeDown(const CallContext& cc, const ContainerRecord& contain
 
 Status Lifecycle::Clean(const CallContext& cc, const ContainerId& id) {
   const ContainerRef container = p_.state.FindContainer(id);
-  if (!container || container->cleaned() || Runs(container.get())) return Status::Ok();
+  if (!container || container->cleaned() || Runs(container.get())) {
+    retries_.lock()->erase(id.str());
+    return Status::Ok();
+  }
   killed_.lock()->erase(id.str());
   Status done = TakeDown(cc.Detached(CleanTimeout()), *container);
   if (!done.ok()) {
     p_.metrics.CleanupFailed();
     return std::move(done).While("take down container {}", id);
   }
+  retries_.lock()->erase(id.str());
   const auto changed = p_.state.ChangeContainer(id, [](ContainerRecord& record) {
     record.set_cleaned(true);
     return Status::Ok();
@@ -399,11 +411,42 @@ Status Lifecycle::UndoCreate(const CallContext& cc, const ContainerId& id) {
 }
 
 void Lifecycle::CleanLater(const ContainerId& id) {
-  const CallContext cc = CallContext::Background(std::chrono::hours(1), "clean");
-  log::IfError("clean a container later", p_.pool.Submit(work::Lane::kBulk, cc, [this, cc, id] {
+  {
+    auto retries = retries_.lock();
+    Retry& retry = (*retries)[id.str()];
+    if (std::exchange(retry.under_way, true)) return;
+  }
+  // For the lock: whoever holds it for longer cleans it, or the sweep comes back to it.
+  const CallContext cc = CallContext::Background(CleanTimeout(), "clean");
+  const auto failed = [this, id](const Status& why) {
+    log::Warn("an ended container is not cleaned up yet", {{"container", id}, {"error", why}});
+    auto retries = retries_.lock();
+    if (!p_.state.FindContainer(id)) {
+      retries->erase(id.str());
+      return;
+    }
+    Retry& retry = (*retries)[id.str()];
+    retry.under_way = false;
+    retry.due =
+        p_.clock.Now() + kRetryPeriod * ((1 << std::min(retry.failures++, kMaxDoublings)) - 1);
+  };
+  const auto clean = [this, cc, id, failed] {
     auto held = p_.locks.Lock(cc, LockKey(id));
-    if (held.ok()) log::IfError("clean container", Clean(cc, id));
-  }));
+    const Status done = held.ok() ? Clean(cc, id) : held.status();
+    if (!done.ok()) failed(done);
+  };
+  if (const Status begun = p_.pool.Submit(work::Lane::kClean, cc, clean, failed); !begun.ok()) {
+    failed(begun);
+  }
+}
+
+void Lifecycle::CleanAgain(const ContainerId& id) {
+  {
+    auto retries = retries_.lock();
+    const auto found = retries->find(id.str());
+    if (found != retries->end() && found->second.due > p_.clock.Now()) return;
+  }
+  CleanLater(id);
 }
 
 }  // namespace crisp::rund

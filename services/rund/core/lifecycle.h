@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -35,8 +36,9 @@ class Lifecycle {
   void CheckExit(const ContainerId& id);
 
   /// The same for each whose monitor has ended: an end that could not be stored is stored once that
-  /// goes, and likewise the outcome of a start. Looks after the logs of the others. From time to
-  /// time; on the pool.
+  /// goes, and likewise the outcome of a start; a clean-up that has failed is tried again, the less
+  /// often the more often it failed. Looks after the logs of the others. From time to time; on the
+  /// pool, waits for no runtime.
   void CheckAll(const CallContext& cc);
 
   /// A start whose outcome was not stored (a crash, a failed commit) holds back the container's
@@ -72,7 +74,7 @@ class Lifecycle {
   /// Undoes CreateContainer in whatever state it stopped; the record becomes a mere reservation.
   /// The caller holds the container's lock. Idempotent.
   Status UndoCreate(const CallContext& cc, const ContainerId& id);
-  /// Clean() on the pool, soon.
+  /// Clean() on the pool, soon; the sweep sees to what fails.
   void CleanLater(const ContainerId& id);
 
   const OomKills& oom_kills() const { return oom_kills_; }
@@ -85,14 +87,16 @@ class Lifecycle {
   bool SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
                  const std::string& message);
   Status BeginStop(const ContainerId& id, std::chrono::seconds grace);
-  std::string ReasonFor(const ContainerRecord& container, const ExitRecord& exit,
-                        OomKills::Verdict& verdict);
+  std::string ReasonFor(const ContainerRecord& container, const ExitRecord& exit, bool oom);
   void KillLost(const ContainerId& id);
   /// Kill(), but what may block is left to the pool. False: that could not be asked for.
   bool BeginKill(const ContainerId& id);
   void SignalInit(const ContainerRecord& container);
   void KillRest(const ContainerRecord& container);
-  void TryResolveStart(const ContainerId& id);
+  /// ResolveStart() on the pool, where there is something to resolve and nobody is at it.
+  void ResolveStartLater(const ContainerRecord& container);
+  /// CleanLater(), but not before the time of one that has failed.
+  void CleanAgain(const ContainerId& id);
   bool Later(const ContainerId& id, std::function<void()> task);
   std::chrono::seconds CleanTimeout() const;
   Status TakeDown(const CallContext& cc, const ContainerRecord& container);
@@ -101,6 +105,13 @@ class Lifecycle {
   Logs logs_;
   /// Those that we sent SIGKILL while they lived: their 137 is no sign of an OOM kill.
   Guarded<std::set<std::string>> killed_;
+  /// Clean-ups on the pool that are under way or have failed.
+  struct Retry {
+    bool under_way = false;
+    int failures = 0;
+    SteadyTime due = SteadyTime::min();  // not before
+  };
+  Guarded<std::map<std::string, Retry>> retries_;
   OomKills oom_kills_;
   Stops stops_;  // last: its thread uses the others
 };

@@ -39,6 +39,14 @@ struct Parts {
 inline std::string LockKey(const PodId& id) { return "pod/" + id.str(); }
 inline std::string LockKey(const ContainerId& id) { return "container/" + id.str(); }
 
+/// What all containers of the pod run under, whatever the settings say by now. kFailedPrecondition:
+/// nothing is known of it (a record of an older version).
+inline Result<const OciRuntime*> RuntimeOf(const Parts& parts, const PodRecord& pod) {
+  // Records of older versions know only what was asked for.
+  if (pod.runtime().empty()) return parts.runtimes.Find(pod.runtime_handler());
+  return parts.runtimes.Kept(pod.runtime());
+}
+
 inline os::ProcessId ProcessOf(const v1::ProcessRecord& record) {
   return {record.pid(), record.start_time()};
 }

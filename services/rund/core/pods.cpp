@@ -15,6 +15,7 @@
 #include "libs/os/pidfd.h"
 #include "libs/os/pipe.h"
 #include "libs/process/command.h"
+#include "libs/work/side_by_side.h"
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/resources.h"
 #include "services/rund/core/status.h"
@@ -35,6 +36,35 @@ std::vector<ContainerId> IdsOf(const std::vector<ContainerRef>& containers) {
   return ids;
 }
 
+v1::RuntimeRecord RecordOf(const OciRuntime& runtime) {
+  v1::RuntimeRecord record;
+  record.set_path(runtime.info().path);
+  record.set_root(runtime.root());
+  for (const std::string& arg : runtime.args()) record.add_args(arg);
+  for (const std::string& variable : runtime.monitor_env()) record.add_monitor_env(variable);
+  return record;
+}
+
+// Of the form that tools know from sandboxes which are containers themselves: where they look for
+// a pod's namespaces.
+nlohmann::json SandboxSpecOf(const Layout& layout, const PodRecord& pod) {
+  const PodFiles files = PodFilesOf(layout, pod);
+  nlohmann::json namespaces = nlohmann::json::array();
+  const auto add = [&namespaces](const char* type, const std::string& path) {
+    if (!path.empty()) namespaces.push_back({{"type", type}, {"path", path}});
+  };
+  add("user", files.userns ? files.userns->path : "");
+  add("network", files.netns_path);
+  add("ipc", files.ipcns_path);
+  add("uts", files.utsns_path);
+  add("pid", files.pid_ns_path);
+  nlohmann::json annotations = nlohmann::json::object();
+  for (const auto& [name, value] : pod.config().annotations()) annotations[name] = value;
+  return {{"hostname", pod.hostname()},
+          {"annotations", std::move(annotations)},
+          {"linux", {{"cgroupsPath", pod.cgroup_parent()}, {"namespaces", std::move(namespaces)}}}};
+}
+
 }  // namespace
 
 Result<v1::ReservePodResponse> Pods::Reserve(const v1::ReservePodRequest& request) {
@@ -45,14 +75,19 @@ Result<v1::ReservePodResponse> Pods::Reserve(const v1::ReservePodRequest& reques
   if (metadata.name().empty()) return InvalidArgument("config.metadata.name is empty");
   if (metadata.namespace_().empty()) return InvalidArgument("config.metadata.namespace is empty");
   if (metadata.uid().empty()) return InvalidArgument("config.metadata.uid is empty");
-  CRISP_TRY(p_.runtimes.Find(request.runtime_handler()));
   PodRecord fresh;
   fresh.set_id(request.pod_id());
   *fresh.mutable_metadata() = metadata;
   fresh.set_runtime_handler(request.runtime_handler());
   fresh.set_phase(v1::RESERVED);
   fresh.set_touched_at(p_.clock.Wall().time_since_epoch().count());
-  const auto reserved = CRISP_TRY(p_.state.ReservePod(fresh));
+  const auto runtime = p_.runtimes.Find(request.runtime_handler());
+  if (runtime.ok()) {
+    fresh.set_runtime((*runtime)->info().name);
+    *fresh.mutable_program() = RecordOf(**runtime);
+  }
+  // A pod that is there already has its own; only a new one needs what the settings have now.
+  const auto reserved = CRISP_TRY(p_.state.ReservePod(fresh, runtime.status()));
   v1::ReservePodResponse response;
   response.set_pod_id(reserved.pod->id());
   response.set_phase(reserved.pod->phase());
@@ -146,7 +181,7 @@ Status Pods::CheckUserns(const PodRecord& pod) const {
         "namespaces for pods: {}",
         p_.userns_support.message());
   }
-  const OciRuntime* runtime = CRISP_TRY(p_.runtimes.Find(pod.runtime_handler()));
+  const OciRuntime* runtime = CRISP_TRY(RuntimeOf(p_, pod));
   if (runtime->info().user_namespaces) return Status::Ok();
   return InvalidArgument(
       "linux.security_context.namespace_options.userns_options: runtime handler '{}' has no user "
@@ -246,17 +281,27 @@ void Pods::OnPauseGone(const PodId& id) {
 }
 
 Status Pods::EndContainers(const CallContext& cc, const PodId& id) {
-  const auto containers = p_.state.ContainersOf(id);
-  Status first = lifecycle_.End(cc, IdsOf(containers));
-  for (const ContainerId& container : IdsOf(containers)) {
-    // Also waits for a create or a start that is under way.
-    auto held = p_.locks.Lock(cc, LockKey(container));
-    Status ended = held.ok() ? lifecycle_.ResolveStart(cc, container) : held.status();
-    if (ended.ok()) ended = lifecycle_.UndoCreate(cc, container);
-    if (ended.ok()) ended = lifecycle_.Clean(cc, container);
-    if (first.ok()) first = std::move(ended);
+  const std::vector<ContainerId> containers = IdsOf(p_.state.ContainersOf(id));
+  const Status ended = lifecycle_.End(cc, containers);
+  const Status cleaned =
+      ForEach(cc, containers, [this, &cc](const ContainerId& container) -> Status {
+        // Also waits for a create or a start that is under way.
+        auto held = CRISP_TRY(p_.locks.Lock(cc, LockKey(container)));
+        CRISP_TRY(lifecycle_.ResolveStart(cc, container));
+        CRISP_TRY(lifecycle_.UndoCreate(cc, container));
+        return lifecycle_.Clean(cc, container);
+      });
+  return ended.ok() ? cleaned : ended;
+}
+
+Status Pods::ForEach(const CallContext& cc, const std::vector<ContainerId>& containers,
+                     const std::function<Status(const ContainerId&)>& task) {
+  std::vector<std::function<Status()>> tasks;
+  tasks.reserve(containers.size());
+  for (const ContainerId& container : containers) {
+    tasks.emplace_back([&task, &container] { return task(container); });
   }
-  return first;
+  return work::SideBySide(p_.pool, work::Lane::kClean, cc, std::move(tasks));
 }
 
 Status Pods::TakeDown(const CallContext& cc, const PodRecord& pod) {
@@ -329,10 +374,10 @@ Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId&
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
   const std::vector<ContainerId> containers = IdsOf(p_.state.ContainersOf(id));
   CRISP_TRY(lifecycle_.End(own, containers));
-  for (const ContainerId& container : containers) {
-    CRISP_TRY(containers_.Remove(own, container));
-    response.add_container_ids(container.str());
-  }
+  CRISP_TRY(ForEach(own, containers, [this, &own](const ContainerId& container) {
+    return containers_.Remove(own, container).status();
+  }));
+  for (const ContainerId& container : containers) response.add_container_ids(container.str());
   auto held = CRISP_TRY(p_.locks.Lock(own, LockKey(id)));
   const PodRef pod = p_.state.FindPod(id);
   if (!pod) {
@@ -353,10 +398,14 @@ Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId&
 }
 
 Result<cri::PodSandboxStatusResponse> Pods::GetStatus(const PodId& id, bool verbose) const {
-  const PodRef pod = p_.state.FindPod(id);
+  const auto [pod, containers] = p_.state.FindAllOf(id);
   if (!pod || !IsListed(*pod)) return NotFound("no pod sandbox {}", id);
   cri::PodSandboxStatusResponse response;
   *response.mutable_status() = StatusOf(*pod);
+  for (const ContainerRef& container : containers) {
+    if (IsListed(*container)) *response.add_containers_statuses() = StatusOf(*container);
+  }
+  response.set_timestamp(p_.clock.Wall().time_since_epoch().count());
   if (!verbose) return response;
   nlohmann::json info;
   info["hostname"] = pod->hostname();
@@ -365,6 +414,7 @@ Result<cri::PodSandboxStatusResponse> Pods::GetStatus(const PodId& id, bool verb
   info["pid"] = pod->pause().pid();
   info["runtimeHandler"] = pod->runtime_handler();
   info["phase"] = v1::Phase_Name(pod->phase());
+  info["runtimeSpec"] = SandboxSpecOf(p_.config.layout, *pod);
   if (auto result = json::Parse(pod->cni_result()); result.ok()) {
     info["cniResult"] = *std::move(result);
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -48,9 +49,13 @@ class Pods {
   Status CheckUserns(const PodRecord& pod) const;
   /// Of the pod's own; its containers are gone or cleaned. The caller holds the pod's lock.
   Status TakeDown(const CallContext& cc, const PodRecord& pod);
-  /// Ends its containers, all at once, and cleans them. The pod is marked as stopping, and its lock
+  /// Ends its containers, all at once, and cleans them, side by side: one whose runtime hangs keeps
+  /// the others from nothing. The pod is marked as stopping, and its lock
   /// is free: what hangs in one of them must not hold up who asks for the pod.
   Status EndContainers(const CallContext& cc, const PodId& id);
+  /// For each of them at the same time: the first error, when all have ended.
+  Status ForEach(const CallContext& cc, const std::vector<ContainerId>& containers,
+                 const std::function<Status(const ContainerId&)>& task);
   Status PinPids(const PodId& id, const os::ProcessId& pause);
   Result<os::ProcessId> StartPause(const CallContext& cc, const PodRecord& pod);
 

@@ -70,16 +70,33 @@ std::vector<ContainerRef> State::ContainersOf(const PodId& pod) const {
   return out;
 }
 
+State::PodView State::FindAllOf(const PodId& pod) const {
+  PodView view;
+  {
+    const std::lock_guard lock(view_);
+    if (const auto found = pods_.find(pod.str()); found != pods_.end()) view.pod = found->second;
+    for (const auto& [id, container] : containers_) {
+      if (container->pod_id() == pod.str()) view.containers.push_back(container);
+    }
+  }
+  std::sort(view.containers.begin(), view.containers.end(),
+            [](const ContainerRef& a, const ContainerRef& b) {
+              return a->created_at() < b->created_at();
+            });
+  return view;
+}
+
 std::uint64_t State::seq() const {
   const std::lock_guard lock(view_);
   return seq_;
 }
 
-Result<State::ReservedPod> State::ReservePod(const PodRecord& fresh) {
+Result<State::ReservedPod> State::ReservePod(const PodRecord& fresh, const Status& may_be_new) {
   const std::lock_guard writing(write_);
   const std::string key = KeyOf(fresh);
   const auto known = pod_keys_.find(key);
   if (known == pod_keys_.end()) {
+    CRISP_TRY(may_be_new);
     if (FindPod(PodId(fresh.id()))) {
       return AlreadyExists("the id {} belongs to another pod", fresh.id());
     }

@@ -36,16 +36,23 @@ class State {
   std::vector<PodRef> Pods() const;
   std::vector<ContainerRef> Containers() const;
   std::vector<ContainerRef> ContainersOf(const PodId& pod) const;
+  /// A pod (null: there is none) and its containers as they are between two changes, the oldest
+  /// first.
+  struct PodView {
+    PodRef pod;
+    std::vector<ContainerRef> containers;
+  };
+  PodView FindAllOf(const PodId& pod) const;
   /// The number of the last change.
   std::uint64_t seq() const;
 
-  /// What a pod's key stands for: the record that has it, or `fresh`, stored under it. `touched_at`
-  /// of a pod that is not started is renewed.
+  /// What a pod's key stands for: the record that has it, or `fresh`, stored under it, unless
+  /// `may_be_new` refuses that. `touched_at` of a pod that is not started is renewed.
   struct ReservedPod {
     PodRef pod;
     std::uint64_t seq;
   };
-  Result<ReservedPod> ReservePod(const PodRecord& fresh);
+  Result<ReservedPod> ReservePod(const PodRecord& fresh, const Status& may_be_new = {});
   /// The same in a pod. kNotFound: no such pod; kFailedPrecondition: it takes no new containers.
   struct ReservedContainer {
     ContainerRef container;

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <memory>
+#include <stop_token>
 #include <utility>
 
 #include "libs/log/log.h"
-#include "libs/os/files.h"
+#include "libs/os/proc_stat.h"
 #include "services/rund/core/parts.h"
 #include "services/rund/core/status.h"
 
@@ -22,14 +23,8 @@ constexpr nanoseconds kAskAgain = std::chrono::milliseconds(100);
 Status Closed() { return Unavailable("rund is ending: the stop goes on when it is back"); }
 
 Status StillThere(const ContainerRecord& container) {
-  const pid_t pid = container.init().pid();
-  const auto stat = os::ReadProcStat(pid);
-  if (!stat.ok()) return DeadlineExceeded("container {} does not end", container.id());
-  const std::string where =
-      os::ReadFile(fmt::format("/proc/{}/wchan", pid), KiB(4)).value_or("an unknown place");
-  return DeadlineExceeded(
-      "container {} is still there {} s after SIGKILL: process {} ({}) is in state {} in {}",
-      container.id(), Stops::kKillPatience.count(), pid, stat->command, stat->state, where);
+  return DeadlineExceeded("container {} is still there {} s after SIGKILL: {}", container.id(),
+                          Stops::kKillPatience.count(), os::WhereaboutsOf(container.init().pid()));
 }
 
 }  // namespace
@@ -93,11 +88,16 @@ Status Stops::AwaitAll(const CallContext& cc, const std::vector<ContainerId>& id
       answers->changed.notify_all();
     });
   }
+  const std::stop_callback woken(cc.stop(), [answers] {
+    const std::lock_guard lock(answers->mutex);
+    answers->changed.notify_all();
+  });
   std::unique_lock lock(answers->mutex);
-  const bool told = clock_.WaitUntil(lock, answers->changed, cc.deadline(),
-                                     [&answers] { return answers->open == 0; });
-  if (!told) return DeadlineExceeded("{} containers have not ended in time", answers->open);
-  return answers->first;
+  clock_.WaitUntil(lock, answers->changed, cc.deadline(),
+                   [&] { return answers->open == 0 || cc.stop().stop_requested(); });
+  if (answers->open == 0) return answers->first;
+  if (cc.stop().stop_requested()) return Cancelled("the caller went away; the stops go on");
+  return DeadlineExceeded("{} containers have not ended in time", answers->open);
 }
 
 void Stops::Close() {

@@ -63,7 +63,8 @@ class Stops {
   void Await(const ContainerId& id, Done done);
 
   /// Await() of all, side by side, and blocks until each has been told: the first error.
-  /// kDeadlineExceeded also when that of the call has come; the stops go on.
+  /// kDeadlineExceeded also when that of the call has come, kCancelled when its caller goes; the
+  /// stops go on.
   Status AwaitAll(const CallContext& cc, const std::vector<ContainerId>& ids);
 
   /// Who waits is told kUnavailable; nothing new is begun. Idempotent.

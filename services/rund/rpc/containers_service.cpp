@@ -22,7 +22,7 @@ ServerUnaryReactor* ContainersService::ReserveContainer(CallbackServerContext* c
 ServerUnaryReactor* ContainersService::CreateContainer(CallbackServerContext* context,
                                                        const v1::CreateContainerRequest* request,
                                                        v1::CreateContainerResponse* response) {
-  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
+  return rpc::Unary(pool_, Lane::kCreate, context, request, response,
                     [this](const CallContext& cc, const auto& req, auto& resp) {
                       resp.set_seq(CRISP_TRY(containers_.Create(cc, req)));
                       return Status::Ok();
@@ -32,7 +32,7 @@ ServerUnaryReactor* ContainersService::CreateContainer(CallbackServerContext* co
 ServerUnaryReactor* ContainersService::StartContainer(CallbackServerContext* context,
                                                       const v1::StartContainerRequest* request,
                                                       v1::StartContainerResponse* response) {
-  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
+  return rpc::Unary(pool_, Lane::kCreate, context, request, response,
                     [this](const CallContext& cc, const auto& req, auto& resp) {
                       resp.set_seq(CRISP_TRY(containers_.Start(
                           cc, ContainerId(req.container_id()),
@@ -83,10 +83,11 @@ ServerUnaryReactor* ContainersService::ContainerStatus(
       });
 }
 
+// Waits for a create or a start of that container which is under way.
 ServerUnaryReactor* ContainersService::UpdateContainerResources(
     CallbackServerContext* context, const runtime::v1::UpdateContainerResourcesRequest* request,
     runtime::v1::UpdateContainerResourcesResponse* response) {
-  return rpc::Unary(pool_, Lane::kMutate, context, request, response,
+  return rpc::Unary(pool_, Lane::kWait, context, request, response,
                     [this](const CallContext& cc, const auto& req, auto&) {
                       return resources_.UpdateContainer(cc, req);
                     });
@@ -104,9 +105,10 @@ ServerUnaryReactor* ContainersService::ReopenContainerLog(
 ServerUnaryReactor* ContainersService::ExecSync(CallbackServerContext* context,
                                                 const runtime::v1::ExecSyncRequest* request,
                                                 runtime::v1::ExecSyncResponse* response) {
+  const SteadyTime asked_at = std::chrono::steady_clock::now();
   return rpc::Unary(pool_, Lane::kExec, context, request, response,
-                    [this](const CallContext& cc, const auto& req, auto& resp) {
-                      resp = CRISP_TRY(containers_.ExecSync(cc, req));
+                    [this, asked_at](const CallContext& cc, const auto& req, auto& resp) {
+                      resp = CRISP_TRY(containers_.ExecSync(cc, req, asked_at));
                       return Status::Ok();
                     });
 }

@@ -60,10 +60,12 @@ ServerUnaryReactor* PodsService::RemovePod(CallbackServerContext* context,
                     });
 }
 
+// Not inline: the verbose answer looks at the pod's files.
 ServerUnaryReactor* PodsService::PodStatus(CallbackServerContext* context,
                                            const runtime::v1::PodSandboxStatusRequest* request,
                                            runtime::v1::PodSandboxStatusResponse* response) {
-  return rpc::Unary(pool_, Lane::kFast, context, request, response,
+  const Lane lane = request->verbose() ? Lane::kMutate : Lane::kFast;
+  return rpc::Unary(pool_, lane, context, request, response,
                     [this](const CallContext&, const auto& req, auto& resp) {
                       resp = CRISP_TRY(pods_.GetStatus(PodId(req.pod_sandbox_id()), req.verbose()));
                       return Status::Ok();

@@ -25,6 +25,7 @@
 #include "libs/os/pipe.h"
 #include "libs/os/unique_fd.h"
 #include "libs/process/command.h"
+#include "libs/process/reaper.h"
 
 namespace crisp::rund {
 namespace {
@@ -125,7 +126,26 @@ void KillTree(pid_t monitor) {
   kill(monitor, SIGKILL);
 }
 
-// All whose command line holds these two arguments, one after the other.
+// How many of our containers, one inside the other, hold a process with this /proc/<pid>/cgroup.
+std::size_t ContainersAround(std::string_view cgroups) {
+  constexpr std::string_view kName = "/crisp-";
+  constexpr std::size_t kIdSize = 64;
+  std::size_t most = 0;
+  while (!cgroups.empty()) {
+    const std::string_view line = cgroups.substr(0, cgroups.find('\n'));
+    cgroups.remove_prefix(std::min(line.size() + 1, cgroups.size()));
+    std::size_t count = 0;
+    for (auto at = line.find(kName); at != line.npos; at = line.find(kName, at + 1)) {
+      if (IsFullId(line.substr(at + kName.size(), kIdSize))) ++count;
+    }
+    most = std::max(most, count);
+  }
+  return most;
+}
+
+// All whose command line holds these two arguments, one after the other. Those in containers are
+// passed over: the command line is in a process's memory, and one that hangs in the kernel may keep
+// everybody from that.
 std::vector<pid_t> ProcessesWith(const std::pair<std::string, std::string>& arguments) {
   std::string needle(1, '\0');
   needle += arguments.first;
@@ -135,10 +155,15 @@ std::vector<pid_t> ProcessesWith(const std::pair<std::string, std::string>& argu
   std::vector<pid_t> found;
   const auto names = os::ListDir("/proc");
   if (!names.ok()) return found;
+  const auto around = [](const std::string& process) {
+    return ContainersAround(os::ReadFile("/proc/" + process + "/cgroup", KiB(64)).value_or(""));
+  };
+  const std::size_t around_us = around("self");
   for (const std::string& name : *names) {
     pid_t pid = 0;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
     if (error != std::errc() || end != name.data() + name.size()) continue;
+    if (around(name) > around_us) continue;
     const auto text = os::ReadFile("/proc/" + name + "/cmdline", KiB(256));
     if (text.ok() && text->find(needle) != std::string::npos) found.push_back(pid);
   }
@@ -249,7 +274,9 @@ Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runti
 
   auto line = ReadLine(cc, sync.read.get());
   // The first process ended long ago: it forks conmon proper and goes. Reaped in any case.
-  auto first = child.Wait(CallContext::Background(std::chrono::seconds(5)));
+  if (!child.Wait(CallContext::Background(std::chrono::seconds(5))).ok()) {
+    process::Reaper::Instance().Later(child.pid());
+  }
   if (!line.ok()) return std::move(line).status().While("{} create", runtime.info().name);
   if (line->empty()) {
     const auto words = os::ReadFile(errors_path, KiB(64));
@@ -273,10 +300,19 @@ void KillMonitors(const std::string& bundle) {
   for (const pid_t pid : ProcessesWith({"-b", bundle})) KillTree(pid);
 }
 
+void KillMonitor(const os::ProcessId& monitor) {
+  if (os::Alive(monitor)) KillTree(monitor.pid);
+}
+
 Status AwaitStarts(const CallContext& cc, const ContainerId& id) {
-  while (!ProcessesWith({"start", id.str()}).empty()) {
-    CRISP_TRY(cc.Check().While("wait for a start that is under way"));
-    poll(nullptr, 0, 2);
+  // Of an earlier run: no more of them come.
+  for (const pid_t pid : ProcessesWith({"start", id.str()})) {
+    const auto process = os::PidFd::Open(pid);
+    if (!process.ok()) continue;
+    pollfd poller{.fd = process->fd(), .events = POLLIN};
+    while (poll(&poller, 1, PollTimeout(cc)) <= 0) {
+      CRISP_TRY(cc.Check().While("wait for a start that is under way"));
+    }
   }
   return Status::Ok();
 }

@@ -39,11 +39,12 @@ Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runti
                                   const MonitorArgs& args);
 
 /// SIGKILL to all monitors of this bundle, wherever in their start they are, and to all that they
-/// are running. Reads all of /proc: for recovery and failures.
+/// are running. Reads /proc: for recovery and failures.
 void KillMonitors(const std::string& bundle);
+/// The same to one that is known, if it is there.
+void KillMonitor(const os::ProcessId& monitor);
 
-/// Waits until no `<runtime> start <id>` of an earlier run of ours is under way. Reads all of
-/// /proc.
+/// Waits until no `<runtime> start <id>` of an earlier run of ours is under way. Reads /proc, once.
 Status AwaitStarts(const CallContext& cc, const ContainerId& id);
 
 /// After the log was moved away: makes conmon go on in a new file at `log_path` (mode 0640).

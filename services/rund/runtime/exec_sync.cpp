@@ -17,6 +17,7 @@
 #include "libs/os/pipe.h"
 #include "libs/os/unique_fd.h"
 #include "libs/process/command.h"
+#include "libs/process/reaper.h"
 #include "services/rund/runtime/kill_tree.h"
 
 namespace crisp::rund {
@@ -136,7 +137,10 @@ class Session {
       // What it has started below itself by now would outlive it.
       KillTree(tree_);
     }
-    static_cast<void>(child_.Wait(CallContext::Background(kRuntimeGrace)).ok());
+    // One that hangs in the kernel is nobody's to wait for.
+    if (!child_.Wait(CallContext::Background(kRuntimeGrace)).ok()) {
+      process::Reaper::Instance().Later(child_.pid());
+    }
   }
 
   Result<int> ExitCode() { return child_.Wait(CallContext::Background(kRuntimeGrace)); }
@@ -177,6 +181,18 @@ class Session {
 
 Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args) {
   CRISP_TRY(cc.Check());
+  // The time that the command has includes the wait for its turn and the runtime's own start: the
+  // kubelet counts the same way.
+  SteadyTime deadline = cc.deadline();
+  bool own_timeout = false;
+  if (args.timeout > 0s && args.asked_at + args.timeout < deadline) {
+    deadline = args.asked_at + args.timeout;
+    own_timeout = true;
+  }
+  if (own_timeout && steady_clock::now() >= deadline) {
+    return DeadlineExceeded("the command could not be begun within {} s: too many others run",
+                            args.timeout.count());
+  }
   const ExecScratch scratch = CRISP_TRY(ExecScratch::Create(args));
   os::Pipe out = CRISP_TRY(MakeReadPipe());
   os::Pipe err = CRISP_TRY(MakeReadPipe());
@@ -197,14 +213,6 @@ Result<ExecSyncResult> ExecSync(const CallContext& cc, const ExecSyncArgs& args)
   command.out_fd = out.write.get();
   command.err_fd = err.write.get();
   command.new_session = true;
-  // The time that the command has includes the runtime's own start: the kubelet counts the same
-  // way.
-  SteadyTime deadline = cc.deadline();
-  bool own_timeout = false;
-  if (args.timeout > 0s && steady_clock::now() + args.timeout < deadline) {
-    deadline = steady_clock::now() + args.timeout;
-    own_timeout = true;
-  }
   std::optional<TreeMark> mark(std::in_place);
   process::Child child = CRISP_TRY(process::Spawn(command).While("start {}", command.program));
   const std::optional<std::uint64_t> slack = mark->slack_ns();

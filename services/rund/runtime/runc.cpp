@@ -72,18 +72,21 @@ std::string UnifiedControllers() {
   return "";
 }
 
-RuntimeAbilities AbilitiesOf(const CallContext& cc, const RuntimeInfo& info) {
+/// An older program does not know the command; one that does not answer in time has not said so.
+Result<RuntimeAbilities> AbilitiesOf(const CallContext& cc, const RuntimeInfo& info) {
   process::Command command;
   command.program = info.path;
   command.args = {"features"};
   command.env = process::PlainEnvironment();
   const auto out = process::Run(cc, command);
+  if (out.code() == Code::kDeadlineExceeded) return out.status();
   if (out.ok() && out->exit_code == 0) {
     if (const auto abilities = ParseFeatures(out->out)) return *abilities;
   }
   // crun knew all of it before it had the command.
-  if (info.is_crun) return {true, true, true};
-  return {};
+  const bool all = info.is_crun;
+  return RuntimeAbilities{
+      .recursive_read_only = all, .user_namespaces = all, .idmapped_mounts = all};
 }
 
 }  // namespace
@@ -191,7 +194,7 @@ Result<RuntimeInfo> ProbeRuntime(const CallContext& cc, const std::string& name,
   }
   info.is_crun = first.starts_with("crun");
   info.state_in_root = KeepsStateInRoot(first.substr(0, first.find(' ')));
-  const RuntimeAbilities abilities = AbilitiesOf(cc, info);
+  const RuntimeAbilities abilities = CRISP_TRY(AbilitiesOf(cc, info).While("runtime {}", name));
   info.recursive_read_only = abilities.recursive_read_only;
   info.user_namespaces = abilities.user_namespaces;
   info.idmapped_mounts = abilities.idmapped_mounts;

@@ -19,13 +19,18 @@ namespace crisp::rund {
 class OciRuntime {
  public:
   OciRuntime(RuntimeInfo info, const RuntimeConfig& config)
-      : info_(std::move(info)), root_(config.root), monitor_env_(config.monitor_env) {
+      : info_(std::move(info)),
+        root_(config.root),
+        args_(config.args),
+        monitor_env_(config.monitor_env) {
     options_ = {"--root", root_};
-    options_.insert(options_.end(), config.args.begin(), config.args.end());
+    options_.insert(options_.end(), args_.begin(), args_.end());
   }
 
   const RuntimeInfo& info() const { return info_; }
   const std::string& root() const { return root_; }
+  /// The settings' own options.
+  const std::vector<std::string>& args() const { return args_; }
   /// What goes before each command: --root, then the settings' own.
   const std::vector<std::string>& options() const { return options_; }
   /// For the monitors of its containers, beside what they have anyway.
@@ -48,6 +53,7 @@ class OciRuntime {
 
   RuntimeInfo info_;
   std::string root_;
+  std::vector<std::string> args_;
   std::vector<std::string> options_;
   std::vector<std::string> monitor_env_;
 };

@@ -1,6 +1,10 @@
 #include "services/rund/runtime/runtimes.h"
 
 #include <fmt/ranges.h>
+#include <sys/stat.h>
+
+#include <future>
+#include <utility>
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
@@ -10,6 +14,9 @@
 namespace crisp::rund {
 namespace {
 
+using Configs = std::map<std::string, RuntimeConfig>;
+using Infos = std::map<std::string, Result<RuntimeInfo>>;
+
 Status NoShimYet(const std::string& name) {
   return Unimplemented(
       "rund.runtimes.{}.type is vm (containerd's shim v2), which crisp does not speak yet; use an "
@@ -17,80 +24,200 @@ Status NoShimYet(const std::string& name) {
       name);
 }
 
-Result<RuntimeInfo> WithBaseSpec(RuntimeInfo info, const std::string& path) {
-  info.base_spec = CRISP_TRY(LoadBaseSpec(path).While("rund.runtimes.{}", info.name));
+/// A runtime tells what it knows; the kernel below may be older.
+Status KernelHasRecursiveReadOnly(const std::string& run_dir) {
+  Status probed = os::ProbeRecursiveReadOnly(run_dir);
+  if (!probed.ok()) log::Info("no handler has recursive read-only mounts", {{"reason", probed}});
+  return probed;
+}
+
+/// What the settings and the kernel have to say to what the program told.
+Result<RuntimeInfo> WithSettings(RuntimeInfo info, const RuntimeConfig& config,
+                                 bool recursive_read_only) {
+  info.base_spec = {};
+  if (!config.base_spec.empty()) {
+    info.base_spec = CRISP_TRY(LoadBaseSpec(config.base_spec).While("rund.runtimes.{}", info.name));
+  }
+  info.recursive_read_only = info.recursive_read_only && recursive_read_only;
+  info.allowed_annotations = config.allowed_annotations;
+  info.privileged_without_host_devices = config.privileged_without_host_devices;
   return info;
+}
+
+/// All at the same time: one that hangs takes nothing from the others' time.
+Infos AskAll(const CallContext& cc, const Configs& configs, const std::string& run_dir,
+             const os::Cgroups& cgroups) {
+  if (configs.empty()) return {};
+  const bool recursive_read_only = KernelHasRecursiveReadOnly(run_dir).ok();
+  std::map<std::string, std::future<Result<RuntimeInfo>>> asked;
+  for (const auto& entry : configs) {
+    asked[entry.first] =
+        std::async(std::launch::async, [&cc, &cgroups, &entry, recursive_read_only] {
+          const auto& [name, config] = entry;
+          auto info = ProbeRuntime(cc.Within(Runtimes::kProbeTime), name, config.path, cgroups);
+          return info.ok() ? WithSettings(*std::move(info), config, recursive_read_only) : info;
+        });
+  }
+  Infos infos;
+  for (auto& [name, answer] : asked) infos.emplace(name, answer.get());
+  return infos;
+}
+
+/// Of one that does not say who it is.
+RuntimeInfo InfoByPath(const std::string& name, const std::string& path) {
+  RuntimeInfo info;
+  info.name = name;
+  info.path = path;
+  info.state_in_root = KeepsStateInRoot(path);
+  return info;
+}
+
+bool IsSameProgram(const OciRuntime& one, const OciRuntime& other) {
+  return one.info().path == other.info().path && one.options() == other.options();
 }
 
 }  // namespace
 
+std::optional<Runtimes::Stamp> Runtimes::Stamp::Of(const std::string& path) {
+  struct stat file {};
+  if (::stat(path.c_str(), &file) != 0) return std::nullopt;
+  return Stamp{.device = file.st_dev,
+               .inode = file.st_ino,
+               .size = file.st_size,
+               .modified_ns = file.st_mtim.tv_sec * 1'000'000'000 + file.st_mtim.tv_nsec};
+}
+
+void Runtimes::Table::Add(const std::string& name, const RuntimeConfig& config,
+                          Result<RuntimeInfo> info) {
+  if (info.ok()) {
+    working.emplace(name, OciRuntime(*std::move(info), config));
+    return;
+  }
+  // The other handlers' absence is usual; whoever wants it finds the reason in the status.
+  log::Info("runtime handler is not offered", {{"handler", name}, {"reason", info.status()}});
+  broken.emplace(name, OciRuntime(InfoByPath(name, config.path), config));
+  awaited.emplace(name, config);
+  missing.push_back({name, std::move(info).status()});
+}
+
+Status Runtimes::Table::WhyMissing(const std::string& name) const {
+  for (const Missing& one : missing) {
+    if (one.name == name) return one.why;
+  }
+  return Status::Ok();
+}
+
+void Runtimes::Table::Forget(const std::string& name) {
+  broken.erase(name);
+  awaited.erase(name);
+  std::erase_if(missing, [&name](const Missing& one) { return one.name == name; });
+}
+
 Runtimes::Table Runtimes::Ask(const CallContext& cc, const Config& config,
-                              const os::Cgroups& cgroups) {
+                              const os::Cgroups& cgroups, const Configs& kept) {
   Table table;
   table.default_name = config.default_runtime;
-  // A runtime tells what it knows; the kernel below may be older.
-  const Status recursive_read_only = os::ProbeRecursiveReadOnly(config.layout.run_dir);
-  if (!recursive_read_only.ok()) {
-    log::Info("no handler has recursive read-only mounts", {{"reason", recursive_read_only}});
-  }
+  table.run_dir = config.layout.run_dir;
+  Configs programs = kept;
   for (const auto& [name, runtime] : config.runtimes) {
-    if (runtime.vm) {
-      // Nothing ever ran under it, so there is nothing to take down by it either.
-      table.missing.push_back({name, NoShimYet(name)});
-      log::Info("runtime handler is not offered",
-                {{"handler", name}, {"reason", table.missing.back().why}});
+    if (!runtime.vm) {
+      programs.emplace(name, runtime);
       continue;
     }
-    auto info = ProbeRuntime(cc.Within(std::chrono::seconds(10)), name, runtime.path, cgroups);
-    if (info.ok() && !runtime.base_spec.empty()) info = WithBaseSpec(*info, runtime.base_spec);
-    if (info.ok()) {
-      if (!recursive_read_only.ok()) info->recursive_read_only = false;
-      info->allowed_annotations = runtime.allowed_annotations;
-      info->privileged_without_host_devices = runtime.privileged_without_host_devices;
-      table.working.emplace(name, OciRuntime(*std::move(info), runtime));
+    // Nothing ever ran under it, so there is nothing to take down by it either.
+    table.missing.push_back({name, NoShimYet(name)});
+    log::Info("runtime handler is not offered",
+              {{"handler", name}, {"reason", table.missing.back().why}});
+  }
+  for (auto& [name, info] : AskAll(cc, programs, table.run_dir, cgroups)) {
+    const RuntimeConfig& runtime = programs.at(name);
+    if (!kept.contains(name)) {
+      table.Add(name, runtime, std::move(info));
       continue;
     }
-    // The other handlers' absence is usual; whoever wants it finds the reason in the status.
-    log::Info("runtime handler is not offered", {{"handler", name}, {"reason", info.status()}});
-    RuntimeInfo known;
-    known.name = name;
-    known.path = runtime.path;
-    known.state_in_root = KeepsStateInRoot(runtime.path);
-    table.broken.emplace(name, OciRuntime(std::move(known), runtime));
-    table.missing.push_back({name, std::move(info).status()});
+    log::Info("runtime handler is there for its pods only", {{"handler", name}});
+    table.broken.emplace(
+        name, OciRuntime(std::move(info).value_or(InfoByPath(name, runtime.path)), runtime));
   }
   return table;
 }
 
-Runtimes Runtimes::Probe(const CallContext& cc, const Config& config, const os::Cgroups& cgroups) {
+Runtimes Runtimes::Probe(const CallContext& cc, const Config& config, const os::Cgroups& cgroups,
+                         const Configs& kept) {
   Runtimes runtimes;
-  runtimes.tables_->lock()->push_back(Ask(cc, config, cgroups));
+  runtimes.shared_->tables.lock()->push_back(Ask(cc, config, cgroups, kept));
   return runtimes;
 }
 
 void Runtimes::Reload(const CallContext& cc, const Config& config, const os::Cgroups& cgroups) {
-  Table next = Ask(cc, config, cgroups);
-  auto tables = tables_->lock();
-  for (const auto* known : {&tables->back().working, &tables->back().broken}) {
+  Table next = Ask(cc, config, cgroups, {});
+  auto tables = shared_->tables.lock();
+  const Table& before = tables->back();
+  const std::vector<Missing> missing = next.missing;
+  for (const auto& [name, why] : missing) {
+    const auto known = before.working.find(name);
+    if (why.code() != Code::kDeadlineExceeded || known == before.working.end()) continue;
+    if (!IsSameProgram(known->second, next.broken.at(name))) continue;
+    const RuntimeConfig& fresh = config.runtimes.at(name);
+    const RuntimeInfo& info = known->second.info();
+    auto same = WithSettings(info, fresh, info.recursive_read_only);
+    if (!same.ok()) continue;
+    log::Warn("a runtime did not answer; it is taken for what it was", {{"handler", name}});
+    next.Forget(name);
+    next.Add(name, fresh, std::move(same));
+  }
+  for (const auto* known : {&before.working, &before.broken}) {
     for (const auto& [name, runtime] : *known) {
-      if (!next.working.contains(name)) next.broken.emplace(name, runtime);
+      if (next.working.contains(name)) continue;
+      const auto [same, added] = next.broken.emplace(name, runtime);
+      // More is known of it than of one that has never worked.
+      if (!added && IsSameProgram(runtime, same->second)) same->second = runtime;
     }
   }
   tables->push_back(std::move(next));
 }
 
-const Runtimes::Table& Runtimes::Now() const { return tables_->lock()->back(); }
+void Runtimes::LookAgain(const CallContext& cc, const os::Cgroups& cgroups) {
+  const std::unique_lock looking(shared_->looking, std::try_to_lock);
+  if (!looking.owns_lock()) return;
+  const Table& now = Now();
+  Configs programs;
+  for (const auto& [name, why] : now.missing) {
+    const auto awaited = now.awaited.find(name);
+    if (awaited == now.awaited.end()) continue;
+    const std::optional<Stamp> stamp = Stamp::Of(awaited->second.path);
+    const auto [seen, first] = shared_->seen.try_emplace(name, stamp);
+    // Of one that has not been looked at yet it is known only whether it was there.
+    const bool changed = first ? stamp.has_value() == (why.code() == Code::kNotFound)
+                               : std::exchange(seen->second, stamp) != stamp;
+    if (changed || why.code() == Code::kDeadlineExceeded) programs.emplace(*awaited);
+  }
+  Infos infos = AskAll(cc, programs, now.run_dir, cgroups);
+  std::erase_if(infos, [&now](const auto& one) {
+    const auto& [name, info] = one;
+    return !info.ok() && now.WhyMissing(name).message() == info.status().message();
+  });
+  if (infos.empty()) return;
+  Table next = now;
+  for (auto& [name, info] : infos) {
+    if (info.ok()) log::Info("runtime handler is offered from now on", {{"handler", name}});
+    next.Forget(name);
+    next.Add(name, programs.at(name), std::move(info));
+  }
+  auto tables = shared_->tables.lock();
+  // A reload meanwhile has asked all of them itself.
+  if (&tables->back() == &now) tables->push_back(std::move(next));
+}
+
+const Runtimes::Table& Runtimes::Now() const { return shared_->tables.lock()->back(); }
 
 Result<const OciRuntime*> Runtimes::Find(const std::string& handler) const {
   const Table& now = Now();
   const std::string& name = handler.empty() ? now.default_name : handler;
   const auto found = now.working.find(name);
   if (found != now.working.end()) return &found->second;
-  for (const Missing& missing : now.missing) {
-    if (missing.name == name) {
-      return InvalidArgument("runtime handler '{}' is not available: {}", name,
-                             missing.why.message());
-    }
+  if (const Status why = now.WhyMissing(name); !why.ok()) {
+    return InvalidArgument("runtime handler '{}' is not available: {}", name, why.message());
   }
   return InvalidArgument("runtime handler '{}' is not known; there are: {}", name,
                          fmt::join(Names(), ", "));
@@ -101,6 +228,14 @@ const OciRuntime* Runtimes::Recorded(const std::string& name) const {
   if (const auto found = now.working.find(name); found != now.working.end()) return &found->second;
   if (const auto found = now.broken.find(name); found != now.broken.end()) return &found->second;
   return nullptr;
+}
+
+Result<const OciRuntime*> Runtimes::Kept(const std::string& name) const {
+  if (const OciRuntime* runtime = Recorded(name)) return runtime;
+  return FailedPrecondition(
+      "runtime handler '{}' is not in the settings any more: put it back for what was made under "
+      "it",
+      name);
 }
 
 std::vector<std::string> Runtimes::Names() const {

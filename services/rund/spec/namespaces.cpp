@@ -11,10 +11,15 @@ namespace {
 
 using nlohmann::json;
 
+std::string ModeName(runtime::v1::NamespaceMode mode) {
+  std::string name = runtime::v1::NamespaceMode_Name(mode);
+  return name.empty() ? fmt::format("mode {}", static_cast<int>(mode)) : name;
+}
+
 Result<json> PidNamespace(const SpecInputs& inputs) {
   const auto& options = inputs.config.linux().security_context().namespace_options();
+  if (SeesHostPids(options, inputs.sandbox)) return json();
   switch (options.pid()) {
-    case runtime::v1::NODE: return json();
     case runtime::v1::CONTAINER: return json{{"type", "pid"}};
     case runtime::v1::POD:
       if (inputs.pod_files.pid_ns_path.empty()) return json{{"type", "pid"}};
@@ -54,6 +59,27 @@ Result<os::IdRange> OneRange(
   return os::IdRange{0, mapping.host_id(), mapping.length()};
 }
 
+/// The network and the IPC are the pod's: a container can say so, or nothing (POD is both).
+Status CheckShared(std::string_view name, runtime::v1::NamespaceMode asked,
+                   runtime::v1::NamespaceMode of_pod) {
+  if (asked == runtime::v1::POD || asked == of_pod) return Status::Ok();
+  return InvalidArgument(
+      "linux.security_context.namespace_options.{} is {}, but containers share that of their pod, "
+      "which has {}",
+      name, ModeName(asked), ModeName(of_pod));
+}
+
+Status CheckAgainstPod(const SpecInputs& inputs) {
+  const auto& own = inputs.config.linux().security_context().namespace_options();
+  const auto& of_pod = inputs.sandbox.linux().security_context().namespace_options();
+  CRISP_TRY(CheckShared("network", own.network(), of_pod.network()));
+  CRISP_TRY(CheckShared("ipc", own.ipc(), of_pod.ipc()));
+  if (own.pid() != runtime::v1::NODE || !inputs.pod_files.userns) return Status::Ok();
+  return InvalidArgument(
+      "linux.security_context.namespace_options.pid is NODE, but the pod has a user namespace of "
+      "its own");
+}
+
 /// What a container says of user namespaces must be what its pod has.
 Status CheckUserns(const SpecInputs& inputs) {
   const auto& options = inputs.config.linux().security_context().namespace_options();
@@ -62,11 +88,7 @@ Status CheckUserns(const SpecInputs& inputs) {
   if (userns.mode() == runtime::v1::POD && userns.uids_size() + userns.gids_size() == 0) {
     return Status::Ok();
   }
-  // The network and the IPC are the pod's, whatever a container says of them.
-  runtime::v1::NamespaceOption own = options;
-  own.set_network(runtime::v1::POD);
-  own.set_ipc(runtime::v1::POD);
-  const auto ids = CRISP_TRY(UsernsIdsOf(own));
+  const auto ids = CRISP_TRY(UsernsIdsOf(options));
   const auto& pod = inputs.pod_files.userns;
   const bool same = ids.has_value() == pod.has_value() &&
                     (!ids || (ids->uids == pod->uids && ids->gids == pod->gids));
@@ -100,6 +122,13 @@ bool IsIpcSysctl(std::string_view name) {
 
 }  // namespace
 
+bool SeesHostPids(const runtime::v1::NamespaceOption& options,
+                  const runtime::v1::PodSandboxConfig& sandbox) {
+  if (options.pid() == runtime::v1::NODE) return true;
+  const auto of_pod = sandbox.linux().security_context().namespace_options().pid();
+  return options.pid() == runtime::v1::POD && of_pod == runtime::v1::NODE;
+}
+
 Result<std::optional<UsernsIds>> UsernsIdsOf(const runtime::v1::NamespaceOption& options) {
   if (!options.has_userns_options()) return std::optional<UsernsIds>();
   const auto& userns = options.userns_options();
@@ -132,6 +161,7 @@ json MappingOf(const os::IdRange& ids) {
 }
 
 Result<json> BuildNamespaces(const SpecInputs& inputs, bool privileged, const HostFacts& host) {
+  CRISP_TRY(CheckAgainstPod(inputs));
   CRISP_TRY(CheckUserns(inputs));
   json namespaces = json::array();
   const auto pin = [&namespaces](const char* type, const std::string& path) {

@@ -20,14 +20,18 @@ struct UsernsIds {
 };
 Result<std::optional<UsernsIds>> UsernsIdsOf(const runtime::v1::NamespaceOption& options);
 
+/// Whether a container with these options has the host's PIDs: by itself, or as its pod's.
+bool SeesHostPids(const runtime::v1::NamespaceOption& options,
+                  const runtime::v1::PodSandboxConfig& sandbox);
+
 /// The OCI form of a mapping.
 nlohmann::json MappingOf(const os::IdRange& ids);
 
 /// The OCI "namespaces" list: the pod's network, ipc and uts by path (none: the host's), the PID
 /// namespace by mode, a mount namespace, and a cgroup namespace on cgroup v2 unless privileged.
 /// The pod's user namespace comes first, since it owns the others.
-/// kInvalidArgument: an unknown mode, TARGET without a target, another user namespace than the
-/// pod's.
+/// kInvalidArgument: an unknown mode, TARGET without a target, another network, IPC or user
+/// namespace than the pod's. (POD is the enum's zero: what most clients mean by it is nothing.)
 Result<nlohmann::json> BuildNamespaces(const SpecInputs& inputs, bool privileged,
                                        const HostFacts& host);
 

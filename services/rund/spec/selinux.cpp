@@ -14,6 +14,7 @@
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "services/rund/spec/namespaces.h"
 #include "services/rund/spec/text.h"
 
 namespace crisp::rund {
@@ -220,9 +221,10 @@ Result<SelinuxLabels> ContainerLabels(const SelinuxNode& node,
                                       const runtime::v1::PodSandboxConfig& sandbox,
                                       const std::string& level) {
   const auto& security = config.linux().security_context();
-  const auto& namespaces = security.namespace_options();
-  const bool unconfined = security.privileged() || namespaces.pid() == runtime::v1::NODE ||
-                          namespaces.ipc() == runtime::v1::NODE;
+  const auto& of_pod = sandbox.linux().security_context().namespace_options();
+  const bool unconfined = security.privileged() ||
+                          SeesHostPids(security.namespace_options(), sandbox) ||
+                          of_pod.ipc() == runtime::v1::NODE;
   return LabelsOf(node, SelinuxOptionsOf(config, sandbox), level, unconfined);
 }
 

@@ -107,6 +107,7 @@ Result<SweepRef> Collector::Take(const CallContext& cc, Depth depth) {
     sweep = DoSweep(depth);
     unlock.Dismiss();
     End(sweep);
+    if (options_.count_soon && disks_.WantsUpdate()) options_.count_soon();
   }
   if (sweep != nullptr) return sweep;
   CRISP_TRY(cc.Check());
@@ -137,8 +138,10 @@ void Collector::Tick(const CallContext& cc) {
     if (IsListed(*container) && !dir.empty()) dirs.push_back(std::move(dir));
   }
   disks_.SetDirs(dirs);
-  disks_.Update(cc, kDiskBudget);
+  CountDisks(cc);
 }
+
+void Collector::CountDisks(const CallContext& cc) { disks_.Update(cc, kDiskBudget); }
 
 std::optional<DiskUsage> Collector::DiskOf(const ContainerRecord& container) {
   const std::string dir = UpperDirOf(container);

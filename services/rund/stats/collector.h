@@ -3,6 +3,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -84,6 +85,8 @@ struct CollectorOptions {
   std::chrono::seconds patience{2};
   /// Of files that stay open; the rest is opened for each reading.
   std::size_t max_descriptors = 512;
+  /// Has somebody call CountDisks() soon: a reading met a layer that was never counted.
+  std::function<void()> count_soon = nullptr;
 };
 
 /// Reads what the containers and pods use: one sweep at a time, for whoever asks, with the files
@@ -103,6 +106,8 @@ class Collector {
   /// To be called every ten seconds or so: reads the CPU times, from which the rates of the next
   /// calls are made, and brings the disk usages up to date.
   void Tick(const CallContext& cc);
+  /// Counts the writable layers that are due; waits for their disk.
+  void CountDisks(const CallContext& cc);
 
  private:
   struct Entry {

@@ -18,7 +18,6 @@
 namespace crisp::rund {
 namespace {
 
-constexpr std::size_t kSmall = 256;             // entries: about half a millisecond
 constexpr std::uint64_t kBlock = 512;           // of st_blocks, whatever the file system
 constexpr std::chrono::seconds kMinPeriod{60};  // between two counts of one directory
 constexpr int kSparing = 200;                   // a count takes at most 1/200 of the time
@@ -102,19 +101,15 @@ Result<DiskUsage> CountDisk(const CallContext& cc, const std::string& dir,
 }
 
 std::optional<DiskUsage> DiskUsages::Get(const std::string& dir) {
-  {
-    const std::lock_guard lock(mutex_);
-    Entry& entry = entries_[dir];
-    if (entry.usage || entry.tried) return entry.usage;
-    entry.tried = true;
-  }
-  const SteadyTime start = clock_.Now();
-  const auto counted = CountDisk(CallContext::Background(std::chrono::seconds(1)), dir, kSmall);
-  // Too large: it stays due for the background.
-  if (!counted.ok()) return std::nullopt;
-  Store(dir, counted, clock_.Now() - start);
   const std::lock_guard lock(mutex_);
   return entries_[dir].usage;
+}
+
+bool DiskUsages::WantsUpdate() const {
+  const std::lock_guard lock(mutex_);
+  return !updating_ && std::any_of(entries_.begin(), entries_.end(), [](const auto& entry) {
+    return entry.second.due == SteadyTime::min();
+  });
 }
 
 void DiskUsages::SetDirs(const std::vector<std::string>& dirs) {

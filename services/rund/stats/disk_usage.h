@@ -27,16 +27,17 @@ struct DiskUsage {
 Result<DiskUsage> CountDisk(const CallContext& cc, const std::string& dir,
                             std::size_t max_entries = SIZE_MAX);
 
-/// What the writable layers of the containers hold. Counting takes time in the number of files, so
-/// it is done in the background, the less often the longer it took, and callers get the last count
-/// with its time. Only a layer that was never counted and is still small is counted for the caller.
-/// Any thread.
+/// What the writable layers of the containers hold. Counting takes time in the number of files, and
+/// a sick disk as long as it likes, so it is done in the background, the less often the longer it
+/// took, and callers get the last count with its time: they never touch the disk. Any thread.
 class DiskUsages {
  public:
   explicit DiskUsages(Clock& clock) : clock_(clock) {}
 
-  /// The last count of `dir`; nothing while there is none.
+  /// The last count of `dir`; nothing while there is none: then it is due.
   std::optional<DiskUsage> Get(const std::string& dir);
+  /// Something was never counted, and nobody is at it.
+  bool WantsUpdate() const;
   /// Forgets those that are not in the list, remembers those that are new to it.
   void SetDirs(const std::vector<std::string>& dirs);
   /// Counts what is due, the oldest first, for at most `budget`. One call at a time: a second one
@@ -47,7 +48,6 @@ class DiskUsages {
   struct Entry {
     std::optional<DiskUsage> usage;
     SteadyTime due = SteadyTime::min();
-    bool tried = false;  // for a caller
   };
   std::optional<std::string> NextDue() const;
   void Store(const std::string& dir, const Result<DiskUsage>& counted,

@@ -89,7 +89,7 @@ ExecTarget::~ExecTarget() {
   const std::string files = process_->scratch.dir.Release();
   static_cast<void>(
       share_.pool
-          .Submit(work::Lane::kMutate, CallContext::Background(kPoolTime, "exec"),
+          .Submit(work::Lane::kStream, CallContext::Background(kPoolTime, "exec"),
                   [files] { log::IfError("remove an exec's files", os::RemoveTree(files)); })
           .ok());
 }
@@ -207,7 +207,7 @@ void ExecTarget::OnReport() {
   if (text.empty()) return OnOutcome({Internal("the exec's helper was killed"), 0});
   const auto cc = CallContext::Background(kPoolTime, "exec");
   Status submitted = share_.pool.Submit(
-      work::Lane::kMutate, cc,
+      work::Lane::kStream, cc,
       [self = shared_from_this()]() mutable {
         const Status why = Unknown("{}", ExecFailure(self->process_->scratch, ""));
         loop::Loop& loop = self->share_.loop;
@@ -226,7 +226,7 @@ void ExecTarget::OnStartTimeout() {
   // Nobody is told when the pool is closing: rund is ending.
   static_cast<void>(
       share_.pool
-          .Submit(work::Lane::kMutate, CallContext::Background(kPoolTime, "exec"),
+          .Submit(work::Lane::kStream, CallContext::Background(kPoolTime, "exec"),
                   [self = shared_from_this()]() mutable {
                     loop::Loop& loop = self->share_.loop;
                     if (!CommandPid(self->process_->scratch)) {

@@ -61,7 +61,7 @@ class Forward final : public std::enable_shared_from_this<Forward> {
                    }});
     const auto cc = CallContext::Background(kSocketTimeout, "port-forward");
     Status submitted = env_.pool.Submit(
-        work::Lane::kMutate, cc,
+        work::Lane::kStream, cc,
         // The last one to hold it is the loop.
         [self = shared_from_this(), cc, pod]() mutable {
           auto sockets = std::make_shared<Result<PodSockets>>(self->env_.backend.sockets(cc, pod));

@@ -43,9 +43,9 @@ TEST_CASE("Creates that hang keep no stop from what it has to do") {
               .ok());
   std::promise<void> gate;
   const std::shared_future<void> open = gate.get_future().share();
-  for (std::size_t i = 0; i < work::PoolOptions{}.mutate.cap; ++i) {
+  for (std::size_t i = 0; i < work::PoolOptions{}.create.cap; ++i) {
     REQUIRE(
-        node.pool().Submit(work::Lane::kMutate, TestNode::Call(), [open] { open.wait(); }).ok());
+        node.pool().Submit(work::Lane::kCreate, TestNode::Call(), [open] { open.wait(); }).ok());
   }
   CHECK(node.End(id, seconds(0)).ok());
   gate.set_value();

@@ -1,11 +1,15 @@
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <future>
+#include <limits>
 
 #include "libs/json/json.h"
 #include "libs/os/files.h"
 #include "libs/os/namespaces.h"
 #include "services/rund/core/exec.h"
 #include "services/rund/core/pod_files.h"
+#include "services/rund/runtime/conmon.h"
 #include "services/rund/tests/test_node.h"
 
 using namespace crisp;        // NOLINT
@@ -324,6 +328,96 @@ TEST_CASE("ExecSync answers output and exit code") {
   CHECK(response->exit_code() == 4);
   CHECK(response->stdout() == "yes\n");
   CHECK(response->stderr() == "no\n");
+}
+
+TEST_CASE("A command whose time was over before its turn came is not begun") {
+  TestNode node;
+  const ContainerId id = node.Run(node.Pod(), {});
+  cri::ExecSyncRequest request;
+  request.set_container_id(id.str());
+  request.set_timeout(1);
+  for (const char* word : {"sh", "-c", "echo begun > /tmp/begun"}) request.add_cmd(word);
+  const auto long_ago = std::chrono::steady_clock::now() - std::chrono::seconds(2);
+  const auto late = node.containers().ExecSync(TestNode::Call(), request, long_ago);
+  CHECK(late.code() == Code::kDeadlineExceeded);
+  CHECK_FALSE(os::Exists(node.layout().Rootfs(id) + "/tmp/begun"));
+  request.set_timeout(std::numeric_limits<std::int64_t>::max());
+  CHECK(node.containers().ExecSync(TestNode::Call(), request, long_ago).ok());
+  CHECK(os::Exists(node.layout().Rootfs(id) + "/tmp/begun"));
+}
+
+TEST_CASE("Commands that hang in one container leave the others their turn") {
+  TestNode node;
+  const std::string go = node.root() / "go";
+  node.Instead("exec", "while [ ! -e " + go + " ]; do sleep 0.2; done; exit 1");
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId hung = node.Run(pod, {.name = "hung", .log_path = ""});
+  const ContainerId other = node.Run(pod, {.name = "other", .log_path = ""});
+  const auto exec = [&node](const ContainerId& id) {
+    return std::async(std::launch::async, [&node, id] {
+      cri::ExecSyncRequest request;
+      request.set_container_id(id.str());
+      request.add_cmd("true");
+      return node.containers().ExecSync(TestNode::Call(), request).code();
+    });
+  };
+  std::vector<std::future<Code>> calls;
+  for (int i = 0; i < Containers::kMaxExecs + 1; ++i) calls.push_back(exec(hung));
+  const auto refused = [&calls] {
+    return std::any_of(calls.begin(), calls.end(), [](std::future<Code>& call) {
+      return call.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    });
+  };
+  TestNode::Await(refused);
+  auto beside = exec(other);
+  REQUIRE(os::WriteFile(go, "").ok());
+  CHECK(beside.get() == Code::kUnknown);  // its runtime failed
+  int exhausted = 0;
+  for (std::future<Code>& call : calls) exhausted += call.get() == Code::kResourceExhausted ? 1 : 0;
+  CHECK(exhausted == 1);
+}
+
+TEST_CASE("Only monitors are killed as such, not containers that call themselves so") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId real = node.Run(pod, {.name = "real", .log_path = ""});
+  const std::string bundle = node.layout().Bundle(real);
+  const ContainerId liar = node.Run(
+      pod,
+      {.command = {"sh", "-c", "sleep 1000; true", "-b", bundle}, .name = "liar", .log_path = ""});
+  KillMonitors(bundle);
+  CHECK(node.Exited(real).exit_code() == 255);
+  CHECK(node.StatusOf(liar).state() == cri::CONTAINER_RUNNING);
+  CHECK(os::Alive(ProcessOf(node.state().FindContainer(liar)->init())));
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("The status of a pod tells of its containers as well, all of one moment") {
+  TestNode node;
+  const PodId pod = node.Pod(
+      "p", [](cri::PodSandboxConfig& config) { (*config.mutable_annotations())["note"] = "x"; });
+  const ContainerId one = node.Run(pod, {.name = "one", .log_path = ""});
+  const ContainerId two = node.Create(pod, {.name = "two", .log_path = ""});
+  node.Reserve(pod, "three");  // not there yet
+  const auto response = node.pods().GetStatus(pod, true);
+  REQUIRE(response.ok());
+  REQUIRE(response->containers_statuses_size() == 2);
+  CHECK(response->containers_statuses(0).id() == one.str());
+  CHECK(response->containers_statuses(0).state() == cri::CONTAINER_RUNNING);
+  CHECK(response->containers_statuses(1).id() == two.str());
+  CHECK(response->timestamp() >= response->containers_statuses(1).created_at());
+  // For tools that look for a sandbox's namespaces.
+  const auto info = json::Parse(response->info().at("info"));
+  REQUIRE(info.ok());
+  const nlohmann::json& spec = info->at("runtimeSpec");
+  CHECK(spec.at("annotations").at("note") == "x");
+  CHECK(spec.at("hostname").is_string());
+  CHECK(spec.at("linux").at("cgroupsPath") == node.state().FindPod(pod)->cgroup_parent());
+  const nlohmann::json ipc = {{"type", "ipc"}, {"path", node.layout().IpcPath(pod)}};
+  const nlohmann::json& namespaces = spec.at("linux").at("namespaces");
+  CHECK(std::find(namespaces.begin(), namespaces.end(), ipc) != namespaces.end());
 }
 
 TEST_CASE("A monitor that is killed takes its container along, with code 255") {

@@ -179,25 +179,111 @@ TEST_CASE("A runtime that hangs in delete is an error, and a later remove finish
   CHECK(IsEmpty(node.Leftovers()));
 }
 
+TEST_CASE("Deletes that hang hold up no other container of the pod") {
+  TestNode node;
+  const std::string tried = node.root() / "tried";
+  const std::string go = node.root() / "go";
+  REQUIRE(os::MakeDirs(tried).ok());
+  // The last argument is the container.
+  node.Instead("delete", "for id; do :; done; touch " + tried + "/$id; while [ ! -e " + go +
+                             " ]; do sleep 0.01; done; exec /usr/sbin/runc \"$@\"");
+  node.Restart();
+  const PodId pod = node.Pod();
+  for (const char* name : {"a", "b", "c"}) {
+    node.Run(pod, {.name = name, .log_path = ""});
+  }
+  auto stop =
+      std::async(std::launch::async, [&] { return node.pods().Stop(TestNode::Call(), pod).ok(); });
+  TestNode::Await([&] { return os::ListDir(tried).value().size() == 3; });
+  REQUIRE(os::WriteFile(go, "").ok());
+  CHECK(stop.get());
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
+TEST_CASE("A clean-up that has failed is tried again by the sweep") {
+  TestNode node;
+  const std::string broken = node.root() / "broken";
+  const std::string tried = node.root() / "tried";
+  REQUIRE(os::WriteFile(broken, "").ok());
+  node.Instead("delete", "[ -e " + broken + " ] && { touch " + tried +
+                             "; exit 1; }; exec /usr/sbin/runc \"$@\"");
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {.command = {"true"}});
+  node.Exited(id);
+  TestNode::Await([&] { return os::Exists(tried); });
+  REQUIRE(os::RemoveFile(broken).ok());
+  TestNode::Await([&] {
+    node.engine().lifecycle().CheckAll(TestNode::Call());
+    return node.state().FindContainer(id)->cleaned();
+  });
+  CHECK(node.StatusOf(id).state() == cri::CONTAINER_EXITED);
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+}
+
 TEST_CASE("A program that is no runtime is not offered, and the status says why") {
   TestNode node;
   const std::string hangs = node.root().Script("hangs", "sleep 1000\n");
   const std::string crashes = node.root().Script("crashes", "kill -SEGV $$\n");
-  for (const auto& [name, path] : {std::pair{"absent", std::string("/no/such/runtime")},
-                                   std::pair{"crashes", crashes}, std::pair{"hangs", hangs}}) {
+  for (const auto& [name, path] :
+       {std::pair{"a-hangs", hangs}, std::pair{"absent", std::string("/no/such/runtime")},
+        std::pair{"b-hangs", hangs}, std::pair{"crashes", crashes}}) {
     node.config().runtimes[name] = {path, node.layout().RuntimesDir() + "/" + name};
   }
   const auto start = std::chrono::steady_clock::now();
   node.Restart();
   CHECK(std::chrono::steady_clock::now() - start < seconds(15));
   const Runtimes& runtimes = node.engine().parts().runtimes;
+  // However many hang: each has its own time.
   CHECK(runtimes.Names() == std::vector<std::string>{"runc"});
-  CHECK(runtimes.missing().size() == 3);
-  for (const char* name : {"absent", "crashes", "hangs", "unheard-of"}) {
+  CHECK(runtimes.missing().size() == 4);
+  for (const char* name : {"absent", "crashes", "a-hangs", "b-hangs", "unheard-of"}) {
     const auto found = runtimes.Find(name);
     CHECK(found.code() == Code::kInvalidArgument);
     CHECK(found.status().message().find(name) != std::string::npos);
   }
+}
+
+TEST_CASE("A runtime that does not answer at a reload stays what it was") {
+  TestNode node;
+  const std::string hang = node.root() / "hang";
+  node.Instead("--version", "[ -e " + hang + " ] && exec sleep 1000; exec /usr/sbin/runc \"$@\"");
+  node.Restart();
+  REQUIRE(os::WriteFile(hang, "").ok());
+  Config config = node.config();
+  config.runtimes["runc"].allowed_annotations = {"fresh/"};
+  REQUIRE(node.engine().ReloadRuntimes(config).ok());
+  const auto kept = node.engine().parts().runtimes.Find("runc");
+  REQUIRE(kept.ok());
+  CHECK((*kept)->info().allowed_annotations == std::vector<std::string>{"fresh/"});
+  CHECK_FALSE((*kept)->info().version.empty());
+  // One that crashes has answered.
+  REQUIRE(os::RemoveFile(hang).ok());
+  node.FailAt("--version", "no");
+  REQUIRE(node.engine().ReloadRuntimes(node.config()).ok());
+  CHECK_FALSE(node.engine().parts().runtimes.Find("runc").ok());
+}
+
+TEST_CASE("A runtime that is installed or mended later is offered without a reload") {
+  TestNode node;
+  const std::string late = node.root() / "late";
+  const std::string broken = node.root().Script("broken", "exit 1\n");
+  auto& configured = node.config().runtimes;
+  configured["late"] = {late, node.layout().RuntimesDir() + "/late"};
+  configured["broken"] = {broken, node.layout().RuntimesDir() + "/broken"};
+  node.Restart();
+  const Runtimes& runtimes = node.engine().parts().runtimes;
+  node.engine().LookForRuntimes();
+  CHECK(runtimes.Names() == std::vector<std::string>{"runc"});
+  const auto* const known = runtimes.Recorded("runc");
+  node.root().Script("late", "exec /usr/sbin/runc \"$@\"\n");
+  node.root().Script("broken", "exec  /usr/sbin/runc \"$@\"\n");
+  node.engine().LookForRuntimes();
+  CHECK(runtimes.Names() == std::vector<std::string>{"broken", "late", "runc"});
+  CHECK(runtimes.missing().empty());
+  CHECK(known->info().name == "runc");  // who holds one goes on
 }
 
 TEST_CASE("A shim is no OCI runtime, whatever it answers, and the answer names the handler") {
@@ -287,13 +373,70 @@ TEST_CASE("Handlers come and go with a reload; what runs under one stays and is 
   const ContainerId id = node.Run(pod, {});
   CHECK(node.state().FindContainer(id)->runtime() == "second");
 
+  const ContainerId waits = node.Create(pod, {.name = "waits", .log_path = ""});
+  const auto reserve = [&node](const std::string& name) {
+    v1::ReservePodRequest request;
+    request.set_pod_id(std::string(64, name[0]));
+    request.mutable_metadata()->set_name(name);
+    request.mutable_metadata()->set_namespace_("test");
+    request.mutable_metadata()->set_uid("uid");
+    request.set_runtime_handler("second");
+    return node.pods().Reserve(request);
+  };
+  REQUIRE(reserve("early").ok());
+
   REQUIRE(node.engine().ReloadRuntimes(node.config()).ok());
   CHECK(runtimes.Find("second").code() == Code::kInvalidArgument);
   REQUIRE(runtimes.Recorded("second") != nullptr);
+  // For what is new it is gone, for a retry it is not.
+  CHECK(reserve("fresh").code() == Code::kInvalidArgument);
+  CHECK(reserve("early").ok());
+  // What is there goes on under it.
+  cri::ExecSyncRequest exec;
+  exec.set_container_id(id.str());
+  exec.add_cmd("true");
+  const auto ran = node.containers().ExecSync(TestNode::Call(), exec);
+  INFO(ran.status().ToString());
+  CHECK(ran.ok());
+  CHECK(node.containers().Start(TestNode::Call(), waits).ok());
+  CHECK(node.StatusOf(waits).state() == cri::CONTAINER_RUNNING);
+  const ContainerId again = node.Run(pod, {.name = "again", .log_path = ""});
+  CHECK(node.state().FindContainer(again)->runtime() == "second");
+  REQUIRE(node.pods().Remove(TestNode::Call(), PodId(std::string(64, 'e'))).ok());
   REQUIRE(node.End(id, seconds(0)).ok());
   REQUIRE(node.pods().Remove(TestNode::Call(), pod).ok());
   CHECK(IsEmpty(node.Leftovers()));
   CHECK(os::ListDir(runc.root + "2").value().empty());
+}
+
+TEST_CASE("What runs under a handler is kept also when a restart takes it out of the settings") {
+  TestNode node;
+  const RuntimeConfig runc = node.config().runtimes["runc"];
+  auto& second = node.config().runtimes["second"] = {runc.path, runc.root + "2"};
+  second.args = {"--log-format", "text"};
+  node.config().default_runtime = "second";
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  node.config().runtimes.erase("second");
+  node.config().default_runtime = "runc";
+  node.Restart();
+  const Runtimes& runtimes = node.engine().parts().runtimes;
+  CHECK(runtimes.Names() == std::vector<std::string>{"runc"});
+  CHECK(runtimes.missing().empty());
+  REQUIRE(runtimes.Recorded("second") != nullptr);
+  CHECK(runtimes.Recorded("second")->args().size() == 2);
+  cri::ExecSyncRequest exec;
+  exec.set_container_id(id.str());
+  exec.add_cmd("true");
+  CHECK(node.containers().ExecSync(TestNode::Call(), exec).ok());
+  const ContainerId again = node.Run(pod, {.name = "again", .log_path = ""});
+  CHECK(node.state().FindContainer(again)->runtime() == "second");
+  RemovePod(node, pod);
+  CHECK(IsEmpty(node.Leftovers()));
+  CHECK(os::ListDir(runc.root + "2").value().empty());
+  node.Restart();
+  CHECK(node.engine().parts().runtimes.Recorded("second") == nullptr);
 }
 
 TEST_CASE("A runtime that keeps its state elsewhere forgets the containers that are removed") {

@@ -48,6 +48,47 @@ TEST_CASE("PID modes make, join or share the namespace that they name") {
   CHECK(fixture.Build().code() == Code::kInvalidArgument);
 }
 
+TEST_CASE("A container has its pod's network and IPC, and says so or nothing") {
+  SpecFixture fixture;
+  auto& own = *fixture.security().mutable_namespace_options();
+  auto& of_pod = *fixture.sandbox.mutable_linux()->mutable_security_context();
+  using Mode = runtime::v1::NamespaceMode;
+  using Set = void (runtime::v1::NamespaceOption::*)(Mode);
+  for (const auto& [name, set] :
+       {std::pair<const char*, Set>{"network", &runtime::v1::NamespaceOption::set_network},
+        std::pair<const char*, Set>{"ipc", &runtime::v1::NamespaceOption::set_ipc}}) {
+    for (const Mode mode : {runtime::v1::NODE, runtime::v1::CONTAINER, runtime::v1::TARGET}) {
+      (own.*set)(mode);
+      const Status refused = fixture.Build().status();
+      CHECK(refused.code() == Code::kInvalidArgument);
+      CHECK(refused.message().find(std::string("namespace_options.") + name) != std::string::npos);
+    }
+    (of_pod.mutable_namespace_options()->*set)(runtime::v1::NODE);
+    (own.*set)(runtime::v1::NODE);
+    CHECK(fixture.Build().ok());
+    (own.*set)(runtime::v1::POD);
+    CHECK(fixture.Build().ok());
+  }
+}
+
+TEST_CASE("The PIDs of a pod that has the host's are the host's, unless a container has its own") {
+  SpecFixture fixture;
+  auto& own = *fixture.security().mutable_namespace_options();
+  fixture.sandbox.mutable_linux()->mutable_security_context()->mutable_namespace_options()->set_pid(
+      runtime::v1::NODE);
+  const auto has_own = [&fixture] {
+    const json spec = fixture.Build().value().spec;
+    const json& namespaces = spec["linux"]["namespaces"];
+    return std::any_of(namespaces.begin(), namespaces.end(),
+                       [](const json& item) { return item["type"] == "pid"; });
+  };
+  CHECK_FALSE(has_own());
+  own.set_pid(runtime::v1::NODE);
+  CHECK_FALSE(has_own());
+  own.set_pid(runtime::v1::CONTAINER);
+  CHECK(has_own());
+}
+
 TEST_CASE("A pod's user namespace has one mapping of uids and one of gids, from id 0 on") {
   runtime::v1::NamespaceOption options;
   CHECK_FALSE(UsernsIdsOf(options)->has_value());
@@ -106,6 +147,9 @@ TEST_CASE("A container is in its pod's user namespace, and in no other") {
   userns.mutable_uids(0)->set_host_id(100000);
   userns.mutable_gids(0)->set_host_id(200000);
   CHECK(fixture.Build().ok());
+  fixture.security().mutable_namespace_options()->set_pid(runtime::v1::NODE);
+  CHECK(fixture.Build().status().message().find("namespace_options.pid") != std::string::npos);
+  fixture.security().mutable_namespace_options()->set_pid(runtime::v1::POD);
   userns.mutable_gids(0)->set_host_id(100000);
   CHECK(fixture.Build().code() == Code::kInvalidArgument);
   userns.Clear();

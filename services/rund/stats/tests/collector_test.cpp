@@ -26,8 +26,9 @@ class Fixture {
     auto opened = State::Open(*std::move(records), clock);
     REQUIRE(opened.ok());
     state_ = *std::move(opened);
-    collector_.emplace(*state_, tree.cgroups(), clock,
-                       CollectorOptions{.storage_root = root_.path()});
+    collector_.emplace(
+        *state_, tree.cgroups(), clock,
+        CollectorOptions{.storage_root = root_.path(), .count_soon = [this] { ++counts_asked; }});
     stats_.emplace(*state_, *collector_);
     AddPod("p", "/pod");
     AddContainer("c", "p", CgroupTree::kPath);
@@ -88,6 +89,7 @@ class Fixture {
 
   testing::ManualClock clock;
   CgroupTree tree{CgroupTree::Kind::kV2};
+  int counts_asked = 0;
 
  private:
   testing::TestRoot root_;
@@ -113,6 +115,7 @@ TEST_CASE("Calls share a reading for a moment, until something changes") {
 
 TEST_CASE("The CRI gets nanoseconds of pressure, and swap that does not go below zero") {
   Fixture f;
+  f.collector().Tick(Call());
   const auto list = f.stats().Containers(Call(), {});
   REQUIRE(list.ok());
   REQUIRE(list->stats_size() == 1);
@@ -131,6 +134,20 @@ TEST_CASE("The CRI gets nanoseconds of pressure, and swap that does not go below
   CHECK(stats.writable_layer().inodes_used().value() == 1);
 }
 
+TEST_CASE("A reading counts no files; it has a new layer counted behind it") {
+  Fixture f;
+  const auto layer = [&f] {
+    f.clock.Advance(seconds(1));
+    return f.stats().Containers(Call(), {})->stats(0).has_writable_layer();
+  };
+  CHECK_FALSE(layer());
+  CHECK(f.counts_asked == 1);
+  CHECK_FALSE(layer());
+  f.collector().CountDisks(Call());
+  CHECK(layer());
+  CHECK(f.counts_asked == 2);
+}
+
 TEST_CASE("A rate is there at the first call, from the readings of the background") {
   Fixture f;
   f.collector().Tick(Call());
@@ -144,6 +161,7 @@ TEST_CASE("A rate is there at the first call, from the readings of the backgroun
 TEST_CASE("Filters and ended containers") {
   Fixture f;
   f.AddContainer("d", "p", "/pod/d");
+  f.collector().Tick(Call());
   const auto ids = [&f](const cri::ContainerStatsFilter& filter) {
     std::set<std::string> found;
     const auto list = f.stats().Containers(Call(), filter);
