@@ -181,20 +181,26 @@ TEST_CASE("A runtime that hangs in delete is an error, and a later remove finish
 
 TEST_CASE("Deletes that hang hold up no other container of the pod") {
   TestNode node;
-  const std::string tried = node.root() / "tried";
+  const std::string failed = node.root() / "failed";
+  const std::string hung = node.root() / "hung";
+  const std::string hang = node.root() / "hang";
   const std::string go = node.root() / "go";
-  REQUIRE(os::MakeDirs(tried).ok());
-  // The last argument is the container.
-  node.Instead("delete", "for id; do :; done; touch " + tried + "/$id; while [ ! -e " + go +
+  REQUIRE(os::MakeDirs(failed).ok());
+  REQUIRE(os::MakeDirs(hung).ok());
+  // The last argument is the container. At first they fail, so that all is left to the pod's stop.
+  node.Instead("delete", "for id; do :; done; [ -e " + hang + " ] || { touch " + failed +
+                             "/$id; exit 1; }; touch " + hung + "/$id; while [ ! -e " + go +
                              " ]; do sleep 0.01; done; exec /usr/sbin/runc \"$@\"");
   node.Restart();
   const PodId pod = node.Pod();
   for (const char* name : {"a", "b", "c"}) {
-    node.Run(pod, {.name = name, .log_path = ""});
+    REQUIRE(node.End(node.Run(pod, {.name = name, .log_path = ""}), seconds(0)).ok());
   }
+  TestNode::Await([&] { return os::ListDir(failed).value().size() == 3; });
+  REQUIRE(os::WriteFile(hang, "").ok());
   auto stop =
       std::async(std::launch::async, [&] { return node.pods().Stop(TestNode::Call(), pod).ok(); });
-  TestNode::Await([&] { return os::ListDir(tried).value().size() == 3; });
+  TestNode::Await([&] { return os::ListDir(hung).value().size() == 3; });
   REQUIRE(os::WriteFile(go, "").ok());
   CHECK(stop.get());
   RemovePod(node, pod);
