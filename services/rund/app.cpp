@@ -121,9 +121,8 @@ class App final : public daemon::App {
 
   void Sweep() {
     const CallContext cc = CallContext::Background(kSweepPeriod, "sweep");
-    log::IfError("sweep", pool_.Submit(work::Lane::kBulk, cc, [this, cc] {
-      engine_->lifecycle().CheckAll(cc);
-    }));
+    log::IfError("sweep", pool_.Submit(work::Lane::kBulk, cc,
+                                       [this, cc] { engine_->lifecycle().CheckAll(cc); }));
     // Waits for runtimes.
     log::IfError("remove what was abandoned", pool_.Submit(work::Lane::kClean, cc, [this, cc] {
       engine_->pods().RemoveAbandoned(cc);
