@@ -218,10 +218,11 @@ Result<std::vector<std::string>> Networks::Add(const CallContext& cc, const Conf
   if (!result.ok()) return result.status();
   attachment.result = json::Dump(*result);
   if (!sysctls.late.empty()) {
-    CRISP_TRY(os::RunInNamespace(args.netns, [&sysctls]() -> Status {
+    const auto write = [&sysctls]() -> Status {
       for (const auto& [name, value] : sysctls.late) CRISP_TRY(os::WriteSysctl(name, value));
       return Status::Ok();
-    }));
+    };
+    CRISP_TRY(os::RunInNamespace(args.netns, write));
   }
   Result<std::vector<std::string>> ips = AddressesOf(*result);
   if (!ips.ok()) return ips.status().While("network '{}'", list.name);
@@ -264,8 +265,8 @@ Result<bool> Networks::Check(const CallContext& cc, const PodId& pod) {
   const ConfList list = CRISP_TRY(ParseConfList(attachment->conf, ""));
   if (!PluginRunner::CanCheck(list)) return false;
   const nlohmann::json result = CRISP_TRY(json::Parse(attachment->result));
-  CRISP_TRY(plugins_.Check(cc.Within(config_.attach_timeout), list, CRISP_TRY(ArgsOf(*attachment)),
-                           result));
+  const PluginArgs args = CRISP_TRY(ArgsOf(*attachment));
+  CRISP_TRY(plugins_.Check(cc.Within(config_.attach_timeout), list, args, result));
   return true;
 }
 

@@ -76,7 +76,8 @@ Result<ConfList> ReadConf(const std::string& directory, const std::string& name,
       if (!file.ends_with(kPluginFile) || os::IsDirectory(plugin_path)) continue;
       const std::string before = std::exchange(blamed, plugin_path);
       const std::string text = CRISP_TRY(os::ReadFile(plugin_path));
-      plugins.push_back(CRISP_TRY(ParsePlugin(CRISP_TRY(json::Parse(text)))));
+      nlohmann::json conf = CRISP_TRY(json::Parse(text));
+      plugins.push_back(CRISP_TRY(ParsePlugin(std::move(conf))));
       blamed = before;
     }
     return plugins;
