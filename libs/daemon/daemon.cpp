@@ -399,7 +399,9 @@ int Main(int argc, const char* const* argv, std::string_view service,
   }();
   if (!ran.ok()) {
     log::Error("cannot run", {{"error", ran}});
-    return 1;
+    // Not what is only known later, or a file that is not there yet: that may come right by itself.
+    const bool wrong = settings::Load(flags.options->config).code() == Code::kInvalidArgument;
+    return wrong ? kWrongSettings : 1;
   }
   return 0;
 }
