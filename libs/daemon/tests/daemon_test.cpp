@@ -80,6 +80,7 @@ TEST_CASE("a daemon serves Info and metrics until SIGTERM, then leaves nothing b
   CHECK(info.instance() == "1");
   CHECK(info.version() == Version());
   CHECK(info.pid() == getpid());
+  CHECK(info.config() == test.options.config);
   REQUIRE(info.problems_size() == 1);
   CHECK(info.problems(0).hint() == "go to bed");
   CHECK(os::Exists(test.root / "r/extra.sock"));
