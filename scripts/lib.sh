@@ -38,6 +38,7 @@ CHECK_PACKAGES=(
 VM_PACKAGES=(qemu-system-x86 debootstrap)
 BENCH_PACKAGES=(socat)
 FUZZ_PACKAGES=(clang libclang-rt-14-dev)
+TIDY_PACKAGES=(clang clang-tidy)
 
 # install_packages NAME...: asks apt only when something is missing.
 install_packages() {

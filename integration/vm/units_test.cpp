@@ -92,5 +92,26 @@ TEST_CASE("A reload of the target takes new settings everywhere, and fails for w
   Sh("rm " + file + "; crispctl reload");
 }
 
+TEST_CASE("Daemons whose settings are wrong are not started over and over", "[.units]") {
+  Vm vm;
+  const std::string file = "/etc/crisp/crisp.yaml.d/60-wrong.yaml";
+  Sh("mkdir -p /etc/crisp/crisp.yaml.d; echo 'log: {level: loud}' >" + file);
+  Sh("systemctl restart crisp-netd@1 2>&1 || true");
+  CHECK(Eventually([] { return Sh("systemctl is-failed crisp-netd@1 || true") == "failed"; },
+                   std::chrono::seconds(60)));
+  CHECK(Sh("systemctl show -P ExecMainStatus crisp-netd@1") == "78");
+  CHECK(Sh("systemctl show -P NRestarts crisp-netd@1") == "0");
+  Sh("systemctl restart crisp-crid 2>&1 || true");
+  // Callers start the front some times more; then they are refused.
+  CHECK(Eventually(
+      [&] {
+        static_cast<void>(vm.cri.Version(std::chrono::seconds(2)));
+        return Sh("systemctl is-failed crisp-crid.socket || true") == "failed";
+      },
+      std::chrono::seconds(180)));
+  Sh("rm " + file + "; systemctl restart crisp.target");
+  vm.WaitReady();
+}
+
 }  // namespace
 }  // namespace crisp::harness

@@ -38,6 +38,7 @@ constexpr std::chrono::seconds kIdle{5};
 /// What the daemon answers about itself; read from gRPC's threads.
 struct About {
   Options options;
+  std::string config;  // the settings file's absolute path
   std::int64_t started_at = 0;
   std::atomic<bool> draining{false};
   std::mutex mutex;
@@ -58,6 +59,7 @@ class AboutService final : public v1::Daemon::CallbackService {
     response->set_pid(getpid());
     response->set_started_at(about_.started_at);
     response->set_draining(about_.draining);
+    response->set_config(about_.config);
     std::function<std::vector<Problem>()> problems;
     {
       std::lock_guard lock(about_.mutex);
@@ -268,6 +270,9 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options,
   impl->about.started_at = std::chrono::duration_cast<std::chrono::nanoseconds>(
                                std::chrono::system_clock::now().time_since_epoch())
                                .count();
+  std::error_code no_directory;  // we are in one that is gone: then nobody knows
+  impl->about.config =
+      std::filesystem::absolute(options.config, no_directory).lexically_normal().string();
   impl->listeners = CRISP_TRY(TakeListeners());
   impl->settings = CRISP_TRY(settings::Load(options.config));
   CRISP_TRY(InitLog(options, impl->settings));
@@ -399,7 +404,9 @@ int Main(int argc, const char* const* argv, std::string_view service,
   }();
   if (!ran.ok()) {
     log::Error("cannot run", {{"error", ran}});
-    return 1;
+    // Not what is only known later, or a file that is not there yet: that may come right by itself.
+    const bool wrong = settings::Load(flags.options->config).code() == Code::kInvalidArgument;
+    return wrong ? kWrongSettings : 1;
   }
   return 0;
 }

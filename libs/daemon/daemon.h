@@ -119,7 +119,12 @@ class App {
   virtual ~App() = default;
 };
 
-/// The whole of main(): flags, frame, `make`, Run, exit code (0 clean, 1 failed, 2 wrong flags).
+/// What a program ends with whose settings are wrong: starting it again changes nothing. EX_CONFIG
+/// of sysexits.h, which the units know.
+inline constexpr int kWrongSettings = 78;
+
+/// The whole of main(): flags, frame, `make`, Run, exit code (0 clean, 1 failed, 2 wrong flags,
+/// kWrongSettings).
 ///   int main(int argc, char** argv) { return daemon::Main(argc, argv, "rund", rund::MakeApp); }
 int Main(int argc, const char* const* argv, std::string_view service,
          const std::function<Result<std::unique_ptr<App>>(Daemon&)>& make,

@@ -65,14 +65,14 @@ std::string PathOf(const std::string& endpoint) {
 
 }  // namespace
 
+std::string NamedSocket(const std::string& socket_flag) {
+  const char* from = std::getenv("CRISP_ENDPOINT");
+  return PathOf(socket_flag.empty() && from != nullptr ? from : socket_flag);
+}
+
 Result<Endpoint> FindEndpoint(const std::string& socket_flag, const std::string& config_flag) {
-  std::string socket = socket_flag;
-  if (const char* from = std::getenv("CRISP_ENDPOINT"); socket.empty() && from != nullptr) {
-    socket = from;
-  }
-  Endpoint endpoint;
-  if (!socket.empty()) {
-    endpoint.socket = PathOf(socket);
+  Endpoint endpoint{.socket = NamedSocket(socket_flag)};
+  if (!endpoint.socket.empty()) {
     // Usually the CRI socket is where the daemons' directories are.
     const std::string beside = std::filesystem::path(endpoint.socket).parent_path();
     if (config_flag.empty() && os::IsDirectory(beside + "/rund")) {
@@ -115,11 +115,13 @@ struct Client::Impl {
   Result<Resp> Call(Stub& stub,
                     grpc::Status (Stub::*method)(grpc::ClientContext*, const Req&, Resp*),
                     const Req& request, std::chrono::nanoseconds timeout = kCall) {
-    return rpc::Call(CallContext::Background(std::min(timeout, limit), "crispctl"), peer, stub,
-                     method, request, {.idempotent = false});
+    const CallContext cc(std::chrono::steady_clock::now() + std::min(timeout, limit), stop,
+                         "crispctl");
+    return rpc::Call(cc, peer, stub, method, request, {.idempotent = false});
   }
 
   std::chrono::nanoseconds limit = std::chrono::hours(1);
+  std::stop_token stop;
 
   rpc::Peer peer;
   std::unique_ptr<RuntimeService::Stub> runtime;
@@ -131,6 +133,7 @@ Client::Client(Endpoint endpoint)
 Client::~Client() = default;
 
 void Client::LimitCalls(std::chrono::nanoseconds timeout) { impl_->limit = timeout; }
+void Client::CancelOn(std::stop_token stop) { impl_->stop = std::move(stop); }
 
 Status Client::Reach() const { return Probe(endpoint_.socket); }
 
@@ -172,6 +175,7 @@ Result<std::string> Client::Pull(
   if (Probe(own).ok()) {
     const auto stub = imaged::v1::Pulls::NewStub(rpc::Connect(own));
     grpc::ClientContext context;
+    const std::stop_callback cancel(impl_->stop, [&context] { context.TryCancel(); });
     const auto stream = stub->Pull(&context, request);
     imaged::v1::PullEvent event;
     std::string image_ref;

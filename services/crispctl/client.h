@@ -3,6 +3,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,8 @@ struct Endpoint {
   std::string socket;    // the CRI's
   std::string run_root;  // the daemons' own sockets are below it
 };
+/// The socket that --socket or else CRISP_ENDPOINT names, as a path; empty: none does.
+std::string NamedSocket(const std::string& socket_flag);
 /// `socket_flag` and `config_flag` may be empty. Takes "unix:///path" too.
 Result<Endpoint> FindEndpoint(const std::string& socket_flag, const std::string& config_flag);
 
@@ -39,6 +42,9 @@ class Client {
   const Endpoint& endpoint() const { return endpoint_; }
   /// How long each call may take from now on, in place of some minutes.
   void LimitCalls(std::chrono::nanoseconds timeout);
+  /// Calls from now on end with kCancelled when `stop` is requested; without one, never. What crisp
+  /// has begun for such a call may go on without us.
+  void CancelOn(std::stop_token stop);
   /// kUnavailable with what to do about it when nobody serves the CRI socket.
   Status Reach() const;
 

@@ -83,9 +83,11 @@ void Print(std::string_view text) {
   if (!text.empty() && text.back() != '\n') std::fputc('\n', stdout);
 }
 
+void Remark(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); }
+
 void Complain(std::string_view text) {
   std::fflush(stdout);
-  fmt::print(stderr, "crispctl: {}\n", text);
+  Remark(fmt::format("crispctl: {}\n", text));
 }
 
 }  // namespace crisp::ctl

@@ -36,8 +36,11 @@ std::string ShortId(std::string_view id);
 /// A message as JSON with the names that crictl prints.
 std::string ToJson(const google::protobuf::Message& message);
 
+// None of these minds a stream that is closed.
 /// To stdout, with a line's end where it has none.
 void Print(std::string_view text);
+/// To stderr, as it is: how far something is.
+void Remark(std::string_view text);
 /// To stderr as "crispctl: ...".
 void Complain(std::string_view text);
 

@@ -34,8 +34,9 @@ std::string Message(unsigned char channel, std::string_view bytes) {
   return message;
 }
 
-/// Over short writes; what nobody reads any more is dropped.
-void WriteAll(int fd, std::string_view bytes) {
+/// Over short writes. False when nobody reads it any more; what cannot be written for another
+/// reason is dropped.
+bool WriteAll(int fd, std::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t n = write(fd, bytes.data(), bytes.size());
     if (n < 0 && errno == EINTR) continue;
@@ -44,9 +45,10 @@ void WriteAll(int fd, std::string_view bytes) {
       poll(&watched, 1, -1);
       continue;
     }
-    if (n <= 0) return;
+    if (n <= 0) return errno != EPIPE;
     bytes.remove_prefix(static_cast<std::size_t>(n));
   }
+  return true;
 }
 
 /// The terminal passes on every key until this goes.
@@ -221,8 +223,10 @@ Result<int> RunRemote(const std::string& url, const RemoteOptions& options) {
       {.on_piece =
            [session, demux = std::make_shared<Demux>()](std::string_view piece, bool end) {
              demux->Feed(piece, end, [&session](unsigned char channel, std::string_view bytes) {
-               if (channel == kStdout) WriteAll(STDOUT_FILENO, bytes);
-               if (channel == kStderr) WriteAll(STDERR_FILENO, bytes);
+               const bool heard = (channel != kStdout || WriteAll(STDOUT_FILENO, bytes)) &&
+                                  (channel != kStderr || WriteAll(STDERR_FILENO, bytes));
+               // As SIGPIPE would have it.
+               if (!heard) session->SetOver(Cancelled("nobody reads what it writes"));
                if (channel == kError && session->status.size() < kMaxStatus) {
                  session->status += bytes;
                }
@@ -283,7 +287,8 @@ Status ForwardConnection(const std::string& url, int socket) {
                const std::size_t head = std::min((*skip)[channel], bytes.size());
                (*skip)[channel] -= head;
                bytes.remove_prefix(head);
-               if (channel == 0) WriteAll(socket, bytes);
+               // Who has gone is seen by the reader below.
+               if (channel == 0) static_cast<void>(WriteAll(socket, bytes));
                if (channel == 1 && session->status.size() < kMaxStatus) session->status += bytes;
              });
            },

@@ -80,6 +80,7 @@ TEST_CASE("a daemon serves Info and metrics until SIGTERM, then leaves nothing b
   CHECK(info.instance() == "1");
   CHECK(info.version() == Version());
   CHECK(info.pid() == getpid());
+  CHECK(info.config() == test.options.config);
   REQUIRE(info.problems_size() == 1);
   CHECK(info.problems(0).hint() == "go to bed");
   CHECK(os::Exists(test.root / "r/extra.sock"));
@@ -162,11 +163,15 @@ TEST_CASE("the mark of records stays while there are some, also when the daemon 
   }
 }
 
-TEST_CASE("bad settings and a failing composition root end main with 1") {
+TEST_CASE("main ends with 1 when it cannot run, and with 78 when no restart would help") {
   testing::TestRoot root;
   const std::string bad = root.Write("bad.yaml", "nonsense: 1\n");
   const auto make = [](Daemon&) -> Result<std::unique_ptr<App>> { return Internal("no app"); };
   std::vector<const char*> arguments = {"crisp-rund", "--config", bad.c_str()};
+  CHECK(Main(3, arguments.data(), "rund", make) == 78);
+  CHECK(kWrongSettings == 78);
+  const std::string absent = root / "absent.yaml";
+  arguments[2] = absent.c_str();
   CHECK(Main(3, arguments.data(), "rund", make) == 1);
   const std::string good =
       root.Write("good.yaml", fmt::format("run_root: {0}/r\nstate_root: {0}/s\n", root.path()));

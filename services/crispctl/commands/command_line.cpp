@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "libs/settings/settings.h"
 #include "services/crispctl/command_table.h"
@@ -28,7 +29,81 @@ void AddTextCommands(CLI::App& app) {
   });
 }
 
+constexpr const char* kCommand = "COMMAND";
+
+const CLI::App* VerbOf(const CLI::App& app, const std::string& name) {
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (verb->check_name(name)) return verb;
+  }
+  return nullptr;
+}
+
+/// Of the verb, or else of crispctl itself. `name` has its dashes.
+const CLI::Option* FindOption(const CLI::App& verb, const CLI::App& app, const std::string& name) {
+  const CLI::Option* option = verb.get_option_no_throw(name);
+  return option != nullptr ? option : app.get_option_no_throw(name);
+}
+
+bool WantsValue(const CLI::Option* option) {
+  return option != nullptr && option->get_items_expected_min() > 0;
+}
+
+/// Whether the word after this option ("--name", "-it", "-eA=b") is its value.
+bool TakesNextWord(const CLI::App& verb, const CLI::App& app, const std::string& word) {
+  if (word.starts_with("--")) {
+    return word.find('=') == word.npos && WantsValue(FindOption(verb, app, word));
+  }
+  for (std::size_t i = 1; i < word.size(); ++i) {
+    const CLI::Option* option = FindOption(verb, app, {'-', word[i]});
+    if (option == nullptr) return false;
+    if (WantsValue(option)) return i + 1 == word.size();
+  }
+  return false;
+}
+
+/// Where the COMMAND of a verb that has one begins.
+struct CommandPlace {
+  std::size_t start;    // words.size(): there is none
+  bool marked = false;  // a "--" is before it
+};
+CommandPlace FindCommand(const CLI::App& app, const std::vector<std::string>& words) {
+  const CLI::App* verb = &app;
+  bool marked = false;
+  bool named = false;  // IMAGE or CONTAINER was there
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const std::string& word = words[i];
+    if (!marked && word == "--") {
+      marked = true;
+    } else if (!marked && word.size() > 1 && word.front() == '-') {
+      if (TakesNextWord(*verb, app, word)) ++i;
+    } else if (verb == &app) {
+      verb = VerbOf(app, word);
+      if (verb == nullptr || verb->get_option_no_throw(kCommand) == nullptr) break;
+    } else if (named) {
+      return {i, marked};
+    } else {
+      named = true;
+    }
+  }
+  return {words.size(), marked};
+}
+
 }  // namespace
+
+CLI::Option* AddCommandOperand(CLI::App& verb, const std::string& text) {
+  using Words = std::vector<std::string>;
+  return verb.add_option_function<Words>(
+      kCommand, [](const Words& /*Shared has them*/) {}, text);
+}
+
+void ParseCommandLine(CLI::App& app, Shared& shared, std::vector<std::string> words) {
+  const CommandPlace place = FindCommand(app, words);
+  const auto start = words.begin() + static_cast<std::ptrdiff_t>(place.start);
+  shared.command.assign(start, words.end());
+  if (start != words.end() && !place.marked) words.insert(start, "--");
+  std::reverse(words.begin(), words.end());
+  app.parse(std::move(words));
+}
 
 void AddCommandLine(CLI::App& app, Shared& shared) {
   app.description("crispctl: look at and work with crisp on this node");

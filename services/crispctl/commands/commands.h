@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "libs/base/result.h"
@@ -10,7 +11,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace crisp::ctl {
 
@@ -27,6 +29,8 @@ struct Shared {
   std::string socket;
   std::string config;
   std::string output = "table";
+  /// run and exec: the words of COMMAND as they were typed.
+  std::vector<std::string> command;
   int exit_code = kDone;
 
   bool json() const { return output == "json"; }
@@ -34,6 +38,10 @@ struct Shared {
 
 /// A client whose socket is served.
 Result<std::unique_ptr<Client>> Connect(const Shared& shared);
+/// The settings file that the command line means: that of --config; or else of the node whose
+/// socket it names, as a daemon there says; or else the default one. kUnavailable: that daemon is
+/// away.
+Result<std::string> SettingsPath(const Shared& shared);
 /// Says what failed; the exit code for it. What crisp has answered is never kNotReached, whoever it
 /// could not reach itself.
 int Tell(const Status& status);
@@ -42,9 +50,20 @@ int TellNotReached(const Status& status);
 /// Runs `verb` with a client and keeps its exit code.
 void WithClient(Shared& shared, const std::function<Result<int>(Client&)>& verb,
                 int failed = kFailed);
+/// Does it to each of `names`, whatever became of those before it, and prints those that it was
+/// done to (as JSON: one list of them).
+int ForEach(const Shared& shared, const std::vector<std::string>& names,
+            const std::function<Status(const std::string&)>& verb);
 
 /// The whole command line.
 void AddCommandLine(CLI::App& app, Shared& shared);
+/// Takes what is behind the program's name and does it, as main wants it. From its first word on a
+/// COMMAND is another program's: its options are not ours, and its words are left as they are
+/// (CLI11 would take "[a,b]" apart). Throws CLI::ParseError.
+void ParseCommandLine(CLI::App& app, Shared& shared, std::vector<std::string> words);
+
+/// Of a verb that has another program run: its last operand. The words are in Shared::command.
+CLI::Option* AddCommandOperand(CLI::App& verb, const std::string& text);
 
 // Each adds its verbs to the program.
 void AddNodeCommands(CLI::App& app, Shared& shared);       // status, version, reload
@@ -71,6 +90,8 @@ Result<std::string> PullShown(Client& client, const std::string& image,
 Result<runtime::v1::Container> FindContainer(Client& client, const std::string& text);
 Result<runtime::v1::PodSandbox> FindPod(Client& client, const std::string& text);
 
+/// The namespace of the pods that "run" makes, each for one container.
+inline constexpr std::string_view kRunNamespace = "crispctl";
 /// "run" keeps the logs of its pods below this directory, and forgets them with the pod.
 std::string RunLogRoot(const Endpoint& endpoint);
 void ForgetRunLogs(const Endpoint& endpoint, const runtime::v1::PodSandbox& pod);

@@ -1,8 +1,12 @@
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
+
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "libs/settings/settings.h"
 #include "services/crispctl/commands/commands.h"
+#include "services/crispctl/hints.h"
 #include "services/crispctl/output.h"
 
 namespace crisp::ctl {
@@ -40,13 +44,33 @@ Result<std::unique_ptr<Client>> Connect(const Shared& shared) {
   return client;
 }
 
+Result<std::string> SettingsPath(const Shared& shared) {
+  if (!shared.config.empty()) return shared.config;
+  const std::string socket = NamedSocket(shared.socket);
+  if (socket.empty()) return std::string(settings::kDefaultPath);
+  // The front serves what each daemon serves on all its sockets.
+  const auto info = Client::Info(socket);
+  if (!info.ok()) {
+    return info.status().While(
+        "which settings does the node at {} have? Name the file with --config", socket);
+  }
+  if (info->config().empty()) {
+    return Unavailable("{} at {} does not say which settings file it reads: name it with --config",
+                       info->service(), socket);
+  }
+  return info->config();
+}
+
 int Tell(const Status& status) {
   Complain(status.message());
+  if (const std::string_view hint = HintFor(status); !hint.empty()) {
+    Remark(fmt::format("  {}\n", hint));
+  }
   return kFailed;
 }
 
 int TellNotReached(const Status& status) {
-  Complain(status.message());
+  Complain(status.message());  // which says itself what to do
   return status.code() == Code::kUnavailable || status.code() == Code::kPermissionDenied
              ? kNotReached
              : kFailed;
@@ -68,6 +92,23 @@ void WithClient(Shared& shared, const std::function<Result<int>(Client&)>& verb,
   }
 }
 
+int ForEach(const Shared& shared, const std::vector<std::string>& names,
+            const std::function<Status(const std::string&)>& verb) {
+  int code = kDone;
+  nlohmann::json did = nlohmann::json::array();
+  for (const std::string& name : names) {
+    if (Status done = verb(name); !done.ok()) {
+      code = Tell(done);
+    } else if (shared.json()) {
+      did.push_back(name);
+    } else {
+      Print(name);
+    }
+  }
+  if (shared.json()) Print(did.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  return code;
+}
+
 Result<runtime::v1::Container> FindContainer(Client& client, const std::string& text) {
   const auto list = CRISP_TRY(client.ListContainers());
   return Find(list.containers(), text, "container", "ps -a");
@@ -81,7 +122,7 @@ Result<runtime::v1::PodSandbox> FindPod(Client& client, const std::string& text)
 std::string RunLogRoot(const Endpoint& endpoint) { return endpoint.run_root + "/crispctl"; }
 
 void ForgetRunLogs(const Endpoint& endpoint, const runtime::v1::PodSandbox& pod) {
-  if (pod.metadata().namespace_() != "crispctl") return;
+  if (pod.metadata().namespace_() != kRunNamespace) return;
   const std::string& uid = pod.metadata().uid();
   if (uid.empty() || uid.find_first_not_of("0123456789abcdef") != std::string::npos) return;
   if (Status gone = os::RemoveTree(RunLogRoot(endpoint) + "/" + uid); !gone.ok()) {

@@ -3,6 +3,7 @@
 
 #include "libs/base/try.h"
 #include "libs/config/yaml_edit.h"
+#include "libs/config/yaml_json.h"
 #include "libs/os/atomic_file.h"
 #include "libs/os/files.h"
 #include "libs/settings/settings.h"
@@ -17,21 +18,25 @@ constexpr const char* kOurDropIn = "90-crispctl.yaml";
 constexpr std::string_view kOurHead =
     "# Written by 'crispctl config set'; comments in it do not last.\n";
 
-std::string PathOf(const Shared& shared) {
-  return shared.config.empty() ? std::string(settings::kDefaultPath) : shared.config;
-}
-
-void Show(const settings::Settings& settings, bool plain) {
-  Print(plain ? settings::Dump(settings) : settings::DumpCommented(settings));
-}
-
-Result<int> ShowEffective(const Shared& shared, bool plain) {
-  Show(CRISP_TRY(settings::Load(PathOf(shared))), plain);
+Result<int> Show(const Shared& shared, const settings::Settings& settings, bool plain) {
+  const std::string bare = settings::Dump(settings);
+  if (shared.json()) {
+    const nlohmann::json json = CRISP_TRY(config::YamlToJson(bare));
+    Print(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else {
+    Print(plain ? bare : settings::DumpCommented(settings));
+  }
   return kDone;
 }
 
+Result<int> ShowEffective(const Shared& shared, bool plain) {
+  const std::string path = CRISP_TRY(SettingsPath(shared));
+  return Show(shared, CRISP_TRY(settings::Load(path)), plain);
+}
+
 Result<int> ShowDiff(const Shared& shared) {
-  const auto differences = settings::Differences(CRISP_TRY(settings::Load(PathOf(shared))));
+  const std::string path = CRISP_TRY(SettingsPath(shared));
+  const auto differences = settings::Differences(CRISP_TRY(settings::Load(path)));
   if (shared.json()) {
     nlohmann::json list = nlohmann::json::array();
     for (const settings::Difference& one : differences) {
@@ -60,7 +65,7 @@ Result<std::string> SettingsFileOf(std::string path) {
 }
 
 Result<int> Check(const Shared& shared, const std::string& given) {
-  const std::string path = given.empty() ? PathOf(shared) : CRISP_TRY(SettingsFileOf(given));
+  const std::string path = CRISP_TRY(given.empty() ? SettingsPath(shared) : SettingsFileOf(given));
   // A directory of drop-ins may be there without the file that they go over.
   const bool drop_ins_only = !os::Exists(path) && os::IsDirectory(path + ".d");
   const auto settings =
@@ -73,7 +78,7 @@ Result<int> Check(const Shared& shared, const std::string& given) {
 }
 
 Result<int> Set(const Shared& shared, const std::string& key, const std::string& value) {
-  const std::string path = PathOf(shared);
+  const std::string path = CRISP_TRY(SettingsPath(shared));
   const std::string directory = path + ".d";
   const std::string file = fmt::format("{}/{}", directory, kOurDropIn);
   const settings::KeyFacts facts = CRISP_TRY(settings::FindKey(key));
@@ -88,7 +93,11 @@ Result<int> Set(const Shared& shared, const std::string& key, const std::string&
   return kDone;
 }
 
-int ExitCode(const Result<int>& done) { return done.ok() ? *done : Tell(done.status()); }
+int ExitCode(const Result<int>& done) {
+  if (done.ok()) return *done;
+  // The node whose settings they are.
+  return done.code() == Code::kUnavailable ? TellNotReached(done.status()) : Tell(done.status());
+}
 
 }  // namespace
 
@@ -111,7 +120,9 @@ void AddConfigCommands(CLI::App& app, Shared& shared) {
   CLI::App* initial =
       config->add_subcommand("default", "The defaults: what the shipped crisp.yaml says");
   initial->add_flag("--plain", *plain, "Without comments");
-  initial->callback([plain] { Show(settings::Settings(), *plain); });
+  initial->callback([&shared, plain] {
+    shared.exit_code = ExitCode(Show(shared, settings::Settings(), *plain));
+  });
 
   config->add_subcommand("diff", "Which keys are not the defaults")->callback([&shared] {
     shared.exit_code = ExitCode(ShowDiff(shared));

@@ -45,7 +45,7 @@ Result<int> ConvertConfig(const Shared& shared, const ConvertArgs& args) {
   const std::string report = shared.json() ? convert::ReportJson(source, conversion.entries) + "\n"
                                            : convert::Report(source, conversion.entries);
   if (args.report.empty()) {
-    fmt::print(stderr, "{}", report);
+    Remark(report);
   } else {
     CRISP_TRY(os::WriteFileAtomic(args.report, report));
   }

@@ -28,7 +28,7 @@ Result<int> WriteBundle(const Shared& shared, const std::string& out) {
   const std::string path = out.empty() ? name + ".tar.gz" : out;
   if (os::Exists(path)) return AlreadyExists("{} is there already", path);
   debug::Scope scope;
-  scope.config = shared.config.empty() ? std::string(settings::kDefaultPath) : shared.config;
+  scope.config = SettingsPath(shared).value_or(std::string(settings::kDefaultPath));
   // With settings that are wrong, the sockets are looked for at their usual place.
   const settings::Settings usual = settings::Settings().Resolved();
   scope.endpoint = FindEndpoint(shared.socket, shared.config)

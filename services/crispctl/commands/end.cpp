@@ -1,4 +1,6 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <optional>
 
 #include "libs/base/try.h"
 #include "services/crispctl/commands/commands.h"
@@ -14,16 +16,47 @@ struct Args {
   bool all = false;
 };
 
-Status StopOne(Client& client, const Args& args, const std::string& text) {
-  auto container = FindContainer(client, text);
-  if (container.ok()) {
-    return client.StopContainer(container->id(), std::chrono::seconds(args.grace));
-  }
-  if (auto pod = FindPod(client, text); pod.ok()) return client.StopPod(pod->id());
-  return container.status();
+using runtime::v1::Container;
+using runtime::v1::PodSandbox;
+
+bool Runs(const Container& container) {
+  return container.state() == runtime::v1::CONTAINER_RUNNING ||
+         container.state() == runtime::v1::CONTAINER_CREATED;
 }
 
-Status RemovePod(Client& client, const runtime::v1::PodSandbox& pod) {
+bool Exists(const Container& /*container*/) { return true; }
+
+/// The pod that `run` has made for the container, when none of its containers `still` does
+/// something: it goes the same way as they.
+Result<std::optional<PodSandbox>> EmptyRunPod(Client& client, const Container& container,
+                                              bool (*still)(const Container&)) {
+  const auto pods = CRISP_TRY(client.ListPods());
+  for (const PodSandbox& pod : pods.items()) {
+    if (pod.id() != container.pod_sandbox_id()) continue;
+    if (pod.metadata().namespace_() != kRunNamespace) break;
+    const auto list = CRISP_TRY(client.ListContainers());
+    const auto& all = list.containers();
+    const bool used = std::any_of(all.begin(), all.end(), [&](const Container& other) {
+      return other.pod_sandbox_id() == pod.id() && still(other);
+    });
+    if (used) break;
+    return std::optional(pod);
+  }
+  return std::optional<PodSandbox>();
+}
+
+Status StopOne(Client& client, const Args& args, const std::string& text) {
+  const auto container = FindContainer(client, text);
+  if (!container.ok()) {
+    if (auto pod = FindPod(client, text); pod.ok()) return client.StopPod(pod->id());
+    return container.status();
+  }
+  CRISP_TRY(client.StopContainer(container->id(), std::chrono::seconds(args.grace)));
+  const auto pod = CRISP_TRY(EmptyRunPod(client, *container, Runs));
+  return pod ? client.StopPod(pod->id()) : Status::Ok();
+}
+
+Status RemovePod(Client& client, const PodSandbox& pod) {
   CRISP_TRY(client.StopPod(pod.id()));
   CRISP_TRY(client.RemovePod(pod.id()));
   ForgetRunLogs(client.endpoint(), pod);
@@ -31,9 +64,9 @@ Status RemovePod(Client& client, const runtime::v1::PodSandbox& pod) {
 }
 
 Status RemoveOne(Client& client, const Args& args, const std::string& text) {
-  auto container = FindContainer(client, text);
+  const auto container = FindContainer(client, text);
   if (!container.ok()) {
-    auto pod = FindPod(client, text);
+    const auto pod = FindPod(client, text);
     if (!pod.ok()) return container.status();
     if (!args.force && pod->state() == runtime::v1::SANDBOX_READY) {
       return FailedPrecondition("pod {} is ready: stop it first, or use -f", text);
@@ -43,46 +76,37 @@ Status RemoveOne(Client& client, const Args& args, const std::string& text) {
   if (!args.force && container->state() == runtime::v1::CONTAINER_RUNNING) {
     return FailedPrecondition("container {} runs: stop it first, or use -f", text);
   }
-  return client.RemoveContainer(container->id());
-}
-
-/// Each of them, whatever became of those before it.
-int ForEach(const std::vector<std::string>& ids,
-            const std::function<Status(const std::string&)>& fn) {
-  int code = kDone;
-  for (const std::string& id : ids) {
-    if (Status done = fn(id); !done.ok()) {
-      code = Tell(done);
-    } else {
-      Print(id);
-    }
-  }
-  return code;
+  CRISP_TRY(client.RemoveContainer(container->id()));
+  const auto pod = CRISP_TRY(EmptyRunPod(client, *container, Exists));
+  return pod ? RemovePod(client, *pod) : Status::Ok();
 }
 
 }  // namespace
 
 void AddEndCommands(CLI::App& app, Shared& shared) {
   auto stop_args = std::make_shared<Args>();
-  CLI::App* stop = app.add_subcommand("stop", "Stop containers, or pods");
+  CLI::App* stop =
+      app.add_subcommand("stop", "Stop containers, or pods; with a container of 'run' its pod");
   stop->add_option("ID", stop_args->ids, "Ids or names")->required();
   stop->add_option("-t,--time", stop_args->grace, "Seconds from the stop signal to SIGKILL")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{86'400}))
       ->capture_default_str();
   stop->callback([&shared, stop_args] {
     WithClient(shared, [&](Client& client) -> Result<int> {
-      return ForEach(stop_args->ids,
+      return ForEach(shared, stop_args->ids,
                      [&](const std::string& id) { return StopOne(client, *stop_args, id); });
     });
   });
 
   auto rm_args = std::make_shared<Args>();
-  CLI::App* rm = app.add_subcommand("rm", "Remove containers, or pods with all that is in them");
+  CLI::App* rm = app.add_subcommand(
+      "rm",
+      "Remove containers, or pods with all that is in them; with a container of 'run' its pod");
   rm->add_option("ID", rm_args->ids, "Ids or names")->required();
   rm->add_flag("-f,--force", rm_args->force, "Also what runs: it is killed");
   rm->callback([&shared, rm_args] {
     WithClient(shared, [&](Client& client) -> Result<int> {
-      return ForEach(rm_args->ids,
+      return ForEach(shared, rm_args->ids,
                      [&](const std::string& id) { return RemoveOne(client, *rm_args, id); });
     });
   });
@@ -100,7 +124,7 @@ void AddEndCommands(CLI::App& app, Shared& shared) {
       } else if (ids.empty()) {
         return InvalidArgument("which pods? Give ids or names, or --all");
       }
-      return ForEach(ids, [&](const std::string& id) -> Status {
+      return ForEach(shared, ids, [&](const std::string& id) -> Status {
         return RemovePod(client, CRISP_TRY(FindPod(client, id)));
       });
     });

@@ -58,6 +58,14 @@ class PullDisplay {
                        std::string(kWidth - full, ' '), Size(done), Size(size));
   }
 
+  static std::string Words(const LayerProgress& layer) {
+    if (layer.state() != LayerProgress::DOWNLOADING) {
+      return Lower(LayerProgress::State_Name(layer.state()), "");
+    }
+    const auto size = static_cast<std::uint64_t>(std::max<std::int64_t>(layer.size(), 0));
+    return fmt::format("downloading {}", Size(size));
+  }
+
   void Draw(const imaged::v1::PullEvent& event) {
     std::string out;
     if (lines_ > 0) out += fmt::format("\033[{}A", lines_);
@@ -66,23 +74,19 @@ class PullDisplay {
       out += fmt::format("\033[K  {}  {}\n", Name(layer), Bar(layer));
     }
     lines_ = event.layers_size() + 1;
-    fmt::print(stderr, "{}", out);
+    Remark(out);
   }
 
   void Lines(const imaged::v1::PullEvent& event) {
     if (event.stage() != stage_) {
       stage_ = event.stage();
-      fmt::print(stderr, "{}: {}\n", image_, stage_);
+      Remark(fmt::format("{}: {}\n", image_, stage_));
     }
     for (const auto& layer : event.layers()) {
       auto& state = states_[layer.digest()];
       if (state == layer.state()) continue;
       state = layer.state();
-      fmt::print(stderr, "  {}  {}\n", Name(layer),
-                 layer.state() == LayerProgress::DOWNLOADING
-                     ? fmt::format("downloading {}", Size(static_cast<std::uint64_t>(
-                                                         std::max<std::int64_t>(layer.size(), 0))))
-                     : Lower(LayerProgress::State_Name(layer.state()), ""));
+      Remark(fmt::format("  {}  {}\n", Name(layer), Words(layer)));
     }
   }
 
@@ -150,22 +154,12 @@ Result<int> ListImages(Client& client, const Shared& shared, bool quiet) {
   return kDone;
 }
 
-Result<int> RemoveImages(Client& client, const std::vector<std::string>& images) {
-  int code = kDone;
-  for (const std::string& image : images) {
-    const auto status = client.ImageStatus(image);
-    if (status.ok() && !status->has_image()) {
-      Complain(fmt::format("no image '{}': 'crispctl images' shows them all", image));
-      code = kFailed;
-      continue;
-    }
-    if (Status removed = client.RemoveImage(image); !removed.ok()) {
-      code = Tell(removed);
-    } else {
-      Print(image);
-    }
+Status RemoveImage(Client& client, const std::string& image) {
+  const auto status = client.ImageStatus(image);
+  if (status.ok() && !status->has_image()) {
+    return NotFound("no image '{}'", image);
   }
-  return code;
+  return client.RemoveImage(image);
 }
 
 }  // namespace
@@ -214,7 +208,10 @@ void AddImageCommands(CLI::App& app, Shared& shared) {
   CLI::App* remove = app.add_subcommand("rmi", "Remove images, with all their names");
   remove->add_option("IMAGE", remove_args->images, "A name or an id")->required();
   remove->callback([&shared, remove_args] {
-    WithClient(shared, [&](Client& client) { return RemoveImages(client, remove_args->images); });
+    WithClient(shared, [&](Client& client) -> Result<int> {
+      return ForEach(shared, remove_args->images,
+                     [&](const std::string& image) { return RemoveImage(client, image); });
+    });
   });
 }
 

@@ -19,28 +19,30 @@ namespace {
 
 struct ExecArgs {
   std::string id;
-  std::vector<std::string> command;
   bool interactive = false;
   bool tty = false;
   std::int64_t timeout = 0;
 };
 
 /// With a time limit: the runtime kills the command, and its output comes at the end.
-Result<int> ExecForSeconds(Client& client, const std::string& id, const ExecArgs& args) {
-  const auto answer =
-      CRISP_TRY(client.ExecSync(id, args.command, std::chrono::seconds(args.timeout)));
+Result<int> ExecForSeconds(Client& client, const std::string& id,
+                           const std::vector<std::string>& command, std::chrono::seconds timeout) {
+  const auto answer = CRISP_TRY(client.ExecSync(id, command, timeout));
   std::fwrite(answer.stdout().data(), 1, answer.stdout().size(), stdout);
   std::fflush(stdout);
   std::fwrite(answer.stderr().data(), 1, answer.stderr().size(), stderr);
   return answer.exit_code();
 }
 
-Result<int> Exec(Client& client, const ExecArgs& args) {
+Result<int> Exec(Client& client, const Shared& shared, const ExecArgs& args) {
   const auto container = CRISP_TRY(FindContainer(client, args.id));
-  if (args.timeout > 0) return ExecForSeconds(client, container.id(), args);
+  if (args.timeout > 0) {
+    return ExecForSeconds(client, container.id(), shared.command,
+                          std::chrono::seconds(args.timeout));
+  }
   runtime::v1::ExecRequest request;
   request.set_container_id(container.id());
-  for (const std::string& word : args.command) request.add_cmd(word);
+  for (const std::string& word : shared.command) request.add_cmd(word);
   request.set_stdin(args.interactive);
   request.set_tty(args.tty);
   request.set_stdout(true);
@@ -137,7 +139,7 @@ void AddStreamCommands(CLI::App& app, Shared& shared) {
   auto exec_args = std::make_shared<ExecArgs>();
   CLI::App* exec = app.add_subcommand("exec", "Run a command in a container, show what it writes");
   exec->add_option("CONTAINER", exec_args->id, "Its id, or its name")->required();
-  exec->add_option("COMMAND", exec_args->command, "After '--'")->required();
+  AddCommandOperand(*exec, "Options behind its first word are its own")->required();
   exec->add_flag("-i,--interactive", exec_args->interactive, "Our stdin is its stdin");
   auto* tty = exec->add_flag("-t,--tty", exec_args->tty, "It has a terminal");
   exec->add_option("--timeout", exec_args->timeout, "Seconds after which it is killed; 0: never")
@@ -146,7 +148,7 @@ void AddStreamCommands(CLI::App& app, Shared& shared) {
   exec->footer("Exit code: that of the command; 125 when it could not be run.");
   exec->callback([&shared, exec_args] {
     WithClient(
-        shared, [&](Client& client) { return Exec(client, *exec_args); }, kNotRun);
+        shared, [&](Client& client) { return Exec(client, shared, *exec_args); }, kNotRun);
   });
 
   struct AttachArgs {

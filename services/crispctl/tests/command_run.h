@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -46,13 +45,12 @@ inline Ran RunCommand(std::vector<std::string> words) {
   Shared shared;
   CLI::App app("", "crispctl");
   AddCommandLine(app, shared);
-  std::reverse(words.begin(), words.end());
   std::fflush(stdout);
   {
     const Captured out(STDOUT_FILENO, root / "out");
     const Captured err(STDERR_FILENO, root / "err");
     try {
-      app.parse(std::move(words));
+      ParseCommandLine(app, shared, std::move(words));
     } catch (const CLI::ParseError&) {
       shared.exit_code = kWrongUse;
     }

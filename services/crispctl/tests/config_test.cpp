@@ -1,5 +1,7 @@
 #include <sys/stat.h>
 
+#include <nlohmann/json.hpp>
+
 #include "libs/os/files.h"
 #include "libs/settings/settings.h"
 #include "services/crispctl/tests/command_run.h"
@@ -25,6 +27,33 @@ TEST_CASE("config shows what is in force, the defaults, and what differs") {
   CHECK(diff.out == "KEY        VALUE  DEFAULT\nlog.level  debug  info\n");
   const Ran json = RunCommand({"-c", file, "--output", "json", "config", "diff"});
   CHECK(json.out.find("\"key\": \"log.level\"") != json.out.npos);
+}
+
+TEST_CASE("config is one JSON document for programs") {
+  const testing::TestRoot root;
+  const std::string file = root.Write("c.yaml", "rund: {default_umask: '0027'}\n");
+  const Ran shown = RunCommand({"-o", "json", "-c", file, "config"});
+  CHECK(shown.code == kDone);
+  const auto json = nlohmann::json::parse(shown.out);
+  CHECK(json["rund"]["default_umask"] == "0027");
+  CHECK(json["imaged"]["parallel_layers"] == 4);
+  CHECK(nlohmann::json::parse(
+            RunCommand({"config", "default", "-o", "json"}).out)["rund"]["default_umask"] !=
+        "0027");
+}
+
+TEST_CASE("config of a node that does not answer is nobody else's") {
+  const testing::TestRoot root;
+  const std::vector<std::vector<std::string>> verbs = {
+      {"config"}, {"config", "diff"}, {"config", "check"}, {"config", "set", "log.level", "debug"}};
+  for (const std::vector<std::string>& words : verbs) {
+    std::vector<std::string> all = {"--socket", root / "none.sock"};
+    all.insert(all.end(), words.begin(), words.end());
+    const Ran ran = RunCommand(all);
+    CHECK(ran.code == kNotReached);
+    CHECK(ran.out.empty());
+    CHECK(ran.err.find("Name the file with --config") != ran.err.npos);
+  }
 }
 
 TEST_CASE("config check takes a file, its directory or its drop-ins") {

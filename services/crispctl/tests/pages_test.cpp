@@ -1,5 +1,6 @@
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
-#include <algorithm>
 
 #include "libs/os/files.h"
 #include "libs/testing/test_root.h"
@@ -25,9 +26,8 @@ struct Dry {
   Dry() { AddCommandLine(app, shared); }
   /// Empty, or why the words are wrong. `whole`: what is required must be there.
   std::string Parse(std::vector<std::string> words, bool whole) {
-    std::reverse(words.begin(), words.end());
     try {
-      app.parse(std::move(words));
+      ParseCommandLine(app, shared, std::move(words));
     } catch (const CLI::RequiredError& e) {
       return whole ? e.what() : "";
     } catch (const CLI::Success&) {  // understood; or help, version
@@ -133,6 +133,38 @@ TEST_CASE("A wrong example would be noticed") {
   CHECK_FALSE(Dry().Parse(Words("crispctl pull --nonsense x"), true).empty());
   CHECK_FALSE(Dry().Parse(Words("crispctl nonsense"), true).empty());
   CHECK(Dry().Parse(Words("crispctl exec web -- ls -l | wc"), true).empty());
+}
+
+TEST_CASE("From a command's first word on every word is the command's, as it was typed") {
+  using List = std::vector<std::string>;
+  const auto parsed = [](const List& words) {
+    Dry dry;
+    INFO(fmt::format("{}", fmt::join(words, " ")));
+    CHECK(dry.Parse(words, true).empty());
+    return dry.shared;
+  };
+  CHECK(parsed({"exec", "hello", "sh", "-c", "id"}).command == List{"sh", "-c", "id"});
+  CHECK(parsed({"exec", "hello", "sh", "-c", "id"}).config.empty());
+  CHECK(parsed({"exec", "hello", "ls", "-s", "x", "--", "-o"}).command ==
+        List{"ls", "-s", "x", "--", "-o"});
+  CHECK(parsed({"exec", "hello", "--", "ls", "-t"}).command == List{"ls", "-t"});
+  CHECK(parsed({"run", "image", "--net", "echo", "[a,b]", "--help"}).command ==
+        List{"echo", "[a,b]", "--help"});
+  CHECK(parsed({"run", "--", "image", "-x"}).command == List{"-x"});
+  CHECK(parsed({"run", "image"}).command.empty());
+  // Ours are wherever they were, with values of their own.
+  for (const List& before :
+       {List{"-s", "sock", "exec", "-it", "hello"}, List{"exec", "-it", "-s", "sock", "hello"},
+        List{"exec", "hello", "-t", "-i", "--socket", "sock"},
+        List{"--socket=sock", "run", "-e", "A=b", "--name", "n", "-d", "image"},
+        List{"run", "-eA=b", "image", "--name=n", "-ssock"}}) {
+    List words = before;
+    words.insert(words.end(), {"sh", "-s", "other"});
+    CHECK(parsed(words).command == List{"sh", "-s", "other"});
+    CHECK(parsed(words).socket == "sock");
+  }
+  CHECK(parsed({"stop", "one", "two", "-t", "3"}).command.empty());
+  CHECK_FALSE(Dry().Parse({"exec", "hello"}, true).empty());
 }
 
 TEST_CASE(
