@@ -72,8 +72,8 @@ struct SnapshotRecord {
 };
 
 /// What imaged knows, in SQLite: an image is in it whole or not at all, and what is not in it is
-/// garbage. Shared by all instances; any thread. Two connections, each behind a mutex: questions take
-/// microseconds, and do not wait for a commit that waits for the disk.
+/// garbage. Shared by all instances; any thread. Two connections, each behind a mutex: questions
+/// take microseconds, and do not wait for a commit that waits for the disk.
 class Catalogue {
  public:
   /// `boot_id`: the machine's, as it is now. A layer's row is written before its bytes are safe
