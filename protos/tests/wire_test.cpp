@@ -56,7 +56,7 @@ void AddEnum(const EnumDescriptor& type, std::vector<std::string>& facts) {
 }
 
 void AddMessage(const Descriptor& type, std::vector<std::string>& facts) {
-  if (type.options().map_entry()) return;
+  if (type.map_key() != nullptr) return;  // the entry of a map: its field says it
   const std::string name = NameIn(*type.file(), type.full_name());
   facts.push_back("message " + name);
   for (int i = 0; i < type.field_count(); ++i) {
