@@ -90,8 +90,10 @@ TEST_CASE("What has no image's configuration is an artifact, or an image's layer
   const auto parse = [](const std::string& config_type, const std::vector<std::string>& layers) {
     int n = 0;
     std::string all;
-    for (const std::string& layer : layers)
-      all += (n++ == 0 ? "" : ",") + Descriptor(fmt::format("sha256:{:064x}", n), layer);
+    for (const std::string& layer : layers) {
+      if (!all.empty()) all += ",";
+      all += Descriptor(fmt::format("sha256:{:064x}", ++n), layer);
+    }
     return ParseManifest(
         fmt::format(
             R"({{"schemaVersion":2,"artifactType":"text/x-model","config":{},"layers":[{}]}})",
