@@ -95,7 +95,8 @@ TEST_CASE("A runtime whose creates hang holds up the containers of no other one"
               .ok());
   node.Signal("rund", "HUP");
   REQUIRE(Eventually([&cri] {
-    const auto& handlers = cri.Status()->runtime_handlers();
+    const auto answer = cri.Status();
+    const auto& handlers = answer->runtime_handlers();
     return std::any_of(handlers.begin(), handlers.end(),
                        [](const cri::RuntimeHandler& one) { return one.name() == "hangs"; });
   }));

@@ -119,7 +119,7 @@ TEST_CASE("What an import takes on the disk is counted as long as it does") {
   std::uint64_t during = 0;
   Watched watched(tar, [&] { during = std::max(during, used()); });
   REQUIRE(node.archives.Import(Node::Call(), watched, "").ok());
-  CHECK(during >= before + 3'000'000);
+  CHECK(during >= before + 2'800'000);  // it may end before the last piece is read
   CHECK(used() < before + 2 * 3'000'000);
   CHECK(*node.images.spooled() == 0);
 }

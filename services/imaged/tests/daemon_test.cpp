@@ -136,12 +136,13 @@ TEST_CASE("The daemon's memory is in no core dump, and nobody sees it who may no
   REQUIRE(at != std::string::npos);
   CHECK(limits.substr(at, limits.find('\n', at) - at).find(" 0                    0 ") !=
         std::string::npos);
-  // Root without the right to trace: it sees our environment, but not the daemon's.
+  // Root without the rights to trace and to measure: it sees our environment, but not the daemon's.
   const auto sees = [](pid_t pid) {
-    const auto output = process::Run(Call(), {.program = "/usr/bin/setpriv",
-                                              .args = {"--bounding-set", "-sys_ptrace", "/bin/cat",
-                                                       fmt::format("/proc/{}/environ", pid)},
-                                              .env = process::PlainEnvironment()});
+    const auto output =
+        process::Run(Call(), {.program = "/usr/bin/setpriv",
+                              .args = {"--bounding-set", "-sys_ptrace,-perfmon,-sys_admin",
+                                       "/bin/cat", fmt::format("/proc/{}/environ", pid)},
+                              .env = process::PlainEnvironment()});
     REQUIRE(output.ok());
     return output->exit_code == 0;
   };

@@ -170,12 +170,16 @@ TEST_CASE("A small layer that would fill the disk is refused by the bounds that 
       {{TarWriter().File("zeros", std::string(std::size_t{160} << 20U, '\0')).Done(), pack}});
   LyingRegistry registry(bomb);
   std::string tag = ":latest";
+  Code code = Code::kResourceExhausted;
+  std::string words = "unpack to more than 200 times as many";
   SECTION("in a format of today") {}
   SECTION("that claims to be large") {
     nlohmann::json manifest = nlohmann::json::parse(bomb.manifest);
     manifest["layers"][0]["size"] = std::int64_t{1} << 40U;
     registry.documents["large"] = {bomb.manifest_type, manifest.dump()};
     tag = ":large";
+    code = Code::kDataLoss;
+    words = "its manifest says";
   }
   SECTION("in Docker's first") {
     nlohmann::json old = {{"schemaVersion", 1}, {"name", "test/image"}, {"architecture", "amd64"}};
@@ -187,8 +191,9 @@ TEST_CASE("A small layer that would fill the disk is refused by the bounds that 
   }
   Node node;
   const auto id = node.Pull(registry.Name(tag));
-  CHECK(id.code() == Code::kResourceExhausted);
-  CHECK(id.status().message().find("unpack to more than 200 times as many") != std::string::npos);
+  INFO(id.status().message());
+  CHECK(id.code() == code);
+  CHECK(id.status().message().find(words) != std::string::npos);
   node.CheckClean();
 }
 
