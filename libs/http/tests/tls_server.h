@@ -40,8 +40,9 @@ class TlsServer {
     X509_gmtime_adj(X509_getm_notAfter(certificate_.get()), 3600);
     X509_set_pubkey(certificate_.get(), key_.get());
     X509_NAME* subject = X509_get_subject_name(certificate_.get());
+    // Each server's own: OpenSSL finds a certificate by its subject.
     X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,
-                               reinterpret_cast<const unsigned char*>("crisp test"), -1, -1, 0);
+                               reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
     X509_set_issuer_name(certificate_.get(), subject);
     X509_EXTENSION* names =
         X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, name.c_str());

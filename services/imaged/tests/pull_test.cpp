@@ -179,7 +179,7 @@ TEST_CASE("A small layer that would fill the disk is refused by the bounds that 
     registry.documents["large"] = {bomb.manifest_type, manifest.dump()};
     tag = ":large";
     code = Code::kDataLoss;
-    words = "its manifest says";
+    words = "ends early";
   }
   SECTION("in Docker's first") {
     nlohmann::json old = {{"schemaVersion", 1}, {"name", "test/image"}, {"architecture", "amd64"}};
