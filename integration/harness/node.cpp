@@ -438,10 +438,11 @@ std::vector<std::string> Node::Leftovers() const {
               {"registry", "logs", "log", "layers"}, names);
     for (const std::string& name : names) found.push_back("file: " + name);
   }
-  // Whatever it is called: nothing is to be under way, or kept for somebody who is gone.
-  for (const char* directory : {"state/imaged/staging", "state/imaged/snapshots",
-                                "state/imaged/trash", "state/rund/1/volumes", "run/rund/1/pods",
-                                "run/rund/1/containers", "run/rund/1/exits", "run/rund/1/execs"}) {
+  // Whatever it is called: nothing is to be under way, or kept for somebody who is gone. (imaged's
+  // trash is emptied at a pace of its own.)
+  for (const char* directory :
+       {"state/imaged/staging", "state/imaged/snapshots", "state/rund/1/volumes", "run/rund/1/pods",
+        "run/rund/1/containers", "run/rund/1/exits", "run/rund/1/execs"}) {
     const std::string root = "/proc/" + std::to_string(holder_) + "/root" + dir_ + "/";
     for (const auto& entry : fs::directory_iterator(root + directory, error)) {
       found.push_back("in " + std::string(directory) + ": " + entry.path().filename().string());

@@ -38,7 +38,7 @@ Status Mount(const HostMount& mount, const v1::ImageVolume& volume, const std::s
                            mount.image_sub_path);
   }
   return os::BindMount(fmt::format("/proc/self/fd/{}", part.get()), mount.target,
-                       {.readonly = true, .extra_flags = MS_NOSUID | MS_NODEV | MS_NOEXEC});
+                       {.readonly = true, .extra_flags = MS_NOSUID | MS_NODEV});
 }
 
 }  // namespace

@@ -31,18 +31,20 @@ void PerDevice(const Subject& subject, Values& out) {
   }
 }
 
+/// cAdvisor has a name for it, and the kernel no number: see AddUntold.
+void ZeroOnDevice(const Subject& subject, Values& out) {
+  out.push_back({0, {subject.file_system.device}});
+}
+
 /// The kernel counts bytes; a sector is 512 of them, whatever the device says.
 template <std::uint64_t DeviceIo::*Bytes>
 void SectorsPerDevice(const Subject& subject, Values& out) {
   constexpr std::uint64_t kSector = 512;
+  // Who reads the descriptors expects a value even where nothing was read yet.
+  if (subject.details.io.empty()) return ZeroOnDevice(subject, out);
   for (std::size_t i = 0; i < subject.details.io.size(); ++i) {
     out.push_back({subject.details.io[i].*Bytes / kSector, {subject.device_names[i]}});
   }
-}
-
-/// cAdvisor has a name for it, and the kernel no number: see AddUntold.
-void ZeroOnDevice(const Subject& subject, Values& out) {
-  out.push_back({0, {subject.file_system.device}});
 }
 
 template <std::uint64_t InterfaceUsage::*Field>
