@@ -12,9 +12,11 @@ using std::chrono::seconds;
 /// scripts/run-local as one starts it on a terminal: the leader of its own foreground job.
 class OnTerminal {
  public:
-  /// Returns when it is ready. (A shell without job control would have it ignore ^C.)
+  /// Returns when it is ready. (A shell without job control would have it ignore ^C, and so would a
+  /// test that was itself started by one.)
   void Start() {
-    node_.Inside({"bash", "-c", R"(set -m; rm -f "$1"; "$2" "$3" >"$1" 2>&1 &)", "bash", Output(),
+    node_.Inside({"env", "--default-signal=INT", "bash", "-c",
+                  R"(set -m; rm -f "$1"; "$2" "$3" >"$1" 2>&1 &)", "bash", Output(),
                   CRISP_SOURCE_DIR "/scripts/run-local", node_.dir()});
     CHECK(Eventually([this] { return Said("ready unix://"); }, seconds(60)));
   }

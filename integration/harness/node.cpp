@@ -212,7 +212,9 @@ void Node::StartHolder() {
 void Node::Configure() const {
   const Ran ran = RunProgram({CRISP_SOURCE_DIR "/scripts/run-local", "--conf-only", dir_});
   if (ran.code != 0) throw std::runtime_error("run-local --conf-only: " + ran.err);
-  if (!options_.yaml.empty()) Must(os::AppendFile(dir_ + "/crisp.yaml", options_.yaml));
+  if (options_.yaml.empty()) return;
+  Must(os::MakeDirs(dir_ + "/crisp.yaml.d"));
+  Must(os::WriteFile(dir_ + "/crisp.yaml.d/10-test.yaml", options_.yaml));
 }
 
 void Node::CreateCgroup() const {

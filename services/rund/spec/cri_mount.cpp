@@ -183,9 +183,9 @@ Result<CriMount> ImageMount(const SpecInputs& inputs, const runtime::v1::Mount& 
   } else {
     built.entry.options.emplace_back("ro");
   }
-  for (const char* option : {"noexec", "nosuid", "nodev"}) built.entry.options.emplace_back(option);
+  for (const char* option : {"nosuid", "nodev"}) built.entry.options.emplace_back(option);
   for (const std::string& option : mount.mount_options()) {
-    if (option == "exec" || option == "suid" || option == "dev") {
+    if (option == "suid" || option == "dev") {
       return InvalidArgument("{}.mount_options: an image is never mounted {}", field, option);
     }
   }
