@@ -24,8 +24,12 @@ class OnTerminal {
   void Signal(const std::string& signal, bool group) {
     const std::string pid = os::ReadFile(node_.dir() + "/pid/run-local").value_or("0");
     const std::string target = (group ? "-" : "") + pid.substr(0, pid.find('\n'));
-    node_.Inside({"kill", "-s", signal, "--", target});
-    const auto gone = [&] { return node_.Inside({"kill", "-0", "--", target}).code != 0; };
+    // bash's own: kill(1) takes a small group for a signal.
+    const auto kill = [&](const std::string& what) {
+      return node_.Inside({"bash", "-c", R"(kill -s "$1" -- "$2")", "bash", what, target}).code;
+    };
+    kill(signal);
+    const auto gone = [&] { return kill("0") != 0; };
     CHECK(Eventually(gone, seconds(30)));
   }
   bool Said(const std::string& text) const {
