@@ -269,13 +269,30 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   return seq;
 }
 
-bool StartAsked::MayHaveStarted(const ContainerRecord& container) const {
+namespace {
+
+/// Whoever was to answer for the start ended meanwhile, and began again at `began`.
+bool WasCutShort(const ContainerRecord& container, std::int64_t began) {
   constexpr std::chrono::nanoseconds kAnswerPatience = std::chrono::minutes(1);
   const std::int64_t started = container.started_at();
-  if (started == 0 || container.reason() == kStartError) return false;
-  const bool by_this_call = at != 0 && started >= at;
-  return by_this_call ||
-         (started < caller_began && caller_began - started <= kAnswerPatience.count());
+  return started < began && began - started <= kAnswerPatience.count();
+}
+
+bool HasStarted(const ContainerRecord& container) {
+  return container.started_at() != 0 && container.reason() != kStartError;
+}
+
+}  // namespace
+
+bool StartAsked::MayHaveStarted(const ContainerRecord& container) const {
+  if (!HasStarted(container)) return false;
+  return (at != 0 && container.started_at() >= at) || WasCutShort(container, caller_began);
+}
+
+bool Containers::MayHaveStarted(const ContainerRecord& container, const StartAsked& asked) {
+  if (asked.MayHaveStarted(container)) return true;
+  if (!HasStarted(container) || !WasCutShort(container, began_)) return false;
+  return retried_.lock()->insert(container.id()).second;
 }
 
 Result<std::uint64_t> Containers::Start(const CallContext& cc, const ContainerId& id,
@@ -294,12 +311,13 @@ Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const Container
   const ContainerRef container = p_.state.FindContainer(id);
   if (!container || !IsListed(*container)) return NotFound("no container {}", id);
   if (container->phase() == v1::LIVE && container->start_unanswered()) {
+    retried_.lock()->insert(id.str());
     return p_.state.ChangeContainer(id, [](ContainerRecord& record) {
       record.set_start_unanswered(false);
       return Status::Ok();
     });
   }
-  if (container->phase() == v1::LIVE && asked.MayHaveStarted(*container)) return p_.state.seq();
+  if (container->phase() == v1::LIVE && MayHaveStarted(*container, asked)) return p_.state.seq();
   if (container->phase() != v1::LIVE || container->state() != cri::CONTAINER_CREATED) {
     return FailedPrecondition("container {} cannot be started: it is {}", id,
                               container->phase() != v1::LIVE

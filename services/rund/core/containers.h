@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 
 #include "crisp/rund/v1/rund.pb.h"
@@ -31,7 +32,8 @@ struct StartAsked {
 /// the change.
 class Containers {
  public:
-  Containers(Parts& parts, Lifecycle& lifecycle) : p_(parts), lifecycle_(lifecycle) {}
+  Containers(Parts& parts, Lifecycle& lifecycle)
+      : p_(parts), lifecycle_(lifecycle), began_(parts.clock.Wall().time_since_epoch().count()) {}
 
   Result<v1::ReserveContainerResponse> Reserve(const v1::ReserveContainerRequest& request);
   Result<std::uint64_t> Create(const CallContext& cc, const v1::CreateContainerRequest& request);
@@ -65,6 +67,7 @@ class Containers {
   void WarmUpCgroups(const CallContext& cc);
   Result<std::uint64_t> DoCreate(const CallContext& cc, const v1::CreateContainerRequest& request,
                                  const Plan& plan);
+  bool MayHaveStarted(const ContainerRecord& container, const StartAsked& asked);
   Result<std::uint64_t> DoStart(const CallContext& cc, const ContainerId& id,
                                 const StartAsked& asked);
   Result<std::uint64_t> FailStart(const CallContext& cc, const ContainerId& id,
@@ -73,6 +76,10 @@ class Containers {
   Parts& p_;
   Lifecycle& lifecycle_;
   Guarded<std::map<std::string, int>> execs_;  // running, by container
+  /// An earlier run of ours may have started it and not said so: the first Start is told that it
+  /// has.
+  const std::int64_t began_;
+  Guarded<std::set<std::string>> retried_;
 };
 
 }  // namespace crisp::rund

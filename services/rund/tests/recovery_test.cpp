@@ -95,6 +95,17 @@ TEST_CASE("SIGKILL around the runtime's start: the retry succeeds, and the conta
   CheckRemovable(node, pod);
 }
 
+TEST_CASE(
+    "A start that was stored before the end of rund, and perhaps not answered, may be retried") {
+  TestNode node;
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {});
+  node.Restart();
+  REQUIRE(Ok(node.containers().Start(TestNode::Call(), id)));
+  CHECK(node.containers().Start(TestNode::Call(), id).code() == Code::kFailedPrecondition);
+  CheckRemovable(node, pod);
+}
+
 TEST_CASE("SIGKILL around a start whose container ends at once: its code is kept") {
   TestNode node;
   const PodId pod = node.Pod();
