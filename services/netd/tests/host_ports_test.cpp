@@ -13,7 +13,8 @@ namespace crisp::netd {
 namespace {
 
 const std::string kChain = R"([{"type": "bridge", "bridge": "crt0", "isGateway": true,
-  "ipam": {"type": "host-local", "dataDir": "$DIR", "ranges": [[{"subnet": "10.231.77.0/24"}]]}}])";
+  "ipam": {"type": "host-local", "dataDir": "$DIR", "ranges": [[{"subnet": "10.231.77.0/24"}]],
+           "routes": [{"dst": "0.0.0.0/0"}]}}])";
 const std::string kRouted = "/proc/sys/net/ipv4/conf/crt0/route_localnet";
 
 /// Its nft counts its calls, and fails while the file "broken" is there.

@@ -143,8 +143,10 @@ os::UniqueFd Listen(const std::string& netns, int family, int type, int port) {
   os::UniqueFd socket;
   const auto listen = [&socket, family, type, port] {
     socket = os::UniqueFd(::socket(family, type | SOCK_CLOEXEC, 0));
+    const int on = 1;  // the connection of before may still be on its way out
+    const bool again = ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0;
     const Address any = AddressOf(family == AF_INET ? "0.0.0.0" : "::", port);
-    const bool bound = ::bind(socket.get(), any.get(), any.size) == 0;
+    const bool bound = again && ::bind(socket.get(), any.get(), any.size) == 0;
     if (!bound || (type == SOCK_STREAM && ::listen(socket.get(), 8) != 0)) {
       return Status::Errno(errno, "listen");
     }
