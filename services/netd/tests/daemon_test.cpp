@@ -242,8 +242,9 @@ std::string WaitForPipe(const Node& node) {
 }
 
 void OpenPipe(const Node& node) {
-  CHECK(os::Open(node.root() / "pipe", O_WRONLY).ok());
-  // Who comes late finds no pipe, and goes on too.
+  // Open until nobody can come any more: who comes late finds no pipe, and goes on too.
+  const auto writer = os::Open(node.root() / "pipe", O_WRONLY);
+  CHECK(writer.ok());
   CHECK(os::RemoveFile(node.root() / "pipe").ok());
 }
 
