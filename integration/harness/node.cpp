@@ -433,11 +433,11 @@ std::vector<std::string> Node::Leftovers() const {
     found.push_back("process: " + name + ": " + line);
   }
   AddNetworkLeftovers(found);
+  const std::string root = "/proc/" + std::to_string(holder_) + "/root" + dir_;
   if (!ids_.empty()) {
     std::vector<std::string> names;
     FindNames("/sys/fs/cgroup", ids_, {}, names);
-    FindNames("/proc/" + std::to_string(holder_) + "/root" + dir_, ids_,
-              {"registry", "logs", "log", "layers"}, names);
+    FindNames(root, ids_, {"registry", "logs", "log", "layers"}, names);
     for (const std::string& name : names) found.push_back("file: " + name);
   }
   // Whatever it is called: nothing is to be under way, or kept for somebody who is gone. (imaged's
@@ -445,8 +445,7 @@ std::vector<std::string> Node::Leftovers() const {
   for (const char* directory :
        {"state/imaged/staging", "state/imaged/snapshots", "state/rund/1/volumes", "run/rund/1/pods",
         "run/rund/1/containers", "run/rund/1/exits", "run/rund/1/execs"}) {
-    const std::string root = "/proc/" + std::to_string(holder_) + "/root" + dir_ + "/";
-    for (const auto& entry : fs::directory_iterator(root + directory, error)) {
+    for (const auto& entry : fs::directory_iterator(root + "/" + directory, error)) {
       found.push_back("in " + std::string(directory) + ": " + entry.path().filename().string());
     }
   }

@@ -2,12 +2,10 @@
 
 #include <chrono>
 #include <condition_variable>
-#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <optional>
 #include <stop_token>
 #include <type_traits>
@@ -17,6 +15,8 @@
 #include "libs/base/call_context.h"
 #include "libs/base/result.h"
 #include "libs/work/pool.h"
+#include "libs/work/tell_exceptions.h"
+#include "libs/work/wait.h"
 
 namespace crisp::work {
 
@@ -55,12 +55,7 @@ class Flights {
     if (first) Launch(cc, key, flight, std::move(fn));
 
     std::unique_lock lock(flight->mutex);
-    auto landed = [&flight] { return flight->outcome.has_value(); };
-    if (cc.deadline() == SteadyTime::max()) {
-      flight->changed.wait(lock, cc.stop(), landed);
-    } else {
-      flight->changed.wait_until(lock, cc.stop(), cc.deadline(), landed);
-    }
+    WaitUnlessOver(cc, lock, flight->changed, [&flight] { return flight->outcome.has_value(); });
     const std::optional<Result<V>> outcome = flight->outcome;
     lock.unlock();
     state_->Leave(*flight, cc);
@@ -132,20 +127,15 @@ class Flights {
     }
   };
 
-  /// An exception that leaves `fn` is our bug, not its callers': they are told at once.
   template <typename F>
   static Result<V> Run(const F& fn, const CallContext& own) {
-    try {
+    return TellExceptions([&fn, &own]() -> Result<V> {
       if constexpr (std::is_invocable_v<const F&, const CallContext&>) {
         return fn(own);
       } else {
         return fn();
       }
-    } catch (const std::bad_alloc&) {
-      throw;
-    } catch (const std::exception& e) {
-      return Internal("unexpected exception: {}", e.what());
-    }
+    });
   }
 
   template <typename F>

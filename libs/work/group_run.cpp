@@ -1,16 +1,13 @@
 #include "libs/work/group_run.h"
 
+#include "libs/work/wait.h"
+
 namespace crisp::work {
 
 Status GroupRun::Run(const CallContext& cc) {
   std::unique_lock lock(mutex_);
   const std::shared_ptr<Round> mine = next_;
-  const auto is_over = [this, &mine] { return mine->done || !running_; };
-  if (cc.deadline() == SteadyTime::max()) {
-    changed_.wait(lock, cc.stop(), is_over);
-  } else {
-    changed_.wait_until(lock, cc.stop(), cc.deadline(), is_over);
-  }
+  WaitUnlessOver(cc, lock, changed_, [this, &mine] { return mine->done || !running_; });
   if (mine->done) return mine->outcome;
   if (running_) {
     if (Status over = cc.Check(); !over.ok()) return over;

@@ -6,6 +6,8 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "libs/work/wait.h"
+
 namespace crisp::work {
 namespace {
 
@@ -59,12 +61,7 @@ Result<LockTable::Held> LockTable::Lock(const CallContext& cc, const std::string
   Waiter self;
   entry->second.push_back(&self);
   const auto granted = [&self] { return self.granted; };
-  if (cc.deadline() == SteadyTime::max()) {
-    self.changed.wait(lock, cc.stop(), granted);
-  } else {
-    self.changed.wait_until(lock, cc.stop(), cc.deadline(), granted);
-  }
-  if (self.granted) return Held(state_.get(), key);
+  if (WaitUnlessOver(cc, lock, self.changed, granted)) return Held(state_.get(), key);
   std::erase(state_->keys[key], &self);
   if (cc.stop().stop_requested()) return Cancelled("the caller went away");
   return DeadlineExceeded("another operation on it is under way");

@@ -1,25 +1,14 @@
 #include "libs/work/side_by_side.h"
 
 #include <condition_variable>
-#include <exception>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <utility>
+
+#include "libs/work/tell_exceptions.h"
 
 namespace crisp::work {
 namespace {
-
-/// An exception must not leave a task uncounted: its waiter would wait for ever.
-Status RunGuarded(const std::function<Status()>& task) {
-  try {
-    return task();
-  } catch (const std::bad_alloc&) {
-    throw;
-  } catch (const std::exception& e) {
-    return Internal("unexpected exception: {}", e.what());
-  }
-}
 
 /// Kept by each thread that may come, also by one that comes when all is over.
 class Batch {
@@ -34,7 +23,7 @@ class Batch {
       const std::size_t index = begun_++;
       lock.unlock();
       Status outcome = cc_.Check();
-      if (outcome.ok()) outcome = RunGuarded(tasks_[index]);
+      if (outcome.ok()) outcome = TellExceptions(tasks_[index]);
       lock.lock();
       outcomes_[index] = std::move(outcome);
       ++ended_;
