@@ -465,6 +465,12 @@ Result<int> Child::Wait(const CallContext& cc) {
   }
 }
 
+Result<int> Child::WaitOrLeave(std::chrono::nanoseconds patience) {
+  Result<int> code = Wait(CallContext::Background(patience));
+  if (!code.ok()) Reaper::Instance().Later(pid_);
+  return code;
+}
+
 std::vector<std::string> PlainEnvironment() {
   return {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"};
 }

@@ -66,6 +66,9 @@ class Child {
   /// Blocks until it ends; the exit code (128 + n for signal n). kDeadlineExceeded and kCancelled
   /// leave it running. Asked again it answers the same.
   Result<int> Wait(const CallContext& cc);
+  /// The same, but one that is still there after `patience` is left to the Reaper: it may hang in
+  /// the kernel, and is nobody's to wait for.
+  Result<int> WaitOrLeave(std::chrono::nanoseconds patience);
   /// The exit code if it has ended (then it is reaped), without blocking.
   Result<std::optional<int>> Reap();
 

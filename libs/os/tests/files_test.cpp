@@ -9,6 +9,7 @@
 #include "libs/os/atomic_file.h"
 #include "libs/os/beneath.h"
 #include "libs/os/file_lock.h"
+#include "libs/os/file_stamp.h"
 #include "libs/os/temp_dir.h"
 
 namespace crisp::os {
@@ -47,6 +48,25 @@ TEST_CASE("Files are written, appended, read back, and bounded") {
   CHECK(RemoveFile(path).ok());
   CHECK(RemoveFile(path).ok());
   CHECK(BootId().value().size() == 36);
+}
+
+TEST_CASE("A file's stamp changes when it is written, replaced, or gone") {
+  const TempDir dir = Temp();
+  const std::string path = dir.path() + "/f";
+  const std::string link = dir.path() + "/link";
+  REQUIRE(::symlink("f", link.c_str()) == 0);
+  CHECK(FileStamp(path).empty());
+  CHECK(FileStamp(link).empty());
+  REQUIRE(WriteFile(path, "one").ok());
+  const std::string first = FileStamp(path);
+  CHECK(FileStamp(path) == first);
+  CHECK(FileStamp(link) == first);
+  REQUIRE(WriteFile(path, "longer").ok());
+  const std::string written = FileStamp(path);
+  CHECK(written != first);
+  REQUIRE(WriteFile(dir.path() + "/other", "longer").ok());
+  REQUIRE(::rename((dir.path() + "/other").c_str(), path.c_str()) == 0);
+  CHECK(FileStamp(link) != written);
 }
 
 TEST_CASE("Directories are made whole, whatever the umask") {

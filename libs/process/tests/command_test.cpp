@@ -225,6 +225,19 @@ TEST_CASE("Spawn starts, Wait waits within the call, Reap does not wait") {
   CHECK(child->Wait(Soon()).value() == 137);
 }
 
+TEST_CASE("A child that stays too long is left to the reaper") {
+  auto child = Spawn(Shell("sleep 100"));
+  REQUIRE(child.ok());
+  CHECK(child->WaitOrLeave(10ms).code() == Code::kDeadlineExceeded);
+  REQUIRE(child->pidfd().Signal(SIGKILL).ok());
+  const std::string process = "/proc/" + std::to_string(child->pid());
+  const auto give_up = std::chrono::steady_clock::now() + 30s;
+  while (os::Exists(process)) {
+    REQUIRE(std::chrono::steady_clock::now() < give_up);
+    std::this_thread::sleep_for(5ms);
+  }
+}
+
 TEST_CASE("Spawn passes input and writes output where it is told") {
   const auto dir = os::TempDir::Create("/tmp/crisp-process-");
   REQUIRE(dir.ok());

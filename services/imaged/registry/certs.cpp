@@ -1,17 +1,14 @@
 #include "services/imaged/registry/certs.h"
 
-#include <sys/stat.h>
-
 #include "libs/base/try.h"
+#include "libs/os/file_stamp.h"
 #include "libs/os/files.h"
 
 namespace crisp::imaged {
 namespace {
 
 std::string VersionOf(const std::string& path) {
-  struct stat info {};
-  if (path.empty() || ::stat(path.c_str(), &info) != 0) return path;
-  return fmt::format("{} {} {} {}", path, info.st_ino, info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
+  return path.empty() ? path : path + " " + os::FileStamp(path);
 }
 
 }  // namespace

@@ -1,13 +1,12 @@
 #include "services/imaged/registry/registries_conf.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 
 #include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/config/toml.h"
 #include "libs/log/log.h"
+#include "libs/os/file_stamp.h"
 #include "libs/os/files.h"
 
 namespace crisp::imaged {
@@ -140,13 +139,6 @@ Place PlaceAt(const std::string& location) {
   place.host = location.substr(0, slash);
   if (slash != std::string::npos) place.repository = location.substr(slash + 1);
   return place;
-}
-
-std::string StatOf(const std::string& path) {
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) return "-";
-  return fmt::format("{}.{}.{}.{}.{}", info.st_dev, info.st_ino, info.st_size, info.st_mtim.tv_sec,
-                     info.st_mtim.tv_nsec);
 }
 
 std::vector<std::string> DropIns(const std::string& path) {
@@ -303,10 +295,11 @@ Result<std::vector<ref::ImageRef>> RegistriesConf::NamesOf(std::string_view imag
 }
 
 std::string RegistriesConfFile::Signature() const {
-  std::string signature = StatOf(aliases_);
+  std::string signature = os::FileStamp(aliases_);
   if (path_.empty()) return signature;
-  signature += " " + StatOf(path_);
-  for (const std::string& file : DropIns(path_)) signature += " " + file + " " + StatOf(file);
+  signature += " " + os::FileStamp(path_);
+  for (const std::string& file : DropIns(path_))
+    signature += " " + file + " " + os::FileStamp(file);
   return signature;
 }
 

@@ -9,8 +9,8 @@
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "libs/log/log.h"
+#include "libs/os/file_stamp.h"
 #include "libs/os/files.h"
-#include "services/netd/core/file_state.h"
 
 namespace crisp::netd {
 namespace {
@@ -25,7 +25,7 @@ bool IsConfFile(std::string_view name) {
 std::string Signature(const std::vector<std::string>& directories) {
   std::string signature;
   const auto add = [&signature](const std::string& path) {
-    signature += path + " " + FileState(path) + "\n";
+    signature += path + " " + os::FileStamp(path) + "\n";
   };
   const auto list = [&signature](const std::string& directory) {
     Result<std::vector<std::string>> names = os::ListDir(directory);

@@ -8,11 +8,11 @@
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "libs/log/log.h"
+#include "libs/os/file_stamp.h"
 #include "libs/os/files.h"
 #include "libs/os/namespaces.h"
 #include "libs/os/netlink.h"
 #include "libs/process/command.h"
-#include "services/netd/core/file_state.h"
 #include "services/netd/core/lock_wait.h"
 #include "services/netd/core/result.h"
 
@@ -158,7 +158,7 @@ Result<HostPorts::Held> HostPorts::Lock(const CallContext& cc) {
 }
 
 Status HostPorts::CheckUsable(const CallContext& cc) {
-  const std::string state = FileState(nft_);
+  const std::string state = os::FileStamp(nft_);
   {
     const std::scoped_lock lock(mutex_);
     if (!state.empty() && state == usable_) return Status::Ok();

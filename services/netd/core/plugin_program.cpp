@@ -10,8 +10,8 @@
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "libs/log/log.h"
+#include "libs/os/file_stamp.h"
 #include "libs/process/command.h"
-#include "services/netd/core/file_state.h"
 
 namespace crisp::netd {
 namespace {
@@ -106,7 +106,7 @@ Result<std::string> PluginPrograms::Run(const CallContext& cc, const std::string
 Result<std::vector<std::string>> PluginPrograms::Versions(const CallContext& cc,
                                                           const std::string& type) const {
   const std::string path = CRISP_TRY(Find(type));
-  const std::string state = FileState(path);
+  const std::string state = os::FileStamp(path);
   {
     const std::scoped_lock lock(mutex_);
     const auto known = versions_.find(path);

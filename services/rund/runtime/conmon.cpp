@@ -25,7 +25,6 @@
 #include "libs/os/pipe.h"
 #include "libs/os/unique_fd.h"
 #include "libs/process/command.h"
-#include "libs/process/reaper.h"
 
 namespace crisp::rund {
 namespace {
@@ -274,9 +273,7 @@ Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runti
 
   auto line = ReadLine(cc, sync.read.get());
   // The first process ended long ago: it forks conmon proper and goes. Reaped in any case.
-  if (!child.Wait(CallContext::Background(std::chrono::seconds(5))).ok()) {
-    process::Reaper::Instance().Later(child.pid());
-  }
+  static_cast<void>(child.WaitOrLeave(std::chrono::seconds(5)).ok());
   if (!line.ok()) return std::move(line).status().While("{} create", runtime.info().name);
   if (line->empty()) {
     const auto words = os::ReadFile(errors_path, KiB(64));

@@ -17,7 +17,6 @@
 #include "libs/os/pipe.h"
 #include "libs/os/unique_fd.h"
 #include "libs/process/command.h"
-#include "libs/process/reaper.h"
 #include "services/rund/runtime/kill_tree.h"
 
 namespace crisp::rund {
@@ -137,10 +136,7 @@ class Session {
       // What it has started below itself by now would outlive it.
       KillTree(tree_);
     }
-    // One that hangs in the kernel is nobody's to wait for.
-    if (!child_.Wait(CallContext::Background(kRuntimeGrace)).ok()) {
-      process::Reaper::Instance().Later(child_.pid());
-    }
+    static_cast<void>(child_.WaitOrLeave(kRuntimeGrace).ok());
   }
 
   Result<int> ExitCode() { return child_.Wait(CallContext::Background(kRuntimeGrace)); }

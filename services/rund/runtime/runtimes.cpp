@@ -1,13 +1,13 @@
 #include "services/rund/runtime/runtimes.h"
 
 #include <fmt/ranges.h>
-#include <sys/stat.h>
 
 #include <future>
 #include <utility>
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/os/file_stamp.h"
 #include "libs/os/mount.h"
 #include "services/rund/spec/base_spec.h"
 
@@ -77,15 +77,6 @@ bool IsSameProgram(const OciRuntime& one, const OciRuntime& other) {
 }
 
 }  // namespace
-
-std::optional<Runtimes::Stamp> Runtimes::Stamp::Of(const std::string& path) {
-  struct stat file {};
-  if (::stat(path.c_str(), &file) != 0) return std::nullopt;
-  return Stamp{.device = file.st_dev,
-               .inode = file.st_ino,
-               .size = file.st_size,
-               .modified_ns = file.st_mtim.tv_sec * 1'000'000'000 + file.st_mtim.tv_nsec};
-}
 
 void Runtimes::Table::Add(const std::string& name, const RuntimeConfig& config,
                           Result<RuntimeInfo> info) {
@@ -185,10 +176,10 @@ void Runtimes::LookAgain(const CallContext& cc, const os::Cgroups& cgroups) {
   for (const auto& [name, why] : now.missing) {
     const auto awaited = now.awaited.find(name);
     if (awaited == now.awaited.end()) continue;
-    const std::optional<Stamp> stamp = Stamp::Of(awaited->second.path);
+    const std::string stamp = os::FileStamp(awaited->second.path);
     const auto [seen, first] = shared_->seen.try_emplace(name, stamp);
     // Of one that has not been looked at yet it is known only whether it was there.
-    const bool changed = first ? stamp.has_value() == (why.code() == Code::kNotFound)
+    const bool changed = first ? !stamp.empty() == (why.code() == Code::kNotFound)
                                : std::exchange(seen->second, stamp) != stamp;
     if (changed || why.code() == Code::kDeadlineExceeded) programs.emplace(*awaited);
   }

@@ -60,15 +60,6 @@ class Runtimes {
   const std::vector<Missing>& missing() const { return Now().missing; }
 
  private:
-  /// A program's file; nothing where there is none.
-  struct Stamp {
-    dev_t device = 0;
-    ino_t inode = 0;
-    off_t size = 0;
-    std::int64_t modified_ns = 0;
-    bool operator==(const Stamp&) const = default;
-    static std::optional<Stamp> Of(const std::string& path);
-  };
   struct Table {
     std::string default_name;
     std::string run_dir;
@@ -84,7 +75,7 @@ class Runtimes {
     /// One for each change, the last one counts. Few and small: none goes while a call may use it.
     Guarded<std::deque<Table>> tables;
     std::mutex looking;  // of LookAgain; of what follows
-    std::map<std::string, std::optional<Stamp>> seen;
+    std::map<std::string, std::string> seen;
   };
   static Table Ask(const CallContext& cc, const Config& config, const os::Cgroups& cgroups,
                    const std::map<std::string, RuntimeConfig>& kept);

@@ -1,7 +1,5 @@
 #include "services/rund/streaming/server.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -14,6 +12,7 @@
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/loop/loop.h"
+#include "libs/os/file_stamp.h"
 #include "services/rund/streaming/front.h"
 #include "services/rund/streaming/tokens.h"
 
@@ -26,15 +25,9 @@ constexpr std::size_t kMaxSessions = 1000;
 // For clients to hear that we are going.
 constexpr std::chrono::milliseconds kFarewell{1000};
 
-/// Size, time and number of a file, to see that it was replaced.
-std::string StampOf(const std::string& path) {
-  struct stat file {};
-  if (stat(path.c_str(), &file) != 0) return "";
-  return fmt::format("{}.{}.{}.{}", file.st_ino, file.st_size, file.st_mtim.tv_sec,
-                     file.st_mtim.tv_nsec);
-}
+/// To see that one of them was replaced.
 std::string StampOf(const TlsFiles& files) {
-  return StampOf(files.certificate) + StampOf(files.key);
+  return os::FileStamp(files.certificate) + os::FileStamp(files.key);
 }
 
 std::string_view KindOf(const Request& request) {

@@ -1,11 +1,11 @@
-#include "services/netd/core/file_state.h"
+#include "libs/os/file_stamp.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-namespace crisp::netd {
+namespace crisp::os {
 
-std::string FileState(const std::string& path) {
+std::string FileStamp(const std::string& path) {
   struct stat info = {};
   if (::stat(path.c_str(), &info) != 0) return {};
   return fmt::format("{} {} {} {}.{} {}.{}", info.st_dev, info.st_ino, info.st_size,
@@ -13,4 +13,4 @@ std::string FileState(const std::string& path) {
                      info.st_ctim.tv_nsec);
 }
 
-}  // namespace crisp::netd
+}  // namespace crisp::os
