@@ -99,6 +99,17 @@ class Node {
     id = response.container_id();
     return status;
   }
+  /// The same where they must succeed.
+  std::string Pod(const std::string& name = "one") {
+    std::string id;
+    REQUIRE(RunPod(name, id).ok());
+    return id;
+  }
+  std::string Container(const std::string& pod, const std::string& name = "c") {
+    std::string id;
+    REQUIRE(Create(pod, name, id).ok());
+    return id;
+  }
   grpc::Status CreateWith(const std::string& pod, const runtime::v1::ContainerConfig& config) {
     runtime::v1::CreateContainerRequest request;
     request.set_pod_sandbox_id(pod);
@@ -232,8 +243,7 @@ TEST_CASE("All 43 methods of the CRI are served: each does its work or says that
 
 TEST_CASE("A pod and a container live and go, and each caller sees its own change in the lists") {
   Node node;
-  std::string pod;
-  REQUIRE(node.RunPod("one", pod).ok());
+  const std::string pod = node.Pod();
   CHECK(IsFullId(pod));
   CHECK(node.PodIds() == Calls{pod});
   std::string again;
@@ -332,8 +342,7 @@ TEST_CASE("Networks that hang keep no other pod or container from its life and e
     lane->cap = 1;
   }
   Node node(5s, one_thread_each);
-  std::string pod;
-  REQUIRE(node.RunPod("one", pod).ok());
+  const std::string pod = node.Pod();
   fake::Gate gate;
   node.script.On("Attach", gate.Hook());
   std::string hung;
@@ -355,8 +364,7 @@ TEST_CASE("Networks that hang keep no other pod or container from its life and e
 
 TEST_CASE("A rund that is stopped with records is waited for, by a front that has never met it") {
   Node node(50ms);
-  std::string pod;
-  REQUIRE(node.RunPod("one", pod).ok());
+  const std::string pod = node.Pod();
   const auto cc = CallContext::Background(10s);
   node.root.Write("rund/2.records", "");
   // The front looks at the directory when it starts; this one sees the file appear.
@@ -374,8 +382,7 @@ TEST_CASE("A rund that is stopped with records is waited for, by a front that ha
 
 TEST_CASE("Nobody waits for a daemon that is away once the front stops") {
   Node node(1h);
-  std::string pod;
-  REQUIRE(node.RunPod("one", pod).ok());
+  const std::string pod = node.Pod();
   node.rund.Stop();
   REQUIRE(Until([&] { return !node.view->Fresh(); }));
   runtime::v1::PodSandboxStatusRequest request;
@@ -416,10 +423,8 @@ TEST_CASE("A user namespace is made before the network, which is made inside of 
 
 TEST_CASE("An update of resources goes to the rund that has the container, by its whole id") {
   Node node;
-  std::string pod;
-  std::string container;
-  REQUIRE(node.RunPod("one", pod).ok());
-  REQUIRE(node.Create(pod, "c", container).ok());
+  const std::string pod = node.Pod();
+  const std::string container = node.Container(pod);
   runtime::v1::UpdateContainerResourcesRequest update;
   update.set_container_id(container.substr(0, 13));
   runtime::v1::UpdateContainerResourcesResponse updated;
@@ -432,10 +437,8 @@ TEST_CASE("An update of resources goes to the rund that has the container, by it
 
 TEST_CASE("A stop goes on over a restart of rund, and says nothing of it") {
   Node node;
-  std::string pod;
-  std::string container;
-  REQUIRE(node.RunPod("one", pod).ok());
-  REQUIRE(node.Create(pod, "c", container).ok());
+  const std::string pod = node.Pod();
+  const std::string container = node.Container(pod);
   node.script.Fail("StopContainer", grpc::StatusCode::UNAVAILABLE, "rund is ending");
   runtime::v1::StopContainerRequest stop;
   stop.set_container_id(container);
@@ -539,10 +542,8 @@ TEST_CASE("A second call joins the first, and a caller's deadline does not end t
 
 TEST_CASE("Creates that hang hold up no start, no remove and no pod") {
   Node node;
-  std::string pod;
-  std::string container;
-  REQUIRE(node.RunPod("one", pod).ok());
-  REQUIRE(node.Create(pod, "c", container).ok());
+  const std::string pod = node.Pod();
+  const std::string container = node.Container(pod);
   fake::Gate gate;
   node.script.On("CreateContainer", gate.Hook());
   const int hung = static_cast<int>(work::PoolOptions{}.flight.cap) + 8;
@@ -570,10 +571,8 @@ TEST_CASE("Creates that hang hold up no start, no remove and no pod") {
 
 TEST_CASE("The container whose PIDs are joined may be named by the beginning of its id") {
   Node node;
-  std::string pod;
-  std::string target;
-  REQUIRE(node.RunPod("one", pod).ok());
-  REQUIRE(node.Create(pod, "target", target).ok());
+  const std::string pod = node.Pod();
+  const std::string target = node.Container(pod, "target");
   runtime::v1::ContainerConfig config;
   config.mutable_metadata()->set_name("guest");
   config.mutable_image()->set_image("busybox");
@@ -592,8 +591,7 @@ TEST_CASE("The container whose PIDs are joined may be named by the beginning of 
 
 TEST_CASE("An image that is missing leaves no container behind") {
   Node node;
-  std::string pod;
-  REQUIRE(node.RunPod("one", pod).ok());
+  const std::string pod = node.Pod();
   node.script.Fail("Prepare", grpc::StatusCode::NOT_FOUND, "no image busybox");
   std::string container;
   const grpc::Status status = node.Create(pod, "c", container);
@@ -606,10 +604,8 @@ TEST_CASE("An image that is missing leaves no container behind") {
 
 TEST_CASE("A client that leaves does not end the stop that it asked for") {
   Node node;
-  std::string pod;
-  std::string container;
-  REQUIRE(node.RunPod("one", pod).ok());
-  REQUIRE(node.Create(pod, "c", container).ok());
+  const std::string pod = node.Pod();
+  const std::string container = node.Container(pod);
   fake::Gate gate;
   node.script.On("StopContainer", gate.Hook());
   runtime::v1::StopContainerRequest stop;
@@ -624,8 +620,7 @@ TEST_CASE("A client that leaves does not end the stop that it asked for") {
 
 TEST_CASE("Lists wait for a rund that restarts, and name it when it stays away") {
   Node node(1s);
-  std::string pod;
-  REQUIRE(node.RunPod("one", pod).ok());
+  const std::string pod = node.Pod();
   node.rund.Stop();
   auto list = std::async(std::launch::async, [&node] { return node.PodIds(); });
   node.rund.Start(node.root / "rund/1.sock");
@@ -666,10 +661,8 @@ TEST_CASE("Without netd a pod is undone, its name is free, and the daemon is nam
 
 TEST_CASE("A container is removed while imaged is away; the reconcile gives its snapshot back") {
   Node node(200ms);
-  std::string pod;
-  std::string container;
-  REQUIRE(node.RunPod("one", pod).ok());
-  REQUIRE(node.Create(pod, "c", container).ok());
+  const std::string pod = node.Pod();
+  const std::string container = node.Container(pod);
   node.imaged.Stop();
   runtime::v1::RemoveContainerRequest remove;
   remove.set_container_id(container);

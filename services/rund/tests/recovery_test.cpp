@@ -3,7 +3,9 @@
 #include <catch2/catch.hpp>
 #include <csignal>
 #include <cstdlib>
+#include <string>
 #include <thread>
+#include <utility>
 
 #include "libs/os/files.h"
 #include "libs/sqlite/db.h"
@@ -30,6 +32,28 @@ void SharedPids(cri::PodSandboxConfig& config) {
 void CheckRemovable(TestNode& node, const PodId& pod) {
   REQUIRE(Ok(node.pods().Remove(TestNode::Call(), pod)));
   CHECK(IsEmpty(node.Leftovers()));
+}
+
+/// An update's write to the file of CPU shares in the cgroup `path`, as a daemon leaves it that
+/// does not live to end it: noted in the record by `note`, and made. Answers the file's path and
+/// value.
+template <typename Note>
+std::pair<std::string, std::string> InterruptUpdate(TestNode& node, const std::string& path,
+                                                    const Note& note) {
+  const os::Cgroups& cgroups = node.engine().parts().cgroups;
+  const bool v2 = cgroups.mode() == os::CgroupMode::kV2;
+  const std::string file =
+      cgroups.DirFor("cpu", path).value() + (v2 ? "/cpu.weight" : "/cpu.shares");
+  const std::string before = os::ReadFile(file).value();
+  const auto add_undo = [&](auto& record) {
+    v1::CgroupWrite& undo = *record.mutable_update()->add_undo();
+    undo.set_path(file);
+    undo.set_value(before.substr(0, before.find('\n')));
+    return Status::Ok();
+  };
+  REQUIRE(note(add_undo).ok());
+  REQUIRE(os::WriteExisting(file, "77").ok());
+  return {file, before};
 }
 
 }  // namespace
@@ -259,22 +283,9 @@ TEST_CASE("An update that was interrupted is taken back") {
       node.Run(pod, {.change = [](cri::ContainerConfig& config) {
                  config.mutable_linux()->mutable_resources()->set_cpu_shares(512);
                }});
-  const os::Cgroups& cgroups = node.engine().parts().cgroups;
-  const bool v2 = cgroups.mode() == os::CgroupMode::kV2;
-  const std::string file =
-      cgroups.DirFor("cpu", node.state().FindContainer(id)->cgroup_path()).value() +
-      (v2 ? "/cpu.weight" : "/cpu.shares");
-  const std::string before = os::ReadFile(file).value();
-  REQUIRE(node.state()
-              .ChangeContainer(id,
-                               [&](ContainerRecord& record) {
-                                 v1::CgroupWrite& undo = *record.mutable_update()->add_undo();
-                                 undo.set_path(file);
-                                 undo.set_value(before.substr(0, before.find('\n')));
-                                 return Status::Ok();
-                               })
-              .ok());
-  REQUIRE(os::WriteExisting(file, "77").ok());
+  const auto [file, before] =
+      InterruptUpdate(node, node.state().FindContainer(id)->cgroup_path(),
+                      [&](const auto& undo) { return node.state().ChangeContainer(id, undo); });
   node.Restart();
   TestNode::Await([&] { return !node.state().FindContainer(id)->has_update(); });
   CHECK(os::ReadFile(file).value() == before);
@@ -293,22 +304,9 @@ TEST_CASE("An update of a pod that was interrupted is taken back") {
   const PodId pod = node.Pod("p", [](cri::PodSandboxConfig& config) {
     config.mutable_linux()->mutable_resources()->set_cpu_shares(512);
   });
-  const os::Cgroups& cgroups = node.engine().parts().cgroups;
-  const std::string file =
-      cgroups.DirFor("cpu", node.state().FindPod(pod)->cgroup_parent()).value() +
-      (cgroups.mode() == os::CgroupMode::kV2 ? "/cpu.weight" : "/cpu.shares");
-  const std::string before = os::ReadFile(file).value();
-  // As an update leaves it that the daemon does not live to end.
-  REQUIRE(node.state()
-              .ChangePod(pod,
-                         [&](PodRecord& record) {
-                           v1::CgroupWrite& undo = *record.mutable_update()->add_undo();
-                           undo.set_path(file);
-                           undo.set_value(before.substr(0, before.find('\n')));
-                           return Status::Ok();
-                         })
-              .ok());
-  REQUIRE(os::WriteExisting(file, "77").ok());
+  const auto [file, before] =
+      InterruptUpdate(node, node.state().FindPod(pod)->cgroup_parent(),
+                      [&](const auto& undo) { return node.state().ChangePod(pod, undo); });
   node.Restart();
   TestNode::Await([&] { return !node.state().FindPod(pod)->has_update(); });
   CHECK(os::ReadFile(file).value() == before);
