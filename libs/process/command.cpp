@@ -15,7 +15,9 @@
 
 #include <sys/eventfd.h>
 
+#include "libs/base/trace.h"
 #include "libs/base/try.h"
+#include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/os/pipe.h"
 #include "libs/os/proc_stat.h"
@@ -414,7 +416,24 @@ class NoSigpipe {
 
 Result<Output> Run(const CallContext& cc, const Command& command, const RunOptions& options) {
   const NoSigpipe no_sigpipe;
-  return Runner(cc, command, options).Run();
+  const SteadyTime start = std::chrono::steady_clock::now();
+  trace::Span span;
+  // Not one that nobody asked for: what belongs to no call is no trace.
+  if (trace::Current().valid()) {
+    span = trace::Span::Begin("run " + command.program, trace::Kind::kInternal, trace::Current());
+  }
+  Result<Output> output = Runner(cc, command, options).Run();
+  if (output.ok()) span.Set("process.exit.code", fmt::format("{}", output->exit_code));
+  span.End(output.status());
+  // No arguments: they are other people's.
+  if (log::Enabled(log::Level::kTrace)) {
+    log::Trace("program ended", {{"program", command.program},
+                                 {"outcome", output.ok() ? fmt::format("exit {}", output->exit_code)
+                                                         : output.status().message()},
+                                 {"took", std::chrono::steady_clock::now() - start},
+                                 {"request", cc.request_id()}});
+  }
+  return output;
 }
 
 Result<Child> Spawn(const Command& command) {

@@ -11,6 +11,7 @@
 
 #include "libs/rpc/internal.h"
 #include "libs/rpc/metadata.h"
+#include "libs/rpc/tracing.h"
 #include "libs/rpc/unary.h"
 
 namespace crisp::rpc {
@@ -59,6 +60,7 @@ class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_f
       outgoing_.emplace();
       outgoing_->set_deadline(incoming_->raw_deadline());
       outgoing_->AddMetadata(kRequestIdKey, cc_.request_id());
+      SendTrace(*outgoing_, TraceOf(*incoming_));
     }
     stub_.UnaryCall(
         &*outgoing_, method_, grpc::StubOptions(), &request_, response_,

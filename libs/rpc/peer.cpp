@@ -10,6 +10,7 @@
 #include "libs/base/units.h"
 #include "libs/rpc/internal.h"
 #include "libs/rpc/metadata.h"
+#include "libs/rpc/tracing.h"
 
 namespace crisp::rpc {
 
@@ -82,6 +83,7 @@ Status RunCall(const CallContext& cc, const Peer& peer, CallOptions options,
                            std::chrono::duration_cast<std::chrono::microseconds>(cc.Remaining()));
     }
     context.AddMetadata(kRequestIdKey, cc.request_id());
+    SendTrace(context);
     const std::stop_callback cancel(cc.stop(), [&context] { context.TryCancel(); });
     const grpc::Status answer = call(&context);
     if (answer.ok()) return Status::Ok();

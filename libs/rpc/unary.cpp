@@ -82,6 +82,7 @@ grpc::ServerUnaryReactor* RunUnary(work::Pool& pool, work::Lane lane,
                                    grpc::CallbackServerContext* context,
                                    std::function<Status(const CallContext&)> body) {
   auto* reactor = new Reactor(context);
+  const trace::Scope scope(TraceOf(*context));
   if (lane == work::Lane::kFast) {
     reactor->Reply(RunBody(body, reactor->context()));
     return reactor;
@@ -109,6 +110,7 @@ void LateReactor::OnDone() {
 
 void RunLater(work::Pool& pool, work::Lane lane, const std::shared_ptr<LateReactor>& call,
               std::function<void()> body) {
+  const trace::Scope scope(call->span());
   Status submitted = pool.Submit(
       lane, call->context(),
       [call, body = std::move(body)] {

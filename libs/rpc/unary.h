@@ -11,6 +11,7 @@
 #include "libs/base/call_context.h"
 #include "libs/base/result.h"
 #include "libs/base/status.h"
+#include "libs/rpc/tracing.h"
 #include "libs/work/pool.h"
 
 namespace crisp::rpc {
@@ -30,9 +31,11 @@ grpc::ServerUnaryReactor* RunUnary(work::Pool& pool, work::Lane lane,
 class LateReactor final : public grpc::ServerUnaryReactor,
                           public std::enable_shared_from_this<LateReactor> {
  public:
-  explicit LateReactor(grpc::CallbackServerContext* context) : context_(ContextOf(*context)) {}
+  explicit LateReactor(grpc::CallbackServerContext* context)
+      : context_(ContextOf(*context)), span_(TraceOf(*context)) {}
   void Begin() { self_ = shared_from_this(); }
   const CallContext& context() const { return context_; }
+  const trace::Context& span() const { return span_; }
   /// The first one counts; `fill` puts the answer into gRPC's message, which is there only until
   /// then.
   void Reply(const Status& status, const std::function<void()>& fill = nullptr);
@@ -42,6 +45,7 @@ class LateReactor final : public grpc::ServerUnaryReactor,
 
  private:
   const CallContext context_;
+  const trace::Context span_;
   std::atomic<bool> finished_{false};
   std::shared_ptr<LateReactor> self_;
 };

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "libs/base/check.h"
+#include "libs/base/trace.h"
 #include "libs/log/log.h"
 
 namespace crisp::work {
@@ -20,6 +21,8 @@ namespace {
 
 struct Task {
   CallContext cc;
+  SteadyTime submitted;
+  trace::Context trace;  // of who has submitted it
   std::function<void()> run;
   std::function<void(const Status&)> dropped;
 };
@@ -41,6 +44,7 @@ struct LaneState {
 
 /// False when an exception came out of it.
 bool RunTask(Task& task, const Status& over) {
+  const trace::Scope scope(task.trace);
   try {
     if (over.ok()) {
       task.run();
@@ -66,6 +70,7 @@ struct Pool::State {
   bool stopped = false;
 
   LaneState& At(Lane lane) { return lanes.at(static_cast<std::size_t>(lane)); }
+  Lane NameOf(const LaneState& lane) const { return static_cast<Lane>(&lane - lanes.data()); }
 
   /// The life of one thread. Only the lock's owner touches the lane.
   void Work(LaneState& lane) noexcept {
@@ -77,6 +82,8 @@ struct Pool::State {
         Status over = stopped ? Unavailable("the daemon is stopping") : task.cc.Check();
         ++lane.running;
         lock.unlock();
+        if (options.on_wait)
+          options.on_wait(NameOf(lane), std::chrono::steady_clock::now() - task.submitted);
         const bool well = RunTask(task, over);
         task = Task{};  // what the closures hold goes before the lock is taken again
         lock.lock();
@@ -195,7 +202,8 @@ Status Pool::Submit(Lane which, const CallContext& cc, std::function<void()> tas
         StartThread(state_->options.stack_bytes, [state = state_, &lane] { state->Work(lane); });
     if (started) {
       ++lane.threads;
-      lane.queue.push_back({cc, std::move(task), std::move(dropped)});
+      lane.queue.push_back({cc, std::chrono::steady_clock::now(), trace::Current(), std::move(task),
+                            std::move(dropped)});
       return Status::Ok();
     }
     if (lane.threads == 0) return ResourceExhausted("no thread for lane {}", LaneName(which));
@@ -205,7 +213,8 @@ Status Pool::Submit(Lane which, const CallContext& cc, std::function<void()> tas
     return ResourceExhausted("too much is under way (lane {}, {} waiting)", LaneName(which),
                              lane.queue.size());
   }
-  lane.queue.push_back({cc, std::move(task), std::move(dropped)});
+  lane.queue.push_back({cc, std::chrono::steady_clock::now(), trace::Current(), std::move(task),
+                        std::move(dropped)});
   if (!lane.idle.empty()) State::WakeOne(lane);
   return Status::Ok();
 }

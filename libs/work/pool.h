@@ -70,6 +70,8 @@ struct PoolOptions {
   std::chrono::milliseconds idle{10'000};
   /// Of each thread.
   std::size_t stack_bytes = std::size_t{512} << 10U;
+  /// Told how long each task has waited for its turn, on the thread that then runs it.
+  std::function<void(Lane, std::chrono::nanoseconds)> on_wait = nullptr;
 };
 
 struct LaneStats {

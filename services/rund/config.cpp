@@ -11,31 +11,6 @@
 namespace crisp::rund {
 namespace {
 
-Result<std::uint64_t> ParseNumber(std::string_view text, const std::string& where) {
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    return InvalidArgument("rund.default_ulimits: '{}' is not name=soft:hard", where);
-  }
-  return value;
-}
-
-// "nofile=1024:2048", or one number for both.
-Result<Ulimit> ParseUlimit(const std::string& text) {
-  const auto equals = text.find('=');
-  if (equals == 0 || equals == std::string::npos) {
-    return InvalidArgument("rund.default_ulimits: '{}' is not name=soft:hard", text);
-  }
-  const std::string_view limits = std::string_view(text).substr(equals + 1);
-  const auto colon = limits.find(':');
-  Ulimit limit;
-  limit.name = text.substr(0, equals);
-  limit.soft = CRISP_TRY(ParseNumber(limits.substr(0, colon), text));
-  limit.hard =
-      colon == limits.npos ? limit.soft : CRISP_TRY(ParseNumber(limits.substr(colon + 1), text));
-  return limit;
-}
-
 // "/dev/a:/dev/b:rw"; what is left out is that of the host, and rwm.
 runtime::v1::Device ParseDevice(const std::string& text) {
   runtime::v1::Device device;
@@ -92,7 +67,7 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   config.runtime_timeout = rund.runtime_timeout;
   config.capabilities = rund.default_capabilities;
   for (const std::string& text : rund.default_ulimits) {
-    config.ulimits.push_back(CRISP_TRY(ParseUlimit(text)));
+    config.ulimits.push_back(CRISP_TRY(os::ParseUlimit(text).While("rund.default_ulimits")));
   }
   config.seccomp_profile = rund.seccomp_profile;
   config.streaming.address = rund.streaming_address;

@@ -41,7 +41,7 @@ struct Config {
   /// For one call of a runtime, or the whole of a create.
   std::chrono::seconds runtime_timeout{120};
   std::vector<std::string> capabilities;
-  std::vector<Ulimit> ulimits;
+  std::vector<os::Ulimit> ulimits;
   std::string seccomp_profile;
   streaming::ServerOptions streaming;
   std::vector<std::string> env;

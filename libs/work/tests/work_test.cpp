@@ -4,6 +4,7 @@
 #include <thread>
 #include <vector>
 
+#include "libs/base/trace.h"
 #include "libs/work/flights.h"
 #include "libs/work/group_run.h"
 #include "libs/work/lock_table.h"
@@ -46,6 +47,26 @@ class BusyLane {
 };
 
 }  // namespace
+
+TEST_CASE("a task's wait for a thread is told, and it works for the trace of who submitted it") {
+  constexpr const char* kParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  std::atomic<int> waits = 0;
+  Pool pool(PoolOptions{.on_wait = [&waits](Lane lane, std::chrono::nanoseconds waited) {
+    if (lane == Lane::kBulk && waited >= 0ns) ++waits;
+  }});
+  std::promise<std::string> seen;
+  {
+    const trace::Scope scope(*trace::ParseParent(kParent));
+    REQUIRE(pool.Submit(Lane::kBulk, CallContext::Background(10s),
+                        [&seen] { seen.set_value(trace::ToParent(trace::Current())); })
+                .ok());
+  }
+  CHECK_FALSE(trace::Current().valid());
+  CHECK(seen.get_future().get() == kParent);
+  pool.Stop();
+  CHECK(pool.WaitEnded(10s));
+  CHECK(waits == 1);
+}
 
 TEST_CASE("a task runs on a thread of its lane and the thread ends when idle") {
   Pool pool(PoolOptions{.idle = 5ms});

@@ -18,6 +18,7 @@
 #include "libs/rpc/follow.h"
 #include "libs/rpc/internal.h"
 #include "libs/rpc/metadata.h"
+#include "libs/rpc/tracing.h"
 
 namespace crisp::crid {
 namespace {
@@ -79,6 +80,7 @@ Pending<Resp> StartCall(const CallContext& cc, Req request,
   state->request = std::move(request);
   state->context.set_deadline(SystemDeadline(cc));
   state->context.AddMetadata(rpc::kRequestIdKey, cc.request_id());
+  rpc::SendTrace(state->context);
   start(&state->context, &state->request, &state->response, [state](const grpc::Status& status) {
     std::lock_guard lock(state->mutex);
     state->answer = status;
@@ -395,6 +397,7 @@ class Peers::StopAttempts final : public std::enable_shared_from_this<StopAttemp
     auto attempt = std::make_shared<Attempt>();
     attempt->context.set_deadline(SystemDeadline(cc_));
     attempt->context.AddMetadata(rpc::kRequestIdKey, cc_.request_id());
+    rpc::SendTrace(attempt->context, trace_);
     rund_->containers().async()->StopContainer(
         &attempt->context, &request_, &attempt->response,
         [self = shared_from_this(), attempt](const grpc::Status& status) {
@@ -409,6 +412,7 @@ class Peers::StopAttempts final : public std::enable_shared_from_this<StopAttemp
 
   work::Pool& pool_;
   const CallContext cc_;
+  const trace::Context trace_ = trace::Current();
   const std::shared_ptr<RundClient> rund_;
   const rund::v1::StopContainerRequest request_;
   const Done done_;

@@ -15,6 +15,7 @@
 #include "libs/base/call_context.h"
 #include "libs/base/ids.h"
 #include "libs/base/result.h"
+#include "libs/os/limit_names.h"
 #include "libs/os/namespaces.h"
 #include "services/rund/spec/selinux.h"
 
@@ -45,17 +46,11 @@ struct HostFacts {
 /// Errors: whatever /proc/self/status or /sys/fs/cgroup answer.
 Result<HostFacts> DetectHost();
 
-struct Ulimit {
-  std::string name;  // "nofile" or "RLIMIT_NOFILE"
-  std::uint64_t soft = 0;
-  std::uint64_t hard = 0;
-};
-
 /// The node's own choices: from the settings, the same for every container.
 struct SpecDefaults {
   HostFacts host;
   std::vector<std::string> capabilities;  // with or without CAP_
-  std::vector<Ulimit> ulimits;
+  std::vector<os::Ulimit> ulimits;
   /// What RuntimeDefault means: a seccomp profile (JSON) on the node; empty = the built-in one.
   std::string seccomp_profile;
   /// Where compiled filters are kept, by hash (a directory that exists or can be made); empty =
