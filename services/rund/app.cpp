@@ -10,6 +10,7 @@
 #include "services/rund/config.h"
 #include "services/rund/core/engine.h"
 #include "services/rund/core/node.h"
+#include "services/rund/core/settings_files.h"
 #include "services/rund/core/streams.h"
 #include "services/rund/rpc/containers_service.h"
 #include "services/rund/rpc/node_service.h"
@@ -19,6 +20,7 @@
 #include "services/rund/rpc/streaming_service.h"
 #include "services/rund/stats/collector.h"
 #include "services/rund/stats/stats.h"
+#include "services/rund/streaming/front.h"
 
 namespace crisp::rund {
 namespace {
@@ -66,8 +68,9 @@ class App final : public daemon::App {
     daemon.AddService(&streaming_);
     daemon.SetProblems([this] {
       std::vector<daemon::Problem> problems;
-      for (NodeProblem& problem : NodeProblems(engine_->parts())) {
-        problems.push_back({std::move(problem.what), std::move(problem.hint)});
+      const Parts& parts = engine_->parts();
+      for (auto& all : {NodeProblems(parts), PodProblems(parts, engine_->lifecycle().stops())}) {
+        for (const NodeProblem& problem : all) problems.push_back({problem.what, problem.hint});
       }
       if (const Status problem = streams_->server().problem(); !problem.ok()) {
         problems.push_back({"exec, attach and port-forward do not work: " + problem.message(),
@@ -81,10 +84,10 @@ class App final : public daemon::App {
       engine_->lifecycle().stops().Close();
     });
     daemon.OnReload(
-        {.check =
-             [instance = daemon.instance()](const settings::Settings& settings) {
-               return Config::From(settings, instance).status();
-             },
+        {.check = [this,
+                   instance = daemon.instance()](const settings::Settings& settings) -> Status {
+           return engine_->CheckRuntimes(CRISP_TRY(Config::From(settings, instance)));
+         },
          .apply = [this, instance = daemon.instance()](
                       const settings::Settings& settings) { return Reload(settings, instance); }});
     AddGauges(daemon.metrics());
@@ -161,6 +164,12 @@ class App final : public daemon::App {
 };
 
 }  // namespace
+
+Status CheckSettings(const settings::Settings& settings, const daemon::Options& options) {
+  const Config config = CRISP_TRY(Config::From(settings, options.instance));
+  CRISP_TRY(streaming::CheckAddress(config.streaming.address));
+  return CheckFiles(config);
+}
 
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = CRISP_TRY(Config::From(daemon.settings(), daemon.instance()));

@@ -81,6 +81,7 @@ TEST_CASE("a daemon serves Info and metrics until SIGTERM, then leaves nothing b
   CHECK(info.version() == Version());
   CHECK(info.pid() == getpid());
   CHECK(info.config() == test.options.config);
+  CHECK(info.commit() == Commit());
   REQUIRE(info.problems_size() == 1);
   CHECK(info.problems(0).hint() == "go to bed");
   CHECK(os::Exists(test.root / "r/extra.sock"));
@@ -97,6 +98,9 @@ TEST_CASE("a daemon serves Info and metrics until SIGTERM, then leaves nothing b
   CHECK(page->body.find("crisp_rund_rpc_calls_total{code=\"OK\",method=\"crisp.daemon.v1.Daemon/"
                         "Info\"} 1") != std::string::npos);
   CHECK(page->body.find("crisp_rund_pool_queued_tasks{lane=\"wait\"} 0") != std::string::npos);
+  CHECK(page->body.find("crisp_rund_pool_wait_seconds_count{lane=\"fast\"} ") != std::string::npos);
+  CHECK(page->body.find(fmt::format("crisp_rund_build_info{{commit=\"{}\",version=\"{}\"}} 1",
+                                    Commit(), Version())) != std::string::npos);
 
   CHECK(Daemon::Create(test.options).code() == Code::kUnavailable);
 
@@ -177,6 +181,26 @@ TEST_CASE("main ends with 1 when it cannot run, and with 78 when no restart woul
       root.Write("good.yaml", fmt::format("run_root: {0}/r\nstate_root: {0}/s\n", root.path()));
   arguments[2] = good.c_str();
   CHECK(Main(3, arguments.data(), "rund", make) == 1);
+}
+
+TEST_CASE("main with --check-config only looks at the settings and what they name") {
+  testing::TestRoot root;
+  const std::string file = root.Write(
+      "c.yaml",
+      fmt::format("run_root: {0}/r\nstate_root: {0}/s\nrund: {{pause: /p}}\n", root.path()));
+  const auto make = [](Daemon&) -> Result<std::unique_ptr<App>> { return Internal("no app"); };
+  const auto check = [](const settings::Settings& settings, const Options&) {
+    return settings.rund.pause == "/p" ? NotFound("rund.pause: none") : Status::Ok();
+  };
+  const std::vector<const char*> arguments = {"crisp-rund", "--check-config", "--config",
+                                              file.c_str()};
+  CHECK(Main(4, arguments.data(), "rund", make) == 0);
+  CHECK(Main(4, arguments.data(), "rund", make, nullptr, check) == kWrongSettings);
+  root.Write("c.yaml.d/1.yaml", "rund: {pause: /q}\n");
+  CHECK(Main(4, arguments.data(), "rund", make, nullptr, check) == 0);
+  root.Write("c.yaml.d/1.yaml", "rund: {pauses: /q}\n");
+  CHECK(Main(4, arguments.data(), "rund", make, nullptr, check) == kWrongSettings);
+  CHECK_FALSE(os::Exists(root / "r"));
 }
 
 }  // namespace crisp::daemon

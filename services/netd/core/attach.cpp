@@ -275,7 +275,7 @@ Status Networks::Undo(const CallContext& cc, const Attachment& attachment) {
   Status undone = UndoNow(cc, attachment);
   metrics_.DetachDone(undone.code(), clock_.Now() - start);
   if (!undone.ok()) {
-    retries_.Failed(attachment.pod);
+    retries_.Failed(attachment.pod, undone);
     return undone;
   }
   retries_.Done(attachment.pod);

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "libs/base/call_context.h"
@@ -27,7 +28,9 @@ struct PluginArgs {
 /// The operations on a network: a chain of plugins. Any thread.
 class PluginRunner {
  public:
-  explicit PluginRunner(std::vector<std::string> bin_dirs) : programs_(std::move(bin_dirs)) {}
+  /// `on_run`: see PluginPrograms.
+  explicit PluginRunner(std::vector<std::string> bin_dirs, OnPluginRun on_run = nullptr)
+      : programs_(std::move(bin_dirs), std::move(on_run)) {}
 
   /// ADD, plugin by plugin; each gets the result of the one before. The last result, in the list's
   /// version. Errors: kInternal with the plugin's own words; kDeadlineExceeded, kCancelled when it

@@ -59,7 +59,8 @@ Result<process::Output> RunWhole(const CallContext& cc, const process::Command& 
 
 }  // namespace
 
-PluginPrograms::PluginPrograms(std::vector<std::string> bin_dirs) : bin_dirs_(std::move(bin_dirs)) {
+PluginPrograms::PluginPrograms(std::vector<std::string> bin_dirs, OnPluginRun on_run)
+    : bin_dirs_(std::move(bin_dirs)), on_run_(std::move(on_run)) {
   for (const std::string& dir : bin_dirs_) {
     if (!cni_path_.empty()) cni_path_.push_back(':');
     cni_path_ += dir;
@@ -76,6 +77,14 @@ Result<std::string> PluginPrograms::Find(const std::string& type) const {
 
 Result<std::string> PluginPrograms::Run(const CallContext& cc, const std::string& type,
                                         const PluginCall& call) const {
+  const SteadyTime start = std::chrono::steady_clock::now();
+  Result<std::string> out = RunProgram(cc, type, call);
+  if (on_run_) on_run_(type, call.verb, out.code(), std::chrono::steady_clock::now() - start);
+  return out;
+}
+
+Result<std::string> PluginPrograms::RunProgram(const CallContext& cc, const std::string& type,
+                                               const PluginCall& call) const {
   process::Command command;
   command.program = CRISP_TRY(Find(type));
   command.stdin_data = call.input;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -26,11 +28,16 @@ struct PluginCall {
   int lock_fd = -1;  // one more descriptor, of a lock that lasts as long as the plugin does
 };
 
+/// Hears of each run of a plugin: its type ("bridge"), the verb, how it ended and what it took.
+using OnPluginRun = std::function<void(const std::string& type, std::string_view verb, Code code,
+                                       std::chrono::nanoseconds took)>;
+
 /// Finds the plugins' programs and runs them as the CNI protocol says: a clean environment, bounded
 /// output, the plugin and its children ended at the deadline. Any thread.
 class PluginPrograms {
  public:
-  explicit PluginPrograms(std::vector<std::string> bin_dirs);
+  /// `on_run` may be null; it is called on the threads of the callers.
+  explicit PluginPrograms(std::vector<std::string> bin_dirs, OnPluginRun on_run = nullptr);
 
   /// Looked for at each call (a microsecond or two, a call is milliseconds), so that what is
   /// installed or taken away needs no notice. kUnavailable: it is in none of the directories.
@@ -47,7 +54,11 @@ class PluginPrograms {
   Result<std::vector<std::string>> Versions(const CallContext& cc, const std::string& type) const;
 
  private:
+  Result<std::string> RunProgram(const CallContext& cc, const std::string& type,
+                                 const PluginCall& call) const;
+
   const std::vector<std::string> bin_dirs_;
+  const OnPluginRun on_run_;
   std::string cni_path_;
   mutable std::mutex mutex_;
   struct Known {

@@ -122,6 +122,15 @@ Stops::Counts Stops::counts() const {
   return counts;
 }
 
+std::vector<Stops::Stuck> Stops::stuck() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Stuck> all;
+  for (const auto& [id, stop] : stops_) {
+    if (stop.stuck_since) all.push_back({ContainerId(id), *stop.stuck_since});
+  }
+  return all;
+}
+
 void Stops::Touch(const std::string& id) {
   {
     const std::lock_guard lock(mutex_);
@@ -167,6 +176,9 @@ void Stops::Advance(const std::string& id) {
     if (found->second.stage != *stage) return;
     found->second.stage = step.stage;
     found->second.next = clock_.Now() + step.after;
+    if (step.stage == Stage::kStuck && !found->second.stuck_since) {
+      found->second.stuck_since = clock_.Now();
+    }
   }
   if (step.outcome.ok()) return;
   log::Error("container does not end", {{"error", step.outcome}});
