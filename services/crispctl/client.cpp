@@ -70,6 +70,20 @@ std::string NamedSocket(const std::string& socket_flag) {
   return PathOf(socket_flag.empty() && from != nullptr ? from : socket_flag);
 }
 
+namespace {
+
+/// Where the default file is wrong by now, and a node runs at its usual place all the same, that
+/// one is meant.
+Result<settings::Settings> SettingsForEndpoint(const std::string& config_flag) {
+  auto loaded =
+      settings::Load(config_flag.empty() ? std::string(settings::kDefaultPath) : config_flag);
+  const settings::Settings usual = settings::Settings().Resolved();
+  if (!loaded.ok() && config_flag.empty() && os::Exists(usual.crid.socket)) return usual;
+  return loaded;
+}
+
+}  // namespace
+
 Result<Endpoint> FindEndpoint(const std::string& socket_flag, const std::string& config_flag) {
   Endpoint endpoint{.socket = NamedSocket(socket_flag)};
   if (!endpoint.socket.empty()) {
@@ -80,8 +94,7 @@ Result<Endpoint> FindEndpoint(const std::string& socket_flag, const std::string&
       return endpoint;
     }
   }
-  const settings::Settings settings = CRISP_TRY(
-      settings::Load(config_flag.empty() ? std::string(settings::kDefaultPath) : config_flag));
+  const settings::Settings settings = CRISP_TRY(SettingsForEndpoint(config_flag));
   if (endpoint.socket.empty()) endpoint.socket = settings.crid.socket;
   endpoint.run_root = settings.run_root;
   return endpoint;
@@ -361,12 +374,29 @@ Result<std::string> Client::PortForward(const runtime::v1::PortForwardRequest& r
   return CRISP_TRY(impl_->Call(*impl_->runtime, &RuntimeService::Stub::PortForward, request)).url();
 }
 
-Result<daemon::v1::InfoResponse> Client::Info(const std::string& socket) {
+namespace {
+
+/// One call of daemon.v1.Daemon.
+template <typename Req, typename Resp>
+Result<Resp> AskDaemon(const std::string& socket,
+                       grpc::Status (daemon::v1::Daemon::Stub::*method)(grpc::ClientContext*,
+                                                                        const Req&, Resp*)) {
   CRISP_TRY(Probe(socket));
   const rpc::Peer peer("the daemon", socket, std::chrono::seconds(1));
   return rpc::Call(CallContext::Background(std::chrono::seconds(3), "crispctl"), peer,
-                   *daemon::v1::Daemon::NewStub(peer.channel()), &daemon::v1::Daemon::Stub::Info,
-                   daemon::v1::InfoRequest());
+                   *daemon::v1::Daemon::NewStub(peer.channel()), method, Req());
+}
+
+}  // namespace
+
+Result<daemon::v1::InfoResponse> Client::Info(const std::string& socket) {
+  return AskDaemon(socket, &daemon::v1::Daemon::Stub::Info);
+}
+
+Result<settings::Settings> Client::SettingsOf(const std::string& socket) {
+  const daemon::v1::SettingsResponse answer =
+      CRISP_TRY(AskDaemon(socket, &daemon::v1::Daemon::Stub::Settings));
+  return settings::Parse(answer.in_force(), "the settings of " + socket);
 }
 
 }  // namespace crisp::ctl

@@ -92,6 +92,8 @@ class Client {
 
   /// A daemon's own words. kUnavailable: its socket is dead.
   static Result<daemon::v1::InfoResponse> Info(const std::string& socket);
+  /// What it runs with. kUnavailable: its socket is dead; kUnimplemented: it is too old to say.
+  static Result<settings::Settings> SettingsOf(const std::string& socket);
 
  private:
   struct Impl;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "services/crispctl/node_checks.h"
+
 namespace crisp::ctl {
 namespace {
 
@@ -12,7 +14,11 @@ std::vector<DaemonLine> AskDaemons(const Endpoint& endpoint) {
   for (const std::string service : {"crid", "imaged", "netd", "rund"}) {
     for (const std::string& instance : InstancesOf(endpoint, service)) {
       const std::string socket = SocketOf(endpoint, service, instance);
-      lines.push_back({service, instance, socket, Client::Info(socket)});
+      DaemonLine line{service, instance, socket, Client::Info(socket)};
+      if (line.info.ok()) {
+        if (auto running = Client::SettingsOf(socket); running.ok()) line.running = *running;
+      }
+      lines.push_back(std::move(line));
     }
   }
   return lines;
@@ -50,6 +56,9 @@ Findings LookAround(const Endpoint& endpoint) {
     if (!line.info.ok()) continue;
     for (const auto& problem : line.info->problems()) add(problem.what(), problem.hint());
   }
+  for (const auto& [what, hint] : VersionProblems(found.daemons)) add(what, hint);
+  for (const auto& [what, hint] : SettingsProblems(found.daemons)) add(what, hint);
+  for (const auto& [what, hint] : DiskProblems(found.daemons)) add(what, hint);
   Client client(endpoint);
   if (!client.Reach().ok()) return found;
   const auto status = client.NodeStatus(false);

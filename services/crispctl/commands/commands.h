@@ -29,6 +29,8 @@ struct Shared {
   std::string socket;
   std::string config;
   std::string output = "table";
+  /// Where crisp's other programs are; empty: see FindProgram.
+  std::string program_dir;
   /// run and exec: the words of COMMAND as they were typed.
   std::vector<std::string> command;
   int exit_code = kDone;

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view kUnit = "the units of crisp's daemons say so";
 constexpr std::string_view kSocket = "crisp has sockets of its own below run_root";
-constexpr std::string_view kNoTraces = "crisp exports no traces";
+constexpr std::string_view kNoTraces = "crisp's own are sent to tracing.endpoint";
 constexpr std::string_view kNoNri = "crisp runs no NRI plugins";
 constexpr std::string_view kHosts =
     "put it into <registry>/hosts.toml below imaged.hosts_dir (see crisp-imaged(8))";

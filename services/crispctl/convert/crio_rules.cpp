@@ -216,8 +216,10 @@ const std::vector<Rule>& CrioRules() {
                                                 "crid.metrics_address")},
 
       // [crio.tracing]
-      {"crio/tracing/enable_tracing", NotSupported("crisp exports no traces")},
-      {"crio/tracing/*", NotNeeded("crisp exports no traces")},
+      {"crio/tracing/enable_tracing", NotNeeded("an empty tracing.endpoint turns traces off")},
+      {"crio/tracing/tracing_endpoint", CrioTracingEndpoint},
+      {"crio/tracing/tracing_sampling_rate_per_million",
+       Take("tracing.sampling_per_million", Number)},
 
       // [crio.stats]
       {"crio/stats/stats_collection_period", NotNeeded("stats are read when they are asked for")},
