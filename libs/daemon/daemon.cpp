@@ -15,6 +15,7 @@
 #include "libs/daemon/activation.h"
 #include "libs/daemon/memory.h"
 #include "libs/daemon/notify.h"
+#include "libs/daemon/operations.h"
 #include "libs/daemon/reload_node.h"
 #include "libs/daemon/rpc_metrics.h"
 #include "libs/http/server.h"
@@ -81,6 +82,13 @@ class AboutService final : public v1::Daemon::CallbackService {
     return rpc::Unary(pool_, work::Lane::kMutate, context, request, response,
                       [this](const CallContext& /*cc*/, const v1::ReloadRequest& asked,
                              v1::ReloadResponse& answer) { return Step(asked, answer); });
+  }
+
+  grpc::ServerUnaryReactor* Operations(grpc::CallbackServerContext* context,
+                                       const v1::OperationsRequest* request,
+                                       v1::OperationsResponse* response) override {
+    TellOperations(pool_.operations(), *request, *response);
+    return rpc::Finish(context, Status::Ok());
   }
 
  private:

@@ -21,6 +21,7 @@
 #include "libs/os/proc_stat.h"
 #include "libs/os/unique_fd.h"
 #include "libs/process/reaper.h"
+#include "libs/work/operations.h"
 
 namespace crisp::process {
 namespace {
@@ -195,6 +196,7 @@ class Runner {
   Result<Output> Run() {
     CRISP_TRY(cc_.Check().While("run {}", command_.program));
     CRISP_TRY(StartChild());
+    const work::ProcessStage stage(cc_, command_.program, pid_);
     os::UniqueFd stop_fd;
     if (cc_.stop().stop_possible()) stop_fd = MakeStopFd();
     const std::stop_callback ring(cc_.stop(), StopFd::Ring{stop_fd.get()});
@@ -450,6 +452,7 @@ Result<std::optional<int>> Child::Reap() {
 }
 
 Result<int> Child::Wait(const CallContext& cc) {
+  const work::ProcessStage stage(cc, "a program", pid_);
   os::UniqueFd stop_fd;
   if (cc.stop().stop_possible()) stop_fd = CRISP_TRY(StopFd::Make());
   const std::stop_callback ring(cc.stop(), StopFd::Ring{stop_fd.get()});

@@ -10,6 +10,7 @@
 #include "libs/base/units.h"
 #include "libs/rpc/internal.h"
 #include "libs/rpc/metadata.h"
+#include "libs/work/operations.h"
 
 namespace crisp::rpc {
 
@@ -45,6 +46,9 @@ void Peer::Poke() const {
 }
 
 Status Peer::WaitReady(const CallContext& cc) const {
+  if (Ready()) return Status::Ok();
+  const work::Stage stage =
+      work::Stage::OfPeer(cc, fmt::format("wait for {}, which is away", name_), name_);
   const auto until = std::min(cc.deadline(), std::chrono::steady_clock::now() + wait_);
   while (!Ready()) {
     if (Status over = cc.Check(); !over.ok()) return std::move(over).While("waiting for {}", name_);
@@ -69,8 +73,10 @@ bool ConnectionBroke(const grpc::Status& status, const grpc::ClientContext& cont
          !context.GetServerTrailingMetadata().contains(kRequestIdKey);
 }
 
-Status RunCall(const CallContext& cc, const Peer& peer, CallOptions options,
-               const std::function<grpc::Status(grpc::ClientContext*)>& call) {
+Status RunCall(const CallContext& cc, const Peer& peer, const std::string& name,
+               CallOptions options, const std::function<grpc::Status(grpc::ClientContext*)>& call) {
+  const work::Stage stage =
+      work::Stage::OfPeer(cc, fmt::format("{} of {}", name, peer.name()), peer.name());
   // How long all the waits for a peer that is away may take together, from the first failure on.
   SteadyTime patience = SteadyTime::max();
   while (true) {

@@ -63,6 +63,7 @@ struct Pool::State {
   mutable std::mutex mutex;
   std::condition_variable ended;
   std::array<LaneState, kLanes> lanes;
+  Operations operations;
   bool stopped = false;
 
   LaneState& At(Lane lane) { return lanes.at(static_cast<std::size_t>(lane)); }
@@ -228,5 +229,7 @@ LaneStats Pool::Stats(Lane which) const {
   const LaneState& lane = state_->At(which);
   return {lane.running, lane.queue.size(), lane.threads, lane.exceptions};
 }
+
+Operations& Pool::operations() { return state_->operations; }
 
 }  // namespace crisp::work

@@ -9,6 +9,7 @@
 
 #include "libs/base/call_context.h"
 #include "libs/base/status.h"
+#include "libs/work/operations.h"
 
 namespace crisp::work {
 
@@ -104,6 +105,9 @@ class Pool {
   bool WaitEnded(std::chrono::nanoseconds timeout);
 
   LaneStats Stats(Lane lane) const;
+
+  /// What is being done, here and by those who wait for what is done here.
+  Operations& operations();
 
  private:
   struct State;

@@ -52,8 +52,14 @@ class CridApp final : public daemon::App {
                  std::string(daemon::Version())),
         images_(peers_, daemon.pool()) {}
 
+  ~CridApp() override { daemon_.pool().operations().ExplainPeersBy(nullptr); }
+
   Status Start() {
     CRISP_TRY(peers_.Start());
+    daemon_.pool().operations().ExplainPeersBy(
+        [this](const std::string& peer, const std::string& request) {
+          return peers_.WordsOf(peer, request);
+        });
     daemon_.AddService(&runtime_);
     daemon_.AddService(&images_);
     daemon_.AddSocket(daemon_.settings().crid.socket);

@@ -41,6 +41,17 @@ struct TestDaemon {
     REQUIRE(info.ok());
     return *info;
   }
+  v1::OperationsResponse Operations(const std::string& request_id) const {
+    const rpc::Peer peer("rund/1", root / "r/rund/1.sock", 10s);
+    const auto stub = v1::Daemon::NewStub(peer.channel());
+    v1::OperationsRequest request;
+    request.set_request_id(request_id);
+    auto answer = rpc::Call(CallContext::Background(10s), peer, *stub,
+                            &v1::Daemon::Stub::Operations, request);
+    INFO(answer.status().ToString());
+    REQUIRE(answer.ok());
+    return *answer;
+  }
   testing::TestRoot root;
   Options options;
 };
@@ -87,6 +98,25 @@ TEST_CASE("a daemon serves Info and metrics until SIGTERM, then leaves nothing b
   struct stat found {};
   REQUIRE(stat((test.root / "r/rund").c_str(), &found) == 0);
   CHECK((found.st_mode & 0777U) == 0711U);
+
+  {
+    const auto under_way = daemon.pool().operations().Begin(
+        {.kind = "RunPod", .subjects = {"default/web"}, .request_id = "req-1"});
+    const work::Stage stage(CallContext().PartOf(under_way), "plugin slow: ADD");
+    const v1::OperationsResponse all = test.Operations("");
+    REQUIRE(all.under_way_size() == 1);
+    CHECK(all.under_way(0).kind() == "RunPod");
+    CHECK(all.under_way(0).subjects(0) == "default/web");
+    REQUIRE(all.under_way(0).stages_size() == 1);
+    CHECK(all.under_way(0).stages(0).what() == "plugin slow: ADD");
+    CHECK(all.under_way(0).stages(0).under_way());
+    CHECK(all.under_way(0).times().starts_with("plugin slow: ADD "));
+    CHECK(test.Operations("req-1").under_way_size() == 1);
+    CHECK(test.Operations("req-2").under_way_size() == 0);
+    static_cast<void>(under_way->Answer(Internal("it broke")));
+  }
+  REQUIRE(test.Operations("").failed_size() == 1);
+  CHECK(test.Operations("").failed(0).error() == "it broke");
 
   std::promise<Result<http::ServerResponse>> scraped;
   http::GetUnix(

@@ -268,7 +268,7 @@ TEST_CASE("who comes during a group's run has the next, together with the others
   std::atomic<int> runs = 0;
   std::promise<void> begun;
   std::promise<void> gate;
-  GroupRun group([&]() -> Status {
+  GroupRun group("test", [&]() -> Status {
     if (++runs > 1) return FailedPrecondition("the second");
     begun.set_value();
     gate.get_future().wait();
@@ -296,7 +296,7 @@ TEST_CASE("who comes during a group's run has the next, together with the others
 
 TEST_CASE("a caller of a group whom nobody runs beside has a run of its own") {
   int runs = 0;
-  GroupRun group([&runs] {
+  GroupRun group("test", [&runs] {
     ++runs;
     return Status::Ok();
   });

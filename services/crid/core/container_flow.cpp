@@ -4,6 +4,7 @@
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/work/operations.h"
 #include "services/crid/core/validate.h"
 
 namespace crisp::crid {
@@ -97,6 +98,7 @@ Result<std::string> ContainerFlow::CreateNow(const CallContext& cc, const Record
   *reserve.mutable_metadata() = metadata;
   const auto reserved = CRISP_TRY(rund->ReserveContainer(cc, reserve));
   const std::string& id = reserved.container_id();
+  work::AddSubject(cc, id);
   if (reserved.phase() == rund::v1::REMOVING) {
     return Aborted("container {} (attempt {}) is being removed: try again", metadata.name(),
                    metadata.attempt());

@@ -52,6 +52,7 @@ class ResponseReader final : public BlobReader {
   std::optional<std::uint64_t> total() const override { return total_; }
   bool is_range() const override { return is_range_; }
   std::string version() const override { return response_.Header("ETag"); }
+  std::string from() const override { return response_.url().HostPort(); }
 
  private:
   http::Response response_;

@@ -2,6 +2,7 @@
 
 #include "libs/base/try.h"
 #include "libs/json/json.h"
+#include "libs/work/operations.h"
 #include "services/imaged/registry/retry.h"
 
 namespace crisp::imaged {
@@ -76,6 +77,7 @@ Result<std::shared_ptr<RegistryClient::Source::Opened>> RegistryClient::Source::
 Result<http::Response> RegistryClient::Source::Get(const CallContext& cc, const std::string& path,
                                                    const http::Headers& headers,
                                                    const std::string& what) {
+  const work::Stage stage(cc, fmt::format("ask {} for {}", endpoint_.root.HostPort(), what));
   const std::shared_ptr<Opened> opened = CRISP_TRY(Open(cc));
   const Endpoint& endpoint = opened->endpoint;
   http::Request request;

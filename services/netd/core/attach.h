@@ -136,6 +136,7 @@ class Networks {
                                 const runtime::v1::PodSandboxConfig& config,
                                 const std::string& userns_path,
                                 std::chrono::nanoseconds& plugin_time);
+  Result<std::shared_ptr<const ConfList>> WaitForNetwork(const CallContext& cc);
   Result<Attached> AttachNew(const CallContext& cc, const PodId& pod,
                              const runtime::v1::PodSandboxConfig& config,
                              const std::string& userns_path, std::chrono::nanoseconds& plugin_time);

@@ -12,6 +12,7 @@
 #include "libs/log/log.h"
 #include "libs/os/file_stamp.h"
 #include "libs/process/command.h"
+#include "libs/work/operations.h"
 
 namespace crisp::netd {
 namespace {
@@ -90,6 +91,7 @@ Result<std::string> PluginPrograms::Run(const CallContext& cc, const std::string
   }
   if (!call.mark.empty()) command.env.push_back(call.mark);
   if (call.lock_fd >= 0) command.fds = {{kLockFd, call.lock_fd}};
+  const work::Stage stage(cc, fmt::format("plugin {}: {}", type, call.verb));
   const Result<process::Output> output = RunWhole(cc, command);
   if (output.code() == Code::kUnavailable) {
     // No process to be had is not a missing program.

@@ -15,6 +15,7 @@
 #include "libs/os/pidfd.h"
 #include "libs/os/pipe.h"
 #include "libs/process/command.h"
+#include "libs/work/operations.h"
 #include "libs/work/side_by_side.h"
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/resources.h"
@@ -151,6 +152,7 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
     return Status::Ok();
   }));
   const PodRef intent = p_.state.FindPod(id);
+  const work::Stage stage(cc, "make the pod's cgroup, namespaces and files");
   Status made =
       NoteCgroup(p_.config.layout, id, {.cgroup = parent, .ours = intent->cgroup_is_ours()});
   if (made.ok()) {
@@ -305,6 +307,7 @@ Status Pods::ForEach(const CallContext& cc, const std::vector<ContainerId>& cont
 }
 
 Status Pods::TakeDown(const CallContext& cc, const PodRecord& pod) {
+  const work::Stage stage(cc, "take the pod's cgroup, namespaces and files down");
   const PodId id(pod.id());
   p_.supervisor->Forget(id);
   if (pod.has_pause()) {

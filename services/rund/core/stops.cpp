@@ -7,6 +7,7 @@
 
 #include "libs/log/log.h"
 #include "libs/os/proc_stat.h"
+#include "libs/work/operations.h"
 #include "services/rund/core/parts.h"
 #include "services/rund/core/status.h"
 
@@ -76,6 +77,7 @@ Status Stops::AwaitAll(const CallContext& cc, const std::vector<ContainerId>& id
     std::size_t open;
     Status first;
   };
+  const work::Stage stage(cc, fmt::format("wait for the end of {} containers", ids.size()));
   const auto answers = std::make_shared<Answers>();  // may be told after we have gone
   answers->open = ids.size();
   for (const ContainerId& id : ids) {

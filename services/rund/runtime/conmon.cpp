@@ -25,6 +25,7 @@
 #include "libs/os/pipe.h"
 #include "libs/os/unique_fd.h"
 #include "libs/process/command.h"
+#include "libs/work/operations.h"
 
 namespace crisp::rund {
 namespace {
@@ -265,15 +266,18 @@ Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runti
   process::Command command = CommandOf(runtime, args);
   command.fds = {{kSyncFd, sync.write.get()}, {kStartFd, start.read.get()}};
   command.err_fd = errors.get();
+  const work::Stage stage(cc, fmt::format("runtime {}: create", runtime.info().name));
   process::Child child = CRISP_TRY(process::Spawn(command).While("start conmon"));
   Cleanup kill_it([bundle = args.bundle] { KillMonitors(bundle); });
   sync.write.reset();
   start.read.reset();
   start.write.reset();
 
-  auto line = ReadLine(cc, sync.read.get());
-  // The first process ended long ago: it forks conmon proper and goes. Reaped in any case.
+  // The first process forks conmon proper, writes its number and goes. Reaped in any case.
   static_cast<void>(child.WaitOrLeave(std::chrono::seconds(5)).ok());
+  const pid_t started = ReadPidFile(args.bundle + "/conmon.pid").value_or(child.pid());
+  const work::ProcessStage process(cc, args.conmon, started);
+  auto line = ReadLine(cc, sync.read.get());
   if (!line.ok()) return std::move(line).status().While("{} create", runtime.info().name);
   if (line->empty()) {
     const auto words = os::ReadFile(errors_path, KiB(64));
@@ -306,6 +310,8 @@ Status AwaitStarts(const CallContext& cc, const ContainerId& id) {
   for (const pid_t pid : ProcessesWith({"start", id.str()})) {
     const auto process = os::PidFd::Open(pid);
     if (!process.ok()) continue;
+    const work::Stage stage(cc, "wait for a start that is under way");
+    const work::ProcessStage waits(cc, "start", pid);
     pollfd poller{.fd = process->fd(), .events = POLLIN};
     while (poll(&poller, 1, PollTimeout(cc)) <= 0) {
       CRISP_TRY(cc.Check().While("wait for a start that is under way"));
