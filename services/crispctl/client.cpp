@@ -3,8 +3,10 @@
 #include <grpcpp/grpcpp.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -28,8 +30,8 @@ using runtime::v1::RuntimeService;
 constexpr std::chrono::minutes kCall{2};
 constexpr std::chrono::minutes kLongCall{5};
 
-/// Connects once to see why not.
-Status Probe(const std::string& path) {
+/// A connection, to nobody's gRPC. kUnavailable with what to do about it when nobody serves it.
+Result<os::UniqueFd> ConnectTo(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof(address.sun_path)) {
@@ -37,11 +39,11 @@ Status Probe(const std::string& path) {
                            sizeof(address.sun_path) - 1);
   }
   std::memcpy(address.sun_path, path.data(), path.size());
-  const os::UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  os::UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return Status::Errno(errno, "socket");
   // The sockets API takes every kind of address as this one.
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
-    return Status::Ok();
+    return fd;
   }
   constexpr std::string_view kStart =
       "start it with 'systemctl start crisp.target', or name its socket with --socket";
@@ -55,6 +57,9 @@ Status Probe(const std::string& path) {
     default: return Status::Errno(errno, "connect to {}", path);
   }
 }
+
+/// Connects once to see why not.
+Status Probe(const std::string& path) { return ConnectTo(path).status(); }
 
 std::string PathOf(const std::string& endpoint) {
   for (const std::string_view scheme : {"unix://", "unix:"}) {
@@ -115,13 +120,15 @@ struct Client::Impl {
   Result<Resp> Call(Stub& stub,
                     grpc::Status (Stub::*method)(grpc::ClientContext*, const Req&, Resp*),
                     const Req& request, std::chrono::nanoseconds timeout = kCall) {
+    // Of its own for each, so that crispctl why can tell one from the others.
     const CallContext cc(std::chrono::steady_clock::now() + std::min(timeout, limit), stop,
-                         "crispctl");
+                         fmt::format("crispctl-{}-{}", getpid(), ++calls));
     return rpc::Call(cc, peer, stub, method, request, {.idempotent = false});
   }
 
   std::chrono::nanoseconds limit = std::chrono::hours(1);
   std::stop_token stop;
+  std::atomic<int> calls = 0;
 
   rpc::Peer peer;
   std::unique_ptr<RuntimeService::Stub> runtime;
@@ -367,6 +374,23 @@ Result<daemon::v1::InfoResponse> Client::Info(const std::string& socket) {
   return rpc::Call(CallContext::Background(std::chrono::seconds(3), "crispctl"), peer,
                    *daemon::v1::Daemon::NewStub(peer.channel()), &daemon::v1::Daemon::Stub::Info,
                    daemon::v1::InfoRequest());
+}
+
+Result<daemon::v1::OperationsResponse> Client::Operations(const std::string& socket) {
+  CRISP_TRY(Probe(socket));
+  const rpc::Peer peer("the daemon", socket, std::chrono::seconds(1));
+  return rpc::Call(CallContext::Background(std::chrono::seconds(3), "crispctl"), peer,
+                   *daemon::v1::Daemon::NewStub(peer.channel()),
+                   &daemon::v1::Daemon::Stub::Operations, daemon::v1::OperationsRequest());
+}
+
+pid_t Client::ListenerOf(const std::string& socket) {
+  const Result<os::UniqueFd> connection = ConnectTo(socket);
+  if (!connection.ok()) return 0;
+  ucred listener{};
+  socklen_t size = sizeof listener;
+  const int got = getsockopt(connection->get(), SOL_SOCKET, SO_PEERCRED, &listener, &size);
+  return got == 0 ? listener.pid : 0;
 }
 
 }  // namespace crisp::ctl

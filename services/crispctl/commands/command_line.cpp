@@ -121,6 +121,7 @@ void AddCommandLine(CLI::App& app, Shared& shared) {
       "Exit codes: 0 done, 1 it failed, 2 wrong use, 3 crisp was not reached; run and exec end as\n"
       "the command does, or with 125.");
   AddNodeCommands(app, shared);
+  AddWhyCommand(app, shared);
   AddConfigCommands(app, shared);
   AddImageCommands(app, shared);
   AddArchiveCommands(app, shared);

@@ -67,6 +67,7 @@ CLI::Option* AddCommandOperand(CLI::App& verb, const std::string& text);
 
 // Each adds its verbs to the program.
 void AddNodeCommands(CLI::App& app, Shared& shared);       // status, version, reload
+void AddWhyCommand(CLI::App& app, Shared& shared);         // why
 void AddConfigCommands(CLI::App& app, Shared& shared);     // config ...
 void AddConvertCommand(CLI::App& config, Shared& shared);  // config convert
 void AddImageCommands(CLI::App& app, Shared& shared);      // pull, images, rmi
