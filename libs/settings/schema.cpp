@@ -56,6 +56,8 @@ Status CheckDriver(const std::string& driver) {
     return InvalidArgument("'aufs' is in no kernel any more: overlay has replaced it");
   if (driver == "devicemapper")
     return InvalidArgument("'devicemapper' is given up everywhere: overlay has replaced it");
+  if (driver == "btrfs" || driver == "zfs" || driver == "erofs")
+    return InvalidArgument("'{}' is not supported: use overlay", driver);
   return InvalidArgument("'{}' is no driver (overlay, vfs)", driver);
 }
 
