@@ -1,6 +1,7 @@
 #include "services/imaged/core/pull.h"
 
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -58,6 +59,20 @@ TEST_CASE("Pulls of one image at once fetch it once") {
   // Two layers; the config may be asked for by each of the two different credentials.
   CHECK(registry.blob_requests <= 4);
   node.CheckClean();
+}
+
+TEST_CASE("Layers come at a lower priority than what else a daemon does") {
+  LyingRegistry registry(TwoLayers());
+  const int ours = ::getpriority(PRIO_PROCESS, 0);
+  std::atomic<int> lower = 0;
+  registry.before_blob = [&lower, ours](const std::string&) {
+    for (const std::string& thread : os::ListDir("/proc/self/task").value())
+      if (::getpriority(PRIO_PROCESS, static_cast<id_t>(std::stoi(thread))) > ours) ++lower;
+  };
+  Node node;
+  REQUIRE(node.Pull(registry.Name()).status().message() == "");
+  CHECK(lower > 0);
+  CHECK(::getpriority(PRIO_PROCESS, 0) == ours);
 }
 
 TEST_CASE("A blob with other bytes is refused, named with both digests, and nothing is left") {
