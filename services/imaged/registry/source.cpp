@@ -1,5 +1,6 @@
 #include "services/imaged/registry/source.h"
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "services/imaged/registry/retry.h"
@@ -17,8 +18,7 @@ constexpr std::size_t kMaxMessage = 300;
 std::string Printable(std::string text) {
   for (char& c : text)
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
-  if (text.size() > kMaxMessage) text.resize(kMaxMessage);
-  return text;
+  return ToUtf8(text, kMaxMessage);
 }
 
 /// The registry's own words about an error.
