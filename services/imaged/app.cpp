@@ -127,7 +127,7 @@ class ImagedApp final : public daemon::App {
         metrics_(daemon.metrics()),
         client_(config_.http),
         hosts_(client_, config_.hosts),
-        trust_(config_.trust, client_),
+        trust_(config_.trust, client_, Clock::System()),
         puller_(config_.pull, daemon.pool(), client_, hosts_, *catalogue_, store_, trust_, metrics_,
                 Clock::System(), [this] { gc_runner_->Wake(kSyncDelay); }),
         images_(*catalogue_, store_.layout(), config_.pinned_images, Clock::System(),
