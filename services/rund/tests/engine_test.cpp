@@ -161,6 +161,7 @@ TEST_CASE("A directory and a single file of an image are volumes") {
       mount.set_container_path(std::string("/volumes/") + part + ".of");
       mount.mutable_image()->set_image("sha256:1");
       mount.set_image_sub_path(part);
+      mount.set_readonly(true);
     }
   };
   auto request = node.CreateRequest(
