@@ -75,12 +75,12 @@ struct PoolOptions {
 struct LaneStats {
   std::size_t running = 0;
   std::size_t queued = 0;
-  std::size_t threads = 0;
+  std::size_t threads = 0;  // at work for the lane; an idle one is nobody's
   /// That have left a task, ever: bugs.
   std::size_t exceptions = 0;
 };
 
-/// Threads made on demand, per lane, that end when idle. Any thread may submit.
+/// Threads made on demand, for whichever lane needs one, that end when idle. Any thread may submit.
 class Pool {
  public:
   explicit Pool(const PoolOptions& options = {});

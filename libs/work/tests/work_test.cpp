@@ -1,5 +1,10 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <filesystem>
 #include <future>
+#include <set>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -47,14 +52,28 @@ class BusyLane {
 
 }  // namespace
 
-TEST_CASE("a task runs on a thread of its lane and the thread ends when idle") {
+TEST_CASE("a task runs on a thread that ends when idle") {
   Pool pool(PoolOptions{.idle = 5ms});
-  std::promise<std::thread::id> ran;
-  REQUIRE(pool.Submit(Lane::kMutate, Soon(), [&ran] { ran.set_value(std::this_thread::get_id()); })
-              .ok());
-  CHECK(ran.get_future().get() != std::this_thread::get_id());
-  while (pool.Stats(Lane::kMutate).threads > 0) std::this_thread::yield();
-  CHECK(pool.Stats(Lane::kWait).threads == 0);
+  std::promise<pid_t> ran;
+  REQUIRE(pool.Submit(Lane::kMutate, Soon(), [&ran] { ran.set_value(gettid()); }).ok());
+  const pid_t thread = ran.get_future().get();
+  CHECK(thread != gettid());
+  while (std::filesystem::exists(fmt::format("/proc/self/task/{}", thread))) {
+    std::this_thread::yield();
+  }
+  CHECK(pool.Stats(Lane::kMutate).threads == 0);
+}
+
+TEST_CASE("an idle thread takes the next task of whichever lane") {
+  Pool pool(PoolOptions{.idle = 10min});
+  std::set<std::thread::id> threads;
+  for (const Lane lane : {Lane::kMutate, Lane::kWait, Lane::kBulk, Lane::kMutate}) {
+    std::promise<std::thread::id> ran;
+    REQUIRE(pool.Submit(lane, Soon(), [&ran] { ran.set_value(std::this_thread::get_id()); }).ok());
+    threads.insert(ran.get_future().get());
+    while (pool.Stats(lane).threads > 0) std::this_thread::yield();
+  }
+  CHECK(threads.size() == 1);
 }
 
 TEST_CASE("a full queue is refused and a slow lane leaves the others alone") {
