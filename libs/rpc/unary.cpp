@@ -109,18 +109,18 @@ void LateReactor::OnDone() {
 
 void RunLater(work::Pool& pool, work::Lane lane, const std::shared_ptr<LateReactor>& call,
               std::function<void()> body) {
-  Status submitted = pool.Submit(
-      lane, call->context(),
-      [call, body = std::move(body)] {
-        Status status = RunBody(
-            [&body](const CallContext&) {
-              body();
-              return Status::Ok();
-            },
-            call->context());
-        if (!status.ok()) call->Reply(status);
-      },
-      [call](const Status& why) { call->Reply(why); });
+  const auto run = [call, body = std::move(body)] {
+    Status status = RunBody(
+        [&body](const CallContext&) {
+          body();
+          return Status::Ok();
+        },
+        call->context());
+    if (!status.ok()) call->Reply(status);
+  };
+  if (lane == work::Lane::kFast) return run();
+  Status submitted =
+      pool.Submit(lane, call->context(), run, [call](const Status& why) { call->Reply(why); });
   if (!submitted.ok()) call->Reply(submitted);
 }
 

@@ -65,9 +65,9 @@ grpc::ServerUnaryReactor* Unary(work::Pool& pool, work::Lane lane,
 }
 
 /// A callback method that is answered later, by whoever: `fn(const CallContext&, const Req&,
-/// reply)` runs on a thread of the lane and hands `reply`, a std::function<void(Result<Resp>)>, on;
-/// it may be called on any thread, once, and no thread is held until then. The caller's leaving
-/// ends the call, not the work: a reply after that is dropped.
+/// reply)` runs on a thread of the lane (kFast: inline) and hands `reply`, a function of
+/// Result<Resp>, on; it may be called on any thread, once, and no thread is held until then. The
+/// caller's leaving ends the call, not the work: a reply after that is dropped.
 template <typename Req, typename Resp, typename F>
 grpc::ServerUnaryReactor* UnaryLater(work::Pool& pool, work::Lane lane,
                                      grpc::CallbackServerContext* context, const Req* request,

@@ -29,6 +29,8 @@ namespace crisp::work {
 template <typename K, typename V>
 class Flights {
  public:
+  using Done = std::function<void(const Result<V>&)>;
+
   /// `timeout` is the deadline of the work itself. The pool must outlive the Flights.
   Flights(Pool& pool, std::chrono::nanoseconds timeout, Lane lane = Lane::kFlight)
       : pool_(pool), timeout_(timeout), lane_(lane), state_(std::make_shared<State>()) {}
@@ -38,30 +40,31 @@ class Flights {
   /// wait ended (the work goes on); else the work's own outcome, or kResourceExhausted of the pool.
   template <typename F>
   Result<V> Do(const CallContext& cc, const K& key, F fn) {
-    std::shared_ptr<Flight> flight;
-    bool first = false;
-    {
-      std::lock_guard lock(state_->mutex);
-      auto& slot = state_->flights[key];
-      // One that is told to stop has no answer for us.
-      if (slot == nullptr || slot->stop.stop_requested()) {
-        slot = std::make_shared<Flight>();
-        first = true;
-      }
-      flight = slot;
-      ++flight->callers;
-      flight->abandoned.reset();
-    }
+    const auto [flight, first] = state_->Join(key);
     if (first) Launch(cc, key, flight, std::move(fn));
 
     std::unique_lock lock(flight->mutex);
-    WaitUnlessOver(cc, lock, flight->changed, [&flight] { return flight->outcome.has_value(); });
+    WaitUnlessOver(cc, lock, flight->changed,
+                   [&flight = *flight] { return flight.outcome.has_value(); });
     const std::optional<Result<V>> outcome = flight->outcome;
     lock.unlock();
     state_->Leave(*flight, cc);
     if (outcome.has_value()) return *outcome;
     if (Status over = cc.Check(); !over.ok()) return over;
     return DeadlineExceeded("the deadline of the call has passed");
+  }
+
+  /// The same without a thread that waits: `done` gets the work's outcome, or the pool's refusal,
+  /// once; on the work's thread, or here. Whoever asks so counts as one who does not leave.
+  template <typename F>
+  void Then(const CallContext& cc, const K& key, F fn, Done done) {
+    const auto [flight, first] = state_->Join(key);
+    {
+      std::lock_guard lock(flight->mutex);
+      if (!flight->outcome.has_value()) flight->waiting.push_back(std::exchange(done, nullptr));
+    }
+    if (done) done(*flight->outcome);  // it has just ended
+    if (first) Launch(cc, key, flight, std::move(fn));
   }
 
   /// One for the key is under way now.
@@ -94,7 +97,8 @@ class Flights {
   struct Flight {
     std::mutex mutex;
     std::condition_variable_any changed;
-    std::optional<Result<V>> outcome;
+    std::optional<Result<V>> outcome;  // never changes again
+    std::vector<Done> waiting;
     std::stop_source stop;
     // Guarded by the state's mutex.
     int callers = 0;
@@ -103,6 +107,18 @@ class Flights {
   struct State {
     std::mutex mutex;
     std::map<K, std::shared_ptr<Flight>> flights;
+
+    /// The one that is under way, or a new one, which is to be launched (true).
+    std::pair<std::shared_ptr<Flight>, bool> Join(const K& key) {
+      std::lock_guard lock(mutex);
+      auto& slot = flights[key];
+      // One that is told to stop has no answer for us.
+      const bool first = slot == nullptr || slot->stop.stop_requested();
+      if (first) slot = std::make_shared<Flight>();
+      ++slot->callers;
+      slot->abandoned.reset();
+      return {slot, first};
+    }
 
     void Leave(Flight& flight, const CallContext& cc) {
       // A call whose deadline comes is cancelled at about that time.
@@ -119,11 +135,14 @@ class Flights {
         const auto found = flights.find(key);
         if (found != flights.end() && found->second == flight) flights.erase(found);
       }
+      std::vector<Done> waiting;
       {
         std::lock_guard lock(flight->mutex);
         flight->outcome.emplace(std::move(outcome));
+        waiting.swap(flight->waiting);
       }
       flight->changed.notify_all();
+      for (const Done& done : waiting) done(*flight->outcome);
     }
   };
 

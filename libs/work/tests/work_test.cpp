@@ -246,6 +246,40 @@ TEST_CASE("a flight that everybody has left may be stopped, and the next call st
   CHECK(flights.StopAbandoned(0s).size() == 1);
 }
 
+TEST_CASE("who asks for a flight's outcome without waiting gets it once") {
+  Pool pool;
+  Flights<std::string, int> flights(pool, 10s);
+  std::promise<void> gate;
+  std::atomic<int> runs{0};
+  std::atomic<int> sum{0};
+  const auto ask = [&](std::promise<void>& told) {
+    flights.Then(
+        Soon(), "key",
+        [&runs, open = gate.get_future().share()]() -> Result<int> {
+          ++runs;
+          open.wait();
+          return 7;
+        },
+        [&sum, &told](const Result<int>& outcome) {
+          sum += outcome.value();
+          told.set_value();
+        });
+  };
+  std::promise<void> one;
+  ask(one);
+  gate.set_value();
+  one.get_future().wait();
+  CHECK(runs == 1);
+  CHECK(sum == 7);
+
+  pool.Stop();
+  Code refused = Code::kOk;
+  flights.Then(
+      Soon(), "key", []() -> Result<int> { return 1; },
+      [&refused](const Result<int>& outcome) { refused = outcome.code(); });
+  CHECK(refused == Code::kUnavailable);
+}
+
 TEST_CASE("a flight's failure reaches its callers and the next call starts anew") {
   Pool pool;
   Flights<std::string, int> flights(pool, 10s);

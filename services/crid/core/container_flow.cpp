@@ -54,16 +54,24 @@ ContainerFlow::ContainerFlow(View& view, Backends& backends, work::Pool& pool, I
       starts_(pool, options.end_timeout, work::Lane::kCreateFlight),
       ends_(pool, options.end_timeout, work::Lane::kEndFlight) {}
 
-Result<std::string> ContainerFlow::Create(const CallContext& cc,
-                                          const runtime::v1::CreateContainerRequest& request) {
+void ContainerFlow::Create(const CallContext& cc,
+                           const runtime::v1::CreateContainerRequest& request,
+                           const Answer& answer) {
+  if (const Status begun = CreateLater(cc, request, answer); !begun.ok()) answer(begun);
+}
+
+Status ContainerFlow::CreateLater(const CallContext& cc,
+                                  const runtime::v1::CreateContainerRequest& request,
+                                  const Answer& answer) {
   CRISP_TRY(Validate(request));
   const RecordPtr pod = CRISP_TRY(view_.Resolve(cc, Kind::kPod, request.pod_sandbox_id()));
   const auto resolved = CRISP_TRY(WithFullTarget(cc, request));
-  return creates_.Do(cc, ContainerKey(pod->id, request.config().metadata()),
-                     [this, pod, resolved](const CallContext& own) {
-                       FlowTimer timer(metrics_, "create_container");
-                       return timer.Done(CreateNow(own, *pod, resolved));
-                     });
+  const auto create = [this, pod, resolved](const CallContext& own) {
+    FlowTimer timer(metrics_, "create_container");
+    return timer.Done(CreateNow(own, *pod, resolved));
+  };
+  creates_.Then(cc, ContainerKey(pod->id, request.config().metadata()), create, answer);
+  return Status::Ok();
 }
 
 Result<runtime::v1::CreateContainerRequest> ContainerFlow::WithFullTarget(

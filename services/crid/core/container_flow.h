@@ -23,10 +23,13 @@ class ContainerFlow {
   ContainerFlow(View& view, Backends& backends, work::Pool& pool, IdSource& ids, Metrics& metrics,
                 const FlowOptions& options);
 
-  /// The new container's id, or that of the one which has the same (pod, name, attempt) already.
+  using Answer = PodFlow::Answer;
+
+  /// Answers with the new container's id, or that of the one which has the same (pod, name,
+  /// attempt) already, once and on any thread; waits on this one only for a rund that is away.
   /// kNotFound: no such pod or image. kFailedPrecondition: the pod is stopped.
-  Result<std::string> Create(const CallContext& cc,
-                             const runtime::v1::CreateContainerRequest& request);
+  void Create(const CallContext& cc, const runtime::v1::CreateContainerRequest& request,
+              const Answer& answer);
   /// kFailedPrecondition: not CREATED.
   Status Start(const CallContext& cc, const std::string& id);
   /// Idempotent, in whatever state; unknown is success.
@@ -34,6 +37,8 @@ class ContainerFlow {
 
  private:
   struct Nothing {};
+  Status CreateLater(const CallContext& cc, const runtime::v1::CreateContainerRequest& request,
+                     const Answer& answer);
   /// The container whose PIDs are to be joined may be named by the beginning of its id, as all are.
   /// kInvalidArgument: there is none.
   Result<runtime::v1::CreateContainerRequest> WithFullTarget(

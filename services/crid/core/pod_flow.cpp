@@ -56,13 +56,14 @@ PodFlow::PodFlow(View& view, Backends& backends, work::Pool& pool, IdSource& ids
       runs_(pool, options.run_pod_timeout, work::Lane::kSlowFlight),
       ends_(pool, options.end_timeout, work::Lane::kEndFlight) {}
 
-Result<std::string> PodFlow::Run(const CallContext& cc,
-                                 const runtime::v1::RunPodSandboxRequest& request) {
-  CRISP_TRY(Validate(request));
-  return runs_.Do(cc, PodKey(request.config().metadata()), [this, request](const CallContext& own) {
+void PodFlow::Run(const CallContext& cc, const runtime::v1::RunPodSandboxRequest& request,
+                  Answer answer) {
+  if (const Status valid = Validate(request); !valid.ok()) return answer(valid);
+  const auto run = [this, request](const CallContext& own) {
     FlowTimer timer(metrics_, "run_pod");
     return timer.Done(RunNow(own, request));
-  });
+  };
+  runs_.Then(cc, PodKey(request.config().metadata()), run, std::move(answer));
 }
 
 Result<std::shared_ptr<Rund>> PodFlow::Choose(const CallContext& cc, const std::string& key) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <string>
 
 #include "cri/v1/api.pb.h"
@@ -28,9 +29,12 @@ class PodFlow {
   PodFlow(View& view, Backends& backends, work::Pool& pool, IdSource& ids, Metrics& metrics,
           const FlowOptions& options);
 
-  /// The new pod's id, or that of the pod which has the same key already. On failure all is undone
-  /// and the first cause is told. kAlreadyExists: there, but stopped.
-  Result<std::string> Run(const CallContext& cc, const runtime::v1::RunPodSandboxRequest& request);
+  using Answer = std::function<void(const Result<std::string>&)>;
+
+  /// Answers with the new pod's id, or that of the pod which has the same key already, once and on
+  /// any thread; holds none until then. On failure all is undone and the first cause is told.
+  /// kAlreadyExists: there, but stopped.
+  void Run(const CallContext& cc, const runtime::v1::RunPodSandboxRequest& request, Answer answer);
   /// Undoes the half-made pods that no call of this process is at: an earlier one was killed in the
   /// middle of them, and nobody has come back. Ask when a retry would have come.
   void UndoAbandoned(const CallContext& cc);

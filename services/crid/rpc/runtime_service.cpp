@@ -29,6 +29,18 @@ grpc::ByteBuffer Shared(std::shared_ptr<const std::string> text) {
   return {&slice, 1};
 }
 
+/// Hands a response on whose only field is an id, or why there is none.
+template <typename Response>
+std::function<void(const Result<std::string>&)> ReplyWithId(
+    std::function<void(Result<Response>)> reply, void (*set_id)(Response&, const std::string&)) {
+  return [reply = std::move(reply), set_id](const Result<std::string>& id) {
+    if (!id.ok()) return reply(id.status());
+    Response response;
+    set_id(response, *id);
+    reply(std::move(response));
+  };
+}
+
 /// StopContainer under way: the caller may leave, the stop goes on.
 class StopCall final : public grpc::ServerUnaryReactor,
                        public std::enable_shared_from_this<StopCall> {
@@ -174,11 +186,14 @@ RuntimeService::Unary* RuntimeService::UpdateRuntimeConfig(
 RuntimeService::Unary* RuntimeService::RunPodSandbox(
     Context* context, const runtime::v1::RunPodSandboxRequest* request,
     runtime::v1::RunPodSandboxResponse* response) {
-  return rpc::Unary(pool_, Lane::kSlowWait, context, request, response,
-                    [this](const CallContext& cc, const auto& r, auto& out) {
-                      out.set_pod_sandbox_id(CRISP_TRY(pods_.Run(cc, r)));
-                      return crisp::Status::Ok();
-                    });
+  using Response = runtime::v1::RunPodSandboxResponse;
+  return rpc::UnaryLater(
+      pool_, Lane::kFast, context, request, response,
+      [this](const CallContext& cc, const auto& r, auto reply) {
+        pods_.Run(cc, r, ReplyWithId<Response>(reply, [](Response& answer, const std::string& id) {
+                    answer.set_pod_sandbox_id(id);
+                  }));
+      });
 }
 
 RuntimeService::Unary* RuntimeService::StopPodSandbox(
@@ -202,11 +217,15 @@ RuntimeService::Unary* RuntimeService::RemovePodSandbox(
 RuntimeService::Unary* RuntimeService::CreateContainer(
     Context* context, const runtime::v1::CreateContainerRequest* request,
     runtime::v1::CreateContainerResponse* response) {
-  return rpc::Unary(pool_, Lane::kCreate, context, request, response,
-                    [this](const CallContext& cc, const auto& r, auto& out) {
-                      out.set_container_id(CRISP_TRY(containers_.Create(cc, r)));
-                      return crisp::Status::Ok();
-                    });
+  using Response = runtime::v1::CreateContainerResponse;
+  return rpc::UnaryLater(
+      pool_, Lane::kCreate, context, request, response,
+      [this](const CallContext& cc, const auto& r, auto reply) {
+        containers_.Create(
+            cc, r, ReplyWithId<Response>(reply, [](Response& answer, const std::string& id) {
+              answer.set_container_id(id);
+            }));
+      });
 }
 
 RuntimeService::Unary* RuntimeService::StartContainer(
