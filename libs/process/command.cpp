@@ -20,6 +20,7 @@
 #include "libs/os/pipe.h"
 #include "libs/os/proc_stat.h"
 #include "libs/os/unique_fd.h"
+#include "libs/process/held.h"
 #include "libs/process/reaper.h"
 
 namespace crisp::process {
@@ -192,9 +193,27 @@ class Runner {
   Runner(const CallContext& cc, const Command& command, const RunOptions& options)
       : cc_(cc), command_(command), options_(options) {}
 
-  Result<Output> Run() {
+  enum class Input { kAtOnce, kLater };
+  Status Begin(Input input) {
     CRISP_TRY(cc_.Check().While("run {}", command_.program));
-    CRISP_TRY(StartChild());
+    return StartChild(input);
+  }
+
+  void WriteInput() {
+    while (written_ < command_.stdin_data.size()) {
+      const ssize_t sent = ::write(in_.get(), command_.stdin_data.data() + written_,
+                                   command_.stdin_data.size() - written_);
+      if (sent < 0) {
+        if (errno == EINTR) continue;
+        if (errno == EAGAIN) return;
+        break;  // EPIPE: it does not want to read; its exit code tells
+      }
+      written_ += static_cast<std::size_t>(sent);
+    }
+    in_.reset();
+  }
+
+  Result<Output> Wait() {
     os::UniqueFd stop_fd;
     if (cc_.stop().stop_possible()) stop_fd = MakeStopFd();
     const std::stop_callback ring(cc_.stop(), StopFd::Ring{stop_fd.get()});
@@ -206,6 +225,14 @@ class Runner {
     return std::move(output_);
   }
 
+  /// Nobody waits for it: it may hang in the kernel.
+  void KillAndLeave() {
+    ::kill(-pid_, SIGKILL);
+    ::kill(pid_, SIGKILL);
+    Reaper::Instance().Later(pid_);
+    ended_ = true;
+  }
+
  private:
   using Clock = std::chrono::steady_clock;
 
@@ -215,7 +242,7 @@ class Runner {
     return fd.ok() ? std::move(fd).value() : os::UniqueFd();
   }
 
-  Status StartChild() {
+  Status StartChild(Input input) {
     os::UniqueFd null;
     os::UniqueFd child_in;
     os::UniqueFd child_out;
@@ -223,7 +250,7 @@ class Runner {
     int in = command_.in_fd;
     int out = command_.out_fd;
     int err = command_.err_fd;
-    if (in < 0 && command_.stdin_data.empty()) {
+    if (in < 0 && command_.stdin_data.empty() && input == Input::kAtOnce) {
       null = CRISP_TRY(os::Open("/dev/null", O_RDONLY));
       in = null.get();
     } else if (in < 0) {
@@ -255,7 +282,7 @@ class Runner {
     }
     pidfd_ = std::move(pidfd).value();
     // A small input goes at once: one system call, no poll round.
-    if (in_) WriteInput();
+    if (in_ && input == Input::kAtOnce) WriteInput();
     return Status::Ok();
   }
 
@@ -325,14 +352,6 @@ class Runner {
     return Status::Ok();
   }
 
-  /// Nobody waits for it: it may hang in the kernel.
-  void KillAndLeave() {
-    ::kill(-pid_, SIGKILL);
-    ::kill(pid_, SIGKILL);
-    Reaper::Instance().Later(pid_);
-    ended_ = true;
-  }
-
   Status ReadOutput(os::UniqueFd& fd, std::string& text) {
     std::array<char, 16384> buffer;
     while (fd) {
@@ -351,20 +370,6 @@ class Runner {
       if (static_cast<std::size_t>(got) < buffer.size() || output_.truncated) return Status::Ok();
     }
     return Status::Ok();
-  }
-
-  void WriteInput() {
-    while (written_ < command_.stdin_data.size()) {
-      const ssize_t sent = ::write(in_.get(), command_.stdin_data.data() + written_,
-                                   command_.stdin_data.size() - written_);
-      if (sent < 0) {
-        if (errno == EINTR) continue;
-        if (errno == EAGAIN) return;
-        break;  // EPIPE: it does not want to read; its exit code tells
-      }
-      written_ += static_cast<std::size_t>(sent);
-    }
-    in_.reset();
   }
 
   const CallContext& cc_;
@@ -414,7 +419,40 @@ class NoSigpipe {
 
 Result<Output> Run(const CallContext& cc, const Command& command, const RunOptions& options) {
   const NoSigpipe no_sigpipe;
-  return Runner(cc, command, options).Run();
+  Runner runner(cc, command, options);
+  CRISP_TRY(runner.Begin(Runner::Input::kAtOnce));
+  return runner.Wait();
+}
+
+struct Held::Impl {
+  CallContext cc;
+  Command command;
+  RunOptions options;
+  Runner runner{cc, command, options};
+};
+
+Held::Held(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Held::Held(Held&&) noexcept = default;
+Held& Held::operator=(Held&& other) noexcept {
+  std::swap(impl_, other.impl_);
+  return *this;
+}
+Held::~Held() {
+  if (impl_ != nullptr) impl_->runner.KillAndLeave();
+}
+
+Result<Held> Held::Start(const CallContext& cc, Command command, const RunOptions& options) {
+  auto impl = std::unique_ptr<Impl>(new Impl{cc, std::move(command), options});
+  CRISP_TRY(impl->runner.Begin(Runner::Input::kLater));
+  return Held(std::move(impl));
+}
+
+Result<Output> Held::Finish(std::string input) {
+  const NoSigpipe no_sigpipe;
+  const std::unique_ptr<Impl> impl = std::move(impl_);
+  impl->command.stdin_data = std::move(input);
+  impl->runner.WriteInput();
+  return impl->runner.Wait();
 }
 
 Result<Child> Spawn(const Command& command) {

@@ -202,6 +202,7 @@ Result<std::vector<std::string>> Networks::Add(const CallContext& cc, const Conf
                                                std::chrono::nanoseconds& plugin_time) {
   const NetSysctls sysctls = NetSysctlsOf(config, config_.sysctls);
   // The namespace needs no intent on disk, the plugins do.
+  PluginRunner::Started started = plugins_.StartAhead(cc, list, args);
   Status synced;
   const auto sync = [this, &cc, &synced] { synced = store_.Sync(cc); };
   os::NamespacePin pin = CRISP_TRY(PinNetns(args.netns, userns_path, sysctls.early, sync));
@@ -213,7 +214,7 @@ Result<std::vector<std::string>> Networks::Add(const CallContext& cc, const Conf
     attachment.partial = json::Dump(partial);
     return store_.SetPartial(attachment.pod, attachment.partial);
   };
-  const Result<nlohmann::json> result = plugins_.Add(cc, list, args, on_step);
+  const Result<nlohmann::json> result = plugins_.Add(cc, list, args, on_step, std::move(started));
   plugin_time = clock_.Now() - start;
   if (!result.ok()) return result.status();
   attachment.result = json::Dump(*result);

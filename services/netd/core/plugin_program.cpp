@@ -1,7 +1,9 @@
 #include "services/netd/core/plugin_program.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -11,6 +13,7 @@
 #include "libs/json/json.h"
 #include "libs/log/log.h"
 #include "libs/os/file_stamp.h"
+#include "libs/os/files.h"
 #include "libs/process/command.h"
 
 namespace crisp::netd {
@@ -44,6 +47,17 @@ std::string WordsOf(const process::Output& output) {
   return fmt::format("it said nothing (exit code {})", output.exit_code);
 }
 
+/// What the kernel runs by itself, unlike a script.
+bool IsBinary(const std::string& program) {
+  constexpr std::string_view kElf = "\177ELF";
+  std::array<char, kElf.size()> start{};
+  const Result<os::UniqueFd> file = os::Open(program, O_RDONLY);
+  if (!file.ok()) return false;
+  const ssize_t got = ::read(file->get(), start.data(), start.size());
+  return got == static_cast<ssize_t>(start.size()) &&
+         std::string_view(start.data(), start.size()) == kElf;
+}
+
 /// A program whose file is open for writing (ETXTBSY) is tried again until the call is over.
 Result<process::Output> RunWhole(const CallContext& cc, const process::Command& command) {
   constexpr std::chrono::milliseconds kRound(20);
@@ -55,6 +69,21 @@ Result<process::Output> RunWhole(const CallContext& cc, const process::Command& 
     if (output.status().error() != ETXTBSY) return output;
     never.wait_for(wait, cc.stop(), kRound, [] { return false; });
   }
+}
+
+/// What the plugin printed, or why it has failed.
+Result<std::string> AnswerOf(const std::string& type, const PluginCall& call,
+                             Result<process::Output> output) {
+  if (output.code() == Code::kUnavailable) {
+    // No process to be had is not a missing program.
+    return ResourceExhausted("plugin {}: {}: {}", type, call.verb, output.status().message());
+  }
+  if (!output.ok()) return output.status().While("plugin {}: {}", type, call.verb);
+  if (output->exit_code != 0) {
+    return Internal("plugin {}: {} failed: {}", type, call.verb, WordsOf(*output));
+  }
+  if (output->truncated) return Internal("plugin {}: {} printed too much", type, call.verb);
+  return std::move(output->out);
 }
 
 }  // namespace
@@ -74,10 +103,10 @@ Result<std::string> PluginPrograms::Find(const std::string& type) const {
   return Unavailable("network plugin '{}' is not in {}", type, cni_path_);
 }
 
-Result<std::string> PluginPrograms::Run(const CallContext& cc, const std::string& type,
-                                        const PluginCall& call) const {
+process::Command PluginPrograms::CommandOf(const std::string& program,
+                                           const PluginCall& call) const {
   process::Command command;
-  command.program = CRISP_TRY(Find(type));
+  command.program = program;
   command.stdin_data = call.input;
   command.env = {fmt::format("CNI_COMMAND={}", call.verb), "CNI_PATH=" + cni_path_,
                  "GOMAXPROCS=1",  // a plugin is short: one thread costs it less CPU
@@ -90,17 +119,24 @@ Result<std::string> PluginPrograms::Run(const CallContext& cc, const std::string
   }
   if (!call.mark.empty()) command.env.push_back(call.mark);
   if (call.lock_fd >= 0) command.fds = {{kLockFd, call.lock_fd}};
-  const Result<process::Output> output = RunWhole(cc, command);
-  if (output.code() == Code::kUnavailable) {
-    // No process to be had is not a missing program.
-    return ResourceExhausted("plugin {}: {}: {}", type, call.verb, output.status().message());
-  }
-  if (!output.ok()) return output.status().While("plugin {}: {}", type, call.verb);
-  if (output->exit_code != 0) {
-    return Internal("plugin {}: {} failed: {}", type, call.verb, WordsOf(*output));
-  }
-  if (output->truncated) return Internal("plugin {}: {} printed too much", type, call.verb);
-  return output->out;
+  return command;
+}
+
+std::optional<process::Held> PluginPrograms::StartAhead(const CallContext& cc,
+                                                        const std::string& type,
+                                                        const PluginCall& call) const {
+  const Result<std::string> program = Find(type);
+  if (!program.ok() || !IsBinary(*program)) return std::nullopt;
+  Result<process::Held> held = process::Held::Start(cc, CommandOf(*program, call));
+  return held.ok() ? std::optional(*std::move(held)) : std::nullopt;
+}
+
+Result<std::string> PluginPrograms::Run(const CallContext& cc, const std::string& type,
+                                        const PluginCall& call,
+                                        std::optional<process::Held> started) const {
+  if (started) return AnswerOf(type, call, started->Finish(call.input));
+  const std::string program = CRISP_TRY(Find(type));
+  return AnswerOf(type, call, RunWhole(cc, CommandOf(program, call)));
 }
 
 Result<std::vector<std::string>> PluginPrograms::Versions(const CallContext& cc,

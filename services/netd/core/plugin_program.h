@@ -3,12 +3,14 @@
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "libs/base/call_context.h"
 #include "libs/base/result.h"
+#include "libs/process/held.h"
 
 namespace crisp::netd {
 
@@ -39,14 +41,23 @@ class PluginPrograms {
   /// The plugin's stdout. A program that is just being written over is waited for. kInternal with
   /// its own words when it fails; kDeadlineExceeded and kCancelled when it was ended; kUnavailable:
   /// see Find, and for no other reason.
-  Result<std::string> Run(const CallContext& cc, const std::string& type,
-                          const PluginCall& call) const;
+  /// `started`: by StartAhead, of the same call.
+  Result<std::string> Run(const CallContext& cc, const std::string& type, const PluginCall& call,
+                          std::optional<process::Held> started = std::nullopt) const;
+
+  /// Starts the program, whose input comes with Run: what it needs to come up goes on beside other
+  /// things. Nothing when it cannot be started (Run will say why), and of scripts: a program does
+  /// nothing before it has read its configuration, a script may.
+  std::optional<process::Held> StartAhead(const CallContext& cc, const std::string& type,
+                                          const PluginCall& call) const;
 
   /// The CNI versions that the plugin says it speaks; asked until it answers, once for each state
   /// of its program's file. Empty: it does not say.
   Result<std::vector<std::string>> Versions(const CallContext& cc, const std::string& type) const;
 
  private:
+  process::Command CommandOf(const std::string& program, const PluginCall& call) const;
+
   const std::vector<std::string> bin_dirs_;
   std::string cni_path_;
   mutable std::mutex mutex_;
