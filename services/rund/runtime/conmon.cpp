@@ -99,6 +99,8 @@ process::Command CommandOf(const OciRuntime& runtime, const MonitorArgs& args) {
   // It tells of an OOM kill by a file in its working directory too.
   command.cwd = args.bundle;
   command.env = process::PlainEnvironment();
+  // It lives as long as the container: GLib's own allocator would cost each of them 12 KiB more.
+  command.env.emplace_back("G_SLICE=always-malloc");
   command.env.insert(command.env.end(), runtime.monitor_env().begin(), runtime.monitor_env().end());
   command.env.push_back(fmt::format("_OCI_SYNCPIPE={}", kSyncFd));
   command.env.push_back(fmt::format("_OCI_STARTPIPE={}", kStartFd));
