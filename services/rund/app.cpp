@@ -7,6 +7,7 @@
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/work/side_by_side.h"
 #include "services/rund/config.h"
 #include "services/rund/core/engine.h"
 #include "services/rund/core/node.h"
@@ -33,9 +34,8 @@ work::PoolOptions StatsThreads() {
   return options;
 }
 
-CollectorOptions CollectorOf(const settings::Settings& settings, std::function<void()> count_soon) {
+CollectorOptions CollectorOf(const settings::Settings& settings) {
   CollectorOptions options;
-  options.count_soon = std::move(count_soon);
   options.storage_root = settings.state_root + "/imaged";  // where imaged has its snapshots
   rlimit limit = {};
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) options.max_descriptors = limit.rlim_cur / 2;
@@ -52,7 +52,7 @@ class App final : public daemon::App {
         records_(engine_->state()),
         node_(daemon.pool(), engine_->parts()),
         collector_(engine_->state(), engine_->parts().cgroups, engine_->parts().clock,
-                   CollectorOf(daemon.settings(), [this] { CountDisksSoon(); })),
+                   WithThreads(CollectorOf(daemon.settings()))),
         stats_(engine_->state(), collector_),
         stats_pool_(StatsThreads()),
         stats_service_(stats_pool_, stats_),
@@ -94,6 +94,16 @@ class App final : public daemon::App {
   }
 
  private:
+  /// Those of the pool that is made after the collector.
+  CollectorOptions WithThreads(CollectorOptions options) {
+    options.count_soon = [this] { CountDisksSoon(); };
+    options.side_by_side = [this](std::vector<std::function<Status()>> tasks) {
+      log::IfError("read statistics", work::SideBySide(stats_pool_, work::Lane::kBulk,
+                                                       CallContext(), std::move(tasks)));
+    };
+    return options;
+  }
+
   Status Reload(const settings::Settings& settings, const std::string& instance) {
     return engine_->ReloadRuntimes(CRISP_TRY(Config::From(settings, instance)));
   }
