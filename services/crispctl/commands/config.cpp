@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "libs/base/try.h"
@@ -9,6 +10,7 @@
 #include "libs/settings/settings.h"
 #include "services/crispctl/commands/commands.h"
 #include "services/crispctl/output.h"
+#include "services/crispctl/unit_drop_ins.h"
 
 namespace crisp::ctl {
 namespace {
@@ -17,6 +19,9 @@ namespace {
 constexpr const char* kOurDropIn = "90-crispctl.yaml";
 constexpr std::string_view kOurHead =
     "# Written by 'crispctl config set'; comments in it do not last.\n";
+/// What "config units --write" writes for each unit.
+constexpr const char* kUnitDropIn = "50-crisp-settings.conf";
+constexpr std::string_view kUnitHead = "# Written by 'crispctl config units --write'.\n";
 
 Result<int> Show(const Shared& shared, const settings::Settings& settings, bool plain) {
   const std::string bare = settings::Dump(settings);
@@ -74,6 +79,46 @@ Result<int> Check(const Shared& shared, const std::string& given) {
       fmt::format("{} is in order; {} keys are not the defaults: 'crispctl --config {} config "
                   "diff' shows them",
                   path, settings::Differences(settings).size(), path));
+  for (const UnitDropIn& one : UnitDropIns(settings)) {
+    Print(
+        fmt::format("under systemd {} has to be told of other places than the shipped ones: "
+                    "'crispctl --config {} config units'",
+                    one.unit, path));
+  }
+  return kDone;
+}
+
+/// A drop-in that is not needed any more goes.
+Status WriteUnits(const std::vector<UnitDropIn>& drop_ins, const std::string& directory) {
+  for (const char* unit : {"crisp-crid.socket", "crisp-crid.service", "crisp-imaged@.service"}) {
+    const std::string file = fmt::format("{}/{}.d/{}", directory, unit, kUnitDropIn);
+    const auto one = std::find_if(drop_ins.begin(), drop_ins.end(),
+                                  [&](const UnitDropIn& each) { return each.unit == unit; });
+    if (one == drop_ins.end()) {
+      if (os::Exists(file)) CRISP_TRY(os::RemoveFile(file));
+      continue;
+    }
+    CRISP_TRY(os::MakeDirs(fmt::format("{}/{}.d", directory, unit)));
+    CRISP_TRY(os::WriteFileAtomic(file, std::string(kUnitHead) + one->text, 0644, /*sync=*/true));
+  }
+  return {};
+}
+
+Result<int> Units(const Shared& shared, const std::string& directory) {
+  const std::string path = CRISP_TRY(SettingsPath(shared));
+  const auto drop_ins = UnitDropIns(CRISP_TRY(settings::Load(path)));
+  if (!directory.empty()) {
+    CRISP_TRY(WriteUnits(drop_ins, directory));
+    Print(
+        fmt::format("{} drop-ins are in {}; 'systemctl daemon-reload' and 'systemctl restart "
+                    "crisp.target' for systemd and the daemons to take them",
+                    drop_ins.size(), directory));
+    return kDone;
+  }
+  if (drop_ins.empty()) Print("the units need not be told of anything");
+  for (const UnitDropIn& one : drop_ins) {
+    Print(fmt::format("# {}.d/{}\n{}", one.unit, kUnitDropIn, one.text));
+  }
   return kDone;
 }
 
@@ -134,6 +179,16 @@ void AddConfigCommands(CLI::App& app, Shared& shared) {
   check->add_option("FILE", *path, "A settings file with its .d directory, or a directory of one")
       ->type_name("FILE");
   check->callback([&shared, path] { shared.exit_code = ExitCode(Check(shared, *path)); });
+
+  const auto directory = std::make_shared<std::string>();
+  CLI::App* units = config->add_subcommand(
+      "units", "What systemd's units must be told of places that are not the shipped ones");
+  units
+      ->add_option("--write", *directory,
+                   "Write the drop-ins below this directory, as /etc/systemd/system, and take away "
+                   "those that are not needed any more")
+      ->type_name("DIR");
+  units->callback([&shared, directory] { shared.exit_code = ExitCode(Units(shared, *directory)); });
 
   const auto key = std::make_shared<std::string>();
   const auto value = std::make_shared<std::string>();
