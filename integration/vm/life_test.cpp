@@ -137,7 +137,7 @@ TEST_CASE("Pods have networks under systemd too") {
       cri::NamespaceMode::POD);
   const std::string id = vm.Running(pod, pod_config, config);
   const std::string ip = vm.cri.PodStatus(pod)->status().network().ip();
-  CHECK(ip.starts_with("10.88."));
+  CHECK(ip.starts_with("10.85."));
   CHECK(vm.Said(id, "ip addr show eth0 | grep -c ' " + ip + "/'") == "1");
   Sh("ping -c 1 -W 20 " + ip + " 2>&1 || busybox ping -c 1 -W 20 " + ip);
 }
