@@ -87,6 +87,11 @@ process::Command CommandOf(const OciRuntime& runtime, const MonitorArgs& args) {
   for (const std::string& option : runtime.options()) {
     command.args.insert(command.args.end(), {"--runtime-arg", option});
   }
+  // Its stderr is the container's: what it remarks on its way would be in the container's log. Why
+  // it failed is said on both.
+  for (const std::string& option : {std::string("--log"), args.bundle + "/runtime.log"}) {
+    command.args.insert(command.args.end(), {"--runtime-arg", option});
+  }
   if (!args.journal_name.empty() && !args.log_path.empty()) {
     command.args.insert(command.args.end(), {"-l", "journald", "-n", args.journal_name});
   }

@@ -358,11 +358,30 @@ TEST_CASE("A handler's options, monitor environment and annotations reach its pr
   const std::string text = os::ReadFile(seen).value_or("");
   INFO(text);
   const std::string options = "--root " + node.layout().RuntimesDir() + "/runc --log-format text ";
-  CHECK(text.find("monitor " + options + "create") != std::string::npos);
+  const std::string log = "--log " + node.layout().Bundle(id) + "/runtime.log ";
+  CHECK(text.find("monitor " + options + log + "create") != std::string::npos);
   CHECK(text.find(" " + options + "start") != std::string::npos);
-  CHECK(text.find(" " + options + "--log") != std::string::npos);  // exec
+  const std::size_t exec_at = text.find("exec --process");
+  REQUIRE(exec_at != std::string::npos);
+  CHECK(text.rfind(" " + options + "--log ", exec_at) > text.rfind('\n', exec_at));
   const std::string spec = os::ReadFile(node.layout().SpecPath(id)).value_or("");
   CHECK(spec.find(R"("for.runc/x":"y")") != std::string::npos);
+}
+
+TEST_CASE("What a runtime remarks while it creates a container is not in the container's log") {
+  TestNode node;
+  const std::string real = node.config().runtimes["runc"].path;
+  // As runc does: to its log where it has one, else to stderr.
+  node.config().runtimes["runc"].path = node.root().Script(
+      "runc",
+      "case \" $* \" in *\" --log \"*) ;; *) echo remark >&2 ;; esac; exec " + real + " \"$@\"\n");
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {.command = {"sh", "-c", "echo wrong >&2"}});
+  CHECK(node.Exited(id).exit_code() == 0);
+  const std::string log = node.Log();
+  CHECK(log.find(" stderr F wrong\n") != std::string::npos);
+  CHECK(log.find("remark") == std::string::npos);
 }
 
 TEST_CASE("Handlers come and go with a reload; what runs under one stays and is taken down") {
