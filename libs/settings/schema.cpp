@@ -293,8 +293,9 @@ void AddRund(Schema& schema, Rund& rund) {
                        .cost = Cost::kLive},
                       CheckAssignment)
                 .List("allowed_annotations", &runtime.allowed_annotations,
-                      {.text = "Annotations of pods and containers that it gets to see: whole "
-                               "names or beginnings of names.",
+                      {.text = "Annotations of pods and containers that it gets to see, and that "
+                               "crisp itself heeds (crisp.yaml(5) lists those): whole names or "
+                               "beginnings of names.",
                        .cost = Cost::kLive},
                       NotEmpty)
                 .Bool("privileged_without_host_devices", &runtime.privileged_without_host_devices,
@@ -353,6 +354,11 @@ void AddRund(Schema& schema, Rund& rund) {
                      "/dev/sda:/dev/disk:r.",
              .cost = Cost::kNewPods},
             CheckDevice)
+      .List("rund.allowed_devices", &rund.allowed_devices,
+            {.text = "Devices of the host that pods may ask for by annotation, where their runtime "
+                     "handler's allowed_annotations have it: see crisp.yaml(5).",
+             .cost = Cost::kNewPods},
+            config::CheckPath)
       .Bool("rund.device_ownership_from_security_context",
             &rund.device_ownership_from_security_context,
             {.text = "Devices belong to the container's user and group rather than to those of "

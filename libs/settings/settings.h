@@ -119,6 +119,7 @@ struct Rund {
   bool selinux = true;  // where the kernel has it
   std::vector<std::string> absent_mount_sources_to_reject = {"/etc/hostname"};
   std::vector<std::string> additional_devices;  // "/dev/fuse", "/dev/x:/dev/y:rw"
+  std::vector<std::string> allowed_devices = {"/dev/fuse", "/dev/net/tun"};  // by annotation
   bool device_ownership_from_security_context = false;
   std::vector<std::string> cdi_spec_dirs = {"/etc/cdi", "/var/run/cdi"};
   std::vector<std::string> hooks_dirs = {"/usr/share/containers/oci/hooks.d",

@@ -7,6 +7,7 @@
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "services/rund/spec/devices.h"
 
 namespace crisp::rund {
 namespace {
@@ -34,18 +35,6 @@ Result<Ulimit> ParseUlimit(const std::string& text) {
   limit.hard =
       colon == limits.npos ? limit.soft : CRISP_TRY(ParseNumber(limits.substr(colon + 1), text));
   return limit;
-}
-
-// "/dev/a:/dev/b:rw"; what is left out is that of the host, and rwm.
-runtime::v1::Device ParseDevice(const std::string& text) {
-  runtime::v1::Device device;
-  const auto first = text.find(':');
-  device.set_host_path(text.substr(0, first));
-  if (first == text.npos) return device;
-  const auto second = text.find(':', first + 1);
-  device.set_container_path(text.substr(first + 1, second - first - 1));
-  if (second != text.npos) device.set_permissions(text.substr(second + 1));
-  return device;
 }
 
 // Beside our own program (a build tree, a bundle), else where packages put it.
@@ -116,6 +105,7 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   for (const std::string& text : rund.additional_devices) {
     config.devices.push_back(ParseDevice(text));
   }
+  config.annotation_devices = rund.allowed_devices;
   config.device_ownership = rund.device_ownership_from_security_context;
   config.cdi_dirs = rund.cdi_spec_dirs;
   config.hooks_dirs = rund.hooks_dirs;

@@ -51,6 +51,7 @@ struct Config {
   bool selinux = true;
   std::vector<std::string> never_created_host_paths;
   std::vector<runtime::v1::Device> devices;
+  std::vector<std::string> annotation_devices;
   bool device_ownership = false;
   std::vector<std::string> cdi_dirs;
   std::vector<std::string> hooks_dirs;

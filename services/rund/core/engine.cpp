@@ -70,6 +70,7 @@ Result<SpecDefaults> MakeSpecDefaults(const Config& config) {
   defaults.env = config.env;
   defaults.umask = config.umask;
   defaults.devices = config.devices;
+  defaults.annotation_devices = config.annotation_devices;
   defaults.device_ownership = config.device_ownership;
   defaults.apparmor_profile = config.apparmor_profile;
   if (config.selinux) {

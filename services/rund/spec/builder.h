@@ -39,6 +39,7 @@ struct HostFacts {
   bool swap_accounting = false;           // swap limits can be set
   bool apparmor = false;
   std::string apparmor_profiles = "/sys/kernel/security/apparmor/profiles";
+  std::string resctrl = "/sys/fs/resctrl";
   std::string dev_root = "/dev";
   std::string mountinfo = "/proc/self/mountinfo";
 };
@@ -68,6 +69,8 @@ struct SpecDefaults {
   std::vector<std::string> env;              // "NAME=value"
   std::optional<std::uint32_t> umask;        // absent = the runtime's
   std::vector<runtime::v1::Device> devices;  // of every container
+  /// Host paths of those that pods may ask for by annotation.
+  std::vector<std::string> annotation_devices;
   /// Devices belong to the container's user and group.
   bool device_ownership = false;
   std::string apparmor_profile;  // what RuntimeDefault means
