@@ -32,7 +32,7 @@ RUN_PACKAGES=(
   iproute2 iptables nftables util-linux procps zstd python3 gpg gpg-agent openssl skopeo umoci
 )
 CHECK_PACKAGES=(
-  clang-format shellcheck mandoc man-db apparmor zsh fish dpkg-dev fakeroot lintian rpm prometheus python3-yaml ansible-core
+  clang-format shellcheck mandoc man-db apparmor zsh fish dpkg-dev fakeroot lintian patchelf rpm prometheus python3-yaml ansible-core
 )
 # A machine of another kind, in software emulation.
 VM_PACKAGES=(qemu-system-x86 debootstrap)

@@ -1,8 +1,5 @@
-# Read by cpack once for each kind of package: what is Debian's alone is in debs alone.
+# Read by cpack once for each kind of package: what is Debian's alone is in debs alone, and each package has a summary of its own.
+unset(CPACK_PACKAGE_DESCRIPTION_SUMMARY)
 if(CPACK_GENERATOR STREQUAL "RPM")
-  list(GET CPACK_INSTALL_CMAKE_PROJECTS 0 tree)
-  set(CPACK_INSTALL_CMAKE_PROJECTS)
-  foreach(component daemons crispctl monitoring docs)
-    list(APPEND CPACK_INSTALL_CMAKE_PROJECTS ${tree} crisp ${component} /)
-  endforeach()
+  list(FILTER CPACK_COMPONENTS_ALL EXCLUDE REGEX "^debian")
 endif()

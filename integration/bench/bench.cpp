@@ -109,6 +109,7 @@ class Bench {
       if (one == "pods") ManyPods(false);
       if (one == "restart") ManyPods(true);
       if (one == "pull") Pulls();
+      if (one == "beside") BesidePulls();
       if (one == "memory") AddMemory("idle");
       if (one == "stuck") ListsWhileStuck();
     }
@@ -395,6 +396,23 @@ class Bench {
     samples_.AddTime(fmt::format("pull {}, {} at once", name, count), took);
   }
 
+  /// What a pull costs the pods that start while it runs.
+  void BesidePulls() {
+    std::vector<Pod> pods;
+    const auto start = [&](const std::string& measure) {
+      pods.push_back(StartPod(false, fmt::format("beside{}", pods.size()), measure));
+    };
+    for (int i = 0; i < 2; ++i) start("");
+    for (const std::string& image : settings_.pulls) {
+      for (int i = 0; i < settings_.count; ++i) start("CNI, no pull");
+      auto pull = std::async(std::launch::async, [&] { return cri_.Pull(image, kPullDeadline); });
+      while (pull.wait_for(std::chrono::seconds(0)) != std::future_status::ready)
+        start("CNI, beside a pull");
+      Need(pull.get(), "PullImage " + image);
+    }
+    for (const Pod& pod : pods) RemovePod(pod);
+  }
+
   const Settings& settings_;
   Cri cri_;
   std::string run_;
@@ -412,7 +430,8 @@ int main(int argc, char** argv) {
   app.add_option("--socket", settings.socket, "CRI socket, a path or unix://path")->required();
   app.add_option("--image", settings.image, "image of the pods; must have /bin/true, sh and sleep")
       ->required();
-  app.add_option("--case", settings.cases, "version exec host cni pods restart pull memory stuck")
+  app.add_option("--case", settings.cases,
+                 "version exec host cni pods restart pull beside memory stuck")
       ->delimiter(',');
   app.add_option("--pull", settings.pulls, "images to pull, HOST:PORT/REPO:TAG")->delimiter(',');
   app.add_option("--pulls-at-once", settings.pulls_at_once, "pulls of each image at the same time");

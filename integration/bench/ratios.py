@@ -1,4 +1,7 @@
-"""ratios.py DIR: puts floor-*.json and crisp-*.json of one run side by side, with the goals and how far we are."""
+"""ratios.py DIR: puts floor-*.json and crisp-*.json of one run side by side, with the goals and how far we are.
+
+containerd-*.json, where the run had it pull too, becomes goals of how many times as fast we are.
+"""
 
 import json
 import pathlib
@@ -31,7 +34,7 @@ def quantile(values, part):
 
 def main():
     directory = sys.argv[1]
-    floor, crisp = load(directory, "floor"), load(directory, "crisp")
+    floor, crisp, containerd = (load(directory, who) for who in ("floor", "crisp", "containerd"))
     print("| crisp | unit | n | min | median | p95 | floor, median | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     for name, (unit, values) in crisp.items():
@@ -81,6 +84,13 @@ def main():
         else:
             value = ratio(name, inverse=True)
             goal(f"{name}: speed, of the floor's", ">= 0.9", value, value and value >= 0.9)
+    for name in [name for name in containerd if name.startswith("pull ") and "," not in name]:
+        value = median(containerd, name) / median(crisp, name)
+        wanted = 3 if "large" in name else 4
+        goal(f"{name}: times as fast as containerd", f">= {wanted}", value, value >= wanted)
+    beside, alone = median(crisp, "pod start, CNI, beside a pull"), median(crisp, "pod start, CNI, no pull")
+    value = beside / alone if beside and alone else None
+    goal("pod start beside a pull at full speed: of one without", "<= 1.2", value, value and value <= 1.2)
     value = median(crisp, "PSS of the daemons, idle")
     goal("PSS of four idle daemons, MB", "<= 24", value, value and value <= 24)
     value = median(crisp, "PSS with the pods' helpers, 50 pods")

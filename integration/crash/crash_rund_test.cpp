@@ -163,6 +163,50 @@ TEST_CASE("kill -9 of rund in the middle of ExecSync: the command goes as well")
   CheckNothingLeft(node);
 }
 
+TEST_CASE("kill -9 of rund in the middle of UpdateContainerResources: all of it or nothing") {
+  Node& node = TheNode();
+  {
+    const Witness witness(node);
+    auto config = node.ContainerConfig("fire", {"sleep", "1000"});
+    config.mutable_linux()->mutable_resources()->set_cpu_shares(600);
+    config.mutable_linux()->mutable_resources()->set_memory_limit_in_bytes(600 << 20);
+    const std::string id = Running(node, witness.pod, witness.pod_config, config);
+    const std::string cgroup = witness.pod_config.linux().cgroup_parent() + "/crisp-" + id;
+    const auto update = [&](int number) {
+      cri::LinuxContainerResources resources;
+      resources.set_cpu_shares(number);
+      resources.set_memory_limit_in_bytes(std::int64_t{number} << 20U);
+      return node.cri().UpdateResources(id, resources);
+    };
+    const auto in_force = [&](int number) {
+      return os::ReadFile("/sys/fs/cgroup/cpu" + cgroup + "/cpu.shares").value_or("") ==
+                 std::to_string(number) + "\n" &&
+             os::ReadFile("/sys/fs/cgroup/memory" + cgroup + "/memory.limit_in_bytes")
+                     .value_or("") == std::to_string(std::int64_t{number} << 20U) + "\n";
+    };
+    const auto told = [&](int number) {
+      const auto status = Retried([&] { return node.cri().ContainerStatus(id); });
+      return status->status().resources().linux().cpu_shares() == number;
+    };
+    const auto typical = Took([&] { return update(600); });
+    int now = 600;
+    for (int round = 0; round < Rounds(); ++round) {
+      INFO("round " << round);
+      const int next = now + 1;
+      UnderFire(
+          node, "rund", [&] { return update(next); }, typical, Part(round));
+      CHECK(Eventually(
+          [&] { return (in_force(now) && told(now)) || (in_force(next) && told(next)); }));
+      CHECK(Retried([&] { return update(next); }).ok());
+      CHECK(in_force(next));
+      CHECK(told(next));
+      now = next;
+    }
+    witness.CheckAlive();
+  }
+  CheckNothingLeft(node);
+}
+
 TEST_CASE("kill -9 of rund in the middle of UpdatePodSandboxResources: all of it or nothing") {
   Node& node = TheNode();
   {

@@ -177,6 +177,47 @@ TEST_CASE("A container that crispctl leaves running is seen, entered, stopped an
   CheckNothingLeft(on);
 }
 
+TEST_CASE("crispctl logs: of the last attempt or the one before, the last lines, since when") {
+  OnNode on;
+  const Ctl ctl(on);
+  const auto pod_config = on.node.PodConfig("logs", true);
+  const std::string pod = on.Pod(pod_config);
+  auto first = on.node.ContainerConfig("again", {"echo", "first"});
+  first.set_log_path("again/0.log");
+  on.Exited(on.Running(pod, pod_config, first));
+  const std::string name = first.metadata().name();
+  const Ran none = ctl({"logs", "-p", name});
+  CHECK(none.code == 1);
+  CHECK(Has(none.err, "no earlier attempt of container " + name));
+  auto second = first;
+  second.mutable_metadata()->set_attempt(1);
+  second.set_log_path("again/1.log");
+  second.mutable_command()->Clear();
+  for (const char* word :
+       {"sh", "-c", "echo begin; printf %020000d 7; echo; echo end; sleep 1000"}) {
+    second.add_command(word);
+  }
+  on.Running(pod, pod_config, second);
+  on.Log(pod_config, second, "end");
+
+  CHECK(ctl({"logs", "-p", name}).out == "first\n");
+  const std::string all = ctl({"logs", name}).out;
+  CHECK(all.size() == 6 + 20001 + 4);
+  // The monitor cuts long lines; here they are one, with one time.
+  CHECK(ctl({"logs", "--tail", "2", name}).out == all.substr(6));
+  const std::string timed = ctl({"logs", "-t", name}).out;
+  CHECK(Lines(timed) == 3);
+  CHECK(Has(timed, "0007\n"));
+  CHECK(std::count(timed.begin(), timed.end(), ' ') == 3);
+  CHECK(ctl({"logs", "--since", "1h", name}).out == all);
+  CHECK(ctl({"logs", "--since", "2100-01-01T00:00:00Z", name}).out.empty());
+  const Ran wrong = ctl({"logs", "--since", "yesterday", name});
+  CHECK(wrong.code == 1);
+  CHECK(Has(wrong.err, "--since: 'yesterday' is no time"));
+  // A name is that of the attempt that runs.
+  CHECK(ctl({"exec", name, "echo", "in"}).out == "in\n");
+}
+
 TEST_CASE("crispctl stop and rm name for programs what they did, and rm -f spares the stop") {
   OnNode on;
   const Ctl ctl(on);

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <future>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "integration/e2e/shared_node.h"
@@ -268,6 +269,69 @@ TEST_CASE("An OOM kill while rund is away is told as one when it is back") {
   CHECK(status.exit_code() == 137);
   CHECK(status.reason() == "OOMKilled");
   CHECK(status.finished_at() > status.started_at());
+}
+
+TEST_CASE("Whatever becomes of containers while rund is away is known when it is back") {
+  OnNode on;
+  const auto pod_config = on.node.PodConfig("away", true);
+  const std::string pod = on.Pod(pod_config);
+  const auto running = [&](const std::string& name, const std::string& script) {
+    const auto config = on.node.ContainerConfig(name, {"sh", "-c", "echo up; " + script});
+    const std::string id = on.Running(pod, pod_config, config);
+    REQUIRE(on.Log(pod_config, config, "up").find("up") != std::string::npos);
+    return id;
+  };
+  const auto pid_of = [&on](const std::string& id) {
+    const auto status = on.cri.ContainerStatus(id, true);
+    REQUIRE_OK(status);
+    return std::to_string(nlohmann::json::parse(status->info().at("info")).at("pid").get<int>());
+  };
+  const std::string waits = "while [ ! -e /dev/shm/go ]; do sleep 0.05; done; ";
+  const auto created = [&](const std::string& name) {
+    return on.Created(pod, pod_config, on.node.ContainerConfig(name, {"sleep", "1000"}));
+  };
+  const std::string still_created = created("created");
+  const std::string killed_created = created("killed-created");
+  const std::string well = running("well", waits + "exit 0");
+  const std::string badly = running("badly", waits + "exit 3");
+  const std::string killed = running("killed", "while :; do sleep 0.05; done");
+  const std::string obeys =
+      running("obeys", "trap 'sleep 1.5; exit 7' TERM; while :; do sleep 0.05; done");
+  const std::string deaf = running("deaf", "trap '' TERM; while :; do sleep 0.05; done");
+  const std::string lives = running("lives", "while :; do sleep 0.05; done");
+  const std::vector<std::string> victims = {pid_of(killed_created), pid_of(killed)};
+  std::vector<std::future<Answer<cri::StopContainerResponse>>> stops;
+  for (const auto& [id, grace] : {std::pair{obeys, 30}, std::pair{deaf, 2}}) {
+    stops.push_back(std::async(std::launch::async,
+                               [&on, id = id, grace = grace] { return on.cri.Stop(id, grace); }));
+  }
+  {
+    // Both stops are under way, and neither container has ended.
+    std::this_thread::sleep_for(milliseconds(800));
+    REQUIRE_OK(
+        on.cri.ExecSync(lives, {"sh", "-c", "(sleep 1; touch /dev/shm/go) >/dev/null 2>&1 &"}));
+    const auto away = on.node.Away("rund");
+    CHECK(on.node.Inside({"kill", "-9", victims[0], victims[1]}).code == 0);
+    std::this_thread::sleep_for(milliseconds(2500));
+  }
+  for (auto& stop : stops) CHECK(stop.get().ok());
+  const auto check = [&on](const std::string& id, int code, const std::string& reason) {
+    const auto status = on.Exited(id);
+    INFO(status.metadata().name() << ": " << status.reason() << " " << status.message());
+    CHECK(status.exit_code() == code);
+    CHECK(status.reason() == reason);
+    CHECK(status.finished_at() > status.created_at());
+  };
+  check(killed_created, 137, "Error");
+  check(well, 0, "Completed");
+  check(badly, 3, "Error");
+  check(killed, 137, "Error");
+  check(obeys, 7, "Error");
+  check(deaf, 137, "Error");
+  CHECK(on.StatusOf(lives).state() == cri::ContainerState::CONTAINER_RUNNING);
+  CHECK(on.StatusOf(still_created).state() == cri::ContainerState::CONTAINER_CREATED);
+  REQUIRE_OK(on.cri.Start(still_created));
+  CHECK(on.StatusOf(still_created).state() == cri::ContainerState::CONTAINER_RUNNING);
 }
 
 TEST_CASE("A child that runs out of memory leaves its container's own end alone") {

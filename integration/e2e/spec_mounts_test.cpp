@@ -140,15 +140,19 @@ TEST_CASE("An image is a read-only volume, pinned while a container has it") {
   REQUIRE_OK(test.cri.Pull(image["ref"]));
   const std::string image_id = test.cri.ImageStatus(image["ref"])->image().id();
   auto config = test.Sleep("c");
-  cri::Mount& whole = AddMount(config, "/whole", "");
-  whole.mutable_image()->set_image(image_id);
+  const auto add = [&](const std::string& path, const std::string& sub_path) -> cri::Mount& {
+    cri::Mount& mount = AddMount(config, path, "");
+    mount.mutable_image()->set_image(image_id);
+    mount.set_image_sub_path(sub_path);
+    mount.set_readonly(true);
+    return mount;
+  };
+  cri::Mount& whole = add("/whole", "");
+  add("/part", "models/b");
+  add("/file", "top");
+  whole.set_readonly(false);
+  CHECK(test.Error(config).find("mounts[0].readonly") != std::string::npos);
   whole.set_readonly(true);
-  cri::Mount& part = AddMount(config, "/part", "");
-  part.mutable_image()->set_image(image_id);
-  part.set_image_sub_path("models/b");
-  cri::Mount& file = AddMount(config, "/file", "");
-  file.mutable_image()->set_image(image_id);
-  file.set_image_sub_path("top");
   const std::string id = test.Run(config);
   CHECK(test.Out(id, "cat /whole/top /whole/models/a/weights /part/weights /file") ==
         "levelonetwolevel");
@@ -159,6 +163,7 @@ TEST_CASE("An image is a read-only volume, pinned while a container has it") {
   }
   CHECK(flags.find("noexec") == std::string::npos);  // tools come as volumes, too
   CHECK(test.StatusOf(id).mounts(1).image_sub_path() == "models/b");
+  CHECK(test.StatusOf(id).mounts(1).image().image_ref() == image_id);
 
   // Its name may go; what the container has stays.
   REQUIRE_OK(test.cri.RemoveImage(image_id));
@@ -174,6 +179,7 @@ TEST_CASE("An image volume that cannot be mounted says so in the words the kubel
   auto config = test.Sleep("c");
   cri::Mount& mount = AddMount(config, "/v", "");
   mount.mutable_image()->set_image(image["ref"]);
+  mount.set_readonly(true);
   for (const char* path : {"absent", "file/below", "../../etc"}) {
     mount.set_image_sub_path(path);
     INFO(path);

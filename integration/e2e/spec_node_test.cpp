@@ -24,7 +24,9 @@ struct OwnNode {
                  (root / "never") + "]\n  blockio_config_file: " +
                  root.Write("blockio.yaml",
                             "Classes: {slow: [{Devices: [/dev/loop0], ThrottleReadBps: 1Mi}]}") +
-                 "\n  runtimes:\n    kata: {path: /usr/bin/kata-runtime, type: vm}\n    based:\n   "
+                 "\n  allowed_devices: [/dev/full]\n  runtimes:\n    kata: {path: "
+                 "/usr/bin/kata-runtime, type: vm}\n    willing:\n      path: /usr/bin/runc\n      "
+                 "allowed_annotations: [io.kubernetes.cri-o., umask.crio.io]\n    based:\n   "
                  "   path: /usr/bin/runc\n      base_spec: " +
                  root.Write(
                      "base.json",
@@ -80,6 +82,47 @@ TEST_CASE("Block I/O is limited by the class that an annotation names") {
   const auto wrong = test.cri.Create(pod, test.node.ContainerConfig("wrong", {"true"}), pod_config);
   CHECK(wrong.code() == grpc::StatusCode::INVALID_ARGUMENT);
   CHECK(wrong.message().find("\"slower\"") != std::string::npos);
+}
+
+TEST_CASE("What pods ask for by annotation they get from a handler that allows it") {
+  OwnNode test;
+  auto pod_config = test.node.PodConfig("asks", true);
+  auto& annotations = *pod_config.mutable_annotations();
+  annotations["umask.crio.io"] = "0070";
+  annotations["io.kubernetes.cri-o.ShmSize"] = "3Mi";
+  annotations["io.kubernetes.cri-o.Devices"] = "/dev/full:/dev/fullest:r";
+  const auto container = [&](const std::string& name) {
+    return test.node.ContainerConfig(
+        name, {"sh", "-c", "umask > /tmp/new; mv /tmp/new /tmp/umask; sleep 1000"});
+  };
+  const auto given = [&](const std::string& id) {
+    return test.Out(id,
+                    "until [ -e /tmp/umask ]; do usleep 1000; done; cat /tmp/umask; "
+                    "df -k /dev/shm | awk 'END {print $2}'; ls /dev/fullest 2>/dev/null");
+  };
+  const std::string willing = test.Pod(pod_config, "willing");
+  CHECK(given(test.Run(willing, pod_config, container("asks"))) == "0070\n3072\n/dev/fullest\n");
+
+  // Of the node, whatever the handler allows.
+  auto config = container("kmsg");
+  (*config.mutable_annotations())["io.kubernetes.cri-o.Devices"] = "/dev/kmsg";
+  const auto refused = test.cri.Create(willing, config, pod_config);
+  CHECK(refused.code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(refused.message().find("rund.allowed_devices has no /dev/kmsg") != std::string::npos);
+  config = container("rdt");
+  (*config.mutable_annotations())["io.kubernetes.cri.rdt-class"] = "gold";
+  const auto rdt = test.cri.Create(willing, config, pod_config);
+  CHECK(rdt.code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(rdt.message().find("RDT class \"gold\"") != std::string::npos);
+
+  pod_config.mutable_metadata()->set_name("asks-in-vain");
+  const std::string usual = test.Pod(pod_config);
+  CHECK(given(test.Run(usual, pod_config, container("vain"))) == "0027\n65536\n");
+  annotations["io.kubernetes.cri-o.ShmSize"] = "none";
+  pod_config.mutable_metadata()->set_name("asks-nonsense");
+  const auto nonsense = test.cri.RunPod(pod_config, "willing");
+  CHECK(nonsense.code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(nonsense.message().find("annotation io.kubernetes.cri-o.ShmSize") != std::string::npos);
 }
 
 TEST_CASE("A handler of type vm is answered with a clear not yet") {

@@ -40,7 +40,8 @@ TEST_CASE("Exec: success is told too, and older protocols get words in place of 
   const std::string id = on.Sleeper("versions");
   CHECK(json::GetString(json::Parse(StartExec(on, id, {"true"}).Finish()).value(), "status")
             .value() == "Success");
-  for (const char* protocol : {"v1.channel.k8s.io", "v2.channel.k8s.io", "v3.channel.k8s.io"}) {
+  for (const char* protocol :
+       {"channel.k8s.io", "v1.channel.k8s.io", "v2.channel.k8s.io", "v3.channel.k8s.io"}) {
     CHECK(StartExec(on, id, {"true"}, {}, protocol).Finish().empty());
     const std::string words = StartExec(on, id, {"sh", "-c", "exit 3"}, {}, protocol).Finish();
     CHECK(words == "command terminated with non-zero exit code: 3");
@@ -60,9 +61,11 @@ TEST_CASE("Exec: the end of stdin reaches the command, and its output still come
 TEST_CASE("Exec of what cannot run says so on the error stream") {
   OnNode on;
   const std::string id = on.Sleeper("nothing");
-  const std::string status = StartExec(on, id, {"/no/such/program"}).Finish();
+  auto exec = StartExec(on, id, {"/no/such/program"});
+  const std::string status = exec.Finish();
   INFO(status);
   CHECK(status.find("/no/such/program") != std::string::npos);
+  CHECK(exec.client.of(exec.err).data.empty());
   CHECK(json::GetString(json::Parse(status).value(), "status").value() == "Failure");
 }
 

@@ -80,6 +80,66 @@ TEST_CASE("An update is in force at once, and after a daemon-reload", "[short]")
   CHECK(Effective(vm, id, "memory.max") == "134217728");
 }
 
+TEST_CASE("A container without limits gets its first ones by an update", "[short]") {
+  Vm vm;
+  const auto pod_config = vm.PodConfig("first");
+  const std::string pod = vm.Pod(pod_config);
+  const std::string id = vm.Running(pod, pod_config, vm.ContainerConfig({"sleep", "1000"}));
+  // Meanwhile systemd looks again at what it has to enable.
+  Sh("systemctl daemon-reload");
+  cri::LinuxContainerResources change;
+  change.set_cpu_quota(30000);
+  change.set_cpu_period(100000);
+  change.set_cpuset_cpus("0");
+  change.set_memory_limit_in_bytes(64 << 20);
+  REQUIRE_OK(vm.cri.UpdateResources(id, change));
+  const auto check = [&] {
+    CHECK(Effective(vm, id, "cpu.max") == "30000 100000");
+    CHECK(Effective(vm, id, "cpuset.cpus") == "0");
+    CHECK(Effective(vm, id, "memory.max") == "67108864");
+  };
+  check();
+  Sh("systemctl daemon-reload");
+  check();
+}
+
+TEST_CASE("Huge pages are limited, and the limit can be changed") {
+  Vm vm;
+  Sh("echo 4 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages");
+  const auto pod_config = vm.PodConfig("huge");
+  const std::string pod = vm.Pod(pod_config);
+  auto config = vm.ContainerConfig({"sleep", "1000"});
+  auto* limit = config.mutable_linux()->mutable_resources()->add_hugepage_limits();
+  limit->set_page_size("2MB");
+  limit->set_limit(2 << 20);
+  const std::string id = vm.Running(pod, pod_config, config);
+  CHECK(Effective(vm, id, "hugetlb.2MB.max") == "2097152");
+  cri::LinuxContainerResources change;
+  *change.add_hugepage_limits() = *limit;
+  change.mutable_hugepage_limits(0)->set_limit(4 << 20);
+  REQUIRE_OK(vm.cri.UpdateResources(id, change));
+  CHECK(Effective(vm, id, "hugetlb.2MB.max") == "4194304");
+  Sh("echo 0 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages");
+}
+
+TEST_CASE("What is opted in by annotation: a cgroup to write to, files of it, a larger /dev/shm") {
+  Vm vm;
+  auto pod_config = vm.PodConfig("opt-in");
+  auto& annotations = *pod_config.mutable_annotations();
+  annotations["io.kubernetes.cri-o.cgroup2-mount-hierarchy-rw"] = "true";
+  annotations["io.kubernetes.cri-o.ShmSize"] = "100Mi";
+  annotations["io.kubernetes.cri-o.UnifiedCgroup.c"] = "memory.high=50331648;pids.max=33";
+  const std::string pod = vm.Pod(pod_config);
+  auto config = vm.ContainerConfig({"sleep", "1000"});
+  config.mutable_metadata()->set_name("c");
+  const std::string id = vm.Running(pod, pod_config, config);
+  CHECK(Effective(vm, id, "memory.high") == "50331648");
+  CHECK(Effective(vm, id, "pids.max") == "33");
+  CHECK(vm.Said(id, "mkdir /sys/fs/cgroup/mine && ls -d /sys/fs/cgroup/mine") ==
+        "/sys/fs/cgroup/mine");
+  CHECK(vm.Said(id, "df -k /dev/shm | awk 'END {print $2}'") == "102400");
+}
+
 TEST_CASE("The cgroup that we make for a pod has its limits, and goes with it") {
   Vm vm;
   auto pod_config = vm.PodConfig("own");

@@ -113,5 +113,23 @@ TEST_CASE("Daemons whose settings are wrong are not started over and over", "[.u
   vm.WaitReady();
 }
 
+TEST_CASE("Images elsewhere: the units are told by crispctl config units", "[.units]") {
+  Vm vm;
+  const std::string file = "/etc/crisp/crisp.yaml.d/70-images.yaml";
+  const std::string take =
+      "crispctl config units --write /etc/systemd/system && systemctl daemon-reload && "
+      "systemctl restart crisp-imaged@1";
+  Sh("mkdir -p /srv/crisp-images; echo 'imaged: {image_root: /srv/crisp-images}' >" + file);
+  CHECK(Sh("crispctl config check").find("crisp-imaged@.service has to be told") !=
+        std::string::npos);
+  Sh(take);
+  vm.WaitReady();
+  Sh("crispctl image import --name localhost/elsewhere:1 /var/crisp-vm/busybox");
+  CHECK(Sh("find /srv/crisp-images -name busybox | grep -c .") != "0");
+  Sh("rm " + file + " && " + take);
+  vm.WaitReady();
+  CHECK_FALSE(Sh("crispctl images").find("elsewhere") != std::string::npos);
+}
+
 }  // namespace
 }  // namespace crisp::harness

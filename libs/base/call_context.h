@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <chrono>
+#include <memory>
 #include <stop_token>
 #include <string>
 #include <utility>
@@ -9,6 +11,10 @@
 #include "libs/base/status.h"
 
 namespace crisp {
+
+namespace work {
+class Operation;
+}
 
 /// What every function that can block takes first: until when it may, how it is told to stop, and
 /// whose request it is.
@@ -28,6 +34,8 @@ class CallContext {
   SteadyTime deadline() const { return deadline_; }
   const std::stop_token& stop() const { return stop_; }
   const std::string& request_id() const { return request_id_; }
+  /// What the work is a part of, for those who ask where it stands: work::Stage. May be null.
+  const std::shared_ptr<work::Operation>& operation() const { return operation_; }
 
   bool Expired() const {
     return deadline_ != SteadyTime::max() && std::chrono::steady_clock::now() >= deadline_;
@@ -47,19 +55,35 @@ class CallContext {
 
   /// The same call with a deadline that is no later than `timeout` from now.
   CallContext Within(std::chrono::nanoseconds timeout) const {
-    const auto limit = std::chrono::steady_clock::now() + timeout;
-    return {limit < deadline_ ? limit : deadline_, stop_, request_id_};
+    CallContext within = *this;
+    within.deadline_ = std::min(deadline_, std::chrono::steady_clock::now() + timeout);
+    return within;
   }
   /// The same request, but its caller's leaving or deadline no longer ends the work: for undo and
   /// for shared flights.
   CallContext Detached(std::chrono::nanoseconds timeout) const {
-    return {std::chrono::steady_clock::now() + timeout, {}, request_id_};
+    CallContext detached = WithStop({});
+    detached.deadline_ = std::chrono::steady_clock::now() + timeout;
+    return detached;
+  }
+  /// The same call, told to stop by `stop` and nobody else.
+  CallContext WithStop(std::stop_token stop) const {
+    CallContext with = *this;
+    with.stop_ = std::move(stop);
+    return with;
+  }
+  /// The same call as a part of `operation`.
+  CallContext PartOf(std::shared_ptr<work::Operation> operation) const {
+    CallContext part = *this;
+    part.operation_ = std::move(operation);
+    return part;
   }
 
  private:
   SteadyTime deadline_ = SteadyTime::max();
   std::stop_token stop_;
   std::string request_id_;
+  std::shared_ptr<work::Operation> operation_;
 };
 
 }  // namespace crisp

@@ -9,6 +9,7 @@
 #include <set>
 #include <variant>
 
+#include "libs/base/closest.h"
 #include "libs/base/try.h"
 #include "libs/config/schema_node.h"
 #include "libs/os/files.h"
@@ -136,7 +137,7 @@ struct Loader {
       const std::string path = prefix.empty() ? key : fmt::format("{}.{}", prefix, key);
       const Node* child = node.Find(key);
       if (child == nullptr) {
-        return Wrong(pair.first, path, InvalidArgument("{}", internal::UnknownKey(node)));
+        return Wrong(pair.first, path, InvalidArgument("{}", internal::UnknownKey(node, key)));
       }
       if (!seen.insert(key).second)
         return Wrong(pair.first, path, InvalidArgument("is there twice"));
@@ -311,7 +312,8 @@ Schema& Schema::OneOf(const std::string& path, std::string* field, std::vector<s
                 for (const std::string& choice : choices) {
                   if (text == choice) return Status::Ok();
                 }
-                return InvalidArgument("'{}' is none of {}", text, fmt::join(choices, ", "));
+                return InvalidArgument("'{}' is none of {}{}", text, fmt::join(choices, ", "),
+                                       DidYouMean(text, choices));
               });
 }
 
@@ -452,11 +454,11 @@ std::string Schema::Dump(bool commented) const {
   return out;
 }
 
-std::string Schema::Place(std::string_view path) const {
+const Schema::Places& Schema::AllPlaces() const { return root_->places; }
+
+std::string PlaceOf(const Schema::Places& places, std::string_view path) {
   while (true) {
-    if (const auto found = root_->places.find(path); found != root_->places.end()) {
-      return found->second;
-    }
+    if (const auto found = places.find(path); found != places.end()) return found->second;
     const std::size_t dot = path.rfind('.');
     if (dot == std::string_view::npos) return "";
     path = path.substr(0, dot);

@@ -126,14 +126,13 @@ class Schema {
   /// The parts of "rund.runtimes.runc.path"; an entry's name may have dots in it. kInvalidArgument:
   /// there is no such key (known: ...), or it is a section.
   Result<std::vector<std::string>> PathOf(std::string_view key) const;
-  /// Where the key, or else the nearest one above it, was last set: "file:line"; empty when no file
-  /// has it.
-  std::string Place(std::string_view path) const;
+  /// Where each key of the files was last set: "file:line" by its path.
+  using Places = std::map<std::string, std::string, std::less<>>;
+  const Places& AllPlaces() const;
   /// Of the text of all files that were loaded: the same for the same files. Not against forgery.
   std::string Fingerprint() const;
 
   // For schema.cpp (the entries of a Map are Schemas too): `yaml` is a YAML::Node.
-  using Places = std::map<std::string, std::string, std::less<>>;
   Status LoadNode(const void* yaml, const std::string& file, const std::string& prefix,
                   Places& places) const;
   void DumpNode(std::string& out, const std::string& indent, bool commented,
@@ -151,5 +150,8 @@ class Schema {
 
   std::unique_ptr<internal::Node> root_;
 };
+
+/// Where the key, or else the nearest one above it, was last set; empty when no file has it.
+std::string PlaceOf(const Schema::Places& places, std::string_view path);
 
 }  // namespace crisp::config

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "libs/base/closest.h"
 #include "libs/base/try.h"
 #include "libs/config/schema.h"
 #include "libs/config/schema_node.h"
@@ -10,10 +11,10 @@ namespace crisp::config {
 
 using internal::Node;
 
-std::string internal::UnknownKey(const Node& node) {
+std::string internal::UnknownKey(const Node& node, std::string_view key) {
   std::vector<std::string> known;
   for (const auto& child : node.children) known.push_back(child->name);
-  return fmt::format("unknown key (known: {})", fmt::join(known, ", "));
+  return fmt::format("unknown key{} (known: {})", DidYouMean(key, known), fmt::join(known, ", "));
 }
 
 namespace {
@@ -97,7 +98,7 @@ Result<std::vector<std::string>> Schema::PathOf(std::string_view key) const {
     const Node* child = node->Find(name);
     if (child == nullptr) {
       if (rest.empty() && node != root_.get()) return InvalidArgument("{}: is a section", key);
-      return InvalidArgument("{}: {}", key, internal::UnknownKey(*node));
+      return InvalidArgument("{}: {}", key, internal::UnknownKey(*node, name));
     }
     path.push_back(child->name);
     rest.remove_prefix(std::min(rest.size(), name.size() + 1));
@@ -113,7 +114,8 @@ Result<std::vector<std::string>> Schema::PathOf(std::string_view key) const {
   const std::size_t dot = rest.rfind('.');
   if (dot == rest.npos || schema.root_->Find(rest.substr(dot + 1)) == nullptr) {
     if (dot != rest.npos)
-      return InvalidArgument("{}: {}", key, internal::UnknownKey(*schema.root_));
+      return InvalidArgument("{}: {}", key,
+                             internal::UnknownKey(*schema.root_, rest.substr(dot + 1)));
     path.emplace_back(rest);
     return path;
   }

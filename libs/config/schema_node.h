@@ -39,8 +39,8 @@ struct Node {
   }
 };
 
-/// "unknown key (known: level, format)"
-std::string UnknownKey(const Node& node);
+/// "unknown key (did you mean 'level'?) (known: level, format)"
+std::string UnknownKey(const Node& node, std::string_view key);
 /// As YAML.
 std::string ListText(const std::vector<std::string>& list);
 

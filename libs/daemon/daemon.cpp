@@ -15,6 +15,9 @@
 #include "libs/daemon/activation.h"
 #include "libs/daemon/memory.h"
 #include "libs/daemon/notify.h"
+#include "libs/daemon/operations.h"
+#include "libs/daemon/otlp.h"
+#include "libs/daemon/pool_metrics.h"
 #include "libs/daemon/reload_node.h"
 #include "libs/daemon/rpc_metrics.h"
 #include "libs/http/server.h"
@@ -38,11 +41,11 @@ constexpr std::chrono::seconds kIdle{5};
 /// What the daemon answers about itself; read from gRPC's threads.
 struct About {
   Options options;
-  std::string config;  // the settings file's absolute path
+  std::string config = {};  // the settings file's absolute path
   std::int64_t started_at = 0;
   std::atomic<bool> draining{false};
-  std::mutex mutex;
-  std::function<std::vector<Problem>()> problems;
+  std::mutex mutex = {};
+  std::function<std::vector<Problem>()> problems = nullptr;
 };
 
 /// daemon.v1.Daemon.
@@ -60,6 +63,7 @@ class AboutService final : public v1::Daemon::CallbackService {
     response->set_started_at(about_.started_at);
     response->set_draining(about_.draining);
     response->set_config(about_.config);
+    response->set_commit(std::string(Commit()));
     std::function<std::vector<Problem>()> problems;
     {
       std::lock_guard lock(about_.mutex);
@@ -75,12 +79,26 @@ class AboutService final : public v1::Daemon::CallbackService {
     return rpc::Finish(context, Status::Ok());
   }
 
+  grpc::ServerUnaryReactor* Settings(grpc::CallbackServerContext* context,
+                                     const v1::SettingsRequest*,
+                                     v1::SettingsResponse* response) override {
+    response->set_in_force(settings::DumpWhole(reloader_->InForce()));
+    return rpc::Finish(context, Status::Ok());
+  }
+
   grpc::ServerUnaryReactor* Reload(grpc::CallbackServerContext* context,
                                    const v1::ReloadRequest* request,
                                    v1::ReloadResponse* response) override {
     return rpc::Unary(pool_, work::Lane::kMutate, context, request, response,
                       [this](const CallContext& /*cc*/, const v1::ReloadRequest& asked,
                              v1::ReloadResponse& answer) { return Step(asked, answer); });
+  }
+
+  grpc::ServerUnaryReactor* Operations(grpc::CallbackServerContext* context,
+                                       const v1::OperationsRequest* request,
+                                       v1::OperationsResponse* response) override {
+    TellOperations(pool_.operations(), *request, *response);
+    return rpc::Finish(context, Status::Ok());
   }
 
  private:
@@ -119,37 +137,25 @@ Status TakeLogLevel(const settings::Settings& settings) {
   return Status::Ok();
 }
 
-void AddPoolMetrics(metrics::Registry& registry, const std::string& service,
-                    const work::Pool& pool) {
-  using work::Lane;
-  for (std::size_t number = 0; number < work::kLanes; ++number) {
-    const auto lane = static_cast<Lane>(number);
-    if (lane == Lane::kFast) continue;  // runs without the pool
-    const metrics::Labels labels = {{"lane", std::string(work::LaneName(lane))}};
-    registry.AddGauge(fmt::format("crisp_{}_pool_running_tasks", service), "Tasks that run", labels,
-                      [&pool, lane] { return static_cast<double>(pool.Stats(lane).running); });
-    registry.AddGauge(fmt::format("crisp_{}_pool_queued_tasks", service), "Tasks that wait", labels,
-                      [&pool, lane] { return static_cast<double>(pool.Stats(lane).queued); });
-    registry.AddCounter(fmt::format("crisp_{}_pool_exceptions_total", service),
-                        "Exceptions that have left a task: bugs", labels,
-                        [&pool, lane] { return static_cast<double>(pool.Stats(lane).exceptions); });
-  }
-}
-
 }  // namespace
 
 /// Members in the order in which they come up; they go down in reverse.
 struct Daemon::Impl {
-  explicit Impl(const Options& options) { about.options = options; }
+  explicit Impl(const Options& options) : about{.options = options} {}
 
   About about;
   settings::Settings settings;
   std::optional<os::FileLock> lock;
   std::optional<os::Confined> confined;
   metrics::Registry metrics;
+  std::unique_ptr<OtlpExporter> traces;  // null: off
   std::optional<RpcMetrics> rpc_metrics;
   loop::Loop loop;
-  work::Pool pool;
+  PoolMetrics pool_metrics{metrics, about.options.service};
+  work::Pool pool{
+      work::PoolOptions{.on_wait = [this](work::Lane lane, std::chrono::nanoseconds waited) {
+        pool_metrics.OnWait(lane, waited);
+      }}};
   std::optional<Reloader> reloader;
   AboutService own_service{about, pool, reloader};
   std::vector<grpc::Service*> services;
@@ -291,13 +297,19 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options,
                     .While("instance {} of {} runs already", options.instance, options.service));
   impl->sockets.push_back(socket);
   impl->confined = CRISP_TRY(ConfineBy(confine, impl->settings, options));
+  if (const settings::Tracing& tracing = impl->settings.tracing; !tracing.endpoint.empty()) {
+    impl->traces = std::make_unique<OtlpExporter>(
+        tracing.endpoint, tracing.sampling_per_million,
+        TraceSource{options.service, options.instance, std::string(Version())}, impl->metrics);
+  }
 
   impl->rpc_metrics.emplace(impl->metrics, options.service);
   metrics::AddProcessMetrics(impl->metrics);
-  AddPoolMetrics(impl->metrics, options.service, impl->pool);
+  impl->pool_metrics.Watch(impl->pool);
   impl->metrics
-      .AddGauge(fmt::format("crisp_{}_build_info", options.service), "1, with the version",
-                {{"version", std::string(Version())}})
+      .AddGauge(fmt::format("crisp_{}_build_info", options.service),
+                "1, with the version and the commit that it was built from",
+                {{"version", std::string(Version())}, {"commit", std::string(Commit())}})
       .Set(1);
 
   Impl* raw = impl.get();
@@ -384,14 +396,42 @@ Status Daemon::Impl::Serve() {
   return Status::Ok();
 }
 
+namespace {
+
+/// What --check-config does: says what is wrong, or nothing.
+int CheckOnly(const Options& options, const CheckSettings& check) {
+  const auto loaded = settings::LoadFingerprinted(options.config);
+  Status status = loaded.status();
+  if (loaded.ok() && check) status = loaded->Located(check(loaded->settings, options));
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "%s\n", status.message().c_str());
+  return kWrongSettings;
+}
+
+/// With file and line, where it is about a key.
+Status Located(const Options& options, Status status) {
+  const auto loaded = settings::LoadFingerprinted(options.config);
+  return loaded.ok() ? loaded->Located(std::move(status)) : status;
+}
+
+}  // namespace
+
 int Main(int argc, const char* const* argv, std::string_view service,
          const std::function<Result<std::unique_ptr<App>>(Daemon&)>& make,
-         const MakeConfinePlan& confine) {
+         const MakeConfinePlan& confine, const CheckSettings& check) {
   const ParsedFlags flags = ParseFlags(argc, argv, service);
   if (!flags.options.has_value()) return flags.exit_code;
+  if (flags.check_only) return CheckOnly(*flags.options, check);
 
   const Status ran = [&]() -> Status {
     const std::unique_ptr<Daemon> frame = CRISP_TRY(Daemon::Create(*flags.options, confine));
+    if (check) {
+      frame->OnReload({.check =
+                           [&check, &flags](const settings::Settings& settings) {
+                             return check(settings, *flags.options);
+                           },
+                       .apply = nullptr});
+    }
     const std::unique_ptr<App> app = CRISP_TRY(make(*frame));
     const Status served = frame->Run();
     if (const Status quiet = frame->Quiesce(); !quiet.ok()) {
@@ -403,7 +443,7 @@ int Main(int argc, const char* const* argv, std::string_view service,
     return served;
   }();
   if (!ran.ok()) {
-    log::Error("cannot run", {{"error", ran}});
+    log::Fatal("cannot run", {{"error", Located(*flags.options, ran)}});
     // Not what is only known later, or a file that is not there yet: that may come right by itself.
     const bool wrong = settings::Load(flags.options->config).code() == Code::kInvalidArgument;
     return wrong ? kWrongSettings : 1;

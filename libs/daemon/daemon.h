@@ -31,16 +31,19 @@ struct Options {
   std::optional<std::string> log_level;  // over the settings'
 };
 
-/// --config, --instance, --log-level, --version, --help. Nothing and an exit code when there is
-/// nothing to run (help, version, a wrong flag: told on stderr).
+/// --config, --instance, --log-level, --check-config, --version, --help. Nothing and an exit code
+/// when there is nothing to run (help, version, a wrong flag: told on stderr).
 struct ParsedFlags {
   std::optional<Options> options;
+  bool check_only = false;  // --check-config: look at the settings, and end
   int exit_code = 0;
 };
 ParsedFlags ParseFlags(int argc, const char* const* argv, std::string_view service);
 
 /// The program's version, as CMake knows it.
 std::string_view Version();
+/// The commit of the source that was configured for this build; empty when that was no checkout.
+std::string_view Commit();
 
 /// Something an operator should know; see daemon.v1.Problem.
 struct Problem {
@@ -123,11 +126,15 @@ class App {
 /// of sysexits.h, which the units know.
 inline constexpr int kWrongSettings = 78;
 
+/// What only this daemon can say of settings that are valid in themselves: the files that they name
+/// are there and in order. Changes nothing. Its error begins with the key.
+using CheckSettings = std::function<Status(const settings::Settings&, const Options&)>;
+
 /// The whole of main(): flags, frame, `make`, Run, exit code (0 clean, 1 failed, 2 wrong flags,
-/// kWrongSettings).
+/// kWrongSettings). `check` is asked at each reload, and by --check-config.
 ///   int main(int argc, char** argv) { return daemon::Main(argc, argv, "rund", rund::MakeApp); }
 int Main(int argc, const char* const* argv, std::string_view service,
          const std::function<Result<std::unique_ptr<App>>(Daemon&)>& make,
-         const MakeConfinePlan& confine = nullptr);
+         const MakeConfinePlan& confine = nullptr, const CheckSettings& check = nullptr);
 
 }  // namespace crisp::daemon

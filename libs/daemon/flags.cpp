@@ -26,6 +26,7 @@ std::string CheckLevel(const std::string& level) {
 }  // namespace
 
 std::string_view Version() { return CRISP_VERSION; }
+std::string_view Commit() { return CRISP_COMMIT; }
 
 ParsedFlags ParseFlags(int argc, const char* const* argv, std::string_view service) {
   Options options;
@@ -38,17 +39,22 @@ ParsedFlags ParseFlags(int argc, const char* const* argv, std::string_view servi
   app.add_option("--instance,-i", options.instance, "Name of this instance")
       ->check(CheckInstance, "NAME", "NAME")
       ->capture_default_str();
-  app.add_option("--log-level", level, "debug, info, warn or error; over the settings'")
+  app.add_option("--log-level", level,
+                 "trace, debug, info, warn, error or fatal; over the settings'")
       ->check(CheckLevel, "LEVEL", "LEVEL");
+  bool check_only = false;
+  app.add_flag("--check-config", check_only,
+               "Look at the settings and the files that they name, and end: 0 they are in order, "
+               "78 they are not, and why");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     // Help and version are "errors" with code 0.
     const int code = app.exit(e, std::cout, std::cerr);
-    return {std::nullopt, code == 0 ? 0 : 2};
+    return {.options = std::nullopt, .exit_code = code == 0 ? 0 : 2};
   }
   if (!level.empty()) options.log_level = level;
-  return {std::move(options), 0};
+  return {.options = std::move(options), .check_only = check_only};
 }
 
 }  // namespace crisp::daemon

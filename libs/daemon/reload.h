@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "libs/base/guarded.h"
 #include "libs/base/result.h"
 #include "libs/base/status.h"
 #include "libs/settings/settings.h"
@@ -16,9 +17,9 @@ namespace crisp::daemon {
 class Reloader {
  public:
   struct Part {
-    /// What the settings alone do not tell; changes nothing.
+    /// What the settings alone do not tell; changes nothing. May be null.
     std::function<Status(const settings::Settings&)> check;
-    /// Takes the live keys; gets the old settings again when it has to be undone.
+    /// Takes the live keys; gets the old settings again when it has to be undone. May be null.
     std::function<Status(const settings::Settings&)> apply;
   };
   struct Outcome {
@@ -36,6 +37,8 @@ class Reloader {
   /// Takes what Check has read last, all of it or nothing, and says in the log what is other now.
   /// kAborted: that is not `fingerprint`.
   Status Apply(const std::string& fingerprint);
+  /// What the daemon runs with now. Waits for no step.
+  settings::Settings InForce() const;
   /// Back to what was before Apply of `fingerprint`; Ok when that is not in force.
   Status Undo(const std::string& fingerprint);
 
@@ -49,6 +52,7 @@ class Reloader {
   const std::string service_;
   const std::string path_;
   const settings::Settings started_;
+  Guarded<settings::Settings> in_force_;
   std::mutex mutex_;  // held over a whole step: they come one after the other
   std::vector<Part> parts_;
   State now_;

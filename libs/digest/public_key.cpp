@@ -4,28 +4,17 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include "libs/digest/internal.h"
 
 namespace crisp::digest {
-namespace {
 
-struct FreeKey {
-  void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
-};
-struct FreeBio {
-  void operator()(BIO* bio) const { BIO_free(bio); }
-};
-struct FreeContext {
-  void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
-};
-
-const unsigned char* Bytes(std::string_view text) {
-  return reinterpret_cast<const unsigned char*>(text.data());
-}
-
-}  // namespace
+using internal::Bytes;
+using internal::FreeBy;
 
 struct PublicKey::Impl {
-  std::unique_ptr<EVP_PKEY, FreeKey> key;
+  std::unique_ptr<EVP_PKEY, FreeBy<&EVP_PKEY_free>> key;
 };
 
 PublicKey::PublicKey(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -34,12 +23,12 @@ PublicKey& PublicKey::operator=(PublicKey&&) noexcept = default;
 PublicKey::~PublicKey() = default;
 
 Result<PublicKey> PublicKey::ParsePem(std::string_view pem) {
-  constexpr std::size_t kMaxPem = std::size_t{64} << 10U;
-  if (pem.size() > kMaxPem) return InvalidArgument("a public key of {} bytes", pem.size());
-  const std::unique_ptr<BIO, FreeBio> bio(
+  if (pem.size() > internal::kMaxPem)
+    return InvalidArgument("a public key of {} bytes", pem.size());
+  const std::unique_ptr<BIO, FreeBy<&BIO_free>> bio(
       BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
   auto impl = std::make_unique<Impl>();
-  if (bio) impl->key.reset(PEM_read_bio_PUBKEY(bio.get(), nullptr, nullptr, nullptr));
+  if (bio) impl->key.reset(PEM_read_bio_PUBKEY(bio.get(), nullptr, &internal::NoPassword, nullptr));
   ERR_clear_error();
   if (!impl->key) return InvalidArgument("not a public key in PEM");
   const int kind = EVP_PKEY_base_id(impl->key.get());
@@ -48,8 +37,10 @@ Result<PublicKey> PublicKey::ParsePem(std::string_view pem) {
   return PublicKey(std::move(impl));
 }
 
+std::string PublicKey::Der() const { return internal::DerOf<&i2d_PUBKEY>(impl_->key.get()); }
+
 bool PublicKey::Verify(std::string_view message, std::string_view signature) const {
-  const std::unique_ptr<EVP_MD_CTX, FreeContext> context(EVP_MD_CTX_new());
+  const std::unique_ptr<EVP_MD_CTX, FreeBy<&EVP_MD_CTX_free>> context(EVP_MD_CTX_new());
   const bool own_hash = EVP_PKEY_base_id(impl_->key.get()) == EVP_PKEY_ED25519;
   const bool good = context &&
                     EVP_DigestVerifyInit(context.get(), nullptr, own_hash ? nullptr : EVP_sha256(),

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "libs/base/result.h"
@@ -17,6 +18,8 @@ class PublicKey {
   PublicKey& operator=(PublicKey&&) noexcept;
   ~PublicKey();
 
+  /// As a SubjectPublicKeyInfo: of one key always the same bytes.
+  std::string Der() const;
   /// True when `signature` (DER for ECDSA) is this key's over `message`.
   bool Verify(std::string_view message, std::string_view signature) const;
 

@@ -3,25 +3,19 @@
 #include <spdlog/logger.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
+#include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <mutex>
 
 #include "libs/base/text.h"
+#include "libs/log/journal.h"
+#include "libs/log/level.h"
 
 namespace crisp::log {
 namespace {
-
-constexpr std::string_view LevelName(Level level) {
-  switch (level) {
-    case Level::kDebug: return "debug";
-    case Level::kInfo: return "info";
-    case Level::kWarn: return "warn";
-    case Level::kError: return "error";
-  }
-  return "unknown";
-}
 
 /// In double quotes with JSON's escapes; what is no UTF-8 becomes U+FFFD.
 void AppendQuoted(std::string& out, std::string_view text) {
@@ -88,7 +82,9 @@ void AppendJson(std::string& out, std::string_view key, std::string_view value, 
 
 /// The one global of the process: where its lines go.
 struct Sink {
-  Sink() : logger("crisp", std::make_shared<spdlog::sinks::stderr_sink_mt>()) {
+  Sink()
+      : is_journal(IsJournalStream(STDERR_FILENO, std::getenv("JOURNAL_STREAM"))),
+        logger("crisp", std::make_shared<spdlog::sinks::stderr_sink_mt>()) {
     logger.set_level(spdlog::level::trace);
     Format(log::Format::kText);
   }
@@ -97,11 +93,12 @@ struct Sink {
     const char* pattern = format == log::Format::kJson ? R"({"time":"%Y-%m-%dT%H:%M:%S.%eZ",%v)"
                                                        : "%Y-%m-%dT%H:%M:%S.%eZ %v";
     // journald keeps its own time and takes the priority from a prefix.
-    if (format == log::Format::kText && std::getenv("JOURNAL_STREAM") != nullptr) pattern = "%v";
+    if (format == log::Format::kText && is_journal) pattern = "%v";
     logger.set_formatter(
         std::make_unique<spdlog::pattern_formatter>(pattern, spdlog::pattern_time_type::utc, "\n"));
   }
 
+  const bool is_journal;  // what stderr is
   spdlog::logger logger;
   std::atomic<Level> level{Level::kInfo};
   std::mutex mutex;  // of options
@@ -145,8 +142,10 @@ void Write(Level level, std::string_view event, Fields fields) {
     options = sink.options;
   }
   std::string line = RenderLine(options, level, event, fields);
-  if (options.format == Format::kText && std::getenv("JOURNAL_STREAM") != nullptr) {
-    static constexpr std::array kPriorities = {"<7>", "<6>", "<4>", "<3>"};
+  if (options.format == Format::kText && sink.is_journal) {
+    if (SendToJournal(kJournalSocket, JournalEntry(options, level, line, fields))) return;
+    static constexpr std::array<const char*, kLevels> kPriorities = {"<7>", "<7>", "<6>",
+                                                                     "<4>", "<3>", "<2>"};
     line.insert(0, kPriorities.at(static_cast<std::size_t>(level)));
   }
   sink.logger.log(spdlog::level::info, spdlog::string_view_t(line.data(), line.size()));
@@ -155,10 +154,11 @@ void Write(Level level, std::string_view event, Fields fields) {
 }  // namespace
 
 Result<Level> ParseLevel(std::string_view text) {
-  for (const Level level : {Level::kDebug, Level::kInfo, Level::kWarn, Level::kError}) {
+  for (const Level level :
+       {Level::kTrace, Level::kDebug, Level::kInfo, Level::kWarn, Level::kError, Level::kFatal}) {
     if (text == LevelName(level)) return level;
   }
-  return InvalidArgument("'{}' is no log level (debug, info, warn, error)", text);
+  return InvalidArgument("'{}' is no log level (trace, debug, info, warn, error, fatal)", text);
 }
 
 Result<Format> ParseFormat(std::string_view text) {
@@ -179,10 +179,12 @@ void SetLevel(Level level) { TheSink().level = level; }
 
 bool Enabled(Level level) { return level >= TheSink().level.load(std::memory_order_relaxed); }
 
+void Trace(std::string_view event, Fields fields) { Write(Level::kTrace, event, fields); }
 void Debug(std::string_view event, Fields fields) { Write(Level::kDebug, event, fields); }
 void Info(std::string_view event, Fields fields) { Write(Level::kInfo, event, fields); }
 void Warn(std::string_view event, Fields fields) { Write(Level::kWarn, event, fields); }
 void Error(std::string_view event, Fields fields) { Write(Level::kError, event, fields); }
+void Fatal(std::string_view event, Fields fields) { Write(Level::kFatal, event, fields); }
 
 void IfError(std::string_view what, const Status& status) {
   if (!status.ok()) Warn(what, {{"error", status}});

@@ -13,15 +13,19 @@
 #include "libs/base/result.h"
 #include "libs/base/status.h"
 
-// A line is an event plus key=value. error = an operator must look; warn = degraded; info = one
-// line per state change; debug = the rest. Log an error once, where it is handled. Never
-// credentials, environment values, annotations' contents or HTTP bodies. Any thread.
+// A line is an event plus key=value. fatal = the process ends of it; error = an operator must look;
+// warn = degraded; info = one line per state change; debug = the rest; trace = each call and each
+// program that is run. Log an error once, where it is handled. Never credentials, environment
+// values, annotations' contents or HTTP bodies. Any thread.
+//
+// Lines go to stderr. Where that is the journal's (systemd's JOURNAL_STREAM) they go there with
+// each field apart: CRISP_POD, CRISP_CONTAINER, CRISP_RPC ...
 namespace crisp::log {
 
-enum class Level { kDebug, kInfo, kWarn, kError };
+enum class Level { kTrace, kDebug, kInfo, kWarn, kError, kFatal };
 enum class Format { kText, kJson };
 
-/// "debug", "info", "warn", "error"; kInvalidArgument for anything else.
+/// "trace", "debug", "info", "warn", "error", "fatal"; kInvalidArgument for anything else.
 Result<Level> ParseLevel(std::string_view text);
 /// "text" or "json".
 Result<Format> ParseFormat(std::string_view text);
@@ -74,10 +78,13 @@ struct Field {
 
 using Fields = std::initializer_list<Field>;
 
+void Trace(std::string_view event, Fields fields = {});
 void Debug(std::string_view event, Fields fields = {});
 void Info(std::string_view event, Fields fields = {});
 void Warn(std::string_view event, Fields fields = {});
 void Error(std::string_view event, Fields fields = {});
+/// Ends nothing by itself.
+void Fatal(std::string_view event, Fields fields = {});
 
 /// For undo and the like, where a failure can only be noted: a warning `what` with error=... unless
 /// the status is Ok.

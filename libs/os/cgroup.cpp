@@ -201,13 +201,15 @@ bool Cgroups::HasController(std::string_view name) const {
   return controllers_.contains(std::string(name));
 }
 
-Result<std::string> Cgroups::DirFor(std::string_view controller, const std::string& path) const {
+Result<std::string> Cgroups::RootFor(std::string_view controller) const {
   for (const Hierarchy& hierarchy : hierarchies_) {
-    if (hierarchy.controllers.contains(std::string(controller))) {
-      return Join(hierarchy.mount_point, path);
-    }
+    if (hierarchy.controllers.contains(std::string(controller))) return hierarchy.mount_point;
   }
   return NotFound("no cgroup controller '{}'", controller);
+}
+
+Result<std::string> Cgroups::DirFor(std::string_view controller, const std::string& path) const {
+  return Join(CRISP_TRY(RootFor(controller)), path);
 }
 
 Result<std::string> Cgroups::UnifiedDir(const std::string& path) const {

@@ -33,6 +33,8 @@ class Cgroups {
   /// The directory of cgroup `path` for v1 controller `name`; on v2 (or for a controller that v2
   /// carries) in that tree. kNotFound without the controller.
   Result<std::string> DirFor(std::string_view controller, const std::string& path) const;
+  /// The same of the root, which is to be read alone.
+  Result<std::string> RootFor(std::string_view controller) const;
   /// The directory in the v2 tree (v2 and hybrid); kNotFound on pure v1.
   Result<std::string> UnifiedDir(const std::string& path) const;
 

@@ -15,12 +15,16 @@
 
 #include <sys/eventfd.h>
 
+#include "libs/base/trace.h"
 #include "libs/base/try.h"
+#include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/os/pipe.h"
 #include "libs/os/proc_stat.h"
 #include "libs/os/unique_fd.h"
+#include "libs/process/held.h"
 #include "libs/process/reaper.h"
+#include "libs/work/operations.h"
 
 namespace crisp::process {
 namespace {
@@ -192,9 +196,28 @@ class Runner {
   Runner(const CallContext& cc, const Command& command, const RunOptions& options)
       : cc_(cc), command_(command), options_(options) {}
 
-  Result<Output> Run() {
+  enum class Input { kAtOnce, kLater };
+  Status Begin(Input input) {
     CRISP_TRY(cc_.Check().While("run {}", command_.program));
-    CRISP_TRY(StartChild());
+    return StartChild(input);
+  }
+
+  void WriteInput() {
+    while (written_ < command_.stdin_data.size()) {
+      const ssize_t sent = ::write(in_.get(), command_.stdin_data.data() + written_,
+                                   command_.stdin_data.size() - written_);
+      if (sent < 0) {
+        if (errno == EINTR) continue;
+        if (errno == EAGAIN) return;
+        break;  // EPIPE: it does not want to read; its exit code tells
+      }
+      written_ += static_cast<std::size_t>(sent);
+    }
+    in_.reset();
+  }
+
+  Result<Output> Wait() {
+    const work::ProcessStage stage(cc_, command_.program, pid_);
     os::UniqueFd stop_fd;
     if (cc_.stop().stop_possible()) stop_fd = MakeStopFd();
     const std::stop_callback ring(cc_.stop(), StopFd::Ring{stop_fd.get()});
@@ -206,6 +229,14 @@ class Runner {
     return std::move(output_);
   }
 
+  /// Nobody waits for it: it may hang in the kernel.
+  void KillAndLeave() {
+    ::kill(-pid_, SIGKILL);
+    ::kill(pid_, SIGKILL);
+    Reaper::Instance().Later(pid_);
+    ended_ = true;
+  }
+
  private:
   using Clock = std::chrono::steady_clock;
 
@@ -215,7 +246,7 @@ class Runner {
     return fd.ok() ? std::move(fd).value() : os::UniqueFd();
   }
 
-  Status StartChild() {
+  Status StartChild(Input input) {
     os::UniqueFd null;
     os::UniqueFd child_in;
     os::UniqueFd child_out;
@@ -223,7 +254,7 @@ class Runner {
     int in = command_.in_fd;
     int out = command_.out_fd;
     int err = command_.err_fd;
-    if (in < 0 && command_.stdin_data.empty()) {
+    if (in < 0 && command_.stdin_data.empty() && input == Input::kAtOnce) {
       null = CRISP_TRY(os::Open("/dev/null", O_RDONLY));
       in = null.get();
     } else if (in < 0) {
@@ -255,7 +286,7 @@ class Runner {
     }
     pidfd_ = std::move(pidfd).value();
     // A small input goes at once: one system call, no poll round.
-    if (in_) WriteInput();
+    if (in_ && input == Input::kAtOnce) WriteInput();
     return Status::Ok();
   }
 
@@ -325,14 +356,6 @@ class Runner {
     return Status::Ok();
   }
 
-  /// Nobody waits for it: it may hang in the kernel.
-  void KillAndLeave() {
-    ::kill(-pid_, SIGKILL);
-    ::kill(pid_, SIGKILL);
-    Reaper::Instance().Later(pid_);
-    ended_ = true;
-  }
-
   Status ReadOutput(os::UniqueFd& fd, std::string& text) {
     std::array<char, 16384> buffer;
     while (fd) {
@@ -351,20 +374,6 @@ class Runner {
       if (static_cast<std::size_t>(got) < buffer.size() || output_.truncated) return Status::Ok();
     }
     return Status::Ok();
-  }
-
-  void WriteInput() {
-    while (written_ < command_.stdin_data.size()) {
-      const ssize_t sent = ::write(in_.get(), command_.stdin_data.data() + written_,
-                                   command_.stdin_data.size() - written_);
-      if (sent < 0) {
-        if (errno == EINTR) continue;
-        if (errno == EAGAIN) return;
-        break;  // EPIPE: it does not want to read; its exit code tells
-      }
-      written_ += static_cast<std::size_t>(sent);
-    }
-    in_.reset();
   }
 
   const CallContext& cc_;
@@ -412,9 +421,73 @@ class NoSigpipe {
 
 }  // namespace
 
+namespace {
+
+/// What `run` answers of the command, with a span for it and a line in the log.
+template <typename F>
+Result<Output> Told(const CallContext& cc, const Command& command, F run) {
+  const SteadyTime start = std::chrono::steady_clock::now();
+  trace::Span span;
+  // Not one that nobody asked for: what belongs to no call is no trace.
+  if (trace::Current().valid()) {
+    span = trace::Span::Begin("run " + command.program, trace::Kind::kInternal, trace::Current());
+  }
+  Result<Output> output = run();
+  if (output.ok()) span.Set("process.exit.code", fmt::format("{}", output->exit_code));
+  span.End(output.status());
+  // No arguments: they are other people's.
+  if (log::Enabled(log::Level::kTrace)) {
+    log::Trace("program ended", {{"program", command.program},
+                                 {"outcome", output.ok() ? fmt::format("exit {}", output->exit_code)
+                                                         : output.status().message()},
+                                 {"took", std::chrono::steady_clock::now() - start},
+                                 {"request", cc.request_id()}});
+  }
+  return output;
+}
+
+}  // namespace
+
 Result<Output> Run(const CallContext& cc, const Command& command, const RunOptions& options) {
   const NoSigpipe no_sigpipe;
-  return Runner(cc, command, options).Run();
+  return Told(cc, command, [&]() -> Result<Output> {
+    Runner runner(cc, command, options);
+    CRISP_TRY(runner.Begin(Runner::Input::kAtOnce));
+    return runner.Wait();
+  });
+}
+
+struct Held::Impl {
+  CallContext cc;
+  Command command;
+  RunOptions options;
+  Runner runner{cc, command, options};
+};
+
+Held::Held(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Held::Held(Held&&) noexcept = default;
+Held& Held::operator=(Held&& other) noexcept {
+  std::swap(impl_, other.impl_);
+  return *this;
+}
+Held::~Held() {
+  if (impl_ != nullptr) impl_->runner.KillAndLeave();
+}
+
+Result<Held> Held::Start(const CallContext& cc, Command command, const RunOptions& options) {
+  auto impl = std::unique_ptr<Impl>(new Impl{cc, std::move(command), options});
+  CRISP_TRY(impl->runner.Begin(Runner::Input::kLater));
+  return Held(std::move(impl));
+}
+
+Result<Output> Held::Finish(std::string input) {
+  const NoSigpipe no_sigpipe;
+  const std::unique_ptr<Impl> impl = std::move(impl_);
+  impl->command.stdin_data = std::move(input);
+  return Told(impl->cc, impl->command, [&impl] {
+    impl->runner.WriteInput();
+    return impl->runner.Wait();
+  });
 }
 
 Result<Child> Spawn(const Command& command) {
@@ -450,6 +523,7 @@ Result<std::optional<int>> Child::Reap() {
 }
 
 Result<int> Child::Wait(const CallContext& cc) {
+  const work::ProcessStage stage(cc, "a program", pid_);
   os::UniqueFd stop_fd;
   if (cc.stop().stop_possible()) stop_fd = CRISP_TRY(StopFd::Make());
   const std::stop_callback ring(cc.stop(), StopFd::Ring{stop_fd.get()});

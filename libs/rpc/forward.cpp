@@ -11,6 +11,7 @@
 
 #include "libs/rpc/internal.h"
 #include "libs/rpc/metadata.h"
+#include "libs/rpc/tracing.h"
 #include "libs/rpc/unary.h"
 
 namespace crisp::rpc {
@@ -22,7 +23,7 @@ class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_f
  public:
   Relay(grpc::CallbackServerContext* incoming, const grpc::ByteBuffer& request,
         grpc::ByteBuffer* response, Peer peer, std::string method, ForwardOptions options)
-      : cc_(ContextOf(*incoming)),
+      : cc_(Tracked(ContextOf(*incoming), options, method)),
         incoming_(incoming),
         request_(request),
         response_(response),
@@ -51,14 +52,31 @@ class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_f
   }
 
  private:
+  static CallContext Tracked(const CallContext& cc, const ForwardOptions& options,
+                             const std::string& method) {
+    if (options.operations == nullptr) return cc;
+    return cc.PartOf(options.operations->Begin({.kind = method.substr(method.rfind('/') + 1),
+                                                .subjects = options.subjects,
+                                                .request_id = cc.request_id()}));
+  }
+
   void Attempt() {
     if (!peer_.Ready()) return Wait();
+    away_ = false;
+    stage_.reset();
+    stage_.emplace(work::Stage::Elsewhere(
+        cc_, fmt::format("wait for the answer of {}", peer_.name()), peer_.name()));
     {
       std::lock_guard lock(mutex_);
       if (cancelled_) return Reply(Cancelled("the caller went away"));
       outgoing_.emplace();
-      outgoing_->set_deadline(incoming_->raw_deadline());
+      if (cc_.deadline() != SteadyTime::max()) {
+        outgoing_->set_deadline(
+            std::chrono::system_clock::now() +
+            std::chrono::duration_cast<std::chrono::microseconds>(cc_.Remaining()));
+      }
       outgoing_->AddMetadata(kRequestIdKey, cc_.request_id());
+      SendTrace(*outgoing_, TraceOf(*incoming_));
     }
     stub_.UnaryCall(
         &*outgoing_, method_, grpc::StubOptions(), &request_, response_,
@@ -92,6 +110,11 @@ class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_f
     const auto now = std::chrono::steady_clock::now();
     if (now >= cc_.deadline()) return Reply(DeadlineExceeded("waiting for {}", peer_.name()));
     if (now >= patience_ || peer_.given_up()) return Reply(internal::Away(peer_));
+    if (!std::exchange(away_, true)) {
+      stage_.reset();
+      stage_.emplace(work::Stage::Elsewhere(
+          cc_, fmt::format("wait for {}, which is away", peer_.name()), peer_.name()));
+    }
     peer_.Poke();
     alarm_ = std::make_unique<grpc::Alarm>();
     // The alarm keeps its callback, and we keep the alarm: the callback lets go of us.
@@ -102,7 +125,10 @@ class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_f
                 });
   }
 
-  void Reply(const Status& status) { Finish(ToGrpc(status)); }
+  void Reply(const Status& status) {
+    const auto& operation = cc_.operation();
+    Finish(ToGrpc(operation == nullptr ? status : operation->Answer(status)));
+  }
 
   std::shared_ptr<Relay> self_;
   const CallContext cc_;
@@ -115,6 +141,8 @@ class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_f
   const ForwardOptions options_;
   SteadyTime patience_;
   bool broke_before_ = false;
+  bool away_ = false;
+  std::optional<work::Stage> stage_;
   std::unique_ptr<grpc::Alarm> alarm_;
 
   std::mutex mutex_;  // of what OnCancel touches while the call is under way

@@ -7,15 +7,21 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "libs/base/status.h"
 #include "libs/rpc/peer.h"
+#include "libs/work/operations.h"
 
 namespace crisp::rpc {
 
 struct ForwardOptions {
   /// False (ExecSync): a call that was under way when the connection broke is not sent again.
   bool idempotent = true;
+  /// The call is one of them; null: of none.
+  work::Operations* operations = nullptr;
+  /// See work::Operation::About.
+  std::vector<std::string> subjects = {};
 };
 
 /// Passes a raw unary call on to a peer: callback in, callback out, no thread, no parsing. For the

@@ -10,6 +10,8 @@
 #include "libs/base/units.h"
 #include "libs/rpc/internal.h"
 #include "libs/rpc/metadata.h"
+#include "libs/rpc/tracing.h"
+#include "libs/work/operations.h"
 
 namespace crisp::rpc {
 
@@ -45,6 +47,9 @@ void Peer::Poke() const {
 }
 
 Status Peer::WaitReady(const CallContext& cc) const {
+  if (Ready()) return Status::Ok();
+  const work::Stage stage =
+      work::Stage::OfPeer(cc, fmt::format("wait for {}, which is away", name_), name_);
   const auto until = std::min(cc.deadline(), std::chrono::steady_clock::now() + wait_);
   while (!Ready()) {
     if (Status over = cc.Check(); !over.ok()) return std::move(over).While("waiting for {}", name_);
@@ -69,8 +74,10 @@ bool ConnectionBroke(const grpc::Status& status, const grpc::ClientContext& cont
          !context.GetServerTrailingMetadata().contains(kRequestIdKey);
 }
 
-Status RunCall(const CallContext& cc, const Peer& peer, CallOptions options,
-               const std::function<grpc::Status(grpc::ClientContext*)>& call) {
+Status RunCall(const CallContext& cc, const Peer& peer, const std::string& name,
+               CallOptions options, const std::function<grpc::Status(grpc::ClientContext*)>& call) {
+  const work::Stage stage =
+      work::Stage::OfPeer(cc, fmt::format("{} of {}", name, peer.name()), peer.name());
   // How long all the waits for a peer that is away may take together, from the first failure on.
   SteadyTime patience = SteadyTime::max();
   while (true) {
@@ -82,6 +89,7 @@ Status RunCall(const CallContext& cc, const Peer& peer, CallOptions options,
                            std::chrono::duration_cast<std::chrono::microseconds>(cc.Remaining()));
     }
     context.AddMetadata(kRequestIdKey, cc.request_id());
+    SendTrace(context);
     const std::stop_callback cancel(cc.stop(), [&context] { context.TryCancel(); });
     const grpc::Status answer = call(&context);
     if (answer.ok()) return Status::Ok();

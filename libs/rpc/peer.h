@@ -12,6 +12,7 @@
 #include "libs/base/call_context.h"
 #include "libs/base/result.h"
 #include "libs/base/status.h"
+#include "libs/rpc/about.h"
 #include "libs/rpc/status.h"
 
 namespace crisp::rpc {
@@ -57,10 +58,10 @@ struct CallOptions {
 };
 
 namespace internal {
-/// Waits for the peer, runs `call` with the deadline and the request id of `cc`, cancels it when
-/// `cc` is stopped, runs it again when the connection broke.
-Status RunCall(const CallContext& cc, const Peer& peer, CallOptions options,
-               const std::function<grpc::Status(grpc::ClientContext*)>& call);
+/// Waits for the peer, runs `call`, which has this `name`, with the deadline and the request id of
+/// `cc`, cancels it when `cc` is stopped, runs it again when the connection broke.
+Status RunCall(const CallContext& cc, const Peer& peer, const std::string& name,
+               CallOptions options, const std::function<grpc::Status(grpc::ClientContext*)>& call);
 }  // namespace internal
 
 /// A blocking unary call: `rpc::Call(cc, peer, stub, &Pods::Stub::StopPod, request)`, with the
@@ -72,9 +73,9 @@ Result<Resp> Call(const CallContext& cc, const Peer& peer, Stub& stub,
                   grpc::Status (Stub::*method)(grpc::ClientContext*, const Req&, Resp*),
                   const Req& request, CallOptions options = {}) {
   Resp response;
-  Status status = internal::RunCall(cc, peer, options, [&](grpc::ClientContext* context) {
-    return (stub.*method)(context, request, &response);
-  });
+  Status status = internal::RunCall(
+      cc, peer, CallName<Req>(), options,
+      [&](grpc::ClientContext* context) { return (stub.*method)(context, request, &response); });
   if (!status.ok()) return status;
   return response;
 }

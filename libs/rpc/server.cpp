@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <filesystem>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -17,6 +18,7 @@
 #include "libs/rpc/metadata.h"
 #include "libs/rpc/reflection.h"
 #include "libs/rpc/status.h"
+#include "libs/rpc/tracing.h"
 
 namespace crisp::rpc {
 namespace {
@@ -33,8 +35,8 @@ log::Level LevelOf(Code code) {
     case Code::kResourceExhausted:
     case Code::kUnavailable:
     case Code::kAborted: return log::Level::kWarn;
+    case Code::kOk: return log::Level::kTrace;
     // The answers of a healthy day: the kubelet asks after what is gone, streams end.
-    case Code::kOk:
     case Code::kNotFound:
     case Code::kUnimplemented:
     case Code::kCancelled: return log::Level::kDebug;
@@ -64,7 +66,8 @@ class CallCount {
   std::size_t count_ = 0;
 };
 
-/// Sits in each call: counts it, and writes the one line about its failure.
+/// Sits in each call: counts it, writes the one line about its failure, and tells its span of its
+/// trace.
 class CallWatch final : public grpc::experimental::Interceptor {
  public:
   CallWatch(const char* method, CallObserver* observer, CallCount& count)
@@ -92,26 +95,51 @@ class CallWatch final : public grpc::experimental::Interceptor {
       }
       Done(FromGrpc(batch->GetSendStatus()), id);
     }
+    if (trace::Enabled() &&
+        batch->QueryInterceptionHookPoint(
+            grpc::experimental::InterceptionHookPoints::POST_RECV_INITIAL_METADATA)) {
+      BeginSpan(*batch->GetRecvInitialMetadata());
+    }
     batch->Proceed();
   }
 
  private:
+  using Metadata = std::multimap<grpc::string_ref, grpc::string_ref>;
+
+  void BeginSpan(Metadata& metadata) {
+    trace::Context parent;
+    if (const auto found = metadata.find(kTraceParentKey); found != metadata.end()) {
+      const std::string_view text(found->second.data(), found->second.size());
+      parent = trace::ParseParent(text).value_or(parent);
+    }
+    // "/runtime.v1.RuntimeService/Version": without the slash, as OpenTelemetry names calls.
+    span_ = trace::Span::Begin(std::string(method_.substr(method_.starts_with('/') ? 1 : 0)),
+                               trace::Kind::kServer, parent);
+    own_ = trace::ToParent(span_.context());
+    metadata.erase(kSpanKey);
+    metadata.emplace(kSpanKey, own_);
+  }
+
   void Done(const Status& status, std::string_view id) {
     if (std::exchange(done_, true)) return;
+    span_.Set("rpc.system", "grpc");
+    span_.Set("crisp.request", std::string(id));
+    span_.End(status);
     const auto took = std::chrono::steady_clock::now() - started_;
     if (observer_ != nullptr) observer_->OnCallDone(method_, status.code(), took);
     const log::Level level = LevelOf(status.code());
     if (!log::Enabled(level)) return;
-    const log::Fields fields = {{"method", method_},
+    const log::Fields fields = {{"rpc", method_},
                                 {"code", CodeName(status.code())},
                                 {"request", id},
                                 {"seconds", took},
                                 {"error", status.message()}};
     switch (level) {
+      case log::Level::kTrace: log::Trace("call ended", fields); break;
       case log::Level::kDebug: log::Debug("call ended", fields); break;
       case log::Level::kInfo: log::Info("call refused", fields); break;
       case log::Level::kWarn: log::Warn("call failed", fields); break;
-      case log::Level::kError: log::Error("call failed", fields); break;
+      default: log::Error("call failed", fields); break;
     }
   }
 
@@ -119,6 +147,8 @@ class CallWatch final : public grpc::experimental::Interceptor {
   CallObserver* const observer_;
   CallCount& count_;
   const std::chrono::steady_clock::time_point started_;
+  trace::Span span_;
+  std::string own_;  // the span as its handler finds it
   bool done_ = false;
 };
 

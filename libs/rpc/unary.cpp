@@ -16,6 +16,9 @@ namespace crisp::rpc {
 namespace {
 
 constexpr std::size_t kMaxRequestId = 64;
+/// How long before its caller's deadline a call is over, at most; of a short one the part below.
+constexpr std::chrono::milliseconds kMaxMargin{500};
+constexpr int kMarginPart = 20;
 
 /// Short, and unlike those of other daemons and other runs.
 std::string NewRequestId() {
@@ -31,7 +34,16 @@ SteadyTime SteadyDeadline(const grpc::CallbackServerContext& context) {
                                          gpr_now(GPR_CLOCK_MONOTONIC));
   const auto span = std::chrono::seconds(left.tv_sec) + std::chrono::nanoseconds(left.tv_nsec);
   if (span > std::chrono::hours(24 * 365)) return SteadyTime::max();
-  return std::chrono::steady_clock::now() + span;
+  const std::chrono::nanoseconds margin =
+      std::min<std::chrono::nanoseconds>(kMaxMargin, span / kMarginPart);
+  return std::chrono::steady_clock::now() + span - margin;
+}
+
+/// The call as one of the operations.
+CallContext Tracked(const CallContext& cc, work::Operations& operations,
+                    work::Operation::About about) {
+  about.request_id = cc.request_id();
+  return cc.PartOf(operations.Begin(std::move(about)));
 }
 
 /// Lives until OnDone, which gRPC calls after Finish; by then the body has ended (Finish is its
@@ -42,7 +54,17 @@ class Reactor final : public grpc::ServerUnaryReactor {
       : context_(ContextOf(*context, stop_.get_token())) {}
 
   const CallContext& context() const { return context_; }
-  void Reply(const Status& status) { Finish(ToGrpc(status)); }
+  void Track(work::Operations& operations, work::Operation::About about) {
+    context_ = Tracked(context_, operations, std::move(about));
+  }
+  void Run(const std::function<Status(const CallContext&)>& body);
+  void Reply(Status status) {
+    if (const auto& operation = context_.operation(); operation != nullptr) {
+      status = operation->Answer(std::move(status), /*ask_peers=*/true);
+    }
+    context_ = context_.PartOf(nullptr);  // it is over, if nobody goes on with it
+    Finish(ToGrpc(status));
+  }
 
   void OnCancel() override { stop_.request_stop(); }
   void OnDone() override { delete this; }
@@ -59,6 +81,11 @@ Status RunBody(const std::function<Status(const CallContext&)>& body, const Call
     // A library's exception that its home should have turned into a Status: our bug.
     return Internal("unexpected exception: {}", e.what());
   }
+}
+
+void Reactor::Run(const std::function<Status(const CallContext&)>& body) {
+  if (context_.operation() != nullptr) context_.operation()->Runs();
+  Reply(RunBody(body, context_));
 }
 
 }  // namespace
@@ -80,24 +107,34 @@ namespace internal {
 
 grpc::ServerUnaryReactor* RunUnary(work::Pool& pool, work::Lane lane,
                                    grpc::CallbackServerContext* context,
+                                   const std::function<work::Operation::About()>& about,
                                    std::function<Status(const CallContext&)> body) {
   auto* reactor = new Reactor(context);
+  const trace::Scope scope(TraceOf(*context));
   if (lane == work::Lane::kFast) {
-    reactor->Reply(RunBody(body, reactor->context()));
+    reactor->Run(body);
     return reactor;
   }
+  reactor->Track(pool.operations(), about());
+  reactor->context().operation()->Queued(work::LaneName(lane));
   Status submitted = pool.Submit(
-      lane, reactor->context(),
-      [reactor, body = std::move(body)] { reactor->Reply(RunBody(body, reactor->context())); },
+      lane, reactor->context(), [reactor, body = std::move(body)] { reactor->Run(body); },
       [reactor](const Status& why) { reactor->Reply(why); });
   if (!submitted.ok()) reactor->Reply(submitted);
   return reactor;
 }
 
+LateReactor::LateReactor(grpc::CallbackServerContext* context, work::Operations& operations,
+                         work::Operation::About about)
+    : context_(Tracked(ContextOf(*context), operations, std::move(about))),
+      span_(TraceOf(*context)) {}
+
 void LateReactor::Reply(const Status& status, const std::function<void()>& fill) {
+  // Also for those who ask later, when nobody waits for it any more.
+  const Status answer = context_.operation()->Answer(status);
   if (finished_.exchange(true)) return;
-  if (status.ok() && fill) fill();
-  Finish(ToGrpc(status));
+  if (answer.ok() && fill) fill();
+  Finish(ToGrpc(answer));
 }
 
 void LateReactor::OnCancel() { Reply(Cancelled("the caller went away; the work goes on")); }
@@ -109,9 +146,12 @@ void LateReactor::OnDone() {
 
 void RunLater(work::Pool& pool, work::Lane lane, const std::shared_ptr<LateReactor>& call,
               std::function<void()> body) {
+  const trace::Scope scope(call->span());
+  call->context().operation()->Queued(work::LaneName(lane));
   Status submitted = pool.Submit(
       lane, call->context(),
       [call, body = std::move(body)] {
+        call->context().operation()->Runs();
         Status status = RunBody(
             [&body](const CallContext&) {
               body();

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <map>
 
+#include "libs/base/check.h"
 #include "libs/base/try.h"
 #include "libs/config/schema.h"
+#include "libs/config/yaml_edit.h"
 #include "libs/settings/schema.h"
 #include "libs/settings/settings.h"
 
@@ -13,11 +15,16 @@ namespace {
 
 using Path = std::vector<std::string>;
 
-std::vector<config::KeyValue> ValuesOf(const Settings& settings) {
-  Settings copy = settings;
-  if (copy.crid.socket == Settings{.run_root = copy.run_root}.Resolved().crid.socket) {
-    copy.crid.socket.clear();
+/// Takes out the paths that follow from the roots.
+Settings Unresolved(Settings settings) {
+  if (settings.crid.socket == Settings{.run_root = settings.run_root}.Resolved().crid.socket) {
+    settings.crid.socket.clear();
   }
+  return settings;
+}
+
+std::vector<config::KeyValue> ValuesOf(const Settings& settings) {
+  Settings copy = Unresolved(settings);
   return MakeSchema(copy).Values();
 }
 
@@ -92,6 +99,30 @@ std::vector<Change> Changes(const Settings& before, const Settings& now, std::st
     if (Concerns(key, service)) changes.push_back({key, live});
   }
   return changes;
+}
+
+Settings InForce(const Settings& started, const Settings& now) {
+  const std::map<Path, config::KeyValue> old_values = ValuesByPath(started);
+  // What waits for a restart is as it was; an entry that has come since has nothing of that kind.
+  std::string kept;
+  for (const auto& [path, value] : ValuesByPath(now)) {
+    const auto before = old_values.find(path);
+    if (value.cost == config::Cost::kLive || before == old_values.end()) continue;
+    if (before->second.text == value.text) continue;
+    Result<std::string> with = config::WithValue(kept, path, before->second.text);
+    CRISP_CHECK(with.ok());  // it is our own text
+    kept = *std::move(with);
+  }
+  Settings in_force = Unresolved(now);
+  CRISP_CHECK(MakeSchema(in_force).LoadText(kept, "settings").ok());
+  return in_force.Resolved();
+}
+
+std::optional<std::string> ValueOf(const Settings& settings, const std::string& key) {
+  for (const config::KeyValue& value : ValuesOf(settings)) {
+    if (KeyOf(value.path) == key) return value.text;
+  }
+  return std::nullopt;
 }
 
 Result<KeyFacts> FindKey(const std::string& key) {

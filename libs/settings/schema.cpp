@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 #include "libs/base/try.h"
 #include "libs/config/schema.h"
+#include "libs/os/limit_names.h"
 #include "libs/settings/settings.h"
 
 namespace crisp::settings {
@@ -22,19 +24,26 @@ Status NotEmpty(const std::string& text) {
   return text.empty() ? InvalidArgument("an empty entry") : Status::Ok();
 }
 
-Status CheckUlimit(const std::string& text) {
-  const auto equals = text.find('=');
-  const auto colon = text.find(':', equals == text.npos ? 0 : equals);
-  const auto number = [](std::string_view part) {
-    return part == "-1" || (!part.empty() && part.find_first_not_of("0123456789") == part.npos);
-  };
-  const std::string_view view = text;
-  if (equals == text.npos || equals == 0 || colon == text.npos ||
-      !number(view.substr(equals + 1, colon - equals - 1)) || !number(view.substr(colon + 1))) {
-    return InvalidArgument("'{}' is no limit of the form name=soft:hard", text);
+/// "host:port"
+Status CheckAddress(const std::string& address) {
+  constexpr unsigned kMaxPort = 65535;
+  const auto colon = address.rfind(':');
+  const std::string_view port =
+      colon == address.npos ? "" : std::string_view(address).substr(colon + 1);
+  unsigned number = 0;
+  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
+  if (colon == 0 || error != std::errc() || end != port.data() + port.size()) {
+    return InvalidArgument("'{}' is not host:port", address);
   }
+  if (number > kMaxPort) return InvalidArgument("'{}' has a port above {}", address, kMaxPort);
   return Status::Ok();
 }
+
+Status CheckAddressOrNone(const std::string& address) {
+  return address.empty() ? Status::Ok() : CheckAddress(address);
+}
+
+Status CheckUlimit(const std::string& text) { return os::ParseUlimit(text).status(); }
 
 /// Others contradict `userxattr`, `volatile` and `index=off`, or mean layers.
 Status CheckOverlayOption(const std::string& option) {
@@ -56,15 +65,39 @@ Status CheckDriver(const std::string& driver) {
     return InvalidArgument("'aufs' is in no kernel any more: overlay has replaced it");
   if (driver == "devicemapper")
     return InvalidArgument("'devicemapper' is given up everywhere: overlay has replaced it");
+  if (driver == "btrfs" || driver == "zfs" || driver == "erofs")
+    return InvalidArgument("'{}' is not supported: use overlay", driver);
   return InvalidArgument("'{}' is no driver (overlay, vfs)", driver);
 }
 
 void AddLog(Schema& schema, Log& log) {
   schema.Section("log", "What the daemons write to standard error.")
-      .OneOf("log.level", &log.level, {"debug", "info", "warn", "error"},
-             {.text = "Lines below this level are left out: debug, info, warn or error.",
+      .OneOf("log.level", &log.level, {"trace", "debug", "info", "warn", "error", "fatal"},
+             {.text = "Lines below this level are left out: trace (each call and each program that "
+                      "is run, too), debug, info, warn, error or fatal.",
               .cost = Cost::kLive})
       .OneOf("log.format", &log.format, {"text", "json"}, {.text = "text or json."});
+}
+
+Status CheckEndpoint(const std::string& endpoint) {
+  constexpr std::string_view kUnix = "unix:";
+  if (endpoint.starts_with(kUnix)) return config::CheckPath(endpoint.substr(kUnix.size()));
+  return CheckAddressOrNone(endpoint);
+}
+
+void AddTracing(Schema& schema, Tracing& tracing) {
+  schema
+      .Section("tracing",
+               "Traces of CRI calls through the daemons, for a collector of OpenTelemetry.")
+      .Text(
+          "tracing.endpoint", &tracing.endpoint,
+          {.text = "host:port of the collector, or unix:/path of its socket, where OTLP is spoken "
+                   "over gRPC without TLS: one on this node. Empty: no traces."},
+          CheckEndpoint)
+      .Int("tracing.sampling_per_million", &tracing.sampling_per_million, 0, 1'000'000,
+           {.text =
+                "Of a million calls that come without a trace of their caller's so many begin "
+                "one. A call with one (the kubelet's, where it traces) goes by what that says."});
 }
 
 void AddCrid(Schema& schema, Crid& crid) {
@@ -73,7 +106,8 @@ void AddCrid(Schema& schema, Crid& crid) {
             {.text = "Where kubelet and crictl connect. Empty: <run_root>/crisp.sock."})
       .Text("crid.metrics_address", &crid.metrics_address,
             {.text = "host:port of /metrics, which also hands through those of the other daemons "
-                     "(/metrics/<service>/<instance>). Empty: no TCP listener."})
+                     "(/metrics/<service>/<instance>). Empty: no TCP listener."},
+            CheckAddressOrNone)
       .Bool("crid.confine", &crid.confine,
             {.text = "Give up all capabilities, and by seccomp and Landlock all system calls and "
                      "paths that the front has no use for: no programs, no files but its sockets."})
@@ -253,9 +287,20 @@ Status CheckUmask(const std::string& text) {
   return InvalidArgument("'{}' is not an octal mask up to 0777", text);
 }
 
+/// "host[:container[:permissions]]"
 Status CheckDevice(const std::string& text) {
-  if (text.starts_with('/') && std::count(text.begin(), text.end(), ':') <= 2) return Status::Ok();
-  return InvalidArgument("'{}' is not host[:container[:permissions]]", text);
+  const std::size_t first = text.find(':');
+  CRISP_TRY(config::CheckPath(text.substr(0, first)));
+  if (first == text.npos) return Status::Ok();
+  const std::size_t second = text.find(':', first + 1);
+  CRISP_TRY(config::CheckPath(text.substr(first + 1, second - first - 1)));
+  if (second == text.npos) return Status::Ok();
+  const std::string permissions = text.substr(second + 1);
+  if (permissions.empty() || permissions.find_first_not_of("rwm") != permissions.npos) {
+    return InvalidArgument("'{}': '{}' are no permissions of a device (some of rwm)", text,
+                           permissions);
+  }
+  return Status::Ok();
 }
 
 void AddRund(Schema& schema, Rund& rund) {
@@ -293,8 +338,9 @@ void AddRund(Schema& schema, Rund& rund) {
                        .cost = Cost::kLive},
                       CheckAssignment)
                 .List("allowed_annotations", &runtime.allowed_annotations,
-                      {.text = "Annotations of pods and containers that it gets to see: whole "
-                               "names or beginnings of names.",
+                      {.text = "Annotations of pods and containers that it gets to see, and that "
+                               "crisp itself heeds (crisp.yaml(5) lists those): whole names or "
+                               "beginnings of names.",
                        .cost = Cost::kLive},
                       NotEmpty)
                 .Bool("privileged_without_host_devices", &runtime.privileged_without_host_devices,
@@ -312,13 +358,16 @@ void AddRund(Schema& schema, Rund& rund) {
                "where one cgroup v2 tree is systemd's. The kubelet's must be the same (it asks).",
            .cost = Cost::kNewPods})
       .List("rund.default_capabilities", &rund.default_capabilities,
-            {.text = "What a container may do unless its spec adds or drops, without CAP_.",
+            {.text = "What a container may do unless its spec adds or drops; with or without CAP_. "
+                     "ALL: whatever rund may do.",
              .cost = Cost::kNewPods},
-            NotEmpty)
-      .List("rund.default_ulimits", &rund.default_ulimits,
-            {.text = "Limits of a container's processes, as name=soft:hard (nofile=1024:4096).",
-             .cost = Cost::kNewPods},
-            CheckUlimit)
+            os::CheckCapability)
+      .List(
+          "rund.default_ulimits", &rund.default_ulimits,
+          {.text = "Limits of a container's processes, as name=soft:hard (nofile=1024:4096); -1 is "
+                   "no limit.",
+           .cost = Cost::kNewPods},
+          CheckUlimit)
       .List("rund.default_env", &rund.default_env,
             {.text = "Environment of all containers, as NAME=value; images and pods override it.",
              .cost = Cost::kNewPods},
@@ -353,6 +402,11 @@ void AddRund(Schema& schema, Rund& rund) {
                      "/dev/sda:/dev/disk:r.",
              .cost = Cost::kNewPods},
             CheckDevice)
+      .List("rund.allowed_devices", &rund.allowed_devices,
+            {.text = "Devices of the host that pods may ask for by annotation, where their runtime "
+                     "handler's allowed_annotations have it: see crisp.yaml(5).",
+             .cost = Cost::kNewPods},
+            config::CheckPath)
       .Bool("rund.device_ownership_from_security_context",
             &rund.device_ownership_from_security_context,
             {.text = "Devices belong to the container's user and group rather than to those of "
@@ -380,7 +434,8 @@ void AddRund(Schema& schema, Rund& rund) {
       .Text(
           "rund.streaming_address", &rund.streaming_address,
           {.text = "IP:port where exec, attach and port-forward are served, to the kubelet of this "
-                   "node. Port 0: any. With several instances it must be 0."})
+                   "node. Port 0: any. With several instances it must be 0."},
+          CheckAddress)
       .Path("rund.streaming_tls_cert", &rund.streaming_tls_cert, true,
             {.text = "Certificate of that server with its chain (PEM); a file that is replaced is "
                      "taken within a minute. Empty: plain HTTP."})
@@ -422,6 +477,7 @@ void AddRund(Schema& schema, Rund& rund) {
 Schema MakeSchema(Settings& settings) {
   Schema schema;
   AddLog(schema, settings.log);
+  AddTracing(schema, settings.tracing);
   schema
       .Path("state_root", &settings.state_root, false,
             {.text = "What outlives a reboot: images, records. Moving it means moving the files."})

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <functional>
 
+#include "libs/base/check.h"
 #include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/config/schema.h"
+#include "libs/config/yaml_edit.h"
 #include "libs/settings/schema.h"
 
 namespace crisp::settings {
@@ -39,26 +41,9 @@ std::string DumpOf(const Settings& settings, bool commented) {
   return schema.Dump(commented);
 }
 
-Status CheckAddress(const std::string& key, const std::string& address) {
-  if (address.empty()) return Status::Ok();
-  const auto colon = address.rfind(':');
-  const std::string_view port =
-      colon == address.npos ? "" : std::string_view(address).substr(colon + 1);
-  if (colon == 0 || port.empty() || port.size() > 5 ||
-      port.find_first_not_of("0123456789") != port.npos) {
-    return InvalidArgument("{}: '{}' is not host:port", key, address);
-  }
-  return Status::Ok();
-}
-
 }  // namespace
 
 Status Settings::Validate() const {
-  CRISP_TRY(CheckAddress("crid.metrics_address", crid.metrics_address));
-  CRISP_TRY(CheckAddress("rund.streaming_address", rund.streaming_address));
-  if (rund.streaming_address.empty()) {
-    return InvalidArgument("rund.streaming_address: '' is not host:port");
-  }
   if (rund.streaming_tls_cert.empty() != rund.streaming_tls_key.empty()) {
     return InvalidArgument(
         "rund.streaming_tls_cert and rund.streaming_tls_key: one is of no use without the other");
@@ -129,16 +114,23 @@ Result<Loaded> LoadBy(const std::function<Status(const Schema&)>& read, const st
   Settings settings;
   const Schema schema = MakeSchema(settings);
   CRISP_TRY(read(schema));
+  Loaded loaded{settings.Resolved(), schema.Fingerprint(), schema.AllPlaces()};
   if (const Status valid = settings.Validate(); !valid.ok()) {
-    // It begins with the key.
-    const std::string_view message = valid.message();
-    const std::string place = schema.Place(message.substr(0, message.find_first_of(": ")));
-    return valid.While("{}", place.empty() ? name : place);
+    Status located = loaded.Located(valid);
+    return located.message() == valid.message() ? valid.While("{}", name) : located;
   }
-  return Loaded{settings.Resolved(), schema.Fingerprint()};
+  return loaded;
 }
 
 }  // namespace
+
+Status Loaded::Located(Status error) const {
+  if (error.ok()) return error;
+  const std::string_view message = error.message();
+  const std::string place = config::PlaceOf(places, message.substr(0, message.find_first_of(": ")));
+  if (place.empty()) return error;
+  return std::move(error).While("{}", place);
+}
 
 Result<Loaded> LoadFingerprinted(const std::string& path) {
   return LoadBy(
@@ -179,6 +171,17 @@ std::string DumpCommented(const Settings& settings) {
 }
 
 std::string Dump(const Settings& settings) { return DumpOf(settings, false); }
+
+std::string DumpWhole(const Settings& settings) {
+  std::string text = Dump(settings);
+  for (const Difference& one : Differences(settings)) {
+    if (one.value != "null") continue;
+    Result<std::string> with = config::WithValue(text, one.path, one.value);
+    CRISP_CHECK(with.ok());  // it is our own text
+    text = *std::move(with);
+  }
+  return text;
+}
 
 std::string Reference() {
   Settings settings;

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,12 @@ inline constexpr Bytes kMaxLogBurst = GiB(16);
 struct Log {
   std::string level = "info";
   std::string format = "text";
+};
+
+/// Of all daemons.
+struct Tracing {
+  std::string endpoint;  // empty = off
+  std::int64_t sampling_per_million = 0;
 };
 
 struct Crid {
@@ -119,6 +126,7 @@ struct Rund {
   bool selinux = true;  // where the kernel has it
   std::vector<std::string> absent_mount_sources_to_reject = {"/etc/hostname"};
   std::vector<std::string> additional_devices;  // "/dev/fuse", "/dev/x:/dev/y:rw"
+  std::vector<std::string> allowed_devices = {"/dev/fuse", "/dev/net/tun"};  // by annotation
   bool device_ownership_from_security_context = false;
   std::vector<std::string> cdi_spec_dirs = {"/etc/cdi", "/var/run/cdi"};
   std::vector<std::string> hooks_dirs = {"/usr/share/containers/oci/hooks.d",
@@ -144,6 +152,7 @@ struct Rund {
 /// The whole file. Defaults are the values of a fresh object.
 struct Settings {
   Log log;
+  Tracing tracing;
   std::string state_root = "/var/lib/crisp";
   std::string run_root = "/run/crisp";
   Crid crid;
@@ -199,10 +208,15 @@ struct KeyFacts {
 /// kInvalidArgument: there is no such key, with those that there are.
 Result<KeyFacts> FindKey(const std::string& key);
 
-/// The same, with what tells one state of the files from another.
+/// The same, with what tells one state of the files from another, and where its keys are.
 struct Loaded {
   Settings settings;
-  std::string fingerprint;  // equal for equal files, in all daemons
+  std::string fingerprint;                                 // equal for equal files, in all daemons
+  std::map<std::string, std::string, std::less<>> places;  // "file:line" of the keys in the files
+
+  /// An error whose message begins with a key ("rund.conmon: ...") with the key's place before it;
+  /// any other as it is.
+  Status Located(Status error) const;
 };
 Result<Loaded> LoadFingerprinted(const std::string& path);
 
@@ -213,12 +227,20 @@ struct Change {
 };
 /// Those that `service` ("rund") has to do with, by name.
 std::vector<Change> Changes(const Settings& before, const Settings& now, std::string_view service);
+/// What a daemon that was started with `started` runs with after it has taken the live keys of
+/// `now`.
+Settings InForce(const Settings& started, const Settings& now);
+/// The value of a key, as YAML; nothing: no such key, or an entry that is not there.
+std::optional<std::string> ValueOf(const Settings& settings, const std::string& key);
 
 /// The settings as YAML, each key with its text, unit and cost of change: `crispctl config` prints
 /// it, and deploy/config/crisp.yaml is the one of the defaults.
 std::string DumpCommented(const Settings& settings);
 /// Without comments.
 std::string Dump(const Settings& settings);
+/// Dump for Parse, which then gives the same settings: entries that are in the defaults and not
+/// here are null.
+std::string DumpWhole(const Settings& settings);
 /// The keys as Markdown, for the manual page crisp.yaml(5).
 std::string Reference();
 

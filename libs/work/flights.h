@@ -14,6 +14,7 @@
 
 #include "libs/base/call_context.h"
 #include "libs/base/result.h"
+#include "libs/work/operations.h"
 #include "libs/work/pool.h"
 #include "libs/work/tell_exceptions.h"
 #include "libs/work/wait.h"
@@ -39,6 +40,7 @@ class Flights {
   template <typename F>
   Result<V> Do(const CallContext& cc, const K& key, F fn) {
     std::shared_ptr<Flight> flight;
+    std::shared_ptr<const Operation> same;  // that of the call which we join
     bool first = false;
     {
       std::lock_guard lock(state_->mutex);
@@ -46,13 +48,18 @@ class Flights {
       // One that is told to stop has no answer for us.
       if (slot == nullptr || slot->stop.stop_requested()) {
         slot = std::make_shared<Flight>();
+        slot->operation = cc.operation();
         first = true;
+      } else {
+        same = slot->operation.lock();
       }
       flight = slot;
       ++flight->callers;
       flight->abandoned.reset();
     }
     if (first) Launch(cc, key, flight, std::move(fn));
+    std::optional<Stage> joining;
+    if (!first) joining.emplace(Stage::OfSameCall(cc, std::move(same)));
 
     std::unique_lock lock(flight->mutex);
     WaitUnlessOver(cc, lock, flight->changed, [&flight] { return flight->outcome.has_value(); });
@@ -99,6 +106,7 @@ class Flights {
     // Guarded by the state's mutex.
     int callers = 0;
     std::optional<SteadyTime> abandoned;  // when the last caller went away
+    std::weak_ptr<const Operation> operation;
   };
   struct State {
     std::mutex mutex;
@@ -140,11 +148,12 @@ class Flights {
 
   template <typename F>
   void Launch(const CallContext& cc, const K& key, const std::shared_ptr<Flight>& flight, F fn) {
-    const CallContext own(std::chrono::steady_clock::now() + timeout_, flight->stop.get_token(),
-                          cc.request_id());
+    const CallContext own = cc.Detached(timeout_).WithStop(flight->stop.get_token());
+    if (own.operation() != nullptr) own.operation()->Queued(LaneName(lane_));
     Status submitted = pool_.Submit(
         lane_, own,
         [state = state_, key, flight, own, fn = std::move(fn)] {
+          if (own.operation() != nullptr) own.operation()->Runs();
           state->Land(key, flight, Run(fn, own));
         },
         [state = state_, key, flight](const Status& why) { state->Land(key, flight, why); });

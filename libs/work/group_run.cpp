@@ -1,5 +1,6 @@
 #include "libs/work/group_run.h"
 
+#include "libs/work/operations.h"
 #include "libs/work/wait.h"
 
 namespace crisp::work {
@@ -7,6 +8,7 @@ namespace crisp::work {
 Status GroupRun::Run(const CallContext& cc) {
   std::unique_lock lock(mutex_);
   const std::shared_ptr<Round> mine = next_;
+  const Stage stage(cc, what_);
   WaitUnlessOver(cc, lock, changed_, [this, &mine] { return mine->done || !running_; });
   if (mine->done) return mine->outcome;
   if (running_) {

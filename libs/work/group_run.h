@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 
 #include "libs/base/call_context.h"
@@ -16,7 +17,9 @@ namespace crisp::work {
 /// next. Runs on the callers' threads, one at a time. Any thread.
 class GroupRun {
  public:
-  explicit GroupRun(std::function<Status()> action) : action_(std::move(action)) {}
+  /// `what` it is, for those who ask what a call waits for: "sync the records".
+  GroupRun(std::string what, std::function<Status()> action)
+      : what_(std::move(what)), action_(std::move(action)) {}
 
   /// The outcome of the action. kDeadlineExceeded, kCancelled: the call was over before another
   /// caller's run had ended (it goes on).
@@ -27,6 +30,7 @@ class GroupRun {
     bool done = false;
     Status outcome;
   };
+  const std::string what_;
   const std::function<Status()> action_;
   std::mutex mutex_;
   std::condition_variable_any changed_;

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "libs/work/operations.h"
 #include "libs/work/wait.h"
 
 namespace crisp::work {
@@ -58,6 +59,7 @@ Result<LockTable::Held> LockTable::Lock(const CallContext& cc, const std::string
   const auto [entry, free] = state_->keys.try_emplace(key);
   if (free) return Held(state_.get(), key);
 
+  const Stage stage(cc, fmt::format("wait for another call that is at {}", key));
   Waiter self;
   entry->second.push_back(&self);
   const auto granted = [&self] { return self.granted; };

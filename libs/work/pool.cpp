@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 
-#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "libs/base/check.h"
+#include "libs/base/trace.h"
 #include "libs/log/log.h"
 
 namespace crisp::work {
@@ -20,27 +20,30 @@ namespace {
 
 struct Task {
   CallContext cc;
+  SteadyTime submitted;
+  trace::Context trace;  // of who has submitted it
   std::function<void()> run;
   std::function<void(const Status&)> dropped;
-};
-
-/// An idle thread; woken with a task, or to end.
-struct Sleeper {
-  std::condition_variable changed;
-  bool awake = false;
 };
 
 struct LaneState {
   LaneOptions options;
   std::deque<Task> queue;
-  std::vector<Sleeper*> idle;  // the latest last: it is woken first, so that the others may end
-  std::size_t threads = 0;
+  std::size_t threads = 0;  // at work for the lane, or on their way
   std::size_t running = 0;
   std::size_t exceptions = 0;
 };
 
+/// An idle thread; woken for a lane, or without one to end.
+struct Sleeper {
+  std::condition_variable changed;
+  bool awake = false;
+  LaneState* lane = nullptr;
+};
+
 /// False when an exception came out of it.
 bool RunTask(Task& task, const Status& over) {
+  const trace::Scope scope(task.trace);
   try {
     if (over.ok()) {
       task.run();
@@ -63,50 +66,59 @@ struct Pool::State {
   mutable std::mutex mutex;
   std::condition_variable ended;
   std::array<LaneState, kLanes> lanes;
+  Operations operations;
+  std::vector<Sleeper*> idle;  // the latest last: it is woken first, so that the others may end
+  std::size_t threads = 0;
   bool stopped = false;
 
   LaneState& At(Lane lane) { return lanes.at(static_cast<std::size_t>(lane)); }
+  Lane NameOf(const LaneState& lane) const { return static_cast<Lane>(&lane - lanes.data()); }
 
-  /// The life of one thread. Only the lock's owner touches the lane.
-  void Work(LaneState& lane) noexcept {
+  /// The life of one thread, which begins with a task of `lane`. Only the lock's owner touches a
+  /// lane.
+  void Work(LaneState* lane) noexcept {
     std::unique_lock lock(mutex);
-    while (true) {
-      if (!lane.queue.empty()) {
-        Task task = std::move(lane.queue.front());
-        lane.queue.pop_front();
-        Status over = stopped ? Unavailable("the daemon is stopping") : task.cc.Check();
-        ++lane.running;
-        lock.unlock();
-        const bool well = RunTask(task, over);
-        task = Task{};  // what the closures hold goes before the lock is taken again
-        lock.lock();
-        --lane.running;
-        if (!well) ++lane.exceptions;
-        continue;
-      }
-      if (stopped) break;
-      Sleeper self;
-      lane.idle.push_back(&self);
-      const bool woken = self.changed.wait_for(lock, options.idle, [&self] { return self.awake; });
-      if (!woken) {
-        std::erase(lane.idle, &self);
-        break;
-      }
+    while (lane != nullptr) {
+      RunQueue(*lane, lock);
+      --lane->threads;
+      lane = stopped ? nullptr : AwaitLane(lock);
     }
-    --lane.threads;
+    --threads;
     ended.notify_all();
   }
 
-  /// Called with the lock held.
-  bool NoThreads() const {
-    return std::all_of(lanes.begin(), lanes.end(),
-                       [](const LaneState& lane) { return lane.threads == 0; });
+  /// Called with the lock held, which it gives up while a task runs.
+  void RunQueue(LaneState& lane, std::unique_lock<std::mutex>& lock) {
+    while (!lane.queue.empty()) {
+      Task task = std::move(lane.queue.front());
+      lane.queue.pop_front();
+      Status over = stopped ? Unavailable("the daemon is stopping") : task.cc.Check();
+      ++lane.running;
+      lock.unlock();
+      if (options.on_wait)
+        options.on_wait(NameOf(lane), std::chrono::steady_clock::now() - task.submitted);
+      const bool well = RunTask(task, over);
+      task = Task{};  // what the closures hold goes before the lock is taken again
+      lock.lock();
+      --lane.running;
+      if (!well) ++lane.exceptions;
+    }
   }
 
-  /// Called with the lock held.
-  static void WakeOne(LaneState& lane) {
-    Sleeper* sleeper = lane.idle.back();
-    lane.idle.pop_back();
+  /// The lane that the thread is woken for; null when it is to end.
+  LaneState* AwaitLane(std::unique_lock<std::mutex>& lock) {
+    Sleeper self;
+    idle.push_back(&self);
+    const bool woken = self.changed.wait_for(lock, options.idle, [&self] { return self.awake; });
+    if (!woken) std::erase(idle, &self);
+    return self.lane;
+  }
+
+  /// Called with the lock held, while a thread is idle.
+  void WakeOne(LaneState* lane) {
+    Sleeper* sleeper = idle.back();
+    idle.pop_back();
+    sleeper->lane = lane;
     sleeper->awake = true;
     sleeper->changed.notify_one();
   }
@@ -120,6 +132,7 @@ struct Start {
 
 void* ThreadMain(void* argument) {
   std::unique_ptr<Start> start(static_cast<Start*>(argument));
+  pthread_setname_np(pthread_self(), "work");  // else it has the name of whoever submitted first
   start->work();
   return nullptr;
 }
@@ -180,7 +193,7 @@ Pool::Pool(const PoolOptions& options) : state_(std::make_shared<State>()) {
 Pool::~Pool() {
   Stop();
   std::unique_lock lock(state_->mutex);
-  state_->ended.wait(lock, [this] { return state_->NoThreads(); });
+  state_->ended.wait(lock, [this] { return state_->threads == 0; });
 }
 
 Status Pool::Submit(Lane which, const CallContext& cc, std::function<void()> task,
@@ -190,37 +203,36 @@ Status Pool::Submit(Lane which, const CallContext& cc, std::function<void()> tas
   LaneState& lane = state_->At(which);
   if (state_->stopped) return Unavailable("the daemon is stopping");
 
-  if (lane.idle.empty() && lane.threads < lane.options.cap) {
-    const bool started =
-        StartThread(state_->options.stack_bytes, [state = state_, &lane] { state->Work(lane); });
-    if (started) {
-      ++lane.threads;
-      lane.queue.push_back({cc, std::move(task), std::move(dropped)});
-      return Status::Ok();
-    }
+  const bool may_grow = lane.threads < lane.options.cap;
+  const bool wakes = may_grow && !state_->idle.empty();
+  const bool starts =
+      may_grow && !wakes &&
+      StartThread(state_->options.stack_bytes, [state = state_, &lane] { state->Work(&lane); });
+  if (starts) ++state_->threads;
+  if (!wakes && !starts) {
     if (lane.threads == 0) return ResourceExhausted("no thread for lane {}", LaneName(which));
+    // The first tasks in the queue are those that woken and starting threads are about to take.
+    if (lane.queue.size() >= lane.options.queue + (lane.threads - lane.running)) {
+      return ResourceExhausted("too much is under way (lane {}, {} waiting)", LaneName(which),
+                               lane.queue.size());
+    }
   }
-  // The first tasks in the queue are those that idle or starting threads are about to take.
-  if (lane.queue.size() >= lane.options.queue + (lane.threads - lane.running)) {
-    return ResourceExhausted("too much is under way (lane {}, {} waiting)", LaneName(which),
-                             lane.queue.size());
-  }
-  lane.queue.push_back({cc, std::move(task), std::move(dropped)});
-  if (!lane.idle.empty()) State::WakeOne(lane);
+  lane.queue.push_back({cc, std::chrono::steady_clock::now(), trace::Current(), std::move(task),
+                        std::move(dropped)});
+  if (wakes || starts) ++lane.threads;
+  if (wakes) state_->WakeOne(&lane);
   return Status::Ok();
 }
 
 void Pool::Stop() {
   std::lock_guard lock(state_->mutex);
   state_->stopped = true;
-  for (LaneState& lane : state_->lanes) {
-    while (!lane.idle.empty()) State::WakeOne(lane);
-  }
+  while (!state_->idle.empty()) state_->WakeOne(nullptr);
 }
 
 bool Pool::WaitEnded(std::chrono::nanoseconds timeout) {
   std::unique_lock lock(state_->mutex);
-  return state_->ended.wait_for(lock, timeout, [this] { return state_->NoThreads(); });
+  return state_->ended.wait_for(lock, timeout, [this] { return state_->threads == 0; });
 }
 
 LaneStats Pool::Stats(Lane which) const {
@@ -228,5 +240,7 @@ LaneStats Pool::Stats(Lane which) const {
   const LaneState& lane = state_->At(which);
   return {lane.running, lane.queue.size(), lane.threads, lane.exceptions};
 }
+
+Operations& Pool::operations() { return state_->operations; }
 
 }  // namespace crisp::work

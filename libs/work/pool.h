@@ -9,6 +9,7 @@
 
 #include "libs/base/call_context.h"
 #include "libs/base/status.h"
+#include "libs/work/operations.h"
 
 namespace crisp::work {
 
@@ -70,17 +71,19 @@ struct PoolOptions {
   std::chrono::milliseconds idle{10'000};
   /// Of each thread.
   std::size_t stack_bytes = std::size_t{512} << 10U;
+  /// Told how long each task has waited for its turn, on the thread that then runs it.
+  std::function<void(Lane, std::chrono::nanoseconds)> on_wait = nullptr;
 };
 
 struct LaneStats {
   std::size_t running = 0;
   std::size_t queued = 0;
-  std::size_t threads = 0;
+  std::size_t threads = 0;  // at work for the lane; an idle one is nobody's
   /// That have left a task, ever: bugs.
   std::size_t exceptions = 0;
 };
 
-/// Threads made on demand, per lane, that end when idle. Any thread may submit.
+/// Threads made on demand, for whichever lane needs one, that end when idle. Any thread may submit.
 class Pool {
  public:
   explicit Pool(const PoolOptions& options = {});
@@ -104,6 +107,9 @@ class Pool {
   bool WaitEnded(std::chrono::nanoseconds timeout);
 
   LaneStats Stats(Lane lane) const;
+
+  /// What is being done, here and by those who wait for what is done here.
+  Operations& operations();
 
  private:
   struct State;

@@ -21,8 +21,6 @@ namespace crisp::crid {
 namespace {
 
 constexpr std::chrono::seconds kListenAgain{10};
-/// In a row: then it is said once.
-constexpr int kReconcileFailures = 3;
 constexpr std::chrono::seconds kRetryPatience{60};
 
 FlowOptions FlowsOf(const settings::Settings& settings) {
@@ -52,8 +50,14 @@ class CridApp final : public daemon::App {
                  std::string(daemon::Version())),
         images_(peers_, daemon.pool()) {}
 
+  ~CridApp() override { daemon_.pool().operations().ExplainPeersBy(nullptr); }
+
   Status Start() {
     CRISP_TRY(peers_.Start());
+    daemon_.pool().operations().ExplainPeersBy(
+        [this](const std::string& peer, const std::string& request) {
+          return peers_.WordsOf(peer, request);
+        });
     daemon_.AddService(&runtime_);
     daemon_.AddService(&images_);
     daemon_.AddSocket(daemon_.settings().crid.socket);
@@ -110,16 +114,12 @@ class CridApp final : public daemon::App {
     // A kubelet's retry comes sooner.
     if (std::chrono::steady_clock::now() - began_ >= kRetryPatience) pods_.UndoAbandoned(cc);
     const Status done = Reconcile(cc, *view_, peers_, metrics_);
-    if (done.ok() || cc.stop().stop_requested()) {
-      reconcile_failures_ = 0;
-      return;
-    }
-    metrics_.ReconcileFailed();
-    // The first ones are those of a start: not everybody is there yet.
-    if (++reconcile_failures_ == kReconcileFailures) {
+    if (cc.stop().stop_requested()) return;
+    if (!done.ok()) metrics_.ReconcileFailed();
+    if (reconciles_.Done(done)) {
       log::Warn("what belongs to nobody is not freed: the reconcile fails again and again",
                 {{"error", done}});
-    } else {
+    } else if (!done.ok()) {
       log::Debug("reconcile not done", {{"why", done}});
     }
   }
@@ -138,6 +138,13 @@ class CridApp final : public daemon::App {
     }
     if (!peers_.ImagedReady()) away("imaged/1");
     if (!peers_.NetdReady()) away("netd/1");
+    // That somebody is away has been said, and explains it.
+    const Status error = reconciles_.trouble();
+    if (!error.ok() && (problems.empty() || error.code() != Code::kUnavailable)) {
+      problems.push_back({"what belongs to nobody is not freed: " + error.message(),
+                          "snapshots, addresses and disk space of pods that are gone stay taken "
+                          "until this succeeds: journalctl -u 'crisp-*' has more of it"});
+    }
     std::lock_guard lock(metrics_mutex_);
     if (!metrics_problem_.ok()) {
       problems.push_back({"no metrics on TCP: " + metrics_problem_.message(),
@@ -172,7 +179,7 @@ class CridApp final : public daemon::App {
   RandomIds ids_;
   const SteadyTime began_ = std::chrono::steady_clock::now();
   std::atomic<bool> reconcile_waits_{false};
-  std::atomic<int> reconcile_failures_{0};  // one after the other
+  ReconcileStreak reconciles_;
   std::stop_source stop_;
   const std::shared_ptr<View> view_;
   Peers peers_;

@@ -29,6 +29,7 @@ Result<std::optional<os::ConfinePlan>> PlanConfinement(const settings::Settings&
     constexpr std::uint16_t kFirstFreePort = 1024;
     if (port != 0 && port < kFirstFreePort) plan.capabilities.push_back("NET_BIND_SERVICE");
   }
+  plan.connect_tcp = !settings.tracing.endpoint.empty();  // the collector
   return std::optional<os::ConfinePlan>(std::move(plan));
 }
 

@@ -3,8 +3,10 @@
 #include <grpcpp/grpcpp.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -28,8 +30,8 @@ using runtime::v1::RuntimeService;
 constexpr std::chrono::minutes kCall{2};
 constexpr std::chrono::minutes kLongCall{5};
 
-/// Connects once to see why not.
-Status Probe(const std::string& path) {
+/// A connection, to nobody's gRPC. kUnavailable with what to do about it when nobody serves it.
+Result<os::UniqueFd> ConnectTo(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof(address.sun_path)) {
@@ -37,11 +39,11 @@ Status Probe(const std::string& path) {
                            sizeof(address.sun_path) - 1);
   }
   std::memcpy(address.sun_path, path.data(), path.size());
-  const os::UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  os::UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return Status::Errno(errno, "socket");
   // The sockets API takes every kind of address as this one.
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
-    return Status::Ok();
+    return fd;
   }
   constexpr std::string_view kStart =
       "start it with 'systemctl start crisp.target', or name its socket with --socket";
@@ -55,6 +57,9 @@ Status Probe(const std::string& path) {
     default: return Status::Errno(errno, "connect to {}", path);
   }
 }
+
+/// Connects once to see why not.
+Status Probe(const std::string& path) { return ConnectTo(path).status(); }
 
 std::string PathOf(const std::string& endpoint) {
   for (const std::string_view scheme : {"unix://", "unix:"}) {
@@ -70,6 +75,20 @@ std::string NamedSocket(const std::string& socket_flag) {
   return PathOf(socket_flag.empty() && from != nullptr ? from : socket_flag);
 }
 
+namespace {
+
+/// Where the default file is wrong by now, and a node runs at its usual place all the same, that
+/// one is meant.
+Result<settings::Settings> SettingsForEndpoint(const std::string& config_flag) {
+  auto loaded =
+      settings::Load(config_flag.empty() ? std::string(settings::kDefaultPath) : config_flag);
+  const settings::Settings usual = settings::Settings().Resolved();
+  if (!loaded.ok() && config_flag.empty() && os::Exists(usual.crid.socket)) return usual;
+  return loaded;
+}
+
+}  // namespace
+
 Result<Endpoint> FindEndpoint(const std::string& socket_flag, const std::string& config_flag) {
   Endpoint endpoint{.socket = NamedSocket(socket_flag)};
   if (!endpoint.socket.empty()) {
@@ -80,8 +99,7 @@ Result<Endpoint> FindEndpoint(const std::string& socket_flag, const std::string&
       return endpoint;
     }
   }
-  const settings::Settings settings = CRISP_TRY(
-      settings::Load(config_flag.empty() ? std::string(settings::kDefaultPath) : config_flag));
+  const settings::Settings settings = CRISP_TRY(SettingsForEndpoint(config_flag));
   if (endpoint.socket.empty()) endpoint.socket = settings.crid.socket;
   endpoint.run_root = settings.run_root;
   return endpoint;
@@ -115,13 +133,15 @@ struct Client::Impl {
   Result<Resp> Call(Stub& stub,
                     grpc::Status (Stub::*method)(grpc::ClientContext*, const Req&, Resp*),
                     const Req& request, std::chrono::nanoseconds timeout = kCall) {
+    // Of its own for each, so that crispctl why can tell one from the others.
     const CallContext cc(std::chrono::steady_clock::now() + std::min(timeout, limit), stop,
-                         "crispctl");
+                         fmt::format("crispctl-{}-{}", getpid(), ++calls));
     return rpc::Call(cc, peer, stub, method, request, {.idempotent = false});
   }
 
   std::chrono::nanoseconds limit = std::chrono::hours(1);
   std::stop_token stop;
+  std::atomic<int> calls = 0;
 
   rpc::Peer peer;
   std::unique_ptr<RuntimeService::Stub> runtime;
@@ -361,12 +381,46 @@ Result<std::string> Client::PortForward(const runtime::v1::PortForwardRequest& r
   return CRISP_TRY(impl_->Call(*impl_->runtime, &RuntimeService::Stub::PortForward, request)).url();
 }
 
-Result<daemon::v1::InfoResponse> Client::Info(const std::string& socket) {
+namespace {
+
+/// One call of daemon.v1.Daemon.
+template <typename Req, typename Resp>
+Result<Resp> AskDaemon(const std::string& socket,
+                       grpc::Status (daemon::v1::Daemon::Stub::*method)(grpc::ClientContext*,
+                                                                        const Req&, Resp*)) {
   CRISP_TRY(Probe(socket));
   const rpc::Peer peer("the daemon", socket, std::chrono::seconds(1));
   return rpc::Call(CallContext::Background(std::chrono::seconds(3), "crispctl"), peer,
-                   *daemon::v1::Daemon::NewStub(peer.channel()), &daemon::v1::Daemon::Stub::Info,
-                   daemon::v1::InfoRequest());
+                   *daemon::v1::Daemon::NewStub(peer.channel()), method, Req());
+}
+
+}  // namespace
+
+Result<daemon::v1::InfoResponse> Client::Info(const std::string& socket) {
+  return AskDaemon(socket, &daemon::v1::Daemon::Stub::Info);
+}
+
+Result<settings::Settings> Client::SettingsOf(const std::string& socket) {
+  const daemon::v1::SettingsResponse answer =
+      CRISP_TRY(AskDaemon(socket, &daemon::v1::Daemon::Stub::Settings));
+  return settings::Parse(answer.in_force(), "the settings of " + socket);
+}
+
+Result<daemon::v1::OperationsResponse> Client::Operations(const std::string& socket) {
+  CRISP_TRY(Probe(socket));
+  const rpc::Peer peer("the daemon", socket, std::chrono::seconds(1));
+  return rpc::Call(CallContext::Background(std::chrono::seconds(3), "crispctl"), peer,
+                   *daemon::v1::Daemon::NewStub(peer.channel()),
+                   &daemon::v1::Daemon::Stub::Operations, daemon::v1::OperationsRequest());
+}
+
+pid_t Client::ListenerOf(const std::string& socket) {
+  const Result<os::UniqueFd> connection = ConnectTo(socket);
+  if (!connection.ok()) return 0;
+  ucred listener{};
+  socklen_t size = sizeof listener;
+  const int got = getsockopt(connection->get(), SOL_SOCKET, SO_PEERCRED, &listener, &size);
+  return got == 0 ? listener.pid : 0;
 }
 
 }  // namespace crisp::ctl

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -92,6 +94,13 @@ class Client {
 
   /// A daemon's own words. kUnavailable: its socket is dead.
   static Result<daemon::v1::InfoResponse> Info(const std::string& socket);
+  /// What it runs with. kUnavailable: its socket is dead; kUnimplemented: it is too old to say.
+  static Result<settings::Settings> SettingsOf(const std::string& socket);
+  /// What a daemon is doing. kUnavailable: its socket is dead; kDeadlineExceeded: it does not
+  /// answer.
+  static Result<daemon::v1::OperationsResponse> Operations(const std::string& socket);
+  /// The process that listens on a socket; 0: none.
+  static pid_t ListenerOf(const std::string& socket);
 
  private:
   struct Impl;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "services/crispctl/node_checks.h"
+
 namespace crisp::ctl {
 namespace {
 
@@ -12,7 +14,11 @@ std::vector<DaemonLine> AskDaemons(const Endpoint& endpoint) {
   for (const std::string service : {"crid", "imaged", "netd", "rund"}) {
     for (const std::string& instance : InstancesOf(endpoint, service)) {
       const std::string socket = SocketOf(endpoint, service, instance);
-      lines.push_back({service, instance, socket, Client::Info(socket)});
+      DaemonLine line{service, instance, socket, Client::Info(socket)};
+      if (line.info.ok()) {
+        if (auto running = Client::SettingsOf(socket); running.ok()) line.running = *running;
+      }
+      lines.push_back(std::move(line));
     }
   }
   return lines;
@@ -50,6 +56,10 @@ Findings LookAround(const Endpoint& endpoint) {
     if (!line.info.ok()) continue;
     for (const auto& problem : line.info->problems()) add(problem.what(), problem.hint());
   }
+  for (const auto& [what, hint] : VersionProblems(found.daemons)) add(what, hint);
+  for (const auto& [what, hint] : SettingsProblems(found.daemons)) add(what, hint);
+  for (const auto& [what, hint] : DiskProblems(found.daemons)) add(what, hint);
+  found.notes = PendingSettings(found.daemons);
   Client client(endpoint);
   if (!client.Reach().ok()) return found;
   const auto status = client.NodeStatus(false);
@@ -90,11 +100,14 @@ nlohmann::json AsJson(const Findings& found) {
     }
     daemons.push_back(std::move(one));
   }
-  nlohmann::json problems = nlohmann::json::array();
-  for (const auto& [what, hint] : found.problems) {
-    problems.push_back({{"what", what}, {"hint", hint}});
-  }
-  return {{"daemons", std::move(daemons)}, {"problems", std::move(problems)}};
+  const auto listed = [](const auto& findings) {
+    nlohmann::json list = nlohmann::json::array();
+    for (const auto& [what, hint] : findings) list.push_back({{"what", what}, {"hint", hint}});
+    return list;
+  };
+  return {{"daemons", std::move(daemons)},
+          {"problems", listed(found.problems)},
+          {"notes", listed(found.notes)}};
 }
 
 }  // namespace crisp::ctl

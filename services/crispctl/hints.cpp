@@ -27,6 +27,8 @@ constexpr std::array kHints = {
          "'crispctl status' says which daemon is away, and how to start it"},
     Hint{Code::kDeadlineExceeded, "Deadline Exceeded",
          "'crispctl status' says which daemon does not answer"},
+    Hint{Code::kDeadlineExceeded, " took ",
+         "'crispctl why' with the pod, the container or the image says what it waits for"},
     Hint{Code::kUnknown, "RegistryUnavailable:",
          "is the registry's name right, and does it run? One without TLS must be named in "
          "imaged.insecure_registries ('crispctl config set'), a proxy in /etc/crisp/imaged.env"},

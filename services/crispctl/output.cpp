@@ -7,6 +7,7 @@
 #include <array>
 #include <cctype>
 #include <cstdio>
+#include <ctime>
 
 namespace crisp::ctl {
 
@@ -41,6 +42,17 @@ std::string Since(std::int64_t unix_nanoseconds) {
   if (unix_nanoseconds == 0) return "-";
   return Age(std::chrono::system_clock::now().time_since_epoch() -
              std::chrono::nanoseconds(unix_nanoseconds));
+}
+
+std::string TimeOfDay(std::int64_t unix_nanoseconds) {
+  if (unix_nanoseconds == 0) return "-";
+  constexpr std::int64_t kSecond = 1'000'000'000;
+  const auto seconds = static_cast<std::time_t>(unix_nanoseconds / kSecond);
+  std::tm parts{};
+  ::localtime_r(&seconds, &parts);
+  std::array<char, 32> text{};
+  const std::size_t size = std::strftime(text.data(), text.size(), "%Y-%m-%d %H:%M:%S", &parts);
+  return {text.data(), size};
 }
 
 std::string Size(std::uint64_t bytes) {

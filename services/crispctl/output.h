@@ -27,6 +27,8 @@ class Table {
 std::string Age(std::chrono::nanoseconds age);
 /// Since a Unix time in nanoseconds; "-" for 0.
 std::string Since(std::int64_t unix_nanoseconds);
+/// "2026-11-26 14:05:07", local time, of a Unix time in nanoseconds; "-" for 0.
+std::string TimeOfDay(std::int64_t unix_nanoseconds);
 /// "1.4 MB": decimal, as registries count.
 std::string Size(std::uint64_t bytes);
 /// "CONTAINER_RUNNING" → "running".

@@ -18,10 +18,12 @@
 #include "services/imaged/core/archives.h"
 #include "services/imaged/core/gc.h"
 #include "services/imaged/core/images.h"
+#include "services/imaged/core/policy.h"
 #include "services/imaged/core/pull.h"
 #include "services/imaged/core/snapshots.h"
 #include "services/imaged/core/store_check.h"
 #include "services/imaged/metrics.h"
+#include "services/imaged/registry/registries_conf.h"
 #include "services/imaged/rpc/archives_service.h"
 #include "services/imaged/rpc/image_service.h"
 #include "services/imaged/rpc/pulls_service.h"
@@ -127,7 +129,7 @@ class ImagedApp final : public daemon::App {
         metrics_(daemon.metrics()),
         client_(config_.http),
         hosts_(client_, config_.hosts),
-        trust_(config_.trust, client_),
+        trust_(config_.trust, client_, Clock::System()),
         puller_(config_.pull, daemon.pool(), client_, hosts_, *catalogue_, store_, trust_, metrics_,
                 Clock::System(), [this] { gc_runner_->Wake(kSyncDelay); }),
         images_(*catalogue_, store_.layout(), config_.pinned_images, Clock::System(),
@@ -283,6 +285,22 @@ class ImagedApp final : public daemon::App {
 };
 
 }  // namespace
+
+Status CheckSettings(const settings::Settings& settings, const daemon::Options& /*options*/) {
+  const settings::Imaged& own = settings.imaged;
+  const Result<std::string> policy = os::ReadFile(own.policy);
+  const bool may_be_absent = own.policy == settings::Imaged().policy;
+  if (policy.ok()) {
+    CRISP_TRY(Policy::Parse(*policy).While("imaged.policy: {}", own.policy));
+  } else if (!(policy.code() == Code::kNotFound && may_be_absent) &&
+             policy.code() != Code::kPermissionDenied) {
+    return policy.status().While("imaged.policy");
+  }
+  if (own.registries_conf.empty()) return Status::Ok();
+  const auto registries = RegistriesConf::Load(own.registries_conf);
+  if (registries.code() == Code::kPermissionDenied) return Status::Ok();
+  return registries.status().While("imaged.registries_conf");
+}
 
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = Config::From(daemon.settings(), daemon::Version());

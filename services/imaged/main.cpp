@@ -12,5 +12,5 @@ int main(int argc, char** argv) {
     return 1;
   }
   return crisp::daemon::Main(argc, argv, "imaged", crisp::imaged::MakeApp,
-                             crisp::imaged::PlanConfinement);
+                             crisp::imaged::PlanConfinement, crisp::imaged::CheckSettings);
 }

@@ -1,6 +1,7 @@
 #include "services/imaged/metrics.h"
 
 #include <algorithm>
+#include <array>
 
 namespace crisp::imaged {
 namespace {
@@ -11,7 +12,32 @@ metrics::Counter& StageSeconds(metrics::Registry& registry, const std::string& s
                              {{"stage", stage}});
 }
 
+constexpr std::array<std::string_view, 9> kCauses = {"not_found", "denied",  "registry",
+                                                     "signature", "timeout", "cancelled",
+                                                     "invalid",   "no_room", "other"};
+
 }  // namespace
+
+std::string_view PullFailureCause(const Status& status) {
+  switch (status.code()) {
+    case Code::kNotFound: return "not_found";
+    case Code::kUnauthenticated:
+    case Code::kPermissionDenied: return "denied";
+    case Code::kDeadlineExceeded: return "timeout";
+    case Code::kCancelled: return "cancelled";
+    case Code::kInvalidArgument:
+    case Code::kDataLoss:
+    case Code::kOutOfRange: return "invalid";
+    case Code::kResourceExhausted: return "no_room";
+    // The code of what the kubelet knows by its first word.
+    case Code::kUnknown: break;
+    default: return "other";
+  }
+  const std::string& message = status.message();
+  if (message.find("SignatureValidationFailed") != message.npos) return "signature";
+  if (message.find("RegistryUnavailable") != message.npos) return "registry";
+  return "other";
+}
 
 Metrics::Metrics(metrics::Registry& registry)
     : pulls_ok_(registry.AddCounter("crisp_imaged_pulls_total", "Image pulls that ended",
@@ -39,12 +65,19 @@ Metrics::Metrics(metrics::Registry& registry)
       orphans_(registry.AddCounter("crisp_imaged_orphans_freed_total",
                                    "Snapshots freed because their owner was gone")),
       collected_(registry.AddCounter("crisp_imaged_layers_collected_total",
-                                     "Layers deleted because nothing needed them")) {}
+                                     "Layers deleted because nothing needed them")) {
+  for (const std::string_view cause : kCauses) {
+    pull_failures_[std::string(cause)] =
+        &registry.AddCounter("crisp_imaged_pull_failures_total", "Image pulls that failed, by why",
+                             {{"cause", std::string(cause)}});
+  }
+}
 
 void Metrics::PullStarted() { pulls_active_.Add(1); }
 void Metrics::PullDone(const Status& status, std::chrono::nanoseconds took) {
   pulls_active_.Add(-1);
   (status.ok() ? pulls_ok_ : pulls_failed_).Add();
+  if (!status.ok()) pull_failures_.find(PullFailureCause(status))->second->Add();
   pull_seconds_.Observe(std::chrono::duration<double>(took).count());
 }
 void Metrics::LayerStarted() { layers_active_.Add(1); }

@@ -2,6 +2,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
 
 #include "libs/base/status.h"
 #include "libs/metrics/registry.h"
@@ -16,6 +19,11 @@ struct StageTimes {
   std::chrono::nanoseconds digest{0};
   std::chrono::nanoseconds unpack{0};
 };
+
+/// Why a pull failed, for a metric: one of a few words. "not_found", "denied" (credentials or their
+/// rights), "registry" (it cannot be reached, or fails), "signature", "timeout", "cancelled",
+/// "invalid" (the name, or what the registry sent), "no_room" (disk, or a limit), "other".
+std::string_view PullFailureCause(const Status& status);
 
 /// What imaged counts, told as events. Any thread.
 class Metrics {
@@ -35,6 +43,7 @@ class Metrics {
  private:
   metrics::Counter& pulls_ok_;
   metrics::Counter& pulls_failed_;
+  std::map<std::string, metrics::Counter*, std::less<>> pull_failures_;  // by cause
   metrics::Gauge& pulls_active_;
   metrics::Histogram& pull_seconds_;
   metrics::Counter& layers_ok_;

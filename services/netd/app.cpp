@@ -1,9 +1,12 @@
 #include "services/netd/app.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "libs/base/check.h"
 #include "libs/base/try.h"
@@ -28,7 +31,10 @@ class NetdApp final : public daemon::App {
       : daemon_(daemon),
         metrics_(daemon.metrics()),
         conf_(config.conf_dirs, config.default_network),
-        plugins_(config.bin_dirs),
+        plugins_(
+            config.bin_dirs,
+            [this](const std::string& type, std::string_view verb, Code code,
+                   std::chrono::nanoseconds took) { metrics_.PluginDone(type, verb, code, took); }),
         readiness_(conf_, plugins_, Clock::System(), {.grace = config.status_grace}),
         store_(std::move(store)),
         networks_(config, std::move(boot_id), readiness_, plugins_, *store_, metrics_,
@@ -48,11 +54,30 @@ class NetdApp final : public daemon::App {
     daemon_.AddService(&service_);
     metrics_.Watch([this] { return networks_.Owed(); });
     daemon_.OnDrain([this] { caretaker_->Stop(); });
+    daemon_.SetProblems([this] { return Problems(); });
     caretaker_->Start();
     return Status::Ok();
   }
 
  private:
+  std::vector<daemon::Problem> Problems() const {
+    constexpr std::size_t kShown = 3;
+    std::vector<daemon::Problem> problems;
+    const std::vector<Retries::Owed> owed = networks_.OwedForLong();
+    for (const Retries::Owed& one : owed) {
+      if (problems.size() == kShown) {
+        problems.back().what += fmt::format(" (and {} more)", owed.size() - kShown);
+        break;
+      }
+      problems.push_back(
+          {fmt::format("the network of pod {} cannot be taken down after {} attempts: {}",
+                       one.pod.Short(), one.failures, one.why.message()),
+           "its address stays taken until a CNI DEL succeeds, which is tried again every 5 minutes "
+           "at most: mend the plugin, or install it again (netd.bin_dirs)"});
+    }
+    return problems;
+  }
+
   daemon::Daemon& daemon_;
   Metrics metrics_;
   ConfSource conf_;
@@ -65,6 +90,12 @@ class NetdApp final : public daemon::App {
 };
 
 }  // namespace
+
+Status CheckSettings(const settings::Settings& settings, const daemon::Options& options) {
+  const Config config = ConfigFrom(settings, options.instance);
+  if (!config.builtin_hostports || os::Exists(config.nft)) return Status::Ok();
+  return NotFound("netd.nft: there is no program {}, and netd.hostports is builtin", config.nft);
+}
 
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   const Config config = ConfigFrom(daemon.settings(), daemon.instance());

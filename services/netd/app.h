@@ -11,4 +11,7 @@ namespace crisp::netd {
 /// service.
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon);
 
+/// What netd would say of these settings: the program for its own host ports is there.
+Status CheckSettings(const settings::Settings& settings, const daemon::Options& options);
+
 }  // namespace crisp::netd

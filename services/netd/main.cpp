@@ -2,5 +2,6 @@
 #include "services/netd/app.h"
 
 int main(int argc, char** argv) {
-  return crisp::daemon::Main(argc, argv, "netd", crisp::netd::MakeApp);
+  return crisp::daemon::Main(argc, argv, "netd", crisp::netd::MakeApp, nullptr,
+                             crisp::netd::CheckSettings);
 }

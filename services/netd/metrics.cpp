@@ -7,6 +7,9 @@ double Seconds(std::chrono::nanoseconds time) {
   return std::chrono::duration<double>(time).count();
 }
 
+/// Plugins come from the node's configuration: a bound all the same.
+constexpr std::size_t kMaxPluginTypes = 32;
+
 }  // namespace
 
 Metrics::Metrics(metrics::Registry& registry)
@@ -49,6 +52,24 @@ void Metrics::DetachDone(Code code, std::chrono::nanoseconds took) {
     return;
   }
   detach_seconds_.Observe(Seconds(took));
+}
+
+void Metrics::PluginDone(const std::string& type, std::string_view verb, Code code,
+                         std::chrono::nanoseconds took) {
+  std::string plugin = type;
+  {
+    auto types = plugin_types_.lock();
+    if (types->size() < kMaxPluginTypes) types->insert(type);
+    if (!types->contains(type)) plugin = "other";
+  }
+  registry_
+      .AddCounter("crisp_netd_cni_operations_total", "Runs of CNI plugins, by outcome",
+                  {{"plugin", plugin}, {"verb", std::string(verb)}, {"code", CodeName(code)}})
+      .Add();
+  registry_
+      .AddHistogram("crisp_netd_cni_operation_seconds", "How long runs of CNI plugins took",
+                    metrics::LatencyBuckets(), {{"plugin", plugin}, {"verb", std::string(verb)}})
+      .Observe(Seconds(took));
 }
 
 void Metrics::Watch(std::function<std::size_t()> owed) {

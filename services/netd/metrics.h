@@ -3,7 +3,11 @@
 #include <chrono>
 #include <cstddef>
 #include <functional>
+#include <set>
+#include <string>
+#include <string_view>
 
+#include "libs/base/guarded.h"
 #include "libs/base/status.h"
 #include "libs/metrics/registry.h"
 
@@ -17,6 +21,9 @@ class Metrics {
   /// `plugins`: the part of `took` that the plugins had.
   void AttachDone(Code code, std::chrono::nanoseconds took, std::chrono::nanoseconds plugins);
   void DetachDone(Code code, std::chrono::nanoseconds took);
+  /// A program of a plugin has ended. `type`: "bridge"; `verb`: "ADD".
+  void PluginDone(const std::string& type, std::string_view verb, Code code,
+                  std::chrono::nanoseconds took);
   void OrphanFreed();
   void RolledBack();
   void GarbageCollected(Code code);
@@ -39,6 +46,7 @@ class Metrics {
   metrics::Counter& gc_;
   metrics::Counter& gc_errors_;
   metrics::Gauge& attachments_;
+  Guarded<std::set<std::string>> plugin_types_;  // those that have metrics of their own
 };
 
 }  // namespace crisp::netd

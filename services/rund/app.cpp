@@ -7,9 +7,11 @@
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/work/side_by_side.h"
 #include "services/rund/config.h"
 #include "services/rund/core/engine.h"
 #include "services/rund/core/node.h"
+#include "services/rund/core/settings_files.h"
 #include "services/rund/core/streams.h"
 #include "services/rund/rpc/containers_service.h"
 #include "services/rund/rpc/node_service.h"
@@ -19,6 +21,7 @@
 #include "services/rund/rpc/streaming_service.h"
 #include "services/rund/stats/collector.h"
 #include "services/rund/stats/stats.h"
+#include "services/rund/streaming/front.h"
 
 namespace crisp::rund {
 namespace {
@@ -33,9 +36,8 @@ work::PoolOptions StatsThreads() {
   return options;
 }
 
-CollectorOptions CollectorOf(const settings::Settings& settings, std::function<void()> count_soon) {
+CollectorOptions CollectorOf(const settings::Settings& settings) {
   CollectorOptions options;
-  options.count_soon = std::move(count_soon);
   options.storage_root = settings.state_root + "/imaged";  // where imaged has its snapshots
   rlimit limit = {};
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) options.max_descriptors = limit.rlim_cur / 2;
@@ -52,7 +54,7 @@ class App final : public daemon::App {
         records_(engine_->state()),
         node_(daemon.pool(), engine_->parts()),
         collector_(engine_->state(), engine_->parts().cgroups, engine_->parts().clock,
-                   CollectorOf(daemon.settings(), [this] { CountDisksSoon(); })),
+                   WithThreads(CollectorOf(daemon.settings()))),
         stats_(engine_->state(), collector_),
         stats_pool_(StatsThreads()),
         stats_service_(stats_pool_, stats_),
@@ -66,8 +68,9 @@ class App final : public daemon::App {
     daemon.AddService(&streaming_);
     daemon.SetProblems([this] {
       std::vector<daemon::Problem> problems;
-      for (NodeProblem& problem : NodeProblems(engine_->parts())) {
-        problems.push_back({std::move(problem.what), std::move(problem.hint)});
+      const Parts& parts = engine_->parts();
+      for (auto& all : {NodeProblems(parts), PodProblems(parts, engine_->lifecycle().stops())}) {
+        for (const NodeProblem& problem : all) problems.push_back({problem.what, problem.hint});
       }
       if (const Status problem = streams_->server().problem(); !problem.ok()) {
         problems.push_back({"exec, attach and port-forward do not work: " + problem.message(),
@@ -81,10 +84,10 @@ class App final : public daemon::App {
       engine_->lifecycle().stops().Close();
     });
     daemon.OnReload(
-        {.check =
-             [instance = daemon.instance()](const settings::Settings& settings) {
-               return Config::From(settings, instance).status();
-             },
+        {.check = [this,
+                   instance = daemon.instance()](const settings::Settings& settings) -> Status {
+           return engine_->CheckRuntimes(CRISP_TRY(Config::From(settings, instance)));
+         },
          .apply = [this, instance = daemon.instance()](
                       const settings::Settings& settings) { return Reload(settings, instance); }});
     AddGauges(daemon.metrics());
@@ -94,6 +97,16 @@ class App final : public daemon::App {
   }
 
  private:
+  /// Those of the pool that is made after the collector.
+  CollectorOptions WithThreads(CollectorOptions options) {
+    options.count_soon = [this] { CountDisksSoon(); };
+    options.side_by_side = [this](std::vector<std::function<Status()>> tasks) {
+      log::IfError("read statistics", work::SideBySide(stats_pool_, work::Lane::kBulk,
+                                                       CallContext(), std::move(tasks)));
+    };
+    return options;
+  }
+
   Status Reload(const settings::Settings& settings, const std::string& instance) {
     return engine_->ReloadRuntimes(CRISP_TRY(Config::From(settings, instance)));
   }
@@ -161,6 +174,12 @@ class App final : public daemon::App {
 };
 
 }  // namespace
+
+Status CheckSettings(const settings::Settings& settings, const daemon::Options& options) {
+  const Config config = CRISP_TRY(Config::From(settings, options.instance));
+  CRISP_TRY(streaming::CheckAddress(config.streaming.address));
+  return CheckFiles(config);
+}
 
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = CRISP_TRY(Config::From(daemon.settings(), daemon.instance()));

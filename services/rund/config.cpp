@@ -7,46 +7,10 @@
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "services/rund/spec/devices.h"
 
 namespace crisp::rund {
 namespace {
-
-Result<std::uint64_t> ParseNumber(std::string_view text, const std::string& where) {
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    return InvalidArgument("rund.default_ulimits: '{}' is not name=soft:hard", where);
-  }
-  return value;
-}
-
-// "nofile=1024:2048", or one number for both.
-Result<Ulimit> ParseUlimit(const std::string& text) {
-  const auto equals = text.find('=');
-  if (equals == 0 || equals == std::string::npos) {
-    return InvalidArgument("rund.default_ulimits: '{}' is not name=soft:hard", text);
-  }
-  const std::string_view limits = std::string_view(text).substr(equals + 1);
-  const auto colon = limits.find(':');
-  Ulimit limit;
-  limit.name = text.substr(0, equals);
-  limit.soft = CRISP_TRY(ParseNumber(limits.substr(0, colon), text));
-  limit.hard =
-      colon == limits.npos ? limit.soft : CRISP_TRY(ParseNumber(limits.substr(colon + 1), text));
-  return limit;
-}
-
-// "/dev/a:/dev/b:rw"; what is left out is that of the host, and rwm.
-runtime::v1::Device ParseDevice(const std::string& text) {
-  runtime::v1::Device device;
-  const auto first = text.find(':');
-  device.set_host_path(text.substr(0, first));
-  if (first == text.npos) return device;
-  const auto second = text.find(':', first + 1);
-  device.set_container_path(text.substr(first + 1, second - first - 1));
-  if (second != text.npos) device.set_permissions(text.substr(second + 1));
-  return device;
-}
 
 // Beside our own program (a build tree, a bundle), else where packages put it.
 std::string FindHelper(const std::string& name) {
@@ -92,7 +56,7 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   config.runtime_timeout = rund.runtime_timeout;
   config.capabilities = rund.default_capabilities;
   for (const std::string& text : rund.default_ulimits) {
-    config.ulimits.push_back(CRISP_TRY(ParseUlimit(text)));
+    config.ulimits.push_back(CRISP_TRY(os::ParseUlimit(text).While("rund.default_ulimits")));
   }
   config.seccomp_profile = rund.seccomp_profile;
   config.streaming.address = rund.streaming_address;
@@ -116,6 +80,7 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   for (const std::string& text : rund.additional_devices) {
     config.devices.push_back(ParseDevice(text));
   }
+  config.annotation_devices = rund.allowed_devices;
   config.device_ownership = rund.device_ownership_from_security_context;
   config.cdi_dirs = rund.cdi_spec_dirs;
   config.hooks_dirs = rund.hooks_dirs;

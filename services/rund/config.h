@@ -41,7 +41,7 @@ struct Config {
   /// For one call of a runtime, or the whole of a create.
   std::chrono::seconds runtime_timeout{120};
   std::vector<std::string> capabilities;
-  std::vector<Ulimit> ulimits;
+  std::vector<os::Ulimit> ulimits;
   std::string seccomp_profile;
   streaming::ServerOptions streaming;
   std::vector<std::string> env;
@@ -51,6 +51,7 @@ struct Config {
   bool selinux = true;
   std::vector<std::string> never_created_host_paths;
   std::vector<runtime::v1::Device> devices;
+  std::vector<std::string> annotation_devices;
   bool device_ownership = false;
   std::vector<std::string> cdi_dirs;
   std::vector<std::string> hooks_dirs;

@@ -2,5 +2,6 @@
 #include "services/rund/app.h"
 
 int main(int argc, char** argv) {
-  return crisp::daemon::Main(argc, argv, "rund", crisp::rund::MakeApp);
+  return crisp::daemon::Main(argc, argv, "rund", crisp::rund::MakeApp, nullptr,
+                             crisp::rund::CheckSettings);
 }

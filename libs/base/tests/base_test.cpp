@@ -6,6 +6,7 @@
 #include "libs/base/cleanup.h"
 #include "libs/base/guarded.h"
 #include "libs/base/ids.h"
+#include "libs/base/quantity.h"
 #include "libs/base/result.h"
 #include "libs/base/status.h"
 #include "libs/base/try.h"
@@ -85,6 +86,18 @@ TEST_CASE("A Guarded value is changed under its lock") {
   Guarded<int> value(1);
   *value.lock() += 1;
   CHECK(*value.lock() == 2);
+}
+
+TEST_CASE("Quantities as Kubernetes writes them") {
+  CHECK(ParseQuantity("10M").value() == 10'000'000);
+  CHECK(ParseQuantity("1.5k").value() == 1500);
+  CHECK(ParseQuantity("2e3").value() == 2000);
+  CHECK(ParseQuantity("1Gi").value() == 1073741824);
+  CHECK(ParseQuantity("100m").value() == 1);
+  for (const char* bad : {"", "M", "-1", "1X", "1e30", "nan", "inf", "1 M"}) {
+    INFO(bad);
+    CHECK(ParseQuantity(bad).code() == Code::kInvalidArgument);
+  }
 }
 
 }  // namespace

@@ -73,10 +73,13 @@ TEST_CASE("an empty document and an empty section are the defaults") {
 }
 
 TEST_CASE("an error names file, line and key") {
-  CHECK(
-      ErrorOf("on: true\ncuont: 3\n").starts_with("f.yaml:2: cuont: unknown key (known: log, on"));
-  CHECK(ErrorOf("log:\n  levle: info\n") == "f.yaml:2: log.levle: unknown key (known: level)");
+  CHECK(ErrorOf("on: true\ncuont: 3\n")
+            .starts_with("f.yaml:2: cuont: unknown key (did you mean 'count'?) (known: log, on"));
+  CHECK(ErrorOf("log:\n  levle: info\n") ==
+        "f.yaml:2: log.levle: unknown key (did you mean 'level'?) (known: level)");
   CHECK(ErrorOf("log: {level: loud}") == "f.yaml:1: log.level: 'loud' is none of debug, info");
+  CHECK(ErrorOf("log: {level: Inof}") ==
+        "f.yaml:1: log.level: 'Inof' is none of debug, info (did you mean 'info'?)");
   CHECK(ErrorOf("on: yes") == "f.yaml:1: on: 'yes' is not true or false");
   CHECK(ErrorOf("count: 4x") == "f.yaml:1: count: '4x' is no whole number");
   CHECK(ErrorOf("count: 65") == "f.yaml:1: count: 65 is not within 1 and 64");
@@ -90,7 +93,7 @@ TEST_CASE("an error names file, line and key") {
   CHECK(ErrorOf("list: x") == "f.yaml:1: list: is a list");
   CHECK(ErrorOf("list: ['']") == "f.yaml:1: list: an empty entry");
   CHECK(ErrorOf("runtimes:\n  crun:\n    pth: /x\n") ==
-        "f.yaml:3: runtimes.crun.pth: unknown key (known: path)");
+        "f.yaml:3: runtimes.crun.pth: unknown key (did you mean 'path'?) (known: path)");
   CHECK(ErrorOf("runtimes: [x]") == "f.yaml:1: runtimes: is a map by name");
   CHECK(ErrorOf("log: 3") == "f.yaml:1: log: is a map of keys");
   CHECK(ErrorOf("on: true\non: false\n") == "f.yaml:2: on: is there twice");

@@ -41,6 +41,17 @@ struct TestDaemon {
     REQUIRE(info.ok());
     return *info;
   }
+  v1::OperationsResponse Operations(const std::string& request_id) const {
+    const rpc::Peer peer("rund/1", root / "r/rund/1.sock", 10s);
+    const auto stub = v1::Daemon::NewStub(peer.channel());
+    v1::OperationsRequest request;
+    request.set_request_id(request_id);
+    auto answer = rpc::Call(CallContext::Background(10s), peer, *stub,
+                            &v1::Daemon::Stub::Operations, request);
+    INFO(answer.status().ToString());
+    REQUIRE(answer.ok());
+    return *answer;
+  }
   testing::TestRoot root;
   Options options;
 };
@@ -81,12 +92,32 @@ TEST_CASE("a daemon serves Info and metrics until SIGTERM, then leaves nothing b
   CHECK(info.version() == Version());
   CHECK(info.pid() == getpid());
   CHECK(info.config() == test.options.config);
+  CHECK(info.commit() == Commit());
   REQUIRE(info.problems_size() == 1);
   CHECK(info.problems(0).hint() == "go to bed");
   CHECK(os::Exists(test.root / "r/extra.sock"));
   struct stat found {};
   REQUIRE(stat((test.root / "r/rund").c_str(), &found) == 0);
   CHECK((found.st_mode & 0777U) == 0711U);
+
+  {
+    const auto under_way = daemon.pool().operations().Begin(
+        {.kind = "RunPod", .subjects = {"default/web"}, .request_id = "req-1"});
+    const work::Stage stage(CallContext().PartOf(under_way), "plugin slow: ADD");
+    const v1::OperationsResponse all = test.Operations("");
+    REQUIRE(all.under_way_size() == 1);
+    CHECK(all.under_way(0).kind() == "RunPod");
+    CHECK(all.under_way(0).subjects(0) == "default/web");
+    REQUIRE(all.under_way(0).stages_size() == 1);
+    CHECK(all.under_way(0).stages(0).what() == "plugin slow: ADD");
+    CHECK(all.under_way(0).stages(0).under_way());
+    CHECK(all.under_way(0).times().starts_with("plugin slow: ADD "));
+    CHECK(test.Operations("req-1").under_way_size() == 1);
+    CHECK(test.Operations("req-2").under_way_size() == 0);
+    static_cast<void>(under_way->Answer(Internal("it broke")));
+  }
+  REQUIRE(test.Operations("").failed_size() == 1);
+  CHECK(test.Operations("").failed(0).error() == "it broke");
 
   std::promise<Result<http::ServerResponse>> scraped;
   http::GetUnix(
@@ -97,6 +128,9 @@ TEST_CASE("a daemon serves Info and metrics until SIGTERM, then leaves nothing b
   CHECK(page->body.find("crisp_rund_rpc_calls_total{code=\"OK\",method=\"crisp.daemon.v1.Daemon/"
                         "Info\"} 1") != std::string::npos);
   CHECK(page->body.find("crisp_rund_pool_queued_tasks{lane=\"wait\"} 0") != std::string::npos);
+  CHECK(page->body.find("crisp_rund_pool_wait_seconds_count{lane=\"fast\"} ") != std::string::npos);
+  CHECK(page->body.find(fmt::format("crisp_rund_build_info{{commit=\"{}\",version=\"{}\"}} 1",
+                                    Commit(), Version())) != std::string::npos);
 
   CHECK(Daemon::Create(test.options).code() == Code::kUnavailable);
 
@@ -177,6 +211,26 @@ TEST_CASE("main ends with 1 when it cannot run, and with 78 when no restart woul
       root.Write("good.yaml", fmt::format("run_root: {0}/r\nstate_root: {0}/s\n", root.path()));
   arguments[2] = good.c_str();
   CHECK(Main(3, arguments.data(), "rund", make) == 1);
+}
+
+TEST_CASE("main with --check-config only looks at the settings and what they name") {
+  testing::TestRoot root;
+  const std::string file = root.Write(
+      "c.yaml",
+      fmt::format("run_root: {0}/r\nstate_root: {0}/s\nrund: {{pause: /p}}\n", root.path()));
+  const auto make = [](Daemon&) -> Result<std::unique_ptr<App>> { return Internal("no app"); };
+  const auto check = [](const settings::Settings& settings, const Options&) {
+    return settings.rund.pause == "/p" ? NotFound("rund.pause: none") : Status::Ok();
+  };
+  const std::vector<const char*> arguments = {"crisp-rund", "--check-config", "--config",
+                                              file.c_str()};
+  CHECK(Main(4, arguments.data(), "rund", make) == 0);
+  CHECK(Main(4, arguments.data(), "rund", make, nullptr, check) == kWrongSettings);
+  root.Write("c.yaml.d/1.yaml", "rund: {pause: /q}\n");
+  CHECK(Main(4, arguments.data(), "rund", make, nullptr, check) == 0);
+  root.Write("c.yaml.d/1.yaml", "rund: {pauses: /q}\n");
+  CHECK(Main(4, arguments.data(), "rund", make, nullptr, check) == kWrongSettings);
+  CHECK_FALSE(os::Exists(root / "r"));
 }
 
 }  // namespace crisp::daemon

@@ -43,13 +43,15 @@ struct Mistake {
   std::string told;
 };
 const std::vector<Mistake> kMistakes = {
-    {"rund:\n  default_runtme: crun\n", ":2: rund.default_runtme: unknown key (known: "},
+    {"rund:\n  default_runtme: crun\n",
+     ":2: rund.default_runtme: unknown key (did you mean 'default_runtime'?) (known: "},
     {"crid:\n\n  peer_wait_seconds: soon\n",
      ":3: crid.peer_wait_seconds: 'soon' is no whole number"},
     {"netd: [hostports]\n", ":1: netd: is a map of keys"},
     {"rund:\n  default_ulimits: nofile\n", ":2: rund.default_ulimits: is a list"},
     {"imaged:\n  parallel_layers: 65\n", ":2: imaged.parallel_layers: 65 is not within 1 and 64"},
-    {"log:\n  level: loud\n", ":2: log.level: 'loud' is none of debug, info, warn, error"},
+    {"log:\n  level: loud\n",
+     ":2: log.level: 'loud' is none of trace, debug, info, warn, error, fatal"},
     {"rund:\n  runtimes:\n    kata:\n      root: /k\n",
      ":3: rund.runtimes.kata.path: has no value"},
     {"rund:\n  runtimes:\n    kata: {path: /k}\n    kata: {path: /l}\n",
@@ -60,6 +62,25 @@ const std::vector<Mistake> kMistakes = {
      ":3: rund.default_runtime: 'kata' is none of rund.runtimes (crun, runc)"},
     {"rund:\n  streaming_tls_cert: /c\n",
      ":2: rund.streaming_tls_cert and rund.streaming_tls_key: one is of no use without the other"},
+    {"crid:\n  metrics_address: localhost:65536\n",
+     ":2: crid.metrics_address: 'localhost:65536' has a port above 65535"},
+    {"rund:\n  streaming_address: 127.0.0.1:99999\n",
+     ":2: rund.streaming_address: '127.0.0.1:99999' has a port above 65535"},
+    {"tracing:\n  endpoint: collector\n", ":2: tracing.endpoint: 'collector' is not host:port"},
+    {"tracing:\n  endpoint: unix:otlp\n", ":2: tracing.endpoint: 'otlp' is no absolute path"},
+    {"rund:\n  default_ulimits: [nofile=1:-2]\n",
+     ":2: rund.default_ulimits: 'nofile=1:-2' is no limit of the form name=soft:hard"},
+    {"rund:\n  default_ulimits: [\"nofile=-1:1024\"]\n",
+     ":2: rund.default_ulimits: 'nofile=-1:1024' has more soft than hard"},
+    {"rund:\n  default_ulimits: [\"nofiles=1:2\"]\n",
+     ":2: rund.default_ulimits: 'nofiles' is no limit that the kernel knows (did you mean "
+     "'nofile'?)"},
+    {"rund:\n  default_capabilities: [CHOWN, NET_ROW]\n",
+     ":2: rund.default_capabilities: 'NET_ROW' is no capability (did you mean 'NET_RAW'?)"},
+    {"rund:\n  additional_devices: [\"/dev/fuse:/dev/fuse:rx\"]\n",
+     ":2: rund.additional_devices: '/dev/fuse:/dev/fuse:rx': 'rx' are no permissions"},
+    {"rund:\n  additional_devices: [\"/dev/fuse:fuse\"]\n",
+     ":2: rund.additional_devices: 'fuse' is no absolute path"},
     {"crid: {socket: /a\n", ":2: "},
     {"--- {}\n--- {}\n", ": more than one document"},
 };
@@ -134,6 +155,36 @@ TEST_CASE("a file that cannot be read is refused by its name, and the running se
   CHECK(reloader.Check().status().message().find(files.drop_in()) != std::string::npos);
   REQUIRE(unlink(files.path().c_str()) == 0);
   CHECK(reloader.Check().status().message().find(files.path()) != std::string::npos);
+}
+
+TEST_CASE("what a daemon has against files that the settings name has their key's place too") {
+  const Files files;
+  Reloader reloader("rund", files.path(), files.Load());
+  reloader.Add({.check = [](const settings::Settings& settings) -> Status {
+                  if (settings.rund.seccomp_profile.empty()) return Status::Ok();
+                  return NotFound("rund.seccomp_profile: {} is not there",
+                                  settings.rund.seccomp_profile);
+                },
+                .apply = nullptr});
+  files.Change("rund:\n  seccomp_profile: /p.json\n");
+  CHECK(reloader.Check().status().message() ==
+        files.drop_in() + ":2: rund.seccomp_profile: /p.json is not there");
+  CHECK(reloader.InForce().rund.seccomp_profile.empty());
+  files.Change("rund:\n  default_runtime: crun\n");
+  CHECK(reloader.Apply(reloader.Check()->fingerprint).ok());
+}
+
+TEST_CASE("what is in force are the live keys of the last reload and the others of the start") {
+  const Files files;
+  Reloader reloader("rund", files.path(), files.Load());
+  files.Change("rund: {default_runtime: crun, abandoned_grace_seconds: 9}\n");
+  const std::string fingerprint = reloader.Check()->fingerprint;
+  CHECK(reloader.InForce().rund.default_runtime == "runc");
+  REQUIRE(reloader.Apply(fingerprint).ok());
+  CHECK(reloader.InForce().rund.default_runtime == "crun");
+  CHECK(reloader.InForce().rund.abandoned_grace == std::chrono::seconds(120));
+  REQUIRE(reloader.Undo(fingerprint).ok());
+  CHECK(reloader.InForce().rund.default_runtime == "runc");
 }
 
 TEST_CASE("a reload says what it changes, and what wants a restart until there is one") {

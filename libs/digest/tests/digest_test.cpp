@@ -2,6 +2,9 @@
 
 #include <catch2/catch.hpp>
 
+#include "libs/digest/certificate.h"
+#include "libs/digest/public_key.h"
+
 namespace crisp::digest {
 namespace {
 
@@ -42,6 +45,27 @@ TEST_CASE("Only whole sha256 digests are digests") {
         good.substr(0, 70), "sha256:../" + std::string(kAbc.substr(3)),
         "sha256:BA" + std::string(kAbc.substr(2)), "SHA256:" + std::string(kAbc)}) {
     CHECK(Digest::Parse(bad).code() == Code::kInvalidArgument);
+  }
+}
+
+TEST_CASE("PEM and DER are taken apart, and what is none is refused") {
+  const std::string block = "-----BEGIN X-----\naGk=\n-----END X-----\n";
+  CHECK(DerOfPem(block).value() == "hi");
+  for (const std::string& bad : {std::string(), std::string("hi"), block + block, block + "x"})
+    CHECK(DerOfPem(bad).code() == Code::kInvalidArgument);
+  CHECK(TextOfDer("\x0c\x02hi").value() == "hi");
+  for (const char* bad : {"", "hi", "\x0c\x03hi", "\x0c\x02hi!", "\x04\x02hi"})
+    CHECK(TextOfDer(bad).code() == Code::kInvalidArgument);
+  const std::string damaged = "-----BEGIN CERTIFICATE-----\naGk=\n-----END CERTIFICATE-----\n";
+  // Nobody is asked for the password.
+  const std::string locked =
+      "-----BEGIN CERTIFICATE-----\nProc-Type: 4,ENCRYPTED\n"
+      "DEK-Info: AES-128-CBC,00112233445566778899AABBCCDDEEFF\n\n"
+      "aGk=\n-----END CERTIFICATE-----\n";
+  for (const std::string& bad : {std::string(), block, damaged, locked, std::string(70'000, 'x')}) {
+    CHECK(Certificate::ParsePem(bad).code() == Code::kInvalidArgument);
+    CHECK(Certificate::ParseAllPem(bad).code() == Code::kInvalidArgument);
+    CHECK(PublicKey::ParsePem(bad).code() == Code::kInvalidArgument);
   }
 }
 

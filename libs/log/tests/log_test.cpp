@@ -32,7 +32,10 @@ TEST_CASE("a JSON line parses whatever the bytes") {
 }
 
 TEST_CASE("levels and formats are parsed strictly") {
+  CHECK(ParseLevel("trace").value() == Level::kTrace);
   CHECK(ParseLevel("debug").value() == Level::kDebug);
+  CHECK(ParseLevel("fatal").value() == Level::kFatal);
+  CHECK(ParseLevel("panic").code() == Code::kInvalidArgument);
   CHECK(ParseLevel("INFO").code() == Code::kInvalidArgument);
   CHECK(ParseFormat("json").value() == Format::kJson);
   CHECK(ParseFormat("").code() == Code::kInvalidArgument);
@@ -42,7 +45,13 @@ TEST_CASE("a level below the set one is not enabled") {
   SetLevel(Level::kWarn);
   CHECK_FALSE(Enabled(Level::kInfo));
   CHECK(Enabled(Level::kError));
+  SetLevel(Level::kFatal);
+  CHECK_FALSE(Enabled(Level::kError));
+  CHECK(Enabled(Level::kFatal));
+  SetLevel(Level::kTrace);
+  CHECK(Enabled(Level::kTrace));
   SetLevel(Level::kInfo);
+  CHECK_FALSE(Enabled(Level::kDebug));
 }
 
 }  // namespace crisp::log

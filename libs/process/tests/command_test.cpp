@@ -12,6 +12,7 @@
 #include "libs/os/cgroup.h"
 #include "libs/os/files.h"
 #include "libs/os/temp_dir.h"
+#include "libs/process/held.h"
 #include "libs/process/reaper.h"
 
 namespace crisp::process {
@@ -43,6 +44,36 @@ TEST_CASE("A program gets exactly the environment, directory and input that it i
   const auto out = Run(Soon(), command);
   REQUIRE(out.ok());
   CHECK(out->out == "in /tmp\nA=b c\nPATH=/usr/bin:/bin\n");
+}
+
+TEST_CASE("A held program comes up, and does its work when it gets its input") {
+  auto held = Held::Start(Soon(), Shell("cat; echo done >&2; exit 4"));
+  REQUIRE(held.ok());
+  const auto out = held->Finish("late");
+  REQUIRE(out.ok());
+  CHECK(out->out == "late");
+  CHECK(out->err == "done\n");
+  CHECK(out->exit_code == 4);
+}
+
+TEST_CASE("A held program that nobody finishes is killed") {
+  const auto dir = os::TempDir::Create("/tmp/crisp-process-");
+  REQUIRE(dir.ok());
+  const std::string pid_file = dir->path() + "/pid";
+  auto held =
+      Held::Start(Soon(), Shell(fmt::format("echo $$ >{0}.tmp; mv {0}.tmp {0}; cat", pid_file)));
+  REQUIRE(held.ok());
+  while (!os::Exists(pid_file)) std::this_thread::yield();
+  const int pid = std::stoi(*os::ReadFile(pid_file, KiB(1)));
+  {
+    const Held gone = *std::move(held);
+    CHECK(::kill(pid, 0) == 0);
+  }
+  while (::kill(pid, 0) == 0) std::this_thread::yield();
+}
+
+TEST_CASE("A held program that cannot be started is told of at once") {
+  CHECK(Held::Start(Soon(), {.program = "/nonexistent"}).code() == Code::kNotFound);
 }
 
 TEST_CASE("No descriptor but the ones named reaches the child") {

@@ -9,10 +9,12 @@
 #include <stop_token>
 #include <thread>
 
+#include "cri/v1/api.pb.h"
 #include "crisp/daemon/v1/daemon.grpc.pb.h"
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
 #include "libs/os/files.h"
 #include "libs/os/unique_fd.h"
+#include "libs/rpc/about.h"
 #include "libs/rpc/broadcast.h"
 #include "libs/rpc/follow.h"
 #include "libs/rpc/forward.h"
@@ -227,6 +229,26 @@ TEST_CASE("the caller's leaving stops the body") {
   CHECK(stopped.get_future().get());
 }
 
+TEST_CASE("a call whose deadline comes says where its time went before its caller gives up") {
+  testing::TestRoot root;
+  TestServer server(root / "s", [](const CallContext& cc, const InfoRequest&, InfoResponse&) {
+    const work::Stage stage(cc, "plugin slow: ADD");
+    std::mutex mutex;
+    std::condition_variable never;
+    std::unique_lock lock(mutex);
+    never.wait_until(lock, cc.deadline(), [] { return false; });
+    return cc.Check();
+  });
+  const auto answer = GetInfo(CallContext::Background(1s, "req-1"), Peer("it/1", root / "s", 5s));
+  INFO(answer.status().ToString());
+  CHECK(answer.code() == Code::kDeadlineExceeded);
+  CHECK(answer.status().message().find("; Info took ") != std::string::npos);
+  CHECK(answer.status().message().find("plugin slow: ADD ") != std::string::npos);
+  while (!server.pool.operations().UnderWay().empty()) std::this_thread::yield();
+  REQUIRE(server.pool.operations().Failed().size() == 1);
+  CHECK(server.pool.operations().Failed()[0].request_id == "req-1");
+}
+
 TEST_CASE("a full lane is ResourceExhausted") {
   testing::TestRoot root;
   std::promise<void> gate;
@@ -395,6 +417,43 @@ TEST_CASE("Forward names a peer that stays away and waits for one that comes") {
                          [&] { return GetInfo(Soon(), Peer("front/1", root / "front", 5s)).ok(); });
   TestServer back(root / "back", Answer("back"));
   CHECK(call.get());
+}
+
+TEST_CASE("Forward says whom it has waited for when the deadline comes") {
+  testing::TestRoot root;
+  std::promise<void> end;
+  TestServer back(root / "back", [&end](const CallContext&, const InfoRequest&, InfoResponse&) {
+    end.get_future().wait();
+    return Status::Ok();
+  });
+  work::Operations operations;
+  {
+    Front front(root / "front", Peer("back/1", root / "back", 5s),
+                {.operations = &operations, .subjects = {"it"}});
+    const auto answer =
+        GetInfo(CallContext::Background(1s, "req-1"), Peer("front/1", root / "front", 5s));
+    INFO(answer.status().ToString());
+    CHECK(answer.code() == Code::kDeadlineExceeded);
+    CHECK(answer.status().message().find("wait for the answer of back/1") != std::string::npos);
+  }
+  REQUIRE(operations.Failed().size() == 1);
+  CHECK(operations.Failed()[0].kind == "Info");
+  CHECK(operations.Failed()[0].subjects == std::vector<std::string>{"it"});
+  CHECK(operations.Failed()[0].request_id == "req-1");
+  end.set_value();
+}
+
+TEST_CASE("what a call is about is read from its request") {
+  runtime::v1::CreateContainerRequest create;
+  create.set_pod_sandbox_id("0123");
+  create.mutable_config()->mutable_metadata()->set_name("c");
+  create.mutable_config()->mutable_image()->set_image("busybox:1");
+  create.mutable_sandbox_config()->mutable_metadata()->set_name("web");
+  create.mutable_sandbox_config()->mutable_metadata()->set_namespace_("default");
+  const auto about = AboutCall(create);
+  CHECK(about.kind == "CreateContainer");
+  CHECK(about.subjects == std::vector<std::string>{"0123", "c", "busybox:1", "default/web"});
+  CHECK(AboutCall(grpc::ByteBuffer()).kind == "call");
 }
 
 TEST_CASE("Forward cancels the peer's work when the caller goes") {

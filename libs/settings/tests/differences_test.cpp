@@ -49,7 +49,61 @@ TEST_CASE("a key is found with its parts and what a change costs") {
     INFO(wrong);
     CHECK(FindKey(wrong).code() == Code::kInvalidArgument);
   }
-  CHECK(FindKey("log.levle").status().message().find("level, format") != std::string::npos);
+  CHECK(FindKey("log.levle").status().message() ==
+        "log.levle: unknown key (did you mean 'level'?) (known: level, format)");
+}
+
+TEST_CASE("settings are told as a whole, also which entries of the defaults they do not have") {
+  Settings settings;
+  settings.rund.runtimes.erase("crun");
+  settings.rund.runtimes["a.b"] = {.path = "/x", .root = "/y", .args = {"--z"}};
+  settings.rund.default_umask = "0022";
+  settings.log.level = "trace";
+  settings = settings.Resolved();
+  const auto read = Parse(DumpWhole(settings), "whole");
+  INFO(read.status().ToString());
+  REQUIRE(read.ok());
+  CHECK(Dump(*read) == Dump(settings));
+  CHECK(DumpWhole(*read) == DumpWhole(settings));
+}
+
+TEST_CASE("in force are live keys as they are now, and all others as they were at the start") {
+  const Settings started = Settings().Resolved();
+  Settings now = started;
+  now.log.level = "fatal";
+  now.run_root = "/r";
+  now.crid.socket = "/r/crisp.sock";
+  now.netd.default_network = "x";
+  now.rund.default_runtime = "kata";
+  now.rund.runtimes.erase("crun");
+  now.rund.runtimes["runc"].root = "/other";
+  now.rund.runtimes["runc"].args = {"--debug"};
+  now.rund.runtimes["kata"] = {.path = "/k", .root = "/kr"};
+  const Settings in_force = InForce(started, now);
+  CHECK(in_force.log.level == "fatal");
+  CHECK(in_force.run_root == started.run_root);
+  CHECK(in_force.crid.socket == started.crid.socket);
+  CHECK(in_force.netd.default_network.empty());
+  CHECK(in_force.rund.default_runtime == "kata");
+  CHECK_FALSE(in_force.rund.runtimes.contains("crun"));
+  CHECK(in_force.rund.runtimes.at("runc").root.empty());
+  CHECK(in_force.rund.runtimes.at("runc").args == std::vector<std::string>{"--debug"});
+  CHECK(in_force.rund.runtimes.at("kata").root == "/kr");
+  CHECK(ValueOf(now, "rund.default_runtime") == "kata");
+  CHECK(ValueOf(now, "rund.runtimes.kata.path") == "/k");
+  CHECK_FALSE(ValueOf(now, "rund.runtimes.crun"));
+}
+
+TEST_CASE("an error that begins with a key gets the key's place") {
+  const testing::TestRoot root;
+  const std::string path = root.Write("c.yaml", "rund:\n  conmon: /c\n");
+  const auto loaded = LoadFingerprinted(path);
+  REQUIRE(loaded.ok());
+  CHECK(loaded->Located(NotFound("rund.conmon: no")).message() == path + ":2: rund.conmon: no");
+  CHECK(loaded->Located(NotFound("rund.pause: no")).message() == path + ":1: rund.pause: no");
+  CHECK(loaded->Located(NotFound("crid.socket: no")).message() == "crid.socket: no");
+  CHECK(loaded->Located(NotFound("something else")).message() == "something else");
+  CHECK(loaded->Located(Status::Ok()).ok());
 }
 
 TEST_CASE("settings are looked at as they would be with another drop-in") {

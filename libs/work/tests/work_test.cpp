@@ -1,9 +1,15 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <filesystem>
 #include <future>
+#include <set>
 #include <stdexcept>
 #include <thread>
 #include <vector>
 
+#include "libs/base/trace.h"
 #include "libs/work/flights.h"
 #include "libs/work/group_run.h"
 #include "libs/work/lock_table.h"
@@ -47,14 +53,48 @@ class BusyLane {
 
 }  // namespace
 
-TEST_CASE("a task runs on a thread of its lane and the thread ends when idle") {
+TEST_CASE("a task's wait for a thread is told, and it works for the trace of who submitted it") {
+  constexpr const char* kParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  std::atomic<int> waits = 0;
+  Pool pool(PoolOptions{.on_wait = [&waits](Lane lane, std::chrono::nanoseconds waited) {
+    if (lane == Lane::kBulk && waited >= 0ns) ++waits;
+  }});
+  std::promise<std::string> seen;
+  {
+    const trace::Scope scope(*trace::ParseParent(kParent));
+    REQUIRE(pool.Submit(Lane::kBulk, CallContext::Background(10s),
+                        [&seen] { seen.set_value(trace::ToParent(trace::Current())); })
+                .ok());
+  }
+  CHECK_FALSE(trace::Current().valid());
+  CHECK(seen.get_future().get() == kParent);
+  pool.Stop();
+  CHECK(pool.WaitEnded(10s));
+  CHECK(waits == 1);
+}
+
+TEST_CASE("a task runs on a thread that ends when idle") {
   Pool pool(PoolOptions{.idle = 5ms});
-  std::promise<std::thread::id> ran;
-  REQUIRE(pool.Submit(Lane::kMutate, Soon(), [&ran] { ran.set_value(std::this_thread::get_id()); })
-              .ok());
-  CHECK(ran.get_future().get() != std::this_thread::get_id());
-  while (pool.Stats(Lane::kMutate).threads > 0) std::this_thread::yield();
-  CHECK(pool.Stats(Lane::kWait).threads == 0);
+  std::promise<pid_t> ran;
+  REQUIRE(pool.Submit(Lane::kMutate, Soon(), [&ran] { ran.set_value(gettid()); }).ok());
+  const pid_t thread = ran.get_future().get();
+  CHECK(thread != gettid());
+  while (std::filesystem::exists(fmt::format("/proc/self/task/{}", thread))) {
+    std::this_thread::yield();
+  }
+  CHECK(pool.Stats(Lane::kMutate).threads == 0);
+}
+
+TEST_CASE("an idle thread takes the next task of whichever lane") {
+  Pool pool(PoolOptions{.idle = 10min});
+  std::set<std::thread::id> threads;
+  for (const Lane lane : {Lane::kMutate, Lane::kWait, Lane::kBulk, Lane::kMutate}) {
+    std::promise<std::thread::id> ran;
+    REQUIRE(pool.Submit(lane, Soon(), [&ran] { ran.set_value(std::this_thread::get_id()); }).ok());
+    threads.insert(ran.get_future().get());
+    while (pool.Stats(lane).threads > 0) std::this_thread::yield();
+  }
+  CHECK(threads.size() == 1);
 }
 
 TEST_CASE("a full queue is refused and a slow lane leaves the others alone") {
@@ -268,7 +308,7 @@ TEST_CASE("who comes during a group's run has the next, together with the others
   std::atomic<int> runs = 0;
   std::promise<void> begun;
   std::promise<void> gate;
-  GroupRun group([&]() -> Status {
+  GroupRun group("test", [&]() -> Status {
     if (++runs > 1) return FailedPrecondition("the second");
     begun.set_value();
     gate.get_future().wait();
@@ -296,7 +336,7 @@ TEST_CASE("who comes during a group's run has the next, together with the others
 
 TEST_CASE("a caller of a group whom nobody runs beside has a run of its own") {
   int runs = 0;
-  GroupRun group([&runs] {
+  GroupRun group("test", [&runs] {
     ++runs;
     return Status::Ok();
   });

@@ -4,6 +4,7 @@
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/work/operations.h"
 #include "services/crid/core/validate.h"
 
 namespace crisp::crid {
@@ -14,25 +15,26 @@ Status StatusOf(Result<T> result) {
   return std::move(result).status();
 }
 
-/// The images among the mounts. kUnknown with the word at the beginning that the kubelet looks for;
-/// kUnavailable while imaged is away.
+/// The images among the mounts of `create`; each gets the id of what it was resolved to as its
+/// image_ref, which is what the container's status tells. kUnknown with the word at the beginning
+/// that the kubelet looks for; kUnavailable while imaged is away.
 Status PrepareVolumes(const CallContext& cc, Imaged& imaged, const std::string& id,
-                      const runtime::v1::ContainerConfig& config,
                       rund::v1::CreateContainerRequest& create) {
-  for (int i = 0; i < config.mounts_size(); ++i) {
-    const std::string& image = config.mounts(i).image().image();
-    if (image.empty()) continue;
+  for (int i = 0; i < create.config().mounts_size(); ++i) {
+    if (create.config().mounts(i).image().image().empty()) continue;
+    runtime::v1::ImageSpec& image = *create.mutable_config()->mutable_mounts(i)->mutable_image();
     imaged::v1::PrepareVolumeRequest prepare;
     prepare.set_owner_id(id);
     prepare.set_index(static_cast<std::uint32_t>(i));
-    prepare.set_image(image);
-    prepare.set_user_specified_image(config.mounts(i).image().user_specified_image());
+    prepare.set_image(image.image());
+    prepare.set_user_specified_image(image.user_specified_image());
     auto prepared = imaged.PrepareVolume(cc, prepare);
     if (prepared.code() == Code::kUnavailable) return std::move(prepared).status();
     if (!prepared.ok()) {
       return Unknown("ImageVolumeMountFailed: mounts[{}].image: {}", i,
                      prepared.status().message());
     }
+    image.set_image_ref(prepared->image_id());
     rund::v1::ImageVolume& volume = *create.add_image_volumes();
     volume.set_mount_index(i);
     *volume.mutable_image() = *std::move(prepared);
@@ -97,6 +99,7 @@ Result<std::string> ContainerFlow::CreateNow(const CallContext& cc, const Record
   *reserve.mutable_metadata() = metadata;
   const auto reserved = CRISP_TRY(rund->ReserveContainer(cc, reserve));
   const std::string& id = reserved.container_id();
+  work::AddSubject(cc, id);
   if (reserved.phase() == rund::v1::REMOVING) {
     return Aborted("container {} (attempt {}) is being removed: try again", metadata.name(),
                    metadata.attempt());
@@ -128,9 +131,9 @@ Result<rund::v1::CreateContainerResponse> ContainerFlow::Build(
   prepare.set_user_specified_image(request.config().image().user_specified_image());
   rund::v1::CreateContainerRequest create;
   *create.mutable_image() = CRISP_TRY(backends_.imaged().Prepare(cc, prepare));
-  CRISP_TRY(PrepareVolumes(cc, backends_.imaged(), id, request.config(), create));
   create.set_container_id(id);
   *create.mutable_config() = request.config();
+  CRISP_TRY(PrepareVolumes(cc, backends_.imaged(), id, create));
   if (request.has_sandbox_config()) *create.mutable_sandbox_config() = request.sandbox_config();
   return rund.CreateContainer(cc, create);
 }

@@ -5,6 +5,7 @@
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/work/operations.h"
 #include "services/crid/core/validate.h"
 
 namespace crisp::crid {
@@ -105,6 +106,7 @@ Result<std::string> PodFlow::RunNow(const CallContext& cc,
   }
   const auto reserved = CRISP_TRY(reservation);
   const std::string& id = reserved.pod_id();
+  work::AddSubject(cc, id);
   switch (reserved.phase()) {
     case rund::v1::LIVE: view_.WaitSeq(cc, rund->instance(), reserved.seq()); return id;
     case rund::v1::STOPPED:

@@ -31,4 +31,16 @@ Status Reconcile(const CallContext& cc, const View& view, Backends& backends, Me
   return Status::Ok();
 }
 
+bool ReconcileStreak::Done(const Status& outcome) {
+  auto streak = streak_.lock();
+  streak->last = outcome;
+  streak->failures = outcome.ok() ? 0 : streak->failures + 1;
+  return streak->failures == kMany;
+}
+
+Status ReconcileStreak::trouble() const {
+  auto streak = streak_.lock();
+  return streak->failures >= kMany ? streak->last : Status::Ok();
+}
+
 }  // namespace crisp::crid

@@ -57,6 +57,23 @@ Status CheckNamespaces(std::string_view field, const runtime::v1::NamespaceOptio
     return InvalidArgument("{}.pid: {} is no namespace mode", field,
                            static_cast<int>(options.pid()));
   }
+  if (!options.target_id().empty() && options.pid() != NamespaceMode::TARGET) {
+    return InvalidArgument("{}.target_id is set, and pid is not TARGET", field);
+  }
+  return Status::Ok();
+}
+
+/// Each of them becomes a part of a line of resolv.conf.
+Status CheckDns(const runtime::v1::DNSConfig& dns) {
+  for (const auto& [name, values] :
+       {std::pair{"servers", &dns.servers()}, std::pair{"searches", &dns.searches()},
+        std::pair{"options", &dns.options()}}) {
+    for (const std::string& value : *values) {
+      if (HasControl(value)) {
+        return InvalidArgument("dns_config.{}: one has control characters", name);
+      }
+    }
+  }
   return Status::Ok();
 }
 
@@ -94,6 +111,7 @@ Status Validate(const runtime::v1::RunPodSandboxRequest& request) {
     return InvalidArgument("config.log_directory must be an absolute path, not '{}'", logs);
   }
   if (HasDotDot(logs)) return InvalidArgument("config.log_directory must not have '..' in it");
+  CRISP_TRY(CheckDns(config.dns_config()).While("config"));
   CRISP_TRY(CheckPorts(config).While("config"));
   const std::string& cgroup = config.linux().cgroup_parent();
   if (HasDotDot(cgroup)) {

@@ -7,6 +7,7 @@
 
 #include "libs/base/ids.h"
 #include "libs/base/try.h"
+#include "libs/work/operations.h"
 #include "services/crid/core/event_fanout.h"
 #include "services/crid/core/framing.h"
 
@@ -280,6 +281,8 @@ bool View::Fresh() const {
 Status View::WaitFresh(const CallContext& cc) const {
   const CallContext within = cc.Within(peer_wait_);
   std::unique_lock lock(mutex_);
+  if (AnswersLocked()) return Status::Ok();
+  const work::Stage stage(cc, fmt::format("wait: {}", AwayLocked()));
   changed_.wait_until(lock, cc.stop(), within.deadline(),
                       [this] { return closed_ || AnswersLocked(); });
   if (AnswersLocked()) return Status::Ok();
@@ -305,6 +308,8 @@ std::vector<std::function<void()>> View::TakeReachedLocked() {
 void View::WaitSeq(const CallContext& cc, const std::string& instance, std::uint64_t seq) const {
   const CallContext within = cc.Within(peer_wait_);
   std::unique_lock lock(mutex_);
+  if (ReachedLocked(instance, seq)) return;
+  const work::Stage stage(cc, fmt::format("wait for the news of rund/{}", instance));
   changed_.wait_until(lock, cc.stop(), within.deadline(),
                       [this, &instance, seq] { return ReachedLocked(instance, seq); });
 }

@@ -37,7 +37,8 @@ class ImageService final : public internal::ImageBase {
   Observer::Stream* StreamImages(Context* context, const Raw* request) override;
 
  private:
-  Unary* PassOn(Context* context, const Raw* request, Raw* response, const std::string& method);
+  template <typename Request>
+  Unary* PassOn(Context* context, const Raw* request, Raw* response);
 
   Peers& peers_;
   work::Pool& pool_;

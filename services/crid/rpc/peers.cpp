@@ -18,6 +18,8 @@
 #include "libs/rpc/follow.h"
 #include "libs/rpc/internal.h"
 #include "libs/rpc/metadata.h"
+#include "libs/rpc/tracing.h"
+#include "libs/work/operations.h"
 
 namespace crisp::crid {
 namespace {
@@ -63,7 +65,7 @@ auto Quickly(const CallContext& cc, const rpc::Peer& peer, const PeersOptions& o
 /// A unary call without a thread; the returned function waits for the answer. A connection that
 /// breaks is left to `again` (which waits for the peer and asks anew).
 template <typename Req, typename Resp>
-Pending<Resp> StartCall(const CallContext& cc, Req request,
+Pending<Resp> StartCall(const CallContext& cc, const rpc::Peer& peer, Req request,
                         const std::function<void(grpc::ClientContext*, const Req*, Resp*,
                                                  std::function<void(grpc::Status)>)>& start,
                         std::function<Result<Resp>(const CallContext&, const Req&)> again) {
@@ -74,13 +76,18 @@ Pending<Resp> StartCall(const CallContext& cc, Req request,
     std::mutex mutex;
     std::condition_variable_any changed;
     std::optional<grpc::Status> answer;
+    std::optional<work::Stage> stage;
   };
   auto state = std::make_shared<State>();
   state->request = std::move(request);
   state->context.set_deadline(SystemDeadline(cc));
   state->context.AddMetadata(rpc::kRequestIdKey, cc.request_id());
+  rpc::SendTrace(state->context);
+  state->stage.emplace(work::Stage::Elsewhere(
+      cc, fmt::format("{} of {}", rpc::CallName<Req>(), peer.name()), peer.name()));
   start(&state->context, &state->request, &state->response, [state](const grpc::Status& status) {
     std::lock_guard lock(state->mutex);
+    state->stage.reset();
     state->answer = status;
     state->changed.notify_all();
   });
@@ -298,7 +305,7 @@ class Peers::NetdClient final : public Netd {
     }
     std::shared_ptr<Stub> stub = netd::v1::Network::NewStub(peer.channel());
     return StartCall<Req, Resp>(
-        cc, std::move(request),
+        cc, peer, std::move(request),
         [stub, start](grpc::ClientContext* context, const Req* r, Resp* response,
                       std::function<void(grpc::Status)> done) {
           start(*stub, context, r, response,
@@ -395,9 +402,13 @@ class Peers::StopAttempts final : public std::enable_shared_from_this<StopAttemp
     auto attempt = std::make_shared<Attempt>();
     attempt->context.set_deadline(SystemDeadline(cc_));
     attempt->context.AddMetadata(rpc::kRequestIdKey, cc_.request_id());
+    rpc::SendTrace(attempt->context, trace_);
+    const std::string& peer = rund_->peer().name();
+    stage_.emplace(work::Stage::Elsewhere(cc_, fmt::format("StopContainer of {}", peer), peer));
     rund_->containers().async()->StopContainer(
         &attempt->context, &request_, &attempt->response,
         [self = shared_from_this(), attempt](const grpc::Status& status) {
+          self->stage_.reset();
           // Its connection broke, or it said that it goes: asked again, since a stop is idempotent.
           if (status.error_code() == grpc::StatusCode::UNAVAILABLE && self->cc_.Check().ok()) {
             return self->Next(/*again=*/true);
@@ -409,9 +420,11 @@ class Peers::StopAttempts final : public std::enable_shared_from_this<StopAttemp
 
   work::Pool& pool_;
   const CallContext cc_;
+  const trace::Context trace_ = trace::Current();
   const std::shared_ptr<RundClient> rund_;
   const rund::v1::StopContainerRequest request_;
   const Done done_;
+  std::optional<work::Stage> stage_;
 };
 
 Peers::Peers(PeersOptions options, View& view, loop::Loop& loop, std::function<void()> on_change)
@@ -583,15 +596,17 @@ Result<grpc::ByteBuffer> Peers::CallRaw(const CallContext& cc, const rpc::Peer& 
   return rpc::Call(cc, peer, stub, &RawStub::Send, request, options);
 }
 
-std::vector<Peers::DaemonInfo> Peers::Infos(const CallContext& cc) const {
+std::vector<rpc::Peer> Peers::All() const {
   std::vector<rpc::Peer> peers = imaged_group_->All();
   for (rpc::Peer& peer : netd_group_->All()) peers.push_back(std::move(peer));
-  {
-    std::lock_guard lock(mutex_);
-    for (const auto& [name, rund] : runds_) peers.push_back(rund->peer());
-  }
+  std::lock_guard lock(mutex_);
+  for (const auto& [name, rund] : runds_) peers.push_back(rund->peer());
+  return peers;
+}
+
+std::vector<Peers::DaemonInfo> Peers::Infos(const CallContext& cc) const {
   std::vector<DaemonInfo> out;
-  for (const rpc::Peer& peer : peers) {
+  for (const rpc::Peer& peer : All()) {
     if (!peer.Ready()) {
       out.push_back({peer.name(), Unavailable("{} is not running", peer.name())});
       continue;
@@ -602,6 +617,23 @@ std::vector<Peers::DaemonInfo> Peers::Infos(const CallContext& cc) const {
                                           crisp::daemon::v1::InfoRequest())});
   }
   return out;
+}
+
+std::string Peers::WordsOf(const std::string& name, const std::string& request_id) const {
+  // Its caller is about to be told that its time is over.
+  constexpr std::chrono::milliseconds kPatience{300};
+  const std::vector<rpc::Peer> peers = All();
+  const auto peer = std::find_if(peers.begin(), peers.end(),
+                                 [&name](const rpc::Peer& each) { return each.name() == name; });
+  if (peer == peers.end() || !peer->Ready()) return {};
+  crisp::daemon::v1::OperationsRequest request;
+  request.set_request_id(request_id);
+  const auto answer = rpc::Call(CallContext::Background(kPatience), *peer,
+                                *crisp::daemon::v1::Daemon::NewStub(peer->channel()),
+                                &crisp::daemon::v1::Daemon::Stub::Operations, request);
+  if (answer.code() == Code::kDeadlineExceeded) return "it does not answer";
+  if (!answer.ok() || answer->under_way().empty()) return {};
+  return answer->under_way(0).times();
 }
 
 }  // namespace crisp::crid

@@ -81,6 +81,8 @@ class Peers final : public Backends {
   };
   /// What each daemon that we know says of itself.
   std::vector<DaemonInfo> Infos(const CallContext& cc) const;
+  /// What a daemon ("netd/1") is at for this request, asked for a moment; "": nothing is known.
+  std::string WordsOf(const std::string& name, const std::string& request_id) const;
 
  private:
   class Group;
@@ -95,6 +97,7 @@ class Peers final : public Backends {
     bool records = false;
   };
 
+  std::vector<rpc::Peer> All() const;
   void OnRundFile(const std::string& name, loop::DirEvent event);
   void AddRund(const std::string& instance);
   void ForgetRund(const std::string& instance);

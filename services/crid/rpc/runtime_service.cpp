@@ -8,6 +8,7 @@
 
 #include "libs/base/try.h"
 #include "libs/json/json.h"
+#include "libs/rpc/about.h"
 #include "libs/rpc/forward.h"
 #include "services/crid/core/status_merge.h"
 
@@ -232,16 +233,20 @@ RuntimeService::Unary* RuntimeService::StopContainer(
     runtime::v1::StopContainerResponse* /*response*/) {
   auto call = std::make_shared<StopCall>();
   call->Begin();
-  const CallContext cc = rpc::ContextOf(*context);
+  const CallContext plain = rpc::ContextOf(*context);
+  work::Operation::About about = rpc::AboutCall(*request);
+  about.request_id = plain.request_id();
+  const CallContext cc = plain.PartOf(pool_.operations().Begin(std::move(about)));
   auto stop = [view = view_, &peers = peers_, &pool = pool_, call, cc,
                grace = request->timeout()](Result<RecordPtr> found) {
     if (found.code() == Code::kNotFound) return call->Reply(crisp::Status::Ok());
     if (!found.ok()) return call->Reply(found.status());
     const std::string instance = (*found)->instance;
     peers.StopContainer(pool, cc, instance, (*found)->id, std::max<std::int64_t>(grace, 0),
-                        [view, call, instance](auto answer) {
+                        [view, call, cc, instance](auto answer) {
+                          const crisp::Status told = cc.operation()->Answer(answer.status());
                           if (call->finished()) return;
-                          if (!answer.ok()) return call->Reply(answer.status());
+                          if (!told.ok()) return call->Reply(told);
                           view->WhenSeq(instance, answer->seq(),
                                         [call] { call->Reply(crisp::Status::Ok()); });
                         });
@@ -278,6 +283,8 @@ RuntimeService::Unary* RuntimeService::PassOn(Context* context, const Raw* reque
     }
     rpc::ForwardOptions options;
     options.idempotent = idempotent;
+    options.operations = &pool_.operations();
+    options.subjects = {record->id};
     if (record->id == id) {
       return rpc::Forward(context, request, response, *peer, method, std::move(options));
     }

@@ -300,6 +300,9 @@ TEST_CASE("Images among the mounts are prepared for the container; what fails sa
   mount.mutable_image()->set_image("sha256:2");
   CHECK(node.CreateWith(pod, config).ok());
   CHECK(node.script.Count("PrepareVolume sha256:2") == 1);
+  const runtime::v1::Mount told = node.rund.last_config().mounts(1);
+  CHECK(told.image().image() == "sha256:2");
+  CHECK(told.image().image_ref() == "id of sha256:2");
 
   config.mutable_metadata()->set_name("d");
   node.script.Fail("PrepareVolume sha256:2", grpc::StatusCode::NOT_FOUND, "no image");

@@ -68,6 +68,12 @@ TEST_CASE("What is wrong with a pod is told with the field's name") {
   pod = GoodPod();
   pod.mutable_config()->mutable_linux()->set_cgroup_parent("/kubepods/../../x");
   Refused(Validate(pod), "cgroup_parent");
+  pod = GoodPod();
+  pod.mutable_config()->mutable_dns_config()->add_servers("10.0.0.1\nnameserver 10.0.0.2");
+  Refused(Validate(pod), "config: dns_config.servers");
+  pod = GoodPod();
+  pod.mutable_config()->mutable_dns_config()->add_searches("a\tb");
+  Refused(Validate(pod), "dns_config.searches");
 }
 
 TEST_CASE("What is wrong with a container is told with the field's name") {
@@ -90,4 +96,13 @@ TEST_CASE("What is wrong with a container is told with the field's name") {
   container = GoodContainer();
   container.mutable_config()->add_mounts();
   Refused(Validate(container), "config.mounts[0].container_path");
+  container = GoodContainer();
+  auto& namespaces = *container.mutable_config()
+                          ->mutable_linux()
+                          ->mutable_security_context()
+                          ->mutable_namespace_options();
+  namespaces.set_target_id("a");
+  Refused(Validate(container), "namespace_options.target_id");
+  namespaces.set_pid(runtime::v1::TARGET);
+  CHECK(Validate(container).ok());
 }

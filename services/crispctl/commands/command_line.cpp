@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
+#include "libs/base/closest.h"
 #include "libs/settings/settings.h"
 #include "services/crispctl/command_table.h"
 #include "services/crispctl/commands/commands.h"
@@ -88,10 +89,59 @@ CommandPlace FindCommand(const CLI::App& app, const std::vector<std::string>& wo
   return {words.size(), marked};
 }
 
+using Words = std::vector<std::string>;
+
+Words NamesOfVerbs(const CLI::App& app) {
+  Words names;
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (!verb->get_group().empty()) names.push_back(verb->get_name());
+  }
+  return names;
+}
+
+Words NamesOfOptions(const CLI::App& verb, const CLI::App& app) {
+  Words names;
+  for (const CLI::App* one : {&verb, &app}) {
+    for (const CLI::Option* option : one->get_options()) {
+      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    }
+  }
+  return names;
+}
+
+[[noreturn]] void Refuse(const std::string& sentence) {
+  throw CLI::ParseError(sentence, CLI::ExitCodes::ExtrasError);
+}
+
+/// Throws for the first verb or long option that there is none of, with what was probably meant:
+/// CLI11 only says that it is not expected. `words` end where a COMMAND begins.
+void CheckWords(const CLI::App& app, Words::const_iterator word, Words::const_iterator end) {
+  const CLI::App* verb = &app;
+  for (; word != end && *word != "--"; ++word) {
+    if (word->size() > 1 && word->front() == '-') {
+      const std::string name = word->substr(0, word->find('='));
+      const bool is_long = name.starts_with("--");
+      if (is_long && FindOption(*verb, app, name) == nullptr) {
+        Refuse(fmt::format("there is no option {}{}", name,
+                           DidYouMean(name, NamesOfOptions(*verb, app))));
+      }
+      if (TakesNextWord(*verb, app, *word) && std::next(word) != end) ++word;
+      continue;
+    }
+    const Words known = NamesOfVerbs(*verb);
+    if (known.empty()) continue;  // an operand
+    const CLI::App* below = VerbOf(*verb, *word);
+    if (below == nullptr) {
+      const std::string above = verb == &app ? "" : verb->get_name() + " ";
+      Refuse(fmt::format("there is no command '{}{}'{}", above, *word, DidYouMean(*word, known)));
+    }
+    verb = below;
+  }
+}
+
 }  // namespace
 
 CLI::Option* AddCommandOperand(CLI::App& verb, const std::string& text) {
-  using Words = std::vector<std::string>;
   return verb.add_option_function<Words>(
       kCommand, [](const Words& /*Shared has them*/) {}, text);
 }
@@ -100,6 +150,7 @@ void ParseCommandLine(CLI::App& app, Shared& shared, std::vector<std::string> wo
   const CommandPlace place = FindCommand(app, words);
   const auto start = words.begin() + static_cast<std::ptrdiff_t>(place.start);
   shared.command.assign(start, words.end());
+  CheckWords(app, words.begin(), start);
   if (start != words.end() && !place.marked) words.insert(start, "--");
   std::reverse(words.begin(), words.end());
   app.parse(std::move(words));
@@ -121,6 +172,7 @@ void AddCommandLine(CLI::App& app, Shared& shared) {
       "Exit codes: 0 done, 1 it failed, 2 wrong use, 3 crisp was not reached; run and exec end as\n"
       "the command does, or with 125.");
   AddNodeCommands(app, shared);
+  AddWhyCommand(app, shared);
   AddConfigCommands(app, shared);
   AddImageCommands(app, shared);
   AddArchiveCommands(app, shared);

@@ -29,6 +29,8 @@ struct Shared {
   std::string socket;
   std::string config;
   std::string output = "table";
+  /// Where crisp's other programs are; empty: see FindProgram.
+  std::string program_dir;
   /// run and exec: the words of COMMAND as they were typed.
   std::vector<std::string> command;
   int exit_code = kDone;
@@ -67,6 +69,7 @@ CLI::Option* AddCommandOperand(CLI::App& verb, const std::string& text);
 
 // Each adds its verbs to the program.
 void AddNodeCommands(CLI::App& app, Shared& shared);       // status, version, reload
+void AddWhyCommand(CLI::App& app, Shared& shared);         // why
 void AddConfigCommands(CLI::App& app, Shared& shared);     // config ...
 void AddConvertCommand(CLI::App& config, Shared& shared);  // config convert
 void AddImageCommands(CLI::App& app, Shared& shared);      // pull, images, rmi

@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "libs/base/try.h"
@@ -12,7 +13,16 @@
 namespace crisp::ctl {
 namespace {
 
-/// One of `items` by full id, then by unique prefix, then by name.
+// The same container, or pod, made again under its name.
+bool IsAnotherAttempt(const runtime::v1::Container& a, const runtime::v1::Container& b) {
+  return a.pod_sandbox_id() == b.pod_sandbox_id();
+}
+bool IsAnotherAttempt(const runtime::v1::PodSandbox& a, const runtime::v1::PodSandbox& b) {
+  return a.metadata().namespace_() == b.metadata().namespace_() &&
+         a.metadata().uid() == b.metadata().uid();
+}
+
+/// One of `items` by full id, then by unique prefix, then by name. A name means the last attempt.
 template <typename Items>
 auto Find(const Items& items, const std::string& text, std::string_view noun,
           std::string_view lister) -> Result<std::decay_t<decltype(*items.begin())>> {
@@ -23,7 +33,15 @@ auto Find(const Items& items, const std::string& text, std::string_view noun,
   }
   if (matches.empty()) {
     for (const auto& item : items) {
-      if (item.metadata().name() == text) matches.push_back(&item);
+      if (item.metadata().name() != text) continue;
+      const auto same = std::find_if(matches.begin(), matches.end(), [&item](const auto* match) {
+        return IsAnotherAttempt(*match, item);
+      });
+      if (same == matches.end()) {
+        matches.push_back(&item);
+      } else if (item.metadata().attempt() > (*same)->metadata().attempt()) {
+        *same = &item;
+      }
     }
   }
   if (matches.size() == 1) return *matches.front();

@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <map>
 #include <optional>
 
 #include "libs/base/try.h"
@@ -81,6 +82,29 @@ Status RemoveOne(Client& client, const Args& args, const std::string& text) {
   return pod ? RemovePod(client, *pod) : Status::Ok();
 }
 
+/// All pods and, with `images`, then all images.
+Result<int> Wipe(Client& client, const Shared& shared, bool images, bool yes) {
+  const auto listed = CRISP_TRY(client.ListPods());
+  std::map<std::string, PodSandbox> pods;
+  std::vector<std::string> names;
+  for (const auto& pod : listed.items()) {
+    pods[pod.id()] = pod;
+    names.push_back(pod.id());
+  }
+  if (images) {
+    const auto list = CRISP_TRY(client.ListImages());
+    for (const auto& image : list.images()) names.push_back(image.id());
+  }
+  if (!yes) {
+    return InvalidArgument("this would remove {} pods and {} images of this node: say --yes",
+                           pods.size(), names.size() - pods.size());
+  }
+  return ForEach(shared, names, [&](const std::string& name) {
+    const auto pod = pods.find(name);
+    return pod == pods.end() ? client.RemoveImage(name) : RemovePod(client, pod->second);
+  });
+}
+
 }  // namespace
 
 void AddEndCommands(CLI::App& app, Shared& shared) {
@@ -127,6 +151,21 @@ void AddEndCommands(CLI::App& app, Shared& shared) {
       return ForEach(shared, ids, [&](const std::string& id) -> Status {
         return RemovePod(client, CRISP_TRY(FindPod(client, id)));
       });
+    });
+  });
+
+  struct WipeArgs {
+    bool images = false;
+    bool yes = false;
+  };
+  auto wipe_args = std::make_shared<WipeArgs>();
+  CLI::App* wipe = app.add_subcommand(
+      "wipe", "Stop and remove all pods of the node, for one that leaves its cluster");
+  wipe->add_flag("--images", wipe_args->images, "All images, too");
+  wipe->add_flag("--yes", wipe_args->yes, "Really");
+  wipe->callback([&shared, wipe_args] {
+    WithClient(shared, [&](Client& client) {
+      return Wipe(client, shared, wipe_args->images, wipe_args->yes);
     });
   });
 }

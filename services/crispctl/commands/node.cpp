@@ -33,8 +33,10 @@ int ShowStatus(const Shared& shared) {
       }
     }
     Print(table.Render());
-    for (const auto& [what, hint] : found.problems) {
-      Print("\n" + what + (hint.empty() ? "" : "\n  " + hint));
+    for (const auto& list : {found.problems, found.notes}) {
+      for (const auto& [what, hint] : list) {
+        Print("\n" + what + (hint.empty() ? "" : "\n  " + hint));
+      }
     }
   }
   if (none) {

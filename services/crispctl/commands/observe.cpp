@@ -54,21 +54,39 @@ Result<int> ShowStats(Client& client, const Shared& shared) {
   return kDone;
 }
 
+/// Its container's name and, where it has ended, how: "exit 137, OOMKilled".
+struct EventWords {
+  std::string name;
+  std::string why;
+};
+EventWords WordsOf(const ContainerEventResponse& event) {
+  const std::string& id = event.container_id();
+  for (const auto& container : event.containers_statuses()) {
+    if (container.id() != id) continue;
+    EventWords words{container.metadata().name(), ""};
+    if (event.container_event_type() == runtime::v1::CONTAINER_STOPPED_EVENT) {
+      words.why = fmt::format("exit {}", container.exit_code());
+      if (!container.reason().empty()) words.why += ", " + container.reason();
+      if (!container.message().empty()) words.why += ": " + container.message();
+    }
+    return words;
+  }
+  return {id == event.pod_sandbox_status().id() ? "(pod)" : "(container)", ""};  // the latter: gone
+}
+
 void ShowEvent(const ContainerEventResponse& event, bool json) {
   if (json) {
     Print(ToJson(event));
   } else {
-    const std::string& id = event.container_id();
     const auto& pod = event.pod_sandbox_status();
-    std::string name = "(pod)";
-    for (const auto& container : event.containers_statuses()) {
-      if (container.id() == id) name = container.metadata().name();
-    }
-    if (id != pod.id() && name == "(pod)") name = "(container)";  // gone
     const std::string type =
         Lower(runtime::v1::ContainerEventType_Name(event.container_event_type()), "CONTAINER_");
-    Print(fmt::format("{:<8}  {}  {}  {}/{}", type.substr(0, type.find('_')), ShortId(id), name,
-                      pod.metadata().namespace_(), pod.metadata().name()));
+    const EventWords words = WordsOf(event);
+    std::string line = fmt::format("{}  {:<8}  {}  {}  {}/{}", TimeOfDay(event.created_at()),
+                                   type.substr(0, type.find('_')), ShortId(event.container_id()),
+                                   words.name, pod.metadata().namespace_(), pod.metadata().name());
+    if (!words.why.empty()) line += "  " + words.why;
+    Print(line);
   }
   std::fflush(stdout);
 }
@@ -80,7 +98,9 @@ void AddObserveCommands(CLI::App& app, Shared& shared) {
   stats->callback(
       [&shared] { WithClient(shared, [&](Client& client) { return ShowStats(client, shared); }); });
   CLI::App* events =
-      app.add_subcommand("events", "What happens to pods and containers, until interrupted");
+      app.add_subcommand("events",
+                         "What happens to pods and containers, until interrupted: when, "
+                         "what, to whom, and why a container has ended");
   events->callback([&shared] {
     WithClient(shared, [&](Client& client) -> Result<int> {
       CRISP_TRY(client.FollowEvents(

@@ -4,25 +4,10 @@
 #include <array>
 #include <memory>
 
-#include "libs/os/files.h"
 #include "services/crispctl/commands/commands.h"
+#include "services/crispctl/programs.h"
 
 namespace crisp::ctl {
-namespace {
-
-constexpr const char* kName = "crisp-store-check";
-
-/// Beside this program in a build tree, else where the package puts it.
-std::string Program() {
-  const Result<std::string> self = os::ReadLink("/proc/self/exe");
-  if (self.ok()) {
-    const std::string beside = self->substr(0, self->rfind('/') + 1) + kName;
-    if (os::Exists(beside)) return beside;
-  }
-  return std::string("/usr/libexec/crisp/") + kName;
-}
-
-}  // namespace
 
 void AddStoreCommands(CLI::App& app, Shared& shared) {
   struct Flags {
@@ -45,7 +30,11 @@ void AddStoreCommands(CLI::App& app, Shared& shared) {
   quick->excludes(repair)->excludes(wipe);
   repair->excludes(wipe);
   check->callback([&shared, flags] {
-    std::string program = Program();
+    std::string program = FindProgram("crisp-store-check", shared.program_dir);
+    if (program.empty()) {
+      shared.exit_code = Tell(NotFound("crisp-store-check is not installed here"));
+      return;
+    }
     std::string config = shared.config;
     std::vector<std::string> words = {program};
     if (!config.empty()) words.insert(words.end(), {"--config", config});

@@ -12,7 +12,7 @@ namespace crisp::ctl::convert {
 /// A directory of crisp's own below one that the other runtime was given; `usual`: its default,
 /// which says nothing.
 Finding OwnDirectory(const Case& one, std::string_view key, std::string_view usual);
-/// The log level, with what crisp has in the place of fatal, panic and trace.
+/// The log level, with what crisp has in the place of panic and warning.
 Finding Level(const Case& one);
 /// A listener's address; an empty host means all addresses there, and loopback here.
 Finding Listener(const Case& one, const std::string& host, const std::string& port);

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view kUnit = "the units of crisp's daemons say so";
 constexpr std::string_view kSocket = "crisp has sockets of its own below run_root";
-constexpr std::string_view kNoTraces = "crisp exports no traces";
+constexpr std::string_view kNoTraces = "crisp's own are sent to tracing.endpoint";
 constexpr std::string_view kNoNri = "crisp runs no NRI plugins";
 constexpr std::string_view kHosts =
     "put it into <registry>/hosts.toml below imaged.hosts_dir (see crisp-imaged(8))";
@@ -131,7 +131,8 @@ const std::vector<Rule>& ContainerdRules() {
       {"cri/containerd/no_pivot", NotSupported("/run/crisp is no ramfs root: pivot_root works")},
       {"cri/containerd/ignore_blockio_not_enabled_errors",
        NotNeeded("classes are looked for only where rund.blockio_config_file names some")},
-      {"cri/containerd/ignore_rdt_not_enabled_errors", NotNeeded("crisp has no RDT classes")},
+      {"cri/containerd/ignore_rdt_not_enabled_errors",
+       NotNeeded("classes are looked for only where pods name some")},
       {"cri/containerd/default_runtime/**", NotSupported("name one of the runtimes in "
                                                          "rund.default_runtime")},
       {"cri/containerd/untrusted_workload_runtime/**", NotSupported("use a RuntimeClass")},
@@ -239,7 +240,7 @@ const std::vector<Rule>& ContainerdRules() {
       {"plugins/io.containerd.service.v1.tasks-service/blockio_config_file",
        Take("rund.blockio_config_file", Text)},
       {"plugins/io.containerd.service.v1.tasks-service/**",
-       NotSupported("crisp has no RDT classes")},
+       NotSupported("crisp makes no RDT classes: pods may name those that resctrl has")},
       {"plugins/io.containerd.differ.v1.erofs/**", NotNeeded(kOnePlugin)},
       {"plugins/io.containerd.mount-manager.v1.bolt/**", NotNeeded(kOnePlugin)},
       {"plugins/io.containerd.sandbox.controller.v1.shim/**", NotNeeded("crisp starts no shims")},

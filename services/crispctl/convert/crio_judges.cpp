@@ -71,6 +71,12 @@ Finding CrioTlsVersion(const Case& one) {
 
 Finding CrioLogLevel(const Case& one) { return Level(one); }
 
+Finding CrioTracingEndpoint(const Case& one) {
+  if (!one.all.Bool("crio/tracing/enable_tracing"))
+    return NotNeededHere("enable_tracing is not set");
+  return Take("tracing.endpoint", Text)(one);
+}
+
 Finding CrioLogSizeMax(const Case& one) {
   if (IsOff(one.option.value)) return NotNeededHere("no limit, as in crisp");
   return one.Put("rund.max_log_size", Number(one.option.value),

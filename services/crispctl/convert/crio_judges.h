@@ -23,6 +23,7 @@ Finding CrioTlsVersion(const Case& one);
 
 // Containers.
 Finding CrioLogLevel(const Case& one);
+Finding CrioTracingEndpoint(const Case& one);
 Finding CrioLogSizeMax(const Case& one);
 Finding CrioConmonEnv(const Case& one);
 Finding CrioSeccompProfile(const Case& one);

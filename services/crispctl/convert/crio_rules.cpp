@@ -71,15 +71,14 @@ const std::vector<Rule>& CrioRules() {
        NotSupported("crisp leaves irqbalance alone: ban CPUs in its own configuration")},
       {"crio/runtime/irqbalance_config_restore_file",
        NotNeeded("crisp leaves irqbalance alone: there is nothing to restore")},
-      {"crio/runtime/rdt_config_file", NotSupported("crisp has no RDT classes")},
+      {"crio/runtime/rdt_config_file",
+       NotSupported("crisp makes no RDT classes: pods may name those that resctrl has")},
       {"crio/runtime/cgroup_manager", Take("rund.cgroup_driver", Text)},
       {"crio/runtime/default_capabilities", Take("rund.default_capabilities", Capabilities)},
       {"crio/runtime/add_inheritable_capabilities",
        NotSupported("set file capabilities on the programs of containers that are not root")},
       {"crio/runtime/default_sysctls", Take("rund.default_sysctls", Sysctls)},
-      {"crio/runtime/allowed_devices",
-       NotSupported("pods cannot ask for devices by annotation: rund.additional_devices gives them "
-                    "to all containers, CDI or a device plugin to some")},
+      {"crio/runtime/allowed_devices", Take("rund.allowed_devices", List)},
       {"crio/runtime/additional_devices", Take("rund.additional_devices", List)},
       {"crio/runtime/device_ownership_from_security_context",
        Take("rund.device_ownership_from_security_context", Bool)},
@@ -133,8 +132,8 @@ const std::vector<Rule>& CrioRules() {
        OfHandler(Take("rund.runtimes.*.privileged_without_host_devices", Bool))},
       {"crio/runtime/runtimes/*/allowed_annotations",
        OfHandler(Change("rund.runtimes.*.allowed_annotations", List,
-                        "the OCI runtime gets to see these annotations and no others; those of "
-                        "CRI-O itself (crio.io) do nothing here"))},
+                        "the OCI runtime gets to see these annotations and no others; of CRI-O's "
+                        "own (crio.io) those count here that crisp.yaml(5) lists"))},
       {"crio/runtime/runtimes/*/monitor_path", CrioMonitorPath},
       {"crio/runtime/runtimes/*/monitor_cgroup", NotNeeded("monitors stay in the unit of rund")},
       {"crio/runtime/runtimes/*/monitor_exec_cgroup",
@@ -216,8 +215,10 @@ const std::vector<Rule>& CrioRules() {
                                                 "crid.metrics_address")},
 
       // [crio.tracing]
-      {"crio/tracing/enable_tracing", NotSupported("crisp exports no traces")},
-      {"crio/tracing/*", NotNeeded("crisp exports no traces")},
+      {"crio/tracing/enable_tracing", NotNeeded("an empty tracing.endpoint turns traces off")},
+      {"crio/tracing/tracing_endpoint", CrioTracingEndpoint},
+      {"crio/tracing/tracing_sampling_rate_per_million",
+       Take("tracing.sampling_per_million", Number)},
 
       // [crio.stats]
       {"crio/stats/stats_collection_period", NotNeeded("stats are read when they are asked for")},

@@ -142,11 +142,10 @@ Result<std::chrono::seconds> GoDuration(std::string_view text) {
 }
 
 Result<std::string> LogLevel(std::string_view level) {
-  if (level == "fatal" || level == "panic") return std::string("error");
-  if (level == "trace") return std::string("debug");
+  if (level == "panic") return std::string("fatal");
   if (level == "warning") return std::string("warn");
-  if (level == "error" || level == "warn" || level == "info" || level == "debug") {
-    return std::string(level);
+  for (const char* same : {"fatal", "error", "warn", "info", "debug", "trace"}) {
+    if (level == same) return std::string(level);
   }
   return InvalidArgument("'{}' is no log level", level);
 }

@@ -9,6 +9,7 @@
 #include "services/crispctl/debug/collect.h"
 #include "services/crispctl/debug/redact.h"
 #include "services/crispctl/output.h"
+#include "services/crispctl/why/report.h"
 
 namespace crisp::ctl::debug {
 namespace {
@@ -106,6 +107,15 @@ void CollectMetrics(const Scope& scope, const Findings& found, Bundle& bundle) {
   }
 }
 
+/// What hangs, and what failed last.
+void CollectWhy(const Scope& scope, Bundle& bundle) {
+  const settings::Settings settings =
+      settings::Load(scope.config).value_or(settings::Settings().Resolved());
+  const why::Report report =
+      why::Judge(why::Look(scope.endpoint, settings), std::chrono::seconds(0), why::kEveryFailure);
+  bundle.Add("why.txt", RedactText(why::AsText(report)));
+}
+
 }  // namespace
 
 void CollectCrisp(const Scope& scope, const Findings& found, Bundle& bundle) {
@@ -113,6 +123,7 @@ void CollectCrisp(const Scope& scope, const Findings& found, Bundle& bundle) {
   CollectSettings(scope, bundle);
   CollectAnswers(scope, bundle);
   CollectMetrics(scope, found, bundle);
+  CollectWhy(scope, bundle);
 }
 
 }  // namespace crisp::ctl::debug

@@ -39,10 +39,12 @@ struct Ran {
   std::string err;
 };
 
-/// What main does, in this process.
-inline Ran RunCommand(std::vector<std::string> words) {
+/// What main does, in this process. crisp's other programs are those in `program_dir`.
+inline Ran RunCommand(std::vector<std::string> words,
+                      const std::string& program_dir = "/nonexistent") {
   const testing::TestRoot root;
   Shared shared;
+  shared.program_dir = program_dir;
   CLI::App app("", "crispctl");
   AddCommandLine(app, shared);
   std::fflush(stdout);

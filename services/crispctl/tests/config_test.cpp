@@ -77,6 +77,32 @@ TEST_CASE("config check takes a file, its directory or its drop-ins") {
   CHECK(RunCommand({"-c", root / "none.yaml", "config", "check"}).code == kFailed);
 }
 
+TEST_CASE("config units says what systemd's units must be told, and config check that they must") {
+  const testing::TestRoot root;
+  const std::string file = root.Write(
+      "c.yaml", "state_root: /home/crisp\nrun_root: /run/crisp/a\nimaged: {image_root: /srv/i}\n");
+  const std::string imaged =
+      "[Service]\nReadWritePaths=/home/crisp\nReadWritePaths=/srv/i\nProtectHome=no\n";
+  const Ran shown = RunCommand({"-c", file, "config", "units"});
+  CHECK(shown.out ==
+        "# crisp-crid.socket.d/50-crisp-settings.conf\n[Socket]\nListenStream=\n"
+        "ListenStream=/run/crisp/a/crisp.sock\n"
+        "# crisp-imaged@.service.d/50-crisp-settings.conf\n" +
+            imaged);
+  CHECK(RunCommand({"config", "check", file}).out.find("crisp-imaged@.service has to be told") !=
+        std::string::npos);
+
+  const std::string directory = root / "system";
+  CHECK(RunCommand({"-c", file, "config", "units", "--write", directory}).code == kDone);
+  const std::string written = directory + "/crisp-imaged@.service.d/50-crisp-settings.conf";
+  CHECK(os::ReadFile(written).value().ends_with("\n" + imaged));
+  const std::string shipped = root.Write("d.yaml", "imaged: {image_root: /var/lib/crisp/else}\n");
+  CHECK(RunCommand({"-c", shipped, "config", "units", "--write", directory}).code == kDone);
+  CHECK_FALSE(os::Exists(written));
+  CHECK(RunCommand({"-c", shipped, "config", "units"}).out.find("need not") != std::string::npos);
+  CHECK(RunCommand({"config", "check", shipped}).out.find("systemd") == std::string::npos);
+}
+
 TEST_CASE("config set writes a drop-in that the daemons would take, and no other") {
   const testing::TestRoot root;
   const std::string file = root.Write("c.yaml", "log: {level: warn}\n");

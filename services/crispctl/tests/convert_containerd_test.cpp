@@ -53,7 +53,7 @@ TEST_CASE("A version 3 configuration of containerd is converted with its imports
   CHECK(converted.source.files ==
         std::vector<std::string>{kSamples + "/config.toml", kSamples + "/conf.d/10-runtimes.toml"});
   const settings::Settings& settings = converted.settings;
-  CHECK(settings.log.level == "error");
+  CHECK(settings.log.level == "fatal");
   CHECK(settings.log.format == "json");
   CHECK(settings.state_root == "/data/containerd/crisp");
   CHECK(settings.crid.metrics_address == "127.0.0.1:1338");

@@ -103,6 +103,19 @@ TEST_CASE("A configuration of CRI-O becomes a crisp.yaml that says the same") {
   CHECK_FALSE(settings.rund.runtimes.contains("kata"));
 }
 
+TEST_CASE("CRI-O's traces go where they went, when they are on") {
+  const testing::TestRoot root;
+  const auto converted = [&root](const std::string& enable) {
+    root.Write("crio.conf", "[crio.tracing]\nenable_tracing = " + enable +
+                                "\ntracing_endpoint = '127.0.0.1:4317'\n"
+                                "tracing_sampling_rate_per_million = 1000\n");
+    return SettingsOf(ConvertPaths({root / "crio.conf"}));
+  };
+  CHECK(converted("true").tracing.endpoint == "127.0.0.1:4317");
+  CHECK(converted("true").tracing.sampling_per_million == 1000);
+  CHECK(converted("false").tracing.endpoint.empty());
+}
+
 TEST_CASE("Only what is not crisp's default is written, each with where it came from") {
   const Converted converted = ConvertText(
       "[crio.runtime]\n"

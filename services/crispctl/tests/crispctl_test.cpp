@@ -23,6 +23,8 @@ TEST_CASE("Tables, sizes and ages read well") {
   CHECK(Age(3min) == "3m");
   CHECK(Age(72h) == "3d");
   CHECK(Since(0) == "-");
+  CHECK(TimeOfDay(0) == "-");
+  CHECK(TimeOfDay(1'700'000'000'000'000'000).starts_with("2023-11-1"));
   CHECK(ShortId("sha256:0123456789abcdef") == "0123456789abc");
   CHECK(Lower("CONTAINER_RUNNING", "CONTAINER_") == "running");
 }

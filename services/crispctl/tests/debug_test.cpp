@@ -104,8 +104,9 @@ TEST_CASE("A bundle has what is known of the node, and none of its secrets") {
   const std::string all = Unpacked(out);
   CHECK(all.find(kSecret) == all.npos);
   // The names stay.
-  for (const char* part : {"/index.txt", "/versions.txt", "/config/effective.yaml", "/pods.json",
-                           "/inspect/c1.json", "/node/kernel.txt", "PROXY=", "DB=", "web"}) {
+  for (const char* part :
+       {"/index.txt", "/versions.txt", "/why.txt", "/config/effective.yaml", "/pods.json",
+        "/inspect/c1.json", "/node/kernel.txt", "PROXY=", "DB=", "web"}) {
     INFO(part);
     CHECK(all.find(part) != all.npos);
   }

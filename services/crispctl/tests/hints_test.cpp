@@ -23,6 +23,8 @@ TEST_CASE("What crisp's daemons say has a hint where a person can do something")
       {InvalidArgument("runtime handler 'kata' is not known; there are: runc"), "rund.runtimes"},
       {FailedPrecondition("container 0123 is not running"), "crispctl ps -a"},
       {DeadlineExceeded("Deadline Exceeded"), "crispctl status"},
+      {DeadlineExceeded("the deadline of the call has passed; Attach took 2.0 s: ..."),
+       "crispctl why"},
       {NotFound("no image 'x'"), "crispctl images"},
   };
   for (const auto& [status, hint] : known) {

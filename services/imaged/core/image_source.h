@@ -41,6 +41,8 @@ class BlobReader {
   virtual bool is_range() const { return false; }
   /// Another text stands for other bytes (ETag); "" where the source does not say.
   virtual std::string version() const { return {}; }
+  /// Whom they come from ("quay.io:443"); "" where that is nobody else.
+  virtual std::string from() const { return {}; }
 };
 
 /// Where an image's parts come from: a registry, or an archive. Any thread.

@@ -40,7 +40,7 @@ class Pipeline {
  public:
   Pipeline(const CallContext& cc, const Descriptor& blob, const OpenBlob& open,
            const LayerLimits& limits, LayerProgress& progress)
-      : cc_(cc.deadline(), stop_.get_token(), cc.request_id()),
+      : cc_(cc.WithStop(stop_.get_token())),
         outer_stop_(cc.stop(), [this] { stop_.request_stop(); }),
         blob_(blob),
         open_(open),
@@ -113,6 +113,7 @@ void Pipeline::Took(std::string_view bytes, digest::Sha256& sum) {
   sum.Update(bytes);
   offset_ += bytes.size();
   progress_.done.store(offset_, std::memory_order_relaxed);
+  progress_.last = std::chrono::steady_clock::now();
   limits_.on_fetched(bytes.size());
 }
 
@@ -151,6 +152,7 @@ Result<std::unique_ptr<BlobReader>> Pipeline::FetchRanges(digest::Sha256& sum) {
   if (IsOutage(first.code())) return std::unique_ptr<BlobReader>();
   if (!first.ok() || !(*first)->is_range()) return first;
   if ((*first)->total() != blob_.size) return std::unique_ptr<BlobReader>();
+  *progress_.from.lock() = (*first)->from();
   RangedFetch ranges(cc_, blob_.size, *std::move(first), open_, limits_.connections_of_one,
                      limits_.connections, pool_);
   while (std::optional<Buffer> buffer = ranges.Next()) {
@@ -173,7 +175,9 @@ Result<std::unique_ptr<BlobReader>> Pipeline::OpenRest() {
 }
 
 Status Pipeline::FetchAll(digest::Sha256& sum) {
-  const Slots::Hold connection = CRISP_TRY(limits_.connections.Take(cc_));
+  const Slots::Hold connection =
+      CRISP_TRY(limits_.connections.Take(cc_, "wait for a connection among the downloads"));
+  progress_.began = std::chrono::steady_clock::now();
   progress_.state = LayerProgress::State::kDownloading;
   std::unique_ptr<BlobReader> reader;
   if (limits_.connections_of_one > 1 && blob_.size >= limits_.ranged_from.count())
@@ -182,6 +186,7 @@ Status Pipeline::FetchAll(digest::Sha256& sum) {
   while (offset_ < blob_.size) {
     const std::uint64_t before = offset_;
     if (!reader) reader = CRISP_TRY(OpenRest());
+    *progress_.from.lock() = reader->from();
     const std::uint64_t total = reader->total().value_or(blob_.size);
     if (total > blob_.size)
       return DataLoss("the blob {} has {} bytes, its manifest says {}", blob_.digest.str(), total,

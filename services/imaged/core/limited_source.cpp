@@ -19,6 +19,7 @@ class LimitedReader final : public BlobReader {
   std::optional<std::uint64_t> total() const override { return reader_->total(); }
   bool is_range() const override { return reader_->is_range(); }
   std::string version() const override { return reader_->version(); }
+  std::string from() const override { return reader_->from(); }
 
  private:
   const std::unique_ptr<BlobReader> reader_;

@@ -1,8 +1,10 @@
 #include "services/imaged/core/limits.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "libs/base/try.h"
+#include "libs/work/operations.h"
 
 namespace crisp::imaged {
 namespace {
@@ -45,8 +47,10 @@ void Slots::Hold::Release() {
   slots_ = nullptr;
 }
 
-Result<Slots::Hold> Slots::Take(const CallContext& cc) {
+Result<Slots::Hold> Slots::Take(const CallContext& cc, const std::string& what) {
   std::unique_lock lock(mutex_);
+  std::optional<work::Stage> stage;
+  if (free_ == 0) stage.emplace(cc, what);
   changed_.wait_until(lock, cc.stop(), cc.deadline(), [this] { return free_ > 0; });
   CRISP_TRY(cc.Check());
   if (free_ == 0) return DeadlineExceeded("the deadline of the call has passed");

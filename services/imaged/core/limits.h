@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "libs/base/call_context.h"
@@ -63,8 +64,9 @@ class Slots {
     Slots* slots_ = nullptr;
   };
 
-  /// Waits for a free one. kCancelled, kDeadlineExceeded: the call's.
-  Result<Hold> Take(const CallContext& cc);
+  /// Waits for a free one; `what` says so to those who ask. kCancelled, kDeadlineExceeded: the
+  /// call's.
+  Result<Hold> Take(const CallContext& cc, const std::string& what);
 
  private:
   std::mutex mutex_;

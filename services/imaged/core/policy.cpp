@@ -1,24 +1,17 @@
 #include "services/imaged/core/policy.h"
 
 #include <algorithm>
-#include <initializer_list>
 
 #include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/json/json.h"
+#include "libs/os/files.h"
+#include "services/imaged/core/strict_json.h"
 
 namespace crisp::imaged {
 namespace {
 
 using Json = nlohmann::json;
-
-Status OnlyKeys(const Json& object, std::initializer_list<std::string_view> known) {
-  if (!object.is_object()) return InvalidArgument("an object is expected");
-  for (const auto& [key, value] : object.items())
-    if (std::find(known.begin(), known.end(), key) == known.end())
-      return InvalidArgument("unknown key {:.64}", key);
-  return Status::Ok();
-}
 
 Result<SignedIdentity> ParseIdentity(const Json& object) {
   SignedIdentity identity;
@@ -53,48 +46,80 @@ Result<SignedIdentity> ParseIdentity(const Json& object) {
   return identity;
 }
 
-/// keyPath, keyPaths, keyData and (sigstore) keyDatas: how many of them there are.
-Result<int> ParseKeys(const Json& object, Requirement& requirement) {
+/// <stem>Path, <stem>Paths, <stem>Data and <stem>Datas: how many of them there are.
+Result<int> ParseMaterial(const Json& object, const std::string& stem, Material& material) {
   int given = 0;
-  const auto decode = [&requirement](const std::string& text) -> Status {
-    requirement.key_data.push_back(CRISP_TRY(FromBase64(text).While("keyData")));
+  const auto decode = [&](const std::string& text) -> Status {
+    material.data.push_back(CRISP_TRY(FromBase64(text).While("{}Data", stem)));
     return Status::Ok();
   };
-  if (object.contains("keyPath")) {
+  if (object.contains(stem + "Path")) {
     ++given;
-    requirement.key_paths.push_back(CRISP_TRY(json::GetString(object, "keyPath")));
+    material.paths.push_back(CRISP_TRY(json::GetString(object, stem + "Path")));
   }
-  if (object.contains("keyPaths")) {
+  if (object.contains(stem + "Paths")) {
     ++given;
-    requirement.key_paths = CRISP_TRY(json::OptStrings(object, "keyPaths"));
-    if (requirement.key_paths.empty()) return InvalidArgument("keyPaths is empty");
+    material.paths = CRISP_TRY(json::OptStrings(object, stem + "Paths"));
+    if (material.paths.empty()) return InvalidArgument("{}Paths is empty", stem);
   }
-  if (object.contains("keyData")) {
+  if (object.contains(stem + "Data")) {
     ++given;
-    const std::string text = CRISP_TRY(json::GetString(object, "keyData"));
+    const std::string text = CRISP_TRY(json::GetString(object, stem + "Data"));
     CRISP_TRY(decode(text));
   }
-  if (object.contains("keyDatas")) {
+  if (object.contains(stem + "Datas")) {
     ++given;
-    for (const std::string& text : CRISP_TRY(json::OptStrings(object, "keyDatas")))
+    for (const std::string& text : CRISP_TRY(json::OptStrings(object, stem + "Datas")))
       CRISP_TRY(decode(text));
-    if (requirement.key_data.empty()) return InvalidArgument("keyDatas is empty");
+    if (material.data.empty()) return InvalidArgument("{}Datas is empty", stem);
   }
-  for (const std::string& path : requirement.key_paths)
-    if (!path.starts_with('/')) return InvalidArgument("keyPath {:.64} is not absolute", path);
+  for (const std::string& path : material.paths)
+    if (!path.starts_with('/')) return InvalidArgument("{}Path {:.64} is not absolute", stem, path);
   return given;
+}
+
+Result<CertifiedSigner> ParseFulcio(const Json& object) {
+  CRISP_TRY(OnlyKeys(object, {"caPath", "caData", "oidcIssuer", "subjectEmail"}));
+  CertifiedSigner signer;
+  if (CRISP_TRY(ParseMaterial(object, "ca", signer.roots)) != 1)
+    return InvalidArgument("exactly one of caPath and caData");
+  signer.oidc_issuer = CRISP_TRY(json::GetString(object, "oidcIssuer"));
+  signer.email = CRISP_TRY(json::GetString(object, "subjectEmail"));
+  if (signer.oidc_issuer.empty()) return InvalidArgument("oidcIssuer is empty");
+  if (signer.email.empty()) return InvalidArgument("subjectEmail is empty");
+  return signer;
+}
+
+Result<CertifiedSigner> ParsePki(const Json& object) {
+  CRISP_TRY(OnlyKeys(object, {"caRootsPath", "caRootsData", "caIntermediatesPath",
+                              "caIntermediatesData", "subjectEmail", "subjectHostname"}));
+  CertifiedSigner signer;
+  if (CRISP_TRY(ParseMaterial(object, "caRoots", signer.roots)) != 1)
+    return InvalidArgument("exactly one of caRootsPath and caRootsData");
+  if (CRISP_TRY(ParseMaterial(object, "caIntermediates", signer.intermediates)) > 1)
+    return InvalidArgument("only one of caIntermediatesPath and caIntermediatesData");
+  signer.email = CRISP_TRY(json::OptString(object, "subjectEmail"));
+  signer.hostname = CRISP_TRY(json::OptString(object, "subjectHostname"));
+  if (signer.email.empty() && signer.hostname.empty())
+    return InvalidArgument("subjectEmail or subjectHostname is needed");
+  return signer;
 }
 
 Status ParseSigstore(const Json& object, Requirement& requirement) {
   CRISP_TRY(OnlyKeys(object, {"type", "keyPath", "keyPaths", "keyData", "keyDatas", "fulcio", "pki",
                               "rekorPublicKeyPath", "rekorPublicKeyPaths", "rekorPublicKeyData",
                               "rekorPublicKeyDatas", "signedIdentity"}));
-  const int keys = CRISP_TRY(ParseKeys(object, requirement));
-  const int roots = (object.contains("fulcio") ? 1 : 0) + (object.contains("pki") ? 1 : 0);
-  if (keys + roots != 1)
+  const int keys = CRISP_TRY(ParseMaterial(object, "key", requirement.keys));
+  const bool fulcio = object.contains("fulcio");
+  const bool pki = object.contains("pki");
+  if (keys + (fulcio ? 1 : 0) + (pki ? 1 : 0) != 1)
     return InvalidArgument("exactly one of keyPath, keyPaths, keyData, keyDatas, fulcio and pki");
-  for (const auto& [key, value] : object.items())
-    if (key == "fulcio" || key == "pki" || key.starts_with("rekor")) requirement.unsupported = key;
+  if (fulcio) requirement.signer = CRISP_TRY(ParseFulcio(object["fulcio"]).While("fulcio"));
+  if (pki) requirement.signer = CRISP_TRY(ParsePki(object["pki"]).While("pki"));
+  const int logs = CRISP_TRY(ParseMaterial(object, "rekorPublicKey", requirement.log_keys));
+  if (logs > 1) return InvalidArgument("only one of the rekorPublicKey kinds");
+  if (fulcio && logs == 0)
+    return InvalidArgument("fulcio needs a rekorPublicKey: its certificates live for minutes");
   return Status::Ok();
 }
 
@@ -113,7 +138,7 @@ Result<Requirement> ParseRequirement(const Json& object) {
         OnlyKeys(object, {"type", "keyType", "keyPath", "keyPaths", "keyData", "signedIdentity"}));
     const std::string key_type = CRISP_TRY(json::GetString(object, "keyType"));
     if (key_type != "GPGKeys") return InvalidArgument("keyType {:.64} is not supported", key_type);
-    if (CRISP_TRY(ParseKeys(object, requirement)) != 1)
+    if (CRISP_TRY(ParseMaterial(object, "key", requirement.keys)) != 1)
       return InvalidArgument("exactly one of keyPath, keyPaths and keyData");
   } else if (type == "sigstoreSigned") {
     requirement.kind = Kind::kSigstoreSigned;
@@ -150,6 +175,12 @@ bool SameExactly(const ref::ImageRef& asked, const ref::ImageRef& named) {
 }
 
 }  // namespace
+
+Result<std::vector<std::string>> Material::Read() const {
+  std::vector<std::string> all = data;
+  for (const std::string& path : paths) all.push_back(CRISP_TRY(os::ReadFile(path)));
+  return all;
+}
 
 bool SignedIdentity::Matches(const ref::ImageRef& asked, std::string_view signed_name) const {
   const Result<ref::ImageRef> parsed = ref::Parse(signed_name);
@@ -240,7 +271,11 @@ std::vector<std::string> Policy::KeyPaths() const {
   std::vector<std::string> paths;
   const auto add = [&paths](const std::vector<Requirement>& requirements) {
     for (const Requirement& each : requirements)
-      paths.insert(paths.end(), each.key_paths.begin(), each.key_paths.end());
+      for (const Material* material :
+           {&each.keys, &each.log_keys, each.signer ? &each.signer->roots : nullptr,
+            each.signer ? &each.signer->intermediates : nullptr})
+        if (material != nullptr)
+          paths.insert(paths.end(), material->paths.begin(), material->paths.end());
   };
   add(default_);
   for (const Scope& scope : scopes_) add(scope.requirements);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,15 +29,35 @@ struct SignedIdentity {
   bool Matches(const ref::ImageRef& asked, std::string_view signed_name) const;
 };
 
+/// Keys or certificates that a policy names.
+struct Material {
+  std::vector<std::string> paths;
+  std::vector<std::string> data;  // decoded
+
+  bool empty() const { return paths.empty() && data.empty(); }
+  /// All of it. The error of a file that cannot be read names it.
+  Result<std::vector<std::string>> Read() const;
+};
+
+/// Signers that an authority vouches for: Fulcio (by what an OpenID provider says of them), or a
+/// PKI.
+struct CertifiedSigner {
+  Material roots;
+  Material intermediates;   // of a PKI
+  std::string oidc_issuer;  // Fulcio's; empty: a PKI
+  std::string email;        // empty: any
+  std::string hostname;     // empty: any
+};
+
 /// One condition of a policy; all conditions of a scope must hold.
 struct Requirement {
   enum class Kind { kAccept, kReject, kSignedBy, kSigstoreSigned };
   Kind kind = Kind::kReject;
-  std::vector<std::string> key_paths;
-  std::vector<std::string> key_data;  // decoded
+  Material keys;                          // of signers
+  std::optional<CertifiedSigner> signer;  // sigstore, instead of keys
+  Material
+      log_keys;  // sigstore: of transparency logs (Rekor), one of which must know the signature
   SignedIdentity identity;
-  /// What it asks for that we cannot check: then it never holds.
-  std::string unsupported;
 };
 
 /// containers-policy.json(5), for images that come from registries (transport "docker").
@@ -58,7 +79,7 @@ class Policy {
   /// The same for an image without any name.
   Match ForNameless() const;
 
-  /// Every key file that it names.
+  /// Every file of keys or certificates that it names.
   std::vector<std::string> KeyPaths() const;
 
  private:

@@ -64,6 +64,7 @@ bool Puller::Quiet() const {
 
 Status Puller::Begin(const CallContext& cc) {
   std::unique_lock lock(mutex_);
+  const work::Stage stage(cc, "wait for a turn among the pulls");
   const auto free = [this] { return active_ < options_.parallel_pulls || stop_.stop_requested(); };
   changed_.wait_until(lock, cc.stop(), cc.deadline(), free);
   if (stop_.stop_requested()) return Unavailable("imaged is stopping");
@@ -134,38 +135,38 @@ Result<std::string> Puller::Pull(const CallContext& cc, std::string_view image,
 Result<std::string> Puller::PullName(const CallContext& cc, const ref::ImageRef& parsed,
                                      const imaged::Credentials& credentials) {
   const std::string key = KeyOf(parsed, credentials);
-  return pulls_.Do(
-      cc, key, [this, parsed, credentials, key](const CallContext& own) -> Result<std::string> {
-        const std::shared_ptr<PullProgress> progress =
-            CRISP_TRY(Watch(parsed.ToString(), credentials));
-        bool begun = false;
-        const Cleanup end([this, &key, &begun] { End(key, begun); });
-        CRISP_TRY(Begin(own));
-        begun = true;
-        const SteadyTime start = clock_.Now();
-        metrics_.PullStarted();
-        std::stop_source either;  // we, or nobody wants it any more
-        const auto stop = [&either] { either.request_stop(); };
-        const std::stop_callback at_our_end(stop_.get_token(), stop);
-        const std::stop_callback abandoned(own.stop(), stop);
-        const CallContext stoppable(own.deadline(), either.get_token(), own.request_id());
-        const auto open = [&]() -> Result<std::shared_ptr<ImageSource>> {
-          std::unique_ptr<ImageSource> registry =
-              CRISP_TRY(RegistryClient::Open(client_, hosts_, parsed, credentials));
-          return std::make_shared<LimitedSource>(std::move(registry), options_.max_pull_rate, rate_,
-                                                 clock_);
-        };
-        const std::string& wanted = parsed.digest.empty() ? parsed.tag : parsed.digest;
-        Result<std::string> id = Run(stoppable, parsed, wanted, open, *progress);
-        const Status status = id.ok() ? Status::Ok() : id.status();
-        metrics_.PullDone(status, clock_.Now() - start);
-        if (id.ok())
-          log::Info("image pulled", {{"image", parsed.ToString()},
-                                     {"id", *id},
-                                     {"took", clock_.Now() - start},
-                                     {"request", own.request_id()}});
-        return id;
-      });
+  return pulls_.Do(cc, key,
+                   [this, parsed, credentials, key](const CallContext& own) -> Result<std::string> {
+                     const std::shared_ptr<PullProgress> progress =
+                         CRISP_TRY(Watch(parsed.ToString(), credentials));
+                     bool begun = false;
+                     const Cleanup end([this, &key, &begun] { End(key, begun); });
+                     CRISP_TRY(Begin(own));
+                     begun = true;
+                     const SteadyTime start = clock_.Now();
+                     metrics_.PullStarted();
+                     std::stop_source either;  // we, or nobody wants it any more
+                     const auto stop = [&either] { either.request_stop(); };
+                     const std::stop_callback at_our_end(stop_.get_token(), stop);
+                     const std::stop_callback abandoned(own.stop(), stop);
+                     const CallContext stoppable = own.WithStop(either.get_token());
+                     const auto open = [&]() -> Result<std::shared_ptr<ImageSource>> {
+                       std::unique_ptr<ImageSource> registry =
+                           CRISP_TRY(RegistryClient::Open(client_, hosts_, parsed, credentials));
+                       return std::make_shared<LimitedSource>(
+                           std::move(registry), options_.max_pull_rate, rate_, clock_);
+                     };
+                     const std::string& wanted = parsed.digest.empty() ? parsed.tag : parsed.digest;
+                     Result<std::string> id = Run(stoppable, parsed, wanted, open, *progress);
+                     const Status status = id.ok() ? Status::Ok() : id.status();
+                     metrics_.PullDone(status, clock_.Now() - start);
+                     if (id.ok())
+                       log::Info("image pulled", {{"image", parsed.ToString()},
+                                                  {"id", *id},
+                                                  {"took", clock_.Now() - start},
+                                                  {"request", own.request_id()}});
+                     return id;
+                   });
 }
 
 /// The signature policy, before anything but manifests is fetched. What was found is kept for later
@@ -221,6 +222,7 @@ Result<std::optional<ConvertedImage>> Puller::MakeConfig(const CallContext& cc, 
 
 /// Manifest and config, verified, and from them what the commit will say.
 Status Puller::FindImage(const CallContext& cc, Work& work) {
+  const work::Stage stage(cc, "find the image");
   const ref::ImageRef& image = work.image;
   const FetchedManifest fetched =
       CRISP_TRY(work.source->Manifest(cc, work.wanted, options_.max_manifest_size));
@@ -282,6 +284,7 @@ Result<std::string> Puller::Run(const CallContext& cc, const ref::ImageRef& imag
     work->image = image;
     work->wanted = manifest;
     work->progress = &progress;
+    work->operation = cc.operation();
     progress.SetStage("resolve");
     work->source = CRISP_TRY(open());
     CRISP_TRY(FindImage(cc, *work));
@@ -327,7 +330,10 @@ Result<std::string> Puller::Run(const CallContext& cc, const ref::ImageRef& imag
       return ForImage(std::move(status), image);
     }
     progress.SetStage("commit");
-    status = catalogue_.CommitImage(work->commit, clock_.Wall());
+    {
+      const work::Stage stage(cc, "store the image");
+      status = catalogue_.CommitImage(work->commit, clock_.Wall());
+    }
     Leave(work->flights);
     if (status.ok()) {
       if (!work->commit.fresh_layers.empty()) on_store_changed_();

@@ -121,8 +121,7 @@ class Puller {
   void WaitTelling(std::unique_lock<std::mutex>& lock, const CallContext& cc, Work& work,
                    const std::function<bool()>& done);
   std::shared_ptr<LayerFlight> Join(const std::shared_ptr<Work>& work, std::size_t index);
-  void Fly(const std::shared_ptr<LayerFlight>& flight, const std::shared_ptr<Work>& work,
-           std::size_t index);
+  void Fly(std::shared_ptr<LayerFlight> flight, std::shared_ptr<Work> work, std::size_t index);
   Result<LayerRecord> FetchLayer(const CallContext& cc, LayerFlight& flight, Work& work,
                                  std::size_t index);
   void Leave(const std::vector<std::shared_ptr<LayerFlight>>& flights);

@@ -33,6 +33,7 @@ struct Puller::Work {
   ref::ImageRef image;
   std::string wanted;  // the manifest: a tag or a digest
   PullProgress* progress = nullptr;
+  std::shared_ptr<work::Operation> operation;
   std::shared_ptr<ImageSource> source;
   Manifest manifest;
   ImageConfig config;

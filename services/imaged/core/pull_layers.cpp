@@ -42,6 +42,13 @@ const Puller::LayerFlight* Puller::FailedFlight(const Work& work) {
 
 /// Waits for all layers; the first failure is the pull's.
 Status Puller::PullLayers(const CallContext& cc, Work& work) {
+  std::vector<work::Stage> theirs;
+  for (const auto& flight : work.flights) {
+    if (flight->starter.lock().get() == &work) continue;
+    theirs.push_back(work::Stage::Elsewhere(
+        cc, fmt::format("layer {}, which another pull fetches", flight->progress->digest)));
+    theirs.back().HowFar([progress = flight->progress] { return progress->HowFar(); });
+  }
   std::unique_lock lock(mutex_);
   const auto settled = [&work] {
     const LayerFlight* failed = FailedFlight(work);
@@ -88,38 +95,52 @@ std::shared_ptr<Puller::LayerFlight> Puller::Join(const std::shared_ptr<Work>& w
   work->progress->SetLayer(index, flight->progress);
   if (!join) {
     ++threads_;
-    std::thread([this, flight, work, index] { Fly(flight, work, index); }).detach();
+    std::thread([this, flight = flight, work = work, index]() mutable {
+      Fly(std::move(flight), std::move(work), index);
+    }).detach();
   }
   return flight;
 }
 
 /// The thread of one layer. Layers are unpacked in any order, but finished from below: a layer
 /// takes what its archive left out from those that it lies on.
-void Puller::Fly(const std::shared_ptr<LayerFlight>& flight, const std::shared_ptr<Work>& work,
+void Puller::Fly(std::shared_ptr<LayerFlight> flight, std::shared_ptr<Work> work,
                  std::size_t index) {
-  const CallContext cc = CallContext(clock_.Now() + options_.timeout, flight->stop.get_token(),
-                                     work->image.ToString());
   metrics_.LayerStarted();
-  Result<LayerRecord> outcome = FetchLayer(cc, *flight, *work, index);
+  Result<LayerRecord> outcome = [&] {
+    const CallContext cc = CallContext(clock_.Now() + options_.timeout, flight->stop.get_token(),
+                                       work->image.ToString())
+                               .PartOf(work->operation);
+    work::Stage stage(cc, fmt::format("layer {}", flight->progress->digest));
+    stage.HowFar([progress = flight->progress] { return progress->HowFar(); });
+    return FetchLayer(cc, *flight, *work, index);
+  }();
   metrics_.LayerDone(outcome.ok() ? Status::Ok() : outcome.status(), flight->times);
   const std::lock_guard lock(mutex_);
   flight->unpacked = true;
   flight->outcome = std::move(outcome);
   flight->below.reset();
+  // The layer's lock goes with the pulls that hold the flight, not when this thread, which may have
+  // to wait for a processor, comes to its end.
+  flight.reset();
+  work.reset();
   --threads_;
   changed_.notify_all();
 }
 
 Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& flight, Work& work,
                                        std::size_t index) {
-  flight.lock = CRISP_TRY(store_.Lock(cc, flight.chain));
+  {
+    const work::Stage stage(cc, "lock the layer");
+    flight.lock = CRISP_TRY(store_.Lock(cc, flight.chain));
+  }
   if (CRISP_TRY(catalogue_.HasLayer(flight.chain))) {  // another instance was faster
     flight.progress->state = LayerProgress::State::kPresent;
     const std::lock_guard lock(mutex_);
     flight.fresh = false;
     return LayerRecord{flight.chain, work.config.diff_ids[index]};
   }
-  Slots::Hold unpacks = CRISP_TRY(unpackers_.Take(cc));
+  Slots::Hold unpacks = CRISP_TRY(unpackers_.Take(cc, "wait for a turn to unpack"));
   const std::string staged = CRISP_TRY(store_.Stage(flight.chain));
   Cleanup discard(
       [&] { log::IfError("discard staged layer", store_.Discard(staged, kDeleteNow)); });
@@ -155,6 +176,7 @@ Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& fligh
     flight.unpacked = true;
     changed_.notify_all();
     if (flight.below) {
+      const work::Stage stage(cc, "wait for the layer below");
       changed_.wait(lock, cc.stop(), [&flight] { return flight.below->outcome.has_value(); });
       CRISP_TRY(cc.Check());
       if (!flight.below->outcome->ok())
@@ -164,6 +186,7 @@ Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& fligh
   std::vector<std::string> parents;
   for (std::size_t i = index; i > 0; --i)
     parents.push_back(store_.layout().Diff(work.commit.chain[i - 1].hex()));
+  const work::Stage stage(cc, "finish the layer's files");
   CRISP_TRY(unpacker.Finish(cc, parents).While("layer {}", blob.digest.str()));
   CRISP_TRY(store_.Commit(staged, flight.chain));
   discard.Dismiss();

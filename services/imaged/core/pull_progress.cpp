@@ -3,8 +3,25 @@
 #include <algorithm>
 
 #include "libs/log/log.h"
+#include "libs/work/operations.h"
 
 namespace crisp::imaged {
+
+std::string LayerProgress::HowFar() const {
+  if (state != State::kDownloading) return {};
+  const SteadyTime now = std::chrono::steady_clock::now();
+  const std::uint64_t count = done;
+  std::string text = fmt::format("{} of {} bytes", count, size);
+  if (const std::string host = *from.lock(); !host.empty()) text += " from " + host;
+  const double seconds = std::chrono::duration<double>(now - began.load()).count();
+  if (seconds > 0) {
+    text += fmt::format(", {:.0f} bytes/s", static_cast<double>(count) / seconds);
+  }
+  constexpr std::chrono::seconds kSilence{2};
+  const auto silence = now - std::max(last.load(), began.load());
+  if (silence >= kSilence) text += ", nothing for " + work::TimeText(silence);
+  return text;
+}
 
 std::string PullProgress::stage() const {
   const std::lock_guard lock(mutex_);

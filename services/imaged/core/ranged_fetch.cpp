@@ -16,7 +16,7 @@ constexpr std::uint64_t kProgress = std::uint64_t{64} << 10U;
 RangedFetch::RangedFetch(const CallContext& cc, std::uint64_t size,
                          std::unique_ptr<BlobReader> first, const OpenBlob& open,
                          std::size_t connections, Slots& slots, BufferPool& pool)
-    : cc_(cc.deadline(), stop_.get_token(), cc.request_id()),
+    : cc_(cc.WithStop(stop_.get_token())),
       outer_stop_(cc.stop(), [this] { stop_.request_stop(); }),
       size_(size),
       part_count_((size + kPartSize - 1) / kPartSize),
@@ -67,7 +67,7 @@ std::optional<std::uint64_t> RangedFetch::Claim(Slots::Hold* slot) {
     if (slot == nullptr) break;
     // Not under the lock: the others go on meanwhile, and may leave nothing to claim.
     lock.unlock();
-    Result<Slots::Hold> taken = slots_.Take(cc_);
+    Result<Slots::Hold> taken = slots_.Take(cc_, "wait for a connection among the downloads");
     lock.lock();
     if (!taken.ok()) return std::nullopt;
     if (!MayClaim()) continue;

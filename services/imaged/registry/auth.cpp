@@ -198,7 +198,9 @@ Result<http::Request> Authorizer::RequestTo(const std::string& realm,
   const bool same_host = request.url.host == like.url.host;
   const bool insecure = same_host ? insecure_allowed_ : trust_.is_insecure(host);
   request.verify_tls = same_host ? like.verify_tls : !insecure;
-  if (!request.url.tls() && !insecure && !http::IsLoopbackHost(request.url.host))
+  // A registry elsewhere has no business with what listens on this machine.
+  const bool local = http::IsLoopbackHost(request.url.host) && http::IsLoopbackHost(like.url.host);
+  if (!request.url.tls() && !insecure && !local)
     return Unauthenticated("the token server {} is not https", request.url.HostPort());
   if (request.url.Origin() != like.url.Origin())
     request.tls = CRISP_TRY(trust_.certs(host).While("the token server {}", host));

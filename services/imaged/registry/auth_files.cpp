@@ -2,6 +2,7 @@
 
 #include "libs/base/try.h"
 #include "libs/json/json.h"
+#include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "services/imaged/registry/credential_helper.h"
 
@@ -43,16 +44,21 @@ Result<AuthFile> AuthFile::Parse(std::string_view text, const std::string& file)
   for (const auto& [key, entry] : auths.items()) {
     if (entry.is_null()) continue;
     const Result<Credentials> credentials = ParseEntry(entry);
-    if (!credentials.ok())
-      return InvalidArgument("{}: auths.{}: {}", file, key, credentials.status().message());
-    // An empty entry says that a helper has them.
-    if (!credentials->empty()) parsed.auths[NormalizeServer(key)] = *credentials;
+    const std::string server = NormalizeServer(key);
+    if (!credentials.ok()) {
+      parsed.broken[server] = fmt::format("auths.{}: {}", key, credentials.status().message());
+    } else if (!credentials->empty()) {  // an empty one says that a helper has them
+      parsed.auths[server] = *credentials;
+    }
   }
   const nlohmann::json helpers = CRISP_TRY(json::OptObject(json, "credHelpers").While("{}", file));
   for (const auto& [key, helper] : helpers.items()) {
-    if (!helper.is_string())
-      return InvalidArgument("{}: credHelpers.{}: a string is expected", file, key);
-    parsed.helpers[NormalizeServer(key)] = helper.get<std::string>();
+    const std::string server = NormalizeServer(key);
+    if (!helper.is_string()) {
+      parsed.broken[server] = fmt::format("credHelpers.{}: a string is expected", key);
+    } else if (helper != "") {  // that is the file itself
+      parsed.helpers[server] = helper.get<std::string>();
+    }
   }
   parsed.store = CRISP_TRY(json::OptString(json, "credsStore").While("{}", file));
   return parsed;
@@ -76,6 +82,8 @@ Result<FoundCredentials> AuthFiles::FindIn(const CallContext& cc, const std::str
   if (!parsed.ok()) return FailedPrecondition("auth file {}", parsed.status().message());
   const std::string host = location.substr(0, location.find('/'));
   for (const std::string& key : SelfAndAbove(location)) {
+    if (const auto wrong = parsed->broken.find(key); wrong != parsed->broken.end())
+      return FailedPrecondition("auth file {}: {}", file, wrong->second);
     if (const auto helper = parsed->helpers.find(key); helper != parsed->helpers.end()) {
       FoundCredentials found = CRISP_TRY(Ask(cc, helper->second, host));
       if (!found.credentials.empty()) return found;
@@ -83,7 +91,11 @@ Result<FoundCredentials> AuthFiles::FindIn(const CallContext& cc, const std::str
     if (const auto auth = parsed->auths.find(key); auth != parsed->auths.end())
       return FoundCredentials{auth->second, file};
   }
-  if (!parsed->store.empty()) return Ask(cc, parsed->store, host);
+  if (parsed->store.empty()) return FoundCredentials();
+  Result<FoundCredentials> stored = Ask(cc, parsed->store, host);
+  if (stored.code() != Code::kNotFound) return stored;
+  log::Debug("an auth file's credsStore is not here",
+             {{"file", file}, {"error", stored.status().message()}});
   return FoundCredentials();
 }
 

@@ -16,9 +16,11 @@ namespace crisp::imaged {
 struct AuthFile {
   std::map<std::string, Credentials> auths;    // by NormalizeServer of the key
   std::map<std::string, std::string> helpers;  // credHelpers, by the same
+  std::map<std::string, std::string> broken;   // what is wrong with an entry, by the same
   std::string store;                           // credsStore
 
-  /// kInvalidArgument names file and line or key, and nothing of the contents.
+  /// kInvalidArgument names file and line or key, and nothing of the contents. An entry that is
+  /// broken concerns its registry alone.
   static Result<AuthFile> Parse(std::string_view text, const std::string& file);
 };
 
@@ -38,7 +40,8 @@ class AuthFiles {
 
   /// For host[:port]/repository: the first file that knows it or a namespace above it, the longest
   /// first; then `helpers` (registries.conf's credential-helpers). kFailedPrecondition: a file is
-  /// broken; kNotFound, kUnavailable: a helper is missing or fails.
+  /// broken, or its entry for this registry; kNotFound, kUnavailable: a helper is missing or fails.
+  /// A file's credsStore may be missing: a desktop's file was copied.
   Result<FoundCredentials> Find(const CallContext& cc, const std::string& location,
                                 const std::vector<std::string>& helpers) const;
 

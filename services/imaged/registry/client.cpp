@@ -40,38 +40,48 @@ std::optional<ContentRange> ParseContentRange(std::string_view text) {
 
 class ResponseReader final : public BlobReader {
  public:
-  /// `broke` is set when the stream breaks: the next try is then somebody else's.
+  /// `skip`: of a server that sends all again, what the caller has. `broke` is set when the stream
+  /// breaks: the next try is then somebody else's.
   ResponseReader(http::Response response, std::optional<std::uint64_t> total, bool is_range,
-                 std::atomic<bool>& broke)
-      : response_(std::move(response)), total_(total), is_range_(is_range), broke_(broke) {}
+                 std::uint64_t skip, std::atomic<bool>& broke)
+      : response_(std::move(response)),
+        total_(total),
+        is_range_(is_range),
+        skip_(skip),
+        broke_(broke) {}
   Result<std::size_t> Read(const CallContext& cc, std::span<char> into) override {
-    Result<std::size_t> count = response_.Read(cc, into);
+    Status skipped = Skip(cc);
+    Result<std::size_t> count =
+        skipped.ok() ? response_.Read(cc, into) : Result<std::size_t>(std::move(skipped));
     if (count.code() == Code::kUnavailable) broke_ = true;
     return count;
   }
   std::optional<std::uint64_t> total() const override { return total_; }
   bool is_range() const override { return is_range_; }
   std::string version() const override { return response_.Header("ETag"); }
+  std::string from() const override { return response_.url().HostPort(); }
 
  private:
+  /// Not before somebody reads: a stream that breaks there is a broken one, not a registry that is
+  /// away.
+  Status Skip(const CallContext& cc) {
+    std::string scratch;
+    while (skip_ > 0) {
+      scratch.resize(std::size_t{64} << 10U);
+      const auto step = static_cast<std::size_t>(std::min<std::uint64_t>(skip_, scratch.size()));
+      const std::size_t got = CRISP_TRY(response_.Read(cc, {scratch.data(), step}));
+      if (got == 0) return Unavailable("it ends before what was had of it already");
+      skip_ -= got;
+    }
+    return Status::Ok();
+  }
+
   http::Response response_;
   const std::optional<std::uint64_t> total_;
   const bool is_range_;
+  std::uint64_t skip_;
   std::atomic<bool>& broke_;
 };
-
-/// Reads past what the caller has, of a server that sends all again.
-Status SkipBody(const CallContext& cc, http::Response& response, std::uint64_t count,
-                const digest::Digest& digest) {
-  std::string scratch(std::size_t{64} << 10U, '\0');
-  while (count > 0) {
-    const auto step = static_cast<std::size_t>(std::min<std::uint64_t>(count, scratch.size()));
-    const std::size_t got = CRISP_TRY(response.Read(cc, {scratch.data(), step}));
-    if (got == 0) return Unavailable("the blob {} ends early", digest.str());
-    count -= got;
-  }
-  return Status::Ok();
-}
 
 }  // namespace
 
@@ -187,6 +197,7 @@ Result<std::unique_ptr<BlobReader>> RegistryClient::OpenBlob(const CallContext& 
         CRISP_TRY(source.Get(cc, "/blobs/" + digest.str(), headers, "blob " + digest.str()));
     std::optional<std::uint64_t> total = response.content_length();
     bool is_range = false;
+    std::uint64_t skip = 0;
     if (response.status() == 206) {
       const auto sent = ParseContentRange(response.Header("Content-Range"));
       if (!sent || sent->first != range.from ||
@@ -196,10 +207,10 @@ Result<std::unique_ptr<BlobReader>> RegistryClient::OpenBlob(const CallContext& 
       if (sent->total || range.size > 0) total = sent->total;
       is_range = range.size > 0;
     } else if (range.size == 0) {
-      CRISP_TRY(SkipBody(cc, response, range.from, digest));
+      skip = range.from;
     }
-    return Reader(
-        std::make_unique<ResponseReader>(std::move(response), total, is_range, source.failed));
+    return Reader(std::make_unique<ResponseReader>(std::move(response), total, is_range, skip,
+                                                   source.failed));
   });
 }
 

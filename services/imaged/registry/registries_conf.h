@@ -88,7 +88,7 @@ class RegistriesConfFile {
   const std::string path_;
   const std::string aliases_;
   std::mutex mutex_;
-  std::string signature_;
+  std::optional<std::string> signature_;  // of what was read last; none: nothing was yet
   std::shared_ptr<const RegistriesConf> good_;
   Status broken_;
 };

@@ -1,7 +1,9 @@
 #include "services/imaged/registry/source.h"
 
+#include "libs/base/text.h"
 #include "libs/base/try.h"
 #include "libs/json/json.h"
+#include "libs/work/operations.h"
 #include "services/imaged/registry/retry.h"
 
 namespace crisp::imaged {
@@ -17,8 +19,7 @@ constexpr std::size_t kMaxMessage = 300;
 std::string Printable(std::string text) {
   for (char& c : text)
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
-  if (text.size() > kMaxMessage) text.resize(kMaxMessage);
-  return text;
+  return ToUtf8(text, kMaxMessage);
 }
 
 /// The registry's own words about an error.
@@ -76,6 +77,7 @@ Result<std::shared_ptr<RegistryClient::Source::Opened>> RegistryClient::Source::
 Result<http::Response> RegistryClient::Source::Get(const CallContext& cc, const std::string& path,
                                                    const http::Headers& headers,
                                                    const std::string& what) {
+  const work::Stage stage(cc, fmt::format("ask {} for {}", endpoint_.root.HostPort(), what));
   const std::shared_ptr<Opened> opened = CRISP_TRY(Open(cc));
   const Endpoint& endpoint = opened->endpoint;
   http::Request request;

@@ -44,12 +44,15 @@ class Stream final : public grpc::ServerWriteReactor<v1::PullEvent> {
   static void Start(Stream* stream, work::Pool& pool, loop::Loop& loop, Puller& puller,
                     const CallContext& context, const runtime::v1::PullImageRequest& request) {
     const std::shared_ptr<Shared> shared = stream->shared_;
-    const CallContext cc(context.deadline(), shared->left.get_token(), context.request_id());
+    work::Operation::About about = rpc::AboutCall(request);
+    about.request_id = context.request_id();
+    const CallContext cc = context.WithStop(shared->left.get_token())
+                               .PartOf(pool.operations().Begin(std::move(about)));
     const Status submitted = pool.Submit(
         work::Lane::kWait, cc,
         [shared, &loop, &puller, cc, request] {
           const Result<std::string> id = Follow(shared, loop, puller, cc, request);
-          shared->End(id.ok() ? Status::Ok() : id.status(), id.ok() ? *id : "");
+          shared->End(cc.operation()->Answer(id.status()), id.ok() ? *id : "");
         },
         [shared](const Status& why) { shared->End(why, ""); });
     if (!submitted.ok()) shared->End(submitted, "");

@@ -91,6 +91,21 @@ TEST_CASE("A broken auth file is named, and nothing of it is shown") {
   CHECK(message(R"({"credsStore": ["secret"]})").find("credsStore") != std::string::npos);
 }
 
+TEST_CASE("A broken entry concerns its registry alone") {
+  const crisp::testing::TestRoot root;
+  const std::string file = root.Write("auth.json", R"({
+    "auths": {"a.example": {"auth": "%secret"}, "b.example": {"auth": "YjpwCg=="}},
+    "credHelpers": {"c.example": 5, "b.example": ""}, "credsStore": "desktop"})");
+  const AuthFiles files({file}, {root / "bin"});
+  CHECK(Found(files, "a.example/x") ==
+        "error: auth file " + file +
+            ": auths.a.example: the credentials' auth field is not base64 of user:password");
+  CHECK(Found(files, "b.example/x") == "b:p\n by " + file);
+  CHECK(Found(files, "c.example/x") ==
+        "error: auth file " + file + ": credHelpers.c.example: a string is expected");
+  CHECK(Found(files, "d.example/x") == "none");  // there is no docker-credential-desktop
+}
+
 TEST_CASE("Credential helpers are asked by their protocol") {
   const crisp::testing::TestRoot root;
   WriteHelper(root, "good",

@@ -31,8 +31,7 @@ TEST_CASE("Challenges are taken apart, one or several in a header") {
 TEST_CASE("A token server is not insecure because its registry is") {
   http::Client client;
   TokenCache tokens;
-  const http::Request like{.url = *http::Url::Parse("http://127.0.0.1:5000/v2/"),
-                           .verify_tls = false};
+  http::Request like{.url = *http::Url::Parse("http://127.0.0.1:5000/v2/"), .verify_tls = false};
   const auto renew = [&](const std::string& realm, const std::string& insecure) {
     Authorizer authorizer(client, tokens, {.username = "joe", .password = "secret"}, "x", true,
                           {[&insecure](const std::string& host) { return host == insecure; },
@@ -45,6 +44,10 @@ TEST_CASE("A token server is not insecure because its registry is") {
   // The operator's own word for it is another matter: it is asked (and not there).
   CHECK(renew("http://auth.invalid:81/token", "auth.invalid:81").code() == Code::kUnavailable);
   CHECK(renew("https://auth.invalid:81/token", "").code() == Code::kUnavailable);
+  // Services of this machine are asked for no registry but one of this machine (not there either).
+  CHECK(renew("http://localhost:1/token", "").code() == Code::kUnavailable);
+  like.url = *http::Url::Parse("https://registry.example/v2/");
+  CHECK(renew("http://localhost:1/token", "").message().ends_with("is not https"));
 }
 
 /// What a pull with `auth` shows to `location`, where its image's own name leads to `own`.

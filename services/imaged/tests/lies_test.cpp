@@ -193,6 +193,11 @@ std::vector<Case> Cases() {
   layer("a drip", Code::kDataLoss, "ends after", [=](const std::string& honest) {
     return Answer{.bytes = honest.substr(0, body(honest)), .drip = milliseconds(200)};
   });
+  // Without ranges: what the last connection brought must come again before anything new does.
+  layer("a drip after its beginning", Code::kDataLoss, "ends after",
+        [=](const std::string& honest) {
+          return Answer{.bytes = honest.substr(0, body(honest) + 100), .drip = milliseconds(200)};
+        });
   layer("none", Code::kNotFound, "has no blob", [](const std::string&) {
     return Answer{"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"};
   });

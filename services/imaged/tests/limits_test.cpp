@@ -77,7 +77,7 @@ TEST_CASE("Slots are never more than there are, and come back with their holds")
   for (int i = 0; i < 8; ++i)
     threads.emplace_back([&] {
       for (int round = 0; round < 50; ++round) {
-        const auto hold = slots.Take(CallContext::Background(60s));
+        const auto hold = slots.Take(CallContext::Background(60s), "a turn");
         REQUIRE(hold.ok());
         const int now = ++inside;
         for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {
@@ -88,16 +88,16 @@ TEST_CASE("Slots are never more than there are, and come back with their holds")
     });
   for (std::thread& thread : threads) thread.join();
   CHECK(most <= 2);
-  Slots::Hold first = *slots.Take(Endless());
-  const Slots::Hold second = *slots.Take(Endless());
+  Slots::Hold first = *slots.Take(Endless(), "a turn");
+  const Slots::Hold second = *slots.Take(Endless(), "a turn");
   std::stop_source stop;
   auto third = std::async(std::launch::async, [&] {
-    return slots.Take(CallContext(SteadyTime::max(), stop.get_token(), "")).code();
+    return slots.Take(CallContext(SteadyTime::max(), stop.get_token(), ""), "a turn").code();
   });
   stop.request_stop();
   CHECK(third.get() == Code::kCancelled);
   first.Release();
-  CHECK(slots.Take(Endless()).ok());
+  CHECK(slots.Take(Endless(), "a turn").ok());
 }
 
 /// Gives zeros, as many as are asked for.

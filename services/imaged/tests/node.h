@@ -45,7 +45,8 @@ struct Node {
   Trust trust{{.policy = root / "policy.json",
                .registries_dir = root / "registries.d",
                .temp_root = root.path()},
-              client};
+              client,
+              Clock::System()};
   Puller puller{options, pool,  client,  hosts,           *catalogue,
                 store,   trust, metrics, Clock::System(), [] {}};
   Images images{*catalogue, layout, {"127.0.0.1:1/pinned"}, Clock::System()};

@@ -3,14 +3,10 @@
 
 #include <catch2/catch.hpp>
 
-#include "libs/base/cleanup.h"
-#include "libs/base/text.h"
-#include "libs/base/try.h"
-#include "libs/http/url.h"
 #include "libs/json/json.h"
 #include "libs/os/files.h"
-#include "libs/process/command.h"
 #include "libs/testing/test_root.h"
+#include "services/imaged/tests/signer.h"
 #include "services/imaged/trust/gpg.h"
 
 namespace crisp::imaged {
@@ -18,9 +14,11 @@ namespace {
 
 using nlohmann::json;
 
-ref::ImageRef Ref(const std::string& text) { return ref::Parse(text).value(); }
+using testing::Ref;
+using testing::Signer;
+using testing::Soon;
+
 const std::string kHex(64, 'a');
-CallContext Soon() { return CallContext::Background(std::chrono::seconds(30)); }
 
 std::string PolicyError(const std::string& text) {
   const Result<Policy> policy = Policy::Parse(text);
@@ -55,6 +53,29 @@ TEST_CASE("A policy that is not understood as a whole is refused, by the key") {
   CHECK(with(R"({"type":"sigstoreSigned","keyPaths":["/a","/b"]})").empty());
   CHECK(with(R"({"type":"sigstoreSigned"})") != "");
   CHECK(with(R"({"type":"sigstoreSigned","fulcio":{},"keyPath":"/a"})") != "");
+  const std::string log = R"("rekorPublicKeyPath":"/r")";
+  const auto fulcio = [&](const std::string& text, const std::string& more) {
+    return with(R"({"type":"sigstoreSigned","fulcio":{)" + text + "}" + more + "}");
+  };
+  const std::string whole = R"("caPath":"/c","oidcIssuer":"https://i","subjectEmail":"a@b")";
+  CHECK(fulcio(whole, "," + log).empty());
+  CHECK(fulcio(whole, "").find("fulcio needs a rekorPublicKey") != std::string::npos);
+  CHECK(fulcio(whole, "," + log + R"(,"rekorPublicKeyData":"YQ==")") != "");
+  CHECK(fulcio(whole + R"(,"caData":"YQ==")", "," + log).find("caPath and caData") !=
+        std::string::npos);
+  CHECK(fulcio(R"("caPath":"/c","subjectEmail":"a@b")", "," + log).find("oidcIssuer") !=
+        std::string::npos);
+  CHECK(fulcio(R"("caPath":"/c","oidcIssuer":"","subjectEmail":"a@b")", "," + log) != "");
+  CHECK(fulcio(R"("caPath":"c","oidcIssuer":"i","subjectEmail":"a@b")", "," + log)
+            .ends_with("fulcio: caPath c is not absolute"));
+  const auto pki = [&](const std::string& text) {
+    return with(R"({"type":"sigstoreSigned","pki":{)" + text + "}}");
+  };
+  CHECK(pki(R"("caRootsPath":"/c","subjectHostname":"h")").empty());
+  CHECK(pki(R"("caRootsData":"YQ==","caIntermediatesPath":"/i","subjectEmail":"a@b")").empty());
+  CHECK(pki(R"("caRootsPath":"/c")").ends_with("subjectEmail or subjectHostname is needed"));
+  CHECK(pki(R"("subjectEmail":"a@b")") != "");
+  CHECK(pki(R"("caRootsPath":"/c","oidcIssuer":"i","subjectEmail":"a@b")") != "");
   const auto identity = [&with](const std::string& text) {
     return with(R"({"type":"sigstoreSigned","keyPath":"/k","signedIdentity":)" + text + "}");
   };
@@ -175,110 +196,6 @@ TEST_CASE("registries.d says where signatures lie") {
   CHECK(Lookaside::Load(root / "d").code() == Code::kInvalidArgument);
 }
 
-/// A signer with a GPG key and a cosign key, and a Trust over files.
-struct Signer {
-  crisp::testing::TestRoot root;
-  http::Client client;
-  std::string home = root / "signer";
-  std::string manifest = "{\"a manifest\":1}";
-  digest::Digest digest = digest::Sha256Digest(manifest);
-  std::map<std::string, std::string> repository;  // by tag or digest
-  Trust trust{{.policy = root / "policy.json",
-               .registries_dir = root / "registries.d",
-               .temp_root = root.path()},
-              client};
-
-  Signer() {
-    REQUIRE(os::MakeDirs(home, 0700).ok());
-    root.Write("registries.d/x.yaml",
-               "default-docker:\n  lookaside: file://" + root / "sigs" + "\n");
-  }
-  ~Signer() { Run({"/usr/bin/gpgconf", "--homedir", home, "--kill", "all"}); }
-
-  std::string Run(const std::vector<std::string>& words, const std::string& input = "") {
-    process::Command command;
-    command.program = words.front();
-    command.args.assign(words.begin() + 1, words.end());
-    command.env = process::PlainEnvironment();
-    command.stdin_data = input;
-    const auto output = process::Run(CallContext::Background(std::chrono::seconds(30)), command);
-    REQUIRE(output.ok());
-    INFO(output->err);
-    CHECK(output->exit_code == 0);
-    return output->out;
-  }
-  std::string Gpg(std::vector<std::string> words, const std::string& input = "") {
-    std::vector<std::string> all = {"/usr/bin/gpg", "--homedir",    home,
-                                    "--batch",      "--quiet",      "--pinentry-mode",
-                                    "loopback",     "--passphrase", ""};
-    all.insert(all.end(), words.begin(), words.end());
-    return Run(all, input);
-  }
-  std::string MakeGpgKey(const std::string& who) {
-    Gpg({"--quick-gen-key", who, "ed25519", "sign"});
-    const std::string path = root / (who + ".gpg");
-    Gpg({"--armor", "--output", path, "--export", who});
-    return path;
-  }
-  std::string Claim(std::string_view type, const std::string& reference, std::string of = "") {
-    if (of.empty()) of = digest.str();
-    return json({{"critical",
-                  {{"type", type},
-                   {"image", {{"docker-manifest-digest", of}}},
-                   {"identity", {{"docker-reference", reference}}}}},
-                 {"optional", nullptr}})
-        .dump();
-  }
-  void SignSimple(const std::string& who, const std::string& claim, int number = 1) {
-    const std::string text = Gpg({"--local-user", who, "--sign", "--output", "-"}, claim);
-    root.Write(fmt::format("sigs/q.io/a@sha256={}/signature-{}", digest.hex(), number), text);
-  }
-  std::string MakeCosignKey(const std::string& name) {
-    Run({"/usr/bin/openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-out", root / name});
-    Run({"/usr/bin/openssl", "pkey", "-in", root / name, "-pubout", "-out", root / name + ".pub"});
-    return root / name + ".pub";
-  }
-  void SignCosign(const std::string& name, const std::string& claim) {
-    const std::string raw =
-        Run({"/usr/bin/openssl", "dgst", "-sha256", "-sign", root / name}, claim);
-    const std::string blob = digest::Sha256Digest(claim).str();
-    repository[blob] = claim;
-    repository["sha256-" + std::string(digest.hex()) + ".sig"] =
-        json({{"schemaVersion", 2},
-              {"layers",
-               {{{"mediaType", "application/vnd.dev.cosign.simplesigning.v1+json"},
-                 {"digest", blob},
-                 {"size", claim.size()},
-                 {"annotations", {{"dev.cosignproject.cosign/signature", Base64(raw)}}}}}}})
-            .dump();
-  }
-  void SetPolicy(const std::string& requirement) {
-    root.Write("policy.json",
-               R"({"default":[{"type":"reject"}],"transports":{"docker":{"q.io/a":[)" +
-                   requirement + "]}}}");
-  }
-  Result<std::vector<Signature>> Pull(const std::string& name) {
-    RepositoryReader reader;
-    reader.manifest = [this](const CallContext&, const std::string& tag) -> Result<std::string> {
-      const auto found = repository.find(tag);
-      if (found == repository.end()) return NotFound("no {}", tag);
-      return found->second;
-    };
-    reader.blob = [&](const CallContext& cc, const digest::Digest& blob,
-                      Bytes limit) -> Result<std::string> {
-      std::string text = CRISP_TRY(reader.manifest(cc, blob.str()));
-      if (text.size() > limit.count()) return ResourceExhausted("{} is too large", blob.str());
-      return text;
-    };
-    return trust.CheckPull(Soon(), Ref(name), {digest}, reader);
-  }
-  std::string Refusal(const std::string& name) {
-    const auto pulled = Pull(name);
-    return pulled.ok() ? "" : std::string(pulled.status().message());
-  }
-};
-
 TEST_CASE("No policy at the usual place accepts anything, one that cannot be read nothing") {
   Signer signer;
   CHECK(signer.Refusal("q.io/a:1").empty());
@@ -288,7 +205,8 @@ TEST_CASE("No policy at the usual place accepts anything, one that cannot be rea
   CHECK(signer.Refusal("q.io/a:1").empty());
   CHECK(signer.Refusal("q.io/b:1") ==
         "SignatureValidationFailed: q.io/b:1 (policy scope default): the policy rejects it");
-  Trust strict({.policy = signer.root / "none.json", .policy_may_be_absent = false}, signer.client);
+  Trust strict({.policy = signer.root / "none.json", .policy_may_be_absent = false}, signer.client,
+               signer.clock);
   CHECK(strict.CheckKept(Soon(), Ref("q.io/a"), {}, {})
             .message()
             .starts_with("SignatureValidationFailed"));
@@ -369,10 +287,6 @@ TEST_CASE("sigstoreSigned takes cosign's attachments by any of the keys") {
   CHECK(signer.Refusal("q.io/a:1").empty());
   signer.SetPolicy(R"({"type":"sigstoreSigned","keyPath":")" + key + "\"}");
   CHECK(signer.Refusal("q.io/a:1").find("it is for q.io/a") != std::string::npos);
-  signer.SetPolicy(R"({"type":"sigstoreSigned","keyPath":")" + key +
-                   R"(","rekorPublicKeyPath":"/r"})");
-  CHECK(signer.Refusal("q.io/a:1").find("rekorPublicKeyPath, which is not supported") !=
-        std::string::npos);
   signer.SetPolicy(R"({"type":"sigstoreSigned","keyPath":"/etc/hostname")" + identity);
   CHECK_FALSE(signer.Refusal("q.io/a:1").empty());
 }

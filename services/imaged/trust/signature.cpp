@@ -1,7 +1,8 @@
 #include "services/imaged/trust/signature.h"
 
 #include <algorithm>
-#include <set>
+#include <array>
+#include <utility>
 
 #include "libs/base/text.h"
 #include "libs/base/try.h"
@@ -10,6 +11,7 @@
 #include "libs/json/json.h"
 #include "libs/os/files.h"
 #include "libs/ref/ref.h"
+#include "services/imaged/core/strict_json.h"
 
 namespace crisp::imaged {
 namespace {
@@ -20,16 +22,18 @@ constexpr std::string_view kFile = "file://";
 constexpr std::string_view kBuiltIn = "file:///var/lib/containers/sigstore";
 constexpr int kMaxSignatures = 64;
 constexpr Bytes kMaxSignature = KiB(64);
-constexpr std::string_view kAnnotation = "dev.cosignproject.cosign/signature";
+// Annotations of a signature's layer (cosign, SIGNATURE_SPEC.md).
+constexpr std::string_view kRawSignature = "dev.cosignproject.cosign/signature";
+constexpr std::string_view kCertificate = "dev.sigstore.cosign/certificate";
+constexpr std::string_view kChain = "dev.sigstore.cosign/chain";
+constexpr std::string_view kPromise = "dev.sigstore.cosign/bundle";
 constexpr std::string_view kLayerType = "application/vnd.dev.cosign.simplesigning.v1+json";
 
-Status ExactlyKeys(const Json& object, const std::set<std::string>& keys) {
-  if (!object.is_object()) return InvalidArgument("an object is expected");
-  for (const auto& [key, value] : object.items())
-    if (!keys.contains(key)) return InvalidArgument("unknown key {:.64}", key);
-  if (object.size() != keys.size()) return InvalidArgument("a key is missing");
-  return Status::Ok();
-}
+/// What a stored signature need not have.
+constexpr std::array<std::pair<const char*, std::string Signature::*>, 3> kAttached = {
+    {{"certificate", &Signature::certificate},
+     {"chain", &Signature::chain},
+     {"promise", &Signature::promise}}};
 
 /// One scope of registries.d.
 struct Place {
@@ -68,6 +72,16 @@ Result<std::optional<std::string>> Get(const CallContext& cc, http::Client& clie
   if (response.status() != kOk)
     return Unavailable("{} answers with status {}", request.url.ForLog(), response.status());
   return std::optional<std::string>(CRISP_TRY(response.ReadAll(cc, kMaxSignature)));
+}
+
+/// Empty without it, and for one that is larger than any signature's is.
+std::string Annotation(const Json& layer, std::string_view name) {
+  const auto all = layer.find("annotations");
+  if (all == layer.end() || !all->is_object()) return "";
+  const auto found = all->find(name);
+  if (found == all->end() || !found->is_string()) return "";
+  const auto& text = found->get_ref<const std::string&>();
+  return text.size() <= kMaxSignature.count() ? text : "";
 }
 
 }  // namespace
@@ -145,7 +159,7 @@ Result<std::vector<Signature>> FetchSimple(const CallContext& cc, http::Client& 
     std::optional<std::string> data =
         CRISP_TRY(Get(cc, client, url).While("read signatures of {}", name));
     if (!data) break;
-    signatures.push_back({Signature::Kind::kSimple, manifest, *std::move(data), ""});
+    signatures.push_back({.manifest = manifest, .data = *std::move(data)});
   }
   return signatures;
 }
@@ -161,24 +175,28 @@ Result<std::vector<Signature>> FetchSigstore(const CallContext& cc, const Reposi
   for (const Json& layer : CRISP_TRY(json::OptArray(root, "layers").While("{}", tag))) {
     if (signatures.size() >= kMaxSignatures) break;
     if (json::OptString(layer, "mediaType").value_or("") != kLayerType) continue;
-    const Json annotations = CRISP_TRY(json::OptObject(layer, "annotations"));
-    const auto encoded = annotations.find(kAnnotation);
-    if (encoded == annotations.end() || !encoded->is_string()) continue;
+    const std::string encoded = Annotation(layer, kRawSignature);
+    if (encoded.empty()) continue;
     const std::string stated = CRISP_TRY(json::GetString(layer, "digest"));
     const digest::Digest blob = CRISP_TRY(digest::Digest::Parse(stated));
-    const std::string payload = CRISP_TRY(reader.blob(cc, blob, kMaxSignature));
-    const std::string raw =
-        CRISP_TRY(FromBase64(encoded->get_ref<const std::string&>()).While("{}", tag));
-    signatures.push_back({Signature::Kind::kSigstore, manifest, payload, raw});
+    signatures.push_back({.kind = Signature::Kind::kSigstore,
+                          .manifest = manifest,
+                          .data = CRISP_TRY(reader.blob(cc, blob, kMaxSignature)),
+                          .raw = FromBase64(encoded).value_or(""),  // then it is nobody's
+                          .certificate = Annotation(layer, kCertificate),
+                          .chain = Annotation(layer, kChain),
+                          .promise = Annotation(layer, kPromise)});
   }
   return signatures;
 }
 
 std::string EncodeSignature(const Signature& signature) {
-  const Json object = {{"kind", signature.kind == Signature::Kind::kSimple ? "simple" : "sigstore"},
-                       {"manifest", signature.manifest.str()},
-                       {"data", Base64(signature.data)},
-                       {"raw", Base64(signature.raw)}};
+  Json object = {{"kind", signature.kind == Signature::Kind::kSimple ? "simple" : "sigstore"},
+                 {"manifest", signature.manifest.str()},
+                 {"data", Base64(signature.data)},
+                 {"raw", Base64(signature.raw)}};
+  for (const auto& [key, member] : kAttached)
+    if (!(signature.*member).empty()) object[key] = Base64(signature.*member);
   return json::Dump(object);
 }
 
@@ -193,6 +211,10 @@ Result<Signature> DecodeSignature(std::string_view text) {
   signature.data = CRISP_TRY(FromBase64(data));
   const std::string raw = CRISP_TRY(json::GetString(object, "raw"));
   signature.raw = CRISP_TRY(FromBase64(raw));
+  for (const auto& [key, member] : kAttached) {
+    const std::string attached = CRISP_TRY(json::OptString(object, key));
+    signature.*member = CRISP_TRY(FromBase64(attached));
+  }
   return signature;
 }
 

@@ -20,6 +20,13 @@ struct Signature {
   digest::Digest manifest;  // that it was found for
   std::string data;         // simple: the OpenPGP message; sigstore: the payload
   std::string raw;          // sigstore: the signature's bytes over it
+  std::string certificate;  // sigstore, PEM: of the signer; may be empty as what follows
+  std::string chain;        // sigstore, PEM: what lies between it and its authority
+  std::string promise;      // sigstore: a transparency log's (cosign's "bundle")
+
+  std::size_t bytes() const {
+    return data.size() + raw.size() + certificate.size() + chain.size() + promise.size();
+  }
 };
 
 /// What a signed payload claims.

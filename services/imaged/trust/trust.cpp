@@ -4,10 +4,10 @@
 #include <optional>
 
 #include "libs/base/try.h"
-#include "libs/digest/public_key.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "services/imaged/trust/gpg.h"
+#include "services/imaged/trust/sigstore.h"
 
 namespace crisp::imaged {
 namespace {
@@ -15,26 +15,19 @@ namespace {
 constexpr std::string_view kFailed = "SignatureValidationFailed";
 constexpr Bytes kMaxSignatures = MiB(8);  // of all that one image has
 
-Result<std::vector<std::string>> ReadKeys(const Requirement& requirement) {
-  std::vector<std::string> keys = requirement.key_data;
-  for (const std::string& path : requirement.key_paths)
-    keys.push_back(CRISP_TRY(os::ReadFile(path).While("key")));
-  return keys;
-}
-
 /// Checks signatures of one kind with the keys of one requirement; the payload of a good one.
 class Verifier {
  public:
   static Result<Verifier> Make(const CallContext& cc, const Requirement& requirement,
-                               const std::string& temp_root) {
-    const std::vector<std::string> keys = CRISP_TRY(ReadKeys(requirement));
+                               const std::string& temp_root, WallTime now) {
     Verifier verifier;
+    verifier.now_ = now;
     if (requirement.kind == Requirement::Kind::kSignedBy) {
+      const std::vector<std::string> keys = CRISP_TRY(requirement.keys.Read().While("key"));
       verifier.gpg_ = CRISP_TRY(GpgKeys::Import(cc, temp_root, keys).While("GPG keys"));
-      return verifier;
+    } else {
+      verifier.sigstore_ = CRISP_TRY(SigstoreKeys::Load(requirement));
     }
-    for (const std::string& key : keys)
-      verifier.keys_.push_back(CRISP_TRY(digest::PublicKey::ParsePem(key).While("sigstore key")));
     return verifier;
   }
   Signature::Kind kind() const {
@@ -43,16 +36,14 @@ class Verifier {
   std::string_view claim_type() const { return gpg_ ? kSimpleType : kSigstoreType; }
   Result<std::string> Verify(const CallContext& cc, const Signature& signature) const {
     if (gpg_) return gpg_->Verify(cc, signature.data);
-    const bool good = std::any_of(keys_.begin(), keys_.end(), [&](const digest::PublicKey& key) {
-      return key.Verify(signature.data, signature.raw);
-    });
-    if (!good) return PermissionDenied("the signature is by none of the keys");
+    CRISP_TRY(sigstore_.Verify(signature, now_));
     return signature.data;
   }
 
  private:
   std::optional<GpgKeys> gpg_;
-  std::vector<digest::PublicKey> keys_;
+  SigstoreKeys sigstore_;
+  WallTime now_;
 };
 
 Status CheckOne(const CallContext& cc, const Verifier& verifier, const Signature& signature,
@@ -91,7 +82,8 @@ Result<Signature> Trust::Fulfils(const CallContext& cc, const Requirement& requi
                                  const ref::ImageRef& image,
                                  const std::vector<digest::Digest>& manifests,
                                  const std::vector<Signature>& signatures) const {
-  const Verifier verifier = CRISP_TRY(Verifier::Make(cc, requirement, options_.temp_root));
+  const Verifier verifier =
+      CRISP_TRY(Verifier::Make(cc, requirement, options_.temp_root, clock_.Wall()));
   std::vector<std::string> reasons;
   for (const Signature& signature : signatures) {
     if (signature.kind != verifier.kind()) continue;
@@ -118,9 +110,6 @@ Result<std::vector<Signature>> Trust::Evaluate(const CallContext& cc, const Poli
     Status status;
     if (requirement.kind == Requirement::Kind::kReject) {
       status = PermissionDenied("the policy rejects it");
-    } else if (!requirement.unsupported.empty()) {
-      status = PermissionDenied("the policy asks for {}, which is not supported",
-                                requirement.unsupported);
     } else if (!image) {
       status = PermissionDenied("the policy asks for a signature");
     } else {
@@ -150,7 +139,7 @@ Result<std::vector<Signature>> Trust::CheckPull(const CallContext& cc, const ref
   std::size_t bytes = 0;
   const auto add = [&](std::vector<Signature> more) -> Status {
     for (Signature& each : more) {
-      bytes += each.data.size() + each.raw.size();
+      bytes += each.bytes();
       signatures.push_back(std::move(each));
     }
     if (bytes <= kMaxSignatures.count()) return Status::Ok();

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "libs/base/call_context.h"
+#include "libs/base/clock.h"
 #include "libs/base/result.h"
 #include "libs/http/client.h"
 #include "libs/ref/ref.h"
@@ -26,8 +27,8 @@ struct TrustOptions {
 /// kInvalidArgument when the policy itself cannot be read (nothing is trusted then).
 class Trust {
  public:
-  Trust(TrustOptions options, http::Client& client)
-      : options_(std::move(options)), client_(client) {}
+  Trust(TrustOptions options, http::Client& client, Clock& clock)
+      : options_(std::move(options)), client_(client), clock_(clock) {}
 
   /// Before an image is pulled. `manifests`: the digests of what the name stood for and of what was
   /// chosen from it; a signature of either is one. Answers the signatures that the decision rests
@@ -55,6 +56,7 @@ class Trust {
 
   const TrustOptions options_;
   http::Client& client_;
+  Clock& clock_;  // when certificates must be valid
   std::atomic<bool> told_absent_ = false;
 };
 

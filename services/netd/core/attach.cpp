@@ -11,6 +11,7 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/os/namespaces.h"
+#include "libs/work/operations.h"
 #include "services/netd/core/leftovers.h"
 #include "services/netd/core/lock_wait.h"
 #include "services/netd/core/netns_pin.h"
@@ -97,7 +98,7 @@ Result<Networks::Held> Networks::TryLockPod(const PodId& pod) {
 
 Result<Networks::Held> Networks::LockPod(const CallContext& cc, const PodId& pod) {
   work::LockTable::Held here = CRISP_TRY(locks_.Lock(cc, pod.str()));
-  Result<os::FileLock> everywhere = WaitForLock(cc, [this, &pod] {
+  Result<os::FileLock> everywhere = WaitForLock(cc, "another instance of netd", [this, &pod] {
     return os::FileLock::TryLockAt(config_.layout.PodsLock(), LockNumber(pod));
   });
   if (everywhere.ok()) return Held{std::move(here), *std::move(everywhere)};
@@ -151,6 +152,11 @@ Result<Networks::Attached> Networks::AttachLocked(const CallContext& cc, const P
   return attached;
 }
 
+Result<std::shared_ptr<const ConfList>> Networks::WaitForNetwork(const CallContext& cc) {
+  const work::Stage stage(cc, "wait for a network that is ready");
+  return readiness_.Wait(cc, config_.network_wait);
+}
+
 Result<Networks::Attached> Networks::AttachNew(const CallContext& cc, const PodId& pod,
                                                const runtime::v1::PodSandboxConfig& config,
                                                const std::string& userns_path,
@@ -167,7 +173,7 @@ Result<Networks::Attached> Networks::AttachNew(const CallContext& cc, const PodI
     // either.
     CRISP_TRY(ports_.CheckUsable(cc));
   }
-  const std::shared_ptr<const ConfList> list = CRISP_TRY(readiness_.Wait(cc, config_.network_wait));
+  const std::shared_ptr<const ConfList> list = CRISP_TRY(WaitForNetwork(cc));
   Attachment attachment{.pod = pod,
                         .boot_id = boot_id_,
                         .instance = config_.instance,
@@ -202,9 +208,13 @@ Result<std::vector<std::string>> Networks::Add(const CallContext& cc, const Conf
                                                std::chrono::nanoseconds& plugin_time) {
   const NetSysctls sysctls = NetSysctlsOf(config, config_.sysctls);
   // The namespace needs no intent on disk, the plugins do.
+  PluginRunner::Started started = plugins_.StartAhead(cc, list, args);
   Status synced;
   const auto sync = [this, &cc, &synced] { synced = store_.Sync(cc); };
-  os::NamespacePin pin = CRISP_TRY(PinNetns(args.netns, userns_path, sysctls.early, sync));
+  os::NamespacePin pin = CRISP_TRY([&] {
+    const work::Stage stage(cc, "make the network namespace");
+    return PinNetns(args.netns, userns_path, sysctls.early, sync);
+  }());
   CRISP_TRY(synced);
   pin.Commit();  // the record owns it: Undo unpins, after DEL
 
@@ -213,7 +223,7 @@ Result<std::vector<std::string>> Networks::Add(const CallContext& cc, const Conf
     attachment.partial = json::Dump(partial);
     return store_.SetPartial(attachment.pod, attachment.partial);
   };
-  const Result<nlohmann::json> result = plugins_.Add(cc, list, args, on_step);
+  const Result<nlohmann::json> result = plugins_.Add(cc, list, args, on_step, std::move(started));
   plugin_time = clock_.Now() - start;
   if (!result.ok()) return result.status();
   attachment.result = json::Dump(*result);
@@ -275,7 +285,7 @@ Status Networks::Undo(const CallContext& cc, const Attachment& attachment) {
   Status undone = UndoNow(cc, attachment);
   metrics_.DetachDone(undone.code(), clock_.Now() - start);
   if (!undone.ok()) {
-    retries_.Failed(attachment.pod);
+    retries_.Failed(attachment.pod, undone);
     return undone;
   }
   retries_.Done(attachment.pod);
@@ -287,6 +297,7 @@ Status Networks::Undo(const CallContext& cc, const Attachment& attachment) {
 }
 
 Status Networks::UndoNow(const CallContext& cc, const Attachment& attachment) {
+  const work::Stage stage(cc, "undo the attachment");
   // No process outlives a reboot.
   const bool may_run = attachment.phase != Phase::kAttached && attachment.boot_id == boot_id_;
   if (may_run) CRISP_TRY(EndPlugins(cc, attachment));

@@ -101,6 +101,8 @@ class Networks {
   /// A pod of TakeDue was not passed on: later, then.
   void PutBack(const PodId& pod) { retries_.Failed(pod); }
   std::size_t Owed() const { return retries_.size(); }
+  /// Those of them that fail again and again.
+  std::vector<Retries::Owed> OwedForLong() const { return retries_.FailedOften(kManyFailures); }
 
   /// The builtin host ports as the records have them; the first time also when no pod has any, for
   /// what an earlier life may have left, else nothing is run then.
@@ -117,6 +119,8 @@ class Networks {
   Status Checkpoint() { return store_.Checkpoint(); }
 
  private:
+  /// After about 7 s.
+  static constexpr unsigned kManyFailures = 3;
   /// Nobody else works on the pod, in this instance or another.
   struct Held {
     work::LockTable::Held here;
@@ -136,6 +140,7 @@ class Networks {
                                 const runtime::v1::PodSandboxConfig& config,
                                 const std::string& userns_path,
                                 std::chrono::nanoseconds& plugin_time);
+  Result<std::shared_ptr<const ConfList>> WaitForNetwork(const CallContext& cc);
   Result<Attached> AttachNew(const CallContext& cc, const PodId& pod,
                              const runtime::v1::PodSandboxConfig& config,
                              const std::string& userns_path, std::chrono::nanoseconds& plugin_time);

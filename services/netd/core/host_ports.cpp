@@ -152,8 +152,9 @@ Result<std::vector<PortElement>> PortElementsOf(const Attachment& attachment) {
 // In turn within the instance; only another instance is asked again and again.
 Result<HostPorts::Held> HostPorts::Lock(const CallContext& cc) {
   work::LockTable::Held here = CRISP_TRY(locks_.Lock(cc, "table"));
-  os::FileLock everywhere =
-      CRISP_TRY(WaitForLock(cc, [this] { return os::FileLock::TryLock(layout_.PortsLock()); }));
+  os::FileLock everywhere = CRISP_TRY(WaitForLock(cc, "another change of the host ports", [this] {
+    return os::FileLock::TryLock(layout_.PortsLock());
+  }));
   return Held{std::move(here), std::move(everywhere)};
 }
 

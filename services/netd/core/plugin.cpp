@@ -58,17 +58,29 @@ Result<nlohmann::json> ResultOf(const std::string& out, const ConfList& list,
 }  // namespace
 
 Result<nlohmann::json> PluginRunner::Add(const CallContext& cc, const ConfList& list,
-                                         const PluginArgs& args, const OnStep& on_step) const {
+                                         const PluginArgs& args, const OnStep& on_step,
+                                         Started started) const {
+  started.resize(list.plugins.size());
   std::optional<nlohmann::json> result;
-  for (const ConfList::Plugin& plugin : list.plugins) {
+  for (std::size_t i = 0; i < list.plugins.size(); ++i) {
+    const ConfList::Plugin& plugin = list.plugins[i];
     if (result && on_step) CRISP_TRY(on_step(*result));
     const PluginCall call = CallFor("ADD", args, InputFor(list, plugin, args, result));
-    const std::string out =
-        CRISP_TRY(programs_.Run(cc, plugin.type, call).While("network '{}'", list.name));
+    const std::string out = CRISP_TRY(programs_.Run(cc, plugin.type, call, std::move(started[i]))
+                                          .While("network '{}'", list.name));
     result = CRISP_TRY(ResultOf(out, list, plugin.type).While("network '{}'", list.name));
   }
   CRISP_CHECK(result.has_value());
   return *std::move(result);
+}
+
+PluginRunner::Started PluginRunner::StartAhead(const CallContext& cc, const ConfList& list,
+                                               const PluginArgs& args) const {
+  Started started;
+  for (const ConfList::Plugin& plugin : list.plugins) {
+    started.push_back(programs_.StartAhead(cc, plugin.type, CallFor("ADD", args, "")));
+  }
+  return started;
 }
 
 Status PluginRunner::Del(const CallContext& cc, const ConfList& list, const PluginArgs& args,

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "libs/base/call_context.h"
@@ -27,7 +28,9 @@ struct PluginArgs {
 /// The operations on a network: a chain of plugins. Any thread.
 class PluginRunner {
  public:
-  explicit PluginRunner(std::vector<std::string> bin_dirs) : programs_(std::move(bin_dirs)) {}
+  /// `on_run`: see PluginPrograms.
+  explicit PluginRunner(std::vector<std::string> bin_dirs, OnPluginRun on_run = nullptr)
+      : programs_(std::move(bin_dirs), std::move(on_run)) {}
 
   /// ADD, plugin by plugin; each gets the result of the one before. The last result, in the list's
   /// version. Errors: kInternal with the plugin's own words; kDeadlineExceeded, kCancelled when it
@@ -35,8 +38,14 @@ class PluginRunner {
   /// Del. `on_step` gets the result of each plugin but the last, before the next one runs; its
   /// failure ends the ADD.
   using OnStep = std::function<Status(const nlohmann::json& result)>;
+  /// Of an ADD, the programs in the order of their plugins, as far as they could be started.
+  using Started = std::vector<std::optional<process::Held>>;
   Result<nlohmann::json> Add(const CallContext& cc, const ConfList& list, const PluginArgs& args,
-                             const OnStep& on_step = nullptr) const;
+                             const OnStep& on_step = nullptr, Started started = {}) const;
+  /// Starts the programs of an ADD, for the same call of Add: they come up at the same time, while
+  /// the pod's namespace is made. Each does its work in its turn, when it gets its input; without
+  /// an Add they are killed.
+  Started StartAhead(const CallContext& cc, const ConfList& list, const PluginArgs& args) const;
   /// DEL in reverse order. All plugins are called, also after one has failed. `result`: of ADD, as
   /// far as it got. kUnavailable: the program of a plugin is missing, all others were called
   /// and did well; else the first failure.

@@ -1,7 +1,9 @@
 #include "services/netd/core/plugin_program.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -11,7 +13,9 @@
 #include "libs/json/json.h"
 #include "libs/log/log.h"
 #include "libs/os/file_stamp.h"
+#include "libs/os/files.h"
 #include "libs/process/command.h"
+#include "libs/work/operations.h"
 
 namespace crisp::netd {
 namespace {
@@ -44,6 +48,17 @@ std::string WordsOf(const process::Output& output) {
   return fmt::format("it said nothing (exit code {})", output.exit_code);
 }
 
+/// What the kernel runs by itself, unlike a script.
+bool IsBinary(const std::string& program) {
+  constexpr std::string_view kElf = "\177ELF";
+  std::array<char, kElf.size()> start{};
+  const Result<os::UniqueFd> file = os::Open(program, O_RDONLY);
+  if (!file.ok()) return false;
+  const ssize_t got = ::read(file->get(), start.data(), start.size());
+  return got == static_cast<ssize_t>(start.size()) &&
+         std::string_view(start.data(), start.size()) == kElf;
+}
+
 /// A program whose file is open for writing (ETXTBSY) is tried again until the call is over.
 Result<process::Output> RunWhole(const CallContext& cc, const process::Command& command) {
   constexpr std::chrono::milliseconds kRound(20);
@@ -57,9 +72,25 @@ Result<process::Output> RunWhole(const CallContext& cc, const process::Command& 
   }
 }
 
+/// What the plugin printed, or why it has failed.
+Result<std::string> AnswerOf(const std::string& type, const PluginCall& call,
+                             Result<process::Output> output) {
+  if (output.code() == Code::kUnavailable) {
+    // No process to be had is not a missing program.
+    return ResourceExhausted("plugin {}: {}: {}", type, call.verb, output.status().message());
+  }
+  if (!output.ok()) return output.status().While("plugin {}: {}", type, call.verb);
+  if (output->exit_code != 0) {
+    return Internal("plugin {}: {} failed: {}", type, call.verb, WordsOf(*output));
+  }
+  if (output->truncated) return Internal("plugin {}: {} printed too much", type, call.verb);
+  return std::move(output->out);
+}
+
 }  // namespace
 
-PluginPrograms::PluginPrograms(std::vector<std::string> bin_dirs) : bin_dirs_(std::move(bin_dirs)) {
+PluginPrograms::PluginPrograms(std::vector<std::string> bin_dirs, OnPluginRun on_run)
+    : bin_dirs_(std::move(bin_dirs)), on_run_(std::move(on_run)) {
   for (const std::string& dir : bin_dirs_) {
     if (!cni_path_.empty()) cni_path_.push_back(':');
     cni_path_ += dir;
@@ -74,10 +105,10 @@ Result<std::string> PluginPrograms::Find(const std::string& type) const {
   return Unavailable("network plugin '{}' is not in {}", type, cni_path_);
 }
 
-Result<std::string> PluginPrograms::Run(const CallContext& cc, const std::string& type,
-                                        const PluginCall& call) const {
+process::Command PluginPrograms::CommandOf(const std::string& program,
+                                           const PluginCall& call) const {
   process::Command command;
-  command.program = CRISP_TRY(Find(type));
+  command.program = program;
   command.stdin_data = call.input;
   command.env = {fmt::format("CNI_COMMAND={}", call.verb), "CNI_PATH=" + cni_path_,
                  "GOMAXPROCS=1",  // a plugin is short: one thread costs it less CPU
@@ -90,17 +121,34 @@ Result<std::string> PluginPrograms::Run(const CallContext& cc, const std::string
   }
   if (!call.mark.empty()) command.env.push_back(call.mark);
   if (call.lock_fd >= 0) command.fds = {{kLockFd, call.lock_fd}};
-  const Result<process::Output> output = RunWhole(cc, command);
-  if (output.code() == Code::kUnavailable) {
-    // No process to be had is not a missing program.
-    return ResourceExhausted("plugin {}: {}: {}", type, call.verb, output.status().message());
-  }
-  if (!output.ok()) return output.status().While("plugin {}: {}", type, call.verb);
-  if (output->exit_code != 0) {
-    return Internal("plugin {}: {} failed: {}", type, call.verb, WordsOf(*output));
-  }
-  if (output->truncated) return Internal("plugin {}: {} printed too much", type, call.verb);
-  return output->out;
+  return command;
+}
+
+std::optional<process::Held> PluginPrograms::StartAhead(const CallContext& cc,
+                                                        const std::string& type,
+                                                        const PluginCall& call) const {
+  const Result<std::string> program = Find(type);
+  if (!program.ok() || !IsBinary(*program)) return std::nullopt;
+  Result<process::Held> held = process::Held::Start(cc, CommandOf(*program, call));
+  return held.ok() ? std::optional(*std::move(held)) : std::nullopt;
+}
+
+Result<std::string> PluginPrograms::Run(const CallContext& cc, const std::string& type,
+                                        const PluginCall& call,
+                                        std::optional<process::Held> started) const {
+  const SteadyTime start = std::chrono::steady_clock::now();
+  Result<std::string> out = RunProgram(cc, type, call, std::move(started));
+  if (on_run_) on_run_(type, call.verb, out.code(), std::chrono::steady_clock::now() - start);
+  return out;
+}
+
+Result<std::string> PluginPrograms::RunProgram(const CallContext& cc, const std::string& type,
+                                               const PluginCall& call,
+                                               std::optional<process::Held> started) const {
+  const work::Stage stage(cc, fmt::format("plugin {}: {}", type, call.verb));
+  if (started) return AnswerOf(type, call, started->Finish(call.input));
+  const std::string program = CRISP_TRY(Find(type));
+  return AnswerOf(type, call, RunWhole(cc, CommandOf(program, call)));
 }
 
 Result<std::vector<std::string>> PluginPrograms::Versions(const CallContext& cc,

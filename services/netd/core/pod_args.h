@@ -38,7 +38,4 @@ struct NetSysctls {
 NetSysctls NetSysctlsOf(const runtime::v1::PodSandboxConfig& config,
                         const std::map<std::string, std::string>& defaults);
 
-/// A Kubernetes quantity, rounded up to a whole number: "10M", "1Gi", "1.5k", "2e3".
-Result<std::uint64_t> ParseQuantity(std::string_view text);
-
 }  // namespace crisp::netd

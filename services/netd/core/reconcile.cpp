@@ -138,11 +138,13 @@ Status Networks::CollectGarbage(const CallContext& cc) {
 Status Networks::CollectNetwork(const CallContext& cc, const ConfList& list) const {
   // From now on no ADD or DEL begins. One that hangs must not hold up all others.
   const CallContext patience = cc.Within(config_.gc_patience);
-  const os::FileLock turn = CRISP_TRY(
-      WaitForLock(patience, [this] { return os::FileLock::TryLock(config_.layout.GcTurnLock()); }));
+  const os::FileLock turn = CRISP_TRY(WaitForLock(patience, "netd's garbage collection", [this] {
+    return os::FileLock::TryLock(config_.layout.GcTurnLock());
+  }));
   CRISP_TRY(ShareGcLock(patience));
-  os::FileLock alone = CRISP_TRY(
-      WaitForLock(patience, [this] { return os::FileLock::TryLock(config_.layout.GcLock()); }));
+  os::FileLock alone = CRISP_TRY(WaitForLock(patience, "netd's garbage collection", [this] {
+    return os::FileLock::TryLock(config_.layout.GcLock());
+  }));
   // With the lock nothing changes any more.
   const std::vector<std::string> pods = CRISP_TRY(ValidPods(list.name));
   const std::chrono::nanoseconds since = SinceBoot();
@@ -179,8 +181,9 @@ bool Networks::IsOver(const Attachment& attachment) const {
 // configuration of today may say otherwise.
 Result<os::FileLock> Networks::KeepGcAway(const CallContext& cc) const {
   // Only to let one that waits go first.
-  const Result<os::FileLock> turn =
-      WaitForLock(cc, [this] { return os::FileLock::TryLockShared(config_.layout.GcTurnLock()); });
+  const Result<os::FileLock> turn = WaitForLock(cc, "the network's garbage collection", [this] {
+    return os::FileLock::TryLockShared(config_.layout.GcTurnLock());
+  });
   Result<os::FileLock> lock = turn.ok() ? ShareGcLock(cc) : turn.status();
   if (lock.code() != Code::kUnavailable) return lock;
   // Not kUnavailable, which is a missing program's.
@@ -189,7 +192,7 @@ Result<os::FileLock> Networks::KeepGcAway(const CallContext& cc) const {
 }
 
 Result<os::FileLock> Networks::ShareGcLock(const CallContext& cc) const {
-  return WaitForLock(cc, [this, &cc]() -> Result<os::FileLock> {
+  return WaitForLock(cc, "the network's garbage collection", [this, &cc]() -> Result<os::FileLock> {
     Result<os::FileLock> lock = os::FileLock::TryLockShared(config_.layout.GcLock());
     if (lock.code() == Code::kUnavailable) CRISP_TRY(EndLeftovers(cc, {GcMark()}));
     return lock;

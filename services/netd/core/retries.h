@@ -8,6 +8,7 @@
 #include "libs/base/clock.h"
 #include "libs/base/guarded.h"
 #include "libs/base/ids.h"
+#include "libs/base/status.h"
 
 namespace crisp::netd {
 
@@ -19,19 +20,27 @@ class Retries {
 
   /// Now, unless it is known already.
   void Add(const PodId& pod);
-  /// It failed (again).
-  void Failed(const PodId& pod);
+  /// It failed (again), and why; Ok: it was not tried, what is known of the failure stays.
+  void Failed(const PodId& pod, const Status& why = Status::Ok());
   void Done(const PodId& pod);
   /// Those whose time has come; each is handed out once until Failed.
   std::vector<PodId> TakeDue();
   bool Has(const PodId& pod) const;
   std::size_t size() const;
+  struct Owed {
+    PodId pod;
+    unsigned failures = 0;
+    Status why;  // of the last failure
+  };
+  /// Those that have failed `least` times or more.
+  std::vector<Owed> FailedOften(unsigned least) const;
 
  private:
   struct Entry {
     unsigned failures = 0;
     bool taken = false;
     SteadyTime due;
+    Status why = Status::Ok();
   };
   Clock& clock_;
   Guarded<std::map<PodId, Entry>> entries_;

@@ -80,7 +80,7 @@ struct Attachments::Impl {
       : db(std::move(opened)),
         checkpointer(std::move(second)),
         log(std::move(log_file)),
-        group([this]() -> Status {
+        group("sync the records of attachments", [this]() -> Status {
           if (::fdatasync(log.get()) == 0) return Status::Ok();
           return Status::Errno(errno, "sync the records");
         }) {}

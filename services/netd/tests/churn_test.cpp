@@ -210,10 +210,15 @@ void Churn(Node& node, const Kind& kind) {
   CHECK(node.Kill(SIGKILL) == 137);
   node.Start();
   std::string left = "?";
-  const auto end = std::chrono::steady_clock::now() + 60s;
+  std::size_t least = std::string::npos;
+  auto end = std::chrono::steady_clock::now() + 60s;
   while (!left.empty() && std::chrono::steady_clock::now() < end) {
     static_cast<void>(node.Reconcile({}));
     left = Leftovers(node);
+    // As long as it becomes less: many pods' DELs take their time on a busy machine.
+    if (left.size() >= least) continue;
+    least = left.size();
+    end = std::chrono::steady_clock::now() + 60s;
   }
   CHECK(left.empty());
   if (!left.empty()) WARN(left);

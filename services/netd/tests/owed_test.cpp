@@ -43,6 +43,44 @@ TEST_CASE("Reconcile runs no plugin: what is nobody's is owed from then on, and 
   CHECK(net.networks->TakeDue().empty());
 }
 
+TEST_CASE("A detachment that fails again and again is told with the reason") {
+  TestNet net;
+  testing::ManualClock clock;
+  Networks networks(net.config, "boot-1", *net.readiness, *net.plugins, *net.store, net.metrics,
+                    clock);
+  REQUIRE(net.store->Put(Recorded(kPod, Phase::kDetaching)).ok());
+  REQUIRE(networks.Recover(TestNet::Call()).ok());
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    CHECK(networks.OwedForLong().empty());
+    CHECK_FALSE(networks.RollBack(TestNet::Call(), kPod).ok());
+  }
+  const auto owed = networks.OwedForLong();
+  REQUIRE(owed.size() == 1);
+  CHECK(owed[0].pod == kPod);
+  CHECK(owed[0].failures == 3);
+  CHECK(owed[0].why.message().find("network plugin 'none' is not in") != std::string::npos);
+  // Put back without a new attempt, it has the same reason.
+  networks.PutBack(kPod);
+  CHECK(networks.OwedForLong()[0].why.message() == owed[0].why.message());
+
+  const std::string page = net.registry.Render();
+  CHECK(page.find("crisp_netd_cni_operations_total{code=\"UNAVAILABLE\",plugin=\"none\","
+                  "verb=\"DEL\"} 3") != std::string::npos);
+  CHECK(page.find("crisp_netd_cni_operation_seconds_count{plugin=\"none\",verb=\"DEL\"} 3") !=
+        std::string::npos);
+}
+
+TEST_CASE("Plugins of more names than a node has share one metric") {
+  metrics::Registry registry;
+  Metrics metrics(registry);
+  for (int i = 0; i < 40; ++i) metrics.PluginDone(fmt::format("p{}", i), "ADD", Code::kOk, 1ms);
+  metrics.PluginDone("p0", "ADD", Code::kOk, 1ms);
+  const std::string page = registry.Render();
+  const auto has = [&page](const char* line) { return page.find(line) != page.npos; };
+  CHECK(has("crisp_netd_cni_operations_total{code=\"OK\",plugin=\"p0\",verb=\"ADD\"} 2"));
+  CHECK(has("crisp_netd_cni_operations_total{code=\"OK\",plugin=\"other\",verb=\"ADD\"} 8"));
+}
+
 TEST_CASE("What is owed comes again when its record cannot be read") {
   TestNet net;
   testing::ManualClock clock;

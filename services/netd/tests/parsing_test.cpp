@@ -345,18 +345,6 @@ TEST_CASE("What is owed is tried again with growing pauses") {
   CHECK(retries.size() == 0);
 }
 
-TEST_CASE("Quantities as Kubernetes writes them") {
-  CHECK(ParseQuantity("10M").value() == 10'000'000);
-  CHECK(ParseQuantity("1.5k").value() == 1500);
-  CHECK(ParseQuantity("2e3").value() == 2000);
-  CHECK(ParseQuantity("1Gi").value() == 1073741824);
-  CHECK(ParseQuantity("100m").value() == 1);
-  for (const char* bad : {"", "M", "-1", "1X", "1e30", "nan", "inf", "1 M"}) {
-    INFO(bad);
-    CHECK(ParseQuantity(bad).code() == Code::kInvalidArgument);
-  }
-}
-
 TEST_CASE("Only the network's sysctls are netd's, and the pod's go before the node's") {
   runtime::v1::PodSandboxConfig config;
   (*config.mutable_linux()->mutable_sysctls())["net.ipv4.ip_forward"] = "1";

@@ -8,6 +8,7 @@
 
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <filesystem>
 #include <thread>
 
 #include "libs/os/namespaces.h"
@@ -70,6 +71,32 @@ TEST_CASE("A program that is being written over is waited for") {
   writer->reset();
   pod.join();
   CHECK(net.networks->Detach(net.Call(), kPod).ok());
+}
+
+TEST_CASE("The programs of an ADD come up together, and do their work in their turn") {
+  const testing::TestRoot root;
+  root.Script("bin/script", "cat");
+  // Their result is what they were given.
+  for (const char* type : {"one", "two"}) {
+    std::filesystem::copy_file("/bin/cat", root / fmt::format("bin/{}", type));
+  }
+  const auto list = ParseConfList(R"({"name": "t", "cniVersion": "1.0.0", "plugins": [
+      {"type": "one"}, {"type": "script"}, {"type": "two"}]})",
+                                  "");
+  REQUIRE(list.ok());
+  const CallContext cc = CallContext::Background(20s);
+  const PluginRunner runner({root / "bin"});
+  const PluginArgs args{.container_id = "c", .netns = "/n"};
+  PluginRunner::Started started = runner.StartAhead(cc, *list, args);
+  REQUIRE(started.size() == 3);
+  CHECK(started[0].has_value());
+  CHECK_FALSE(started[1].has_value());  // it might begin too early
+  CHECK(started[2].has_value());
+  const auto result = runner.Add(cc, *list, args, nullptr, std::move(started));
+  REQUIRE(result.ok());
+  CHECK((*result)["type"] == "two");
+  CHECK((*result)["prevResult"]["type"] == "script");
+  CHECK((*result)["prevResult"]["prevResult"]["type"] == "one");
 }
 
 TEST_CASE("No process to be had is not a missing program: the namespace stays for DEL") {

@@ -1,7 +1,9 @@
 #include "services/netd/tests/real_host.h"
 
 #include <catch2/catch.hpp>
+#include <cstdlib>
 #include <exception>
+#include <nlohmann/json.hpp>
 #include <tuple>
 #include <utility>
 
@@ -12,7 +14,7 @@
 
 namespace crisp::netd {
 
-RealHost::RealHost(std::string plugins, const std::string& version)
+RealHost::RealHost(std::string plugins, const std::vector<std::string>& versions)
     : path_(net.root / "host"), plugins_(std::move(plugins)) {
   const std::string dir = net.root / "ipam";
   for (std::size_t at = plugins_.find("$DIR"); at != std::string::npos;
@@ -21,8 +23,12 @@ RealHost::RealHost(std::string plugins, const std::string& version)
   }
   net.root.Write(
       "conf/10-real.conflist",
-      fmt::format(R"({{"cniVersion": "{}", "name": "real", "plugins": {}}})", version, plugins_));
+      fmt::format(R"({{"cniVersion": "{}", "cniVersions": {}, "name": "real", "plugins": {}}})",
+                  versions.front(), nlohmann::json(versions).dump(), plugins_));
   net.config.bin_dirs = {"/opt/cni/bin", "/usr/lib/cni"};
+  if (const char* first = std::getenv("CRISP_CNI_BIN_DIR")) {
+    net.config.bin_dirs.insert(net.config.bin_dirs.begin(), first);
+  }
   net.Restart();
   const auto setup = []() -> Status {
     // What a node has, and addresses that are usable at once.

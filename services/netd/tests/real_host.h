@@ -15,8 +15,11 @@ namespace crisp::netd {
 /// them touches the machine: bridges, rules and sysctls go with it.
 class RealHost {
  public:
-  /// `plugins`: the array of a conflist, in JSON; $DIR stands for host-local's directory.
-  explicit RealHost(std::string plugins, const std::string& version = "1.0.0");
+  /// `plugins`: the array of a conflist, in JSON; $DIR stands for host-local's directory. The
+  /// highest of the `versions` that all of them speak is spoken. Programs in the directory that
+  /// CRISP_CNI_BIN_DIR names come before the machine's.
+  explicit RealHost(std::string plugins,
+                    const std::vector<std::string>& versions = {"1.0.0", "1.1.0"});
   RealHost(const RealHost&) = delete;
   RealHost& operator=(const RealHost&) = delete;
   ~RealHost();

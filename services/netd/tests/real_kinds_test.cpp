@@ -250,7 +250,8 @@ TEST_CASE("CHECK of a chain of five finds what was damaged, in the plugin's word
 }
 
 TEST_CASE("CNI 0.4.0: the chain, CHECK, and DEL with the result") {
-  RealHost host("[" + Bridge(kFour) + R"(, {"type": "firewall"}, {"type": "loopback"}])", "0.4.0");
+  RealHost host("[" + Bridge(kFour) + R"(, {"type": "firewall"}, {"type": "loopback"}])",
+                {"0.4.0"});
   host.Inside([&host] {
     const PodNetwork network = host.Attach(kPod);
     REQUIRE(network.ips.size() == 1);
@@ -271,6 +272,32 @@ TEST_CASE("CHECK of portmap") {
     const Status checked = Checked(host, kPod);
     if (!checked.ok()) CHECK(Says(checked, "plugin portmap: CHECK failed"));
     host.Detach(kPod);
+    CHECK(host.Leftovers().empty());
+  });
+}
+
+TEST_CASE("Plugins of CNI 1.1 are asked how they are, and give back what no pod has") {
+  RealHost host("[" + Bridge(kFour) + R"(, {"type": "firewall"}, {"type": "loopback"}])");
+  host.Inside([&host] {
+    const Status looked = host.net.readiness->Look(host.net.Call());
+    INFO(looked.ToString());
+    CHECK(looked.ok());
+    const PodNetwork network = host.Attach(kPod);
+    // Of a pod that netd has never heard of, as after the loss of its records.
+    const std::string stray = "ipam/real/10.231.77.200";
+    host.net.root.Write(stray, kOtherPod.str() + "\r\neth0");
+    REQUIRE(host.Leases() == 2);
+    const Status collected = host.net.networks->CollectGarbage(host.net.Call());
+    INFO(collected.ToString());
+    CHECK(collected.ok());
+    if (network.cni_result.find(R"("cniVersion":"1.1.0")") == std::string::npos) {
+      CHECK(host.Leases() == 2);  // Debian 12's know nothing of it
+      CHECK(os::RemoveFile(host.net.root / stray).ok());
+    }
+    CHECK(host.Leases() == 1);
+    CHECK(Talks("", network, network.ips.at(0)));
+    host.Detach(kPod);
+    CHECK(host.Leases() == 0);
     CHECK(host.Leftovers().empty());
   });
 }

@@ -181,7 +181,7 @@ TEST_CASE("Builtin host ports need no plugin, and go exactly as they came") {
 TEST_CASE("macvlan, loopback and the old protocol: pods of one wire see each other") {
   RealHost host(R"([{"type": "macvlan", "master": "wire", "ipam": {"type": "host-local",
     "dataDir": "$DIR", "ranges": [[{"subnet": "10.231.79.0/24"}]]}}, {"type": "loopback"}])",
-                "0.3.1");
+                {"0.3.1"});
   host.Inside([&host] {
     host.Run({"/sbin/ip", "link", "add", "wire", "type", "veth", "peer", "name", "far"});
     host.Run({"/sbin/ip", "link", "set", "wire", "up"});

@@ -55,7 +55,10 @@ class TestNet {
     CRISP_CHECK(opened.ok());
     store = std::move(opened).value();
     conf = std::make_unique<ConfSource>(config.conf_dirs, config.default_network);
-    plugins = std::make_unique<PluginRunner>(config.bin_dirs);
+    plugins = std::make_unique<PluginRunner>(
+        config.bin_dirs,
+        [this](const std::string& type, std::string_view verb, Code code,
+               std::chrono::nanoseconds took) { metrics.PluginDone(type, verb, code, took); });
     readiness = std::make_unique<Readiness>(*conf, *plugins, Clock::System(),
                                             Readiness::Options{.grace = config.status_grace});
     networks = std::make_unique<Networks>(config, boot, *readiness, *plugins, *store, metrics,

@@ -12,6 +12,7 @@
 #include "libs/json/json.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
+#include "libs/work/operations.h"
 #include "services/rund/core/exec.h"
 #include "services/rund/core/log_limits.h"
 #include "services/rund/core/log_path.h"
@@ -203,8 +204,11 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   const PodFiles pod_files = PodFilesOf(layout, *plan.pod);
   const SelinuxLabels labels = CRISP_TRY(ContainerLabels(
       p_.spec_defaults.selinux, request.config(), plan.pod->config(), pod_files.selinux_level));
-  CRISP_TRY(MountRootfs(WithLabel(request.image().mounts(), labels.mount), layout.Rootfs(id),
-                        IdmappedFor(pod_files.userns, layout.LowersDir(id))));
+  {
+    const work::Stage stage(cc, "mount the root file system");
+    CRISP_TRY(MountRootfs(WithLabel(request.image().mounts(), labels.mount), layout.Rootfs(id),
+                          IdmappedFor(pod_files.userns, layout.LowersDir(id))));
+  }
   SpecInputs inputs{.id = id,
                     .pod = PodId(plan.pod->id()),
                     .config = request.config(),
@@ -218,7 +222,10 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
                     .target_pid_ns_path = PathOf(plan.target_pids),
                     .mounts_dir = layout.MountsOf(id),
                     .labels = labels};
-  const BuiltSpec built = CRISP_TRY(BuildSpec(cc, inputs, p_.spec_defaults));
+  const BuiltSpec built = CRISP_TRY([&] {
+    const work::Stage stage(cc, "look at volumes and devices");
+    return BuildSpec(cc, inputs, p_.spec_defaults);
+  }());
   for (const HostMount& mount : built.host_mounts) {
     CRISP_TRY(MountImageVolume(mount, request.image_volumes(), labels.mount, pod_files.userns));
   }

@@ -7,9 +7,9 @@
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
+#include "services/rund/core/settings_files.h"
 #include "services/rund/runtime/apparmor_load.h"
 #include "services/rund/runtime/userns.h"
-#include "services/rund/spec/blockio.h"
 #include "services/rund/spec/cdi.h"
 #include "services/rund/spec/hooks.h"
 
@@ -30,13 +30,6 @@ Status MakeDirectories(const Config& config) {
   CRISP_TRY(os::MakeDirs(layout.SeccompDir(), 0700));
   for (const auto& [name, runtime] : config.runtimes) CRISP_TRY(os::MakeDirs(runtime.root, 0700));
   return Status::Ok();
-}
-
-/// libsystemd says nothing when there is none: all would be lost in silence.
-Status CheckJournal(const Config& config) {
-  constexpr const char* kSocket = "/run/systemd/journal/socket";
-  if (!config.log_to_journal || os::Exists(kSocket)) return Status::Ok();
-  return FailedPrecondition("rund.log_journald: there is no journal at {}", kSocket);
 }
 
 /// Handlers of pods that the settings have no more.
@@ -70,16 +63,13 @@ Result<SpecDefaults> MakeSpecDefaults(const Config& config) {
   defaults.env = config.env;
   defaults.umask = config.umask;
   defaults.devices = config.devices;
+  defaults.annotation_devices = config.annotation_devices;
   defaults.device_ownership = config.device_ownership;
   defaults.apparmor_profile = config.apparmor_profile;
   if (config.selinux) {
     defaults.selinux = CRISP_TRY(DetectSelinux("/sys/fs/selinux", "/etc/selinux"));
   }
-  if (!config.blockio_config_file.empty()) {
-    // Read again for each container; here to tell of mistakes before one needs it.
-    CRISP_TRY(LoadBlockioClasses(config.blockio_config_file).While("rund.blockio_config_file"));
-    defaults.blockio_config_file = config.blockio_config_file;
-  }
+  defaults.blockio_config_file = config.blockio_config_file;
   defaults.cdi = std::make_shared<CdiDirs>(config.cdi_dirs);
   defaults.hooks = std::make_shared<HookDirs>(config.hooks_dirs);
   if (defaults.host.apparmor) {
@@ -98,7 +88,7 @@ Result<SpecDefaults> MakeSpecDefaults(const Config& config) {
 
 Result<std::unique_ptr<Engine>> Engine::Open(Config config, work::Pool& pool, Clock& clock,
                                              metrics::Registry& metrics) {
-  CRISP_TRY(CheckJournal(config));
+  CRISP_TRY(CheckNeededFiles(config));
   CRISP_TRY(MakeDirectories(config));
   os::FileLock lock = CRISP_TRY(
       os::FileLock::TryLock(config.layout.LockPath()).While("the state directory is in use"));
@@ -167,15 +157,25 @@ Engine::Engine(Config config, work::Pool& pool, Clock& clock, metrics::Registry&
 
 Engine::~Engine() = default;
 
-Status Engine::ReloadRuntimes(Config fresh) {
+Config Engine::WithRootsInUse(Config fresh) const {
   // What runs is found in the old place only.
   for (const auto& [name, runtime] : config_.runtimes) {
     if (const auto found = fresh.runtimes.find(name); found != fresh.runtimes.end()) {
       found->second.root = runtime.root;
     }
   }
-  for (const auto& [name, runtime] : fresh.runtimes) CRISP_TRY(os::MakeDirs(runtime.root, 0700));
-  runtimes_.Reload(CallContext::Background(kProbesTime), fresh, cgroups_);
+  return fresh;
+}
+
+Status Engine::CheckRuntimes(const Config& fresh) const {
+  return runtimes_.CheckReload(CallContext::Background(kProbesTime, "runtimes"),
+                               WithRootsInUse(fresh), cgroups_);
+}
+
+Status Engine::ReloadRuntimes(const Config& fresh) {
+  const Config config = WithRootsInUse(fresh);
+  for (const auto& [name, runtime] : config.runtimes) CRISP_TRY(os::MakeDirs(runtime.root, 0700));
+  CRISP_TRY(runtimes_.Reload(CallContext::Background(kProbesTime, "runtimes"), config, cgroups_));
   log::Info("runtime handlers are as the settings have them now",
             {{"handlers", fmt::format("{}", fmt::join(runtimes_.Names(), ", "))},
              {"default", runtimes_.default_name()}});

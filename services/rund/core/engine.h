@@ -30,10 +30,13 @@ class Engine {
   /// Goes on with the recovery: after this exits are seen. Call once, when calls may come.
   void Continue();
 
+  /// Whether ReloadRuntimes would take these settings. Changes nothing. Blocks on the programs.
+  Status CheckRuntimes(const Config& fresh) const;
   /// Takes the runtime handlers (and which is the default) from new settings, but for the roots of
-  /// those that there were at the start. Blocks on the
-  /// programs. kInternal …: a directory that cannot be made; nothing has changed then.
-  Status ReloadRuntimes(Config fresh);
+  /// those that there were at the start. Blocks on the programs.
+  /// kFailedPrecondition: the default one does not work; kInternal …: a directory that cannot be
+  /// made. Nothing has changed then.
+  Status ReloadRuntimes(const Config& fresh);
 
   /// Whether a runtime that was missing has come; see Runtimes::LookAgain. Blocks on the programs.
   void LookForRuntimes();
@@ -51,6 +54,7 @@ class Engine {
          os::Cgroups cgroups, std::unique_ptr<systemd::Units> units, os::FileLock lock,
          std::unique_ptr<State> state, Runtimes runtimes, SpecDefaults spec_defaults,
          Status userns_support);
+  Config WithRootsInUse(Config fresh) const;
 
   Config config_;
   os::Cgroups cgroups_;

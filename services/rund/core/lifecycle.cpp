@@ -13,6 +13,7 @@
 #include "libs/os/files.h"
 #include "libs/os/mount.h"
 #include "libs/os/pidfd.h"
+#include "libs/work/operations.h"
 #include "services/rund/core/status.h"
 #include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/rootfs.h"
@@ -361,6 +362,7 @@ Status Lifecycle::TakeDown(const CallContext& cc, const ContainerRecord& contain
   if (!container.cgroup_path().empty()) {
     CRISP_TRY(p_.cgroup_driver.RemoveContainer(cc, container.cgroup_path()));
   }
+  const work::Stage stage(cc, "unmount what the container had");
   // Of a create that was cut short.
   if (os::Exists(layout.LowersDir(id))) CRISP_TRY(os::UnmountBelow(layout.LowersDir(id)));
   CRISP_TRY(UnmountVolumes(layout.MountsOf(id)));
@@ -417,7 +419,9 @@ void Lifecycle::CleanLater(const ContainerId& id) {
     if (std::exchange(retry.under_way, true)) return;
   }
   // For the lock: whoever holds it for longer cleans it, or the sweep comes back to it.
-  const CallContext cc = CallContext::Background(CleanTimeout(), "clean");
+  const auto cleaning = p_.pool.operations().Begin(
+      {.kind = "clean up", .subjects = {id.str()}, .request_id = "clean"});
+  const CallContext cc = CallContext::Background(CleanTimeout(), "clean").PartOf(cleaning);
   const auto failed = [this, id](const Status& why) {
     log::Warn("an ended container is not cleaned up yet", {{"container", id}, {"error", why}});
     auto retries = retries_.lock();
@@ -433,7 +437,7 @@ void Lifecycle::CleanLater(const ContainerId& id) {
   const auto clean = [this, cc, id, failed] {
     auto held = p_.locks.Lock(cc, LockKey(id));
     const Status done = held.ok() ? Clean(cc, id) : held.status();
-    if (!done.ok()) failed(done);
+    if (!done.ok()) failed(cc.operation()->Answer(done));
   };
   if (const Status begun = p_.pool.Submit(work::Lane::kClean, cc, clean, failed); !begun.ok()) {
     failed(begun);

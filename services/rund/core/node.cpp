@@ -36,6 +36,45 @@ std::vector<NodeProblem> NodeProblems(const Parts& parts) {
   return problems;
 }
 
+namespace {
+
+NodeProblem StuckProblem(const Parts& parts, const Stops::Stuck& stuck) {
+  const ContainerRef container = parts.state.FindContainer(stuck.id);
+  std::string name(stuck.id.Short());
+  std::int64_t pid = 0;
+  if (container) {
+    pid = container->init().pid();
+    name = fmt::format("{} ({})", container->metadata().name(), stuck.id.Short());
+    if (const PodRef pod = parts.state.FindPod(PodId(container->pod_id()))) {
+      name += fmt::format(" of pod {}/{}", pod->metadata().namespace_(), pod->metadata().name());
+    }
+  }
+  const auto minutes =
+      std::chrono::duration_cast<std::chrono::minutes>(parts.clock.Now() - stuck.since).count();
+  return {fmt::format("container {} has outlived SIGKILL for {} min", name, minutes),
+          fmt::format("its process waits in the kernel, mostly for a volume whose server is away: "
+                      "cat /proc/{}/wchan says where. It is killed again every 30 s; where nothing "
+                      "brings the volume back, only a reboot ends it",
+                      pid)};
+}
+
+}  // namespace
+
+std::vector<NodeProblem> PodProblems(const Parts& parts, const Stops& stops) {
+  std::vector<NodeProblem> problems;
+  if (const std::size_t count = parts.state.unreadable(); count > 0) {
+    problems.push_back(
+        {fmt::format("{} records of pods and containers could not be read at the start", count),
+         fmt::format("they are set aside in the table unreadable of {}; what ran under them is not "
+                     "looked after: the log of the start names them",
+                     parts.config.layout.DatabasePath())});
+  }
+  for (const Stops::Stuck& stuck : stops.stuck()) {
+    problems.push_back(StuckProblem(parts, stuck));
+  }
+  return problems;
+}
+
 v1::NodeStatusResponse NodeStatusOf(const Parts& parts) {
   v1::NodeStatusResponse response;
   const auto problems = NodeProblems(parts);

@@ -5,6 +5,7 @@
 
 #include "crisp/rund/v1/rund.pb.h"
 #include "services/rund/core/parts.h"
+#include "services/rund/core/stops.h"
 
 namespace crisp::rund {
 
@@ -18,5 +19,8 @@ struct NodeProblem {
   std::string hint;
 };
 std::vector<NodeProblem> NodeProblems(const Parts& parts);
+/// What is wrong with single pods and containers, while the node does its work: records that could
+/// not be read, containers that do not end. Reads memory.
+std::vector<NodeProblem> PodProblems(const Parts& parts, const Stops& stops);
 
 }  // namespace crisp::rund

@@ -214,13 +214,13 @@ Result<CgroupNote> ReadCgroupNote(const Layout& layout, const PodId& id) {
 }
 
 Status MakePodFiles(const CallContext& cc, const Layout& layout, const std::string& pause,
-                    const v1::PodRecord& pod) {
+                    const v1::PodRecord& pod, Bytes shm_size) {
   const PodId id(pod.id());
   CRISP_TRY(os::MakeDirs(layout.PodDir(id), 0711));
   if (!IsHostIpc(pod.config())) {
     CRISP_TRY(os::MakeDirs(layout.ShmDir(id), 0711));
     CRISP_TRY(os::Mount({"shm", layout.ShmDir(id), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
-                         "mode=1777,size=65536k"})
+                         fmt::format("mode=1777,size={}", shm_size.count())})
                   .While("mount /dev/shm of the pod"));
     CRISP_TRY(GiveToPod(pod, layout.ShmDir(id)));
   }

@@ -7,6 +7,7 @@
 #include "libs/base/call_context.h"
 #include "libs/base/ids.h"
 #include "libs/base/status.h"
+#include "libs/base/units.h"
 #include "services/rund/spec/builder.h"
 #include "services/rund/store/layout.h"
 
@@ -40,7 +41,7 @@ Result<CgroupNote> ReadCgroupNote(const Layout& layout, const PodId& id);
 /// resolv.conf, hosts, hostname. Nothing of it may be there already. On failure what was made
 /// stays, for RemovePodFiles. `pause` is the crisp-pause program.
 Status MakePodFiles(const CallContext& cc, const Layout& layout, const std::string& pause,
-                    const v1::PodRecord& pod);
+                    const v1::PodRecord& pod, Bytes shm_size);
 /// With SELinux: gives the pod's files and its /dev/shm the label that its containers may use.
 Status LabelPodFiles(const Layout& layout, const v1::PodRecord& pod, const SelinuxNode& selinux);
 /// Those of the node's sysctls that the pod has the namespaces for and does not set itself.

@@ -15,10 +15,12 @@
 #include "libs/os/pidfd.h"
 #include "libs/os/pipe.h"
 #include "libs/process/command.h"
+#include "libs/work/operations.h"
 #include "libs/work/side_by_side.h"
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/resources.h"
 #include "services/rund/core/status.h"
+#include "services/rund/spec/opt_ins.h"
 
 namespace crisp::rund {
 namespace {
@@ -63,6 +65,18 @@ nlohmann::json SandboxSpecOf(const Layout& layout, const PodRecord& pod) {
   return {{"hostname", pod.hostname()},
           {"annotations", std::move(annotations)},
           {"linux", {{"cgroupsPath", pod.cgroup_parent()}, {"namespaces", std::move(namespaces)}}}};
+}
+
+// Of a process in the pod's namespaces, for tools that enter them by it: its own where it has one,
+// else that of the container which has run for the longest time. 0: nothing runs.
+pid_t PidIn(const PodRecord& pod, const std::vector<ContainerRef>& containers) {
+  if (pod.has_pause()) return pod.pause().pid();
+  const ContainerRecord* first = nullptr;
+  for (const ContainerRef& container : containers) {
+    if (container->state() != cri::CONTAINER_RUNNING || !Runs(container.get())) continue;
+    if (first == nullptr || container->started_at() < first->started_at()) first = container.get();
+  }
+  return first == nullptr ? 0 : static_cast<pid_t>(first->init().pid());
 }
 
 }  // namespace
@@ -130,6 +144,7 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
       CRISP_TRY(p_.cgroup_driver.PodCgroup(id, config.linux().cgroup_parent()));
   // Nobody else removes what nobody else made.
   const bool ours = !CRISP_TRY(p_.cgroups.Exists(parent));
+  const Bytes shm_size = CRISP_TRY(ShmSize(*pod, config));
   // What an earlier attempt left.
   CRISP_TRY(RemovePodFiles(p_.config.layout, id));
   // Says what is wrong with them before anything is made.
@@ -151,6 +166,7 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
     return Status::Ok();
   }));
   const PodRef intent = p_.state.FindPod(id);
+  const work::Stage stage(cc, "make the pod's cgroup, namespaces and files");
   Status made =
       NoteCgroup(p_.config.layout, id, {.cgroup = parent, .ours = intent->cgroup_is_ours()});
   if (made.ok()) {
@@ -159,7 +175,7 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
   if (made.ok() && intent->cgroup_is_ours()) {
     made = LimitPod(own, p_, parent, config.linux()).While("limit the pod");
   }
-  if (made.ok()) made = MakePodFiles(own, p_.config.layout, p_.config.pause, *intent);
+  if (made.ok()) made = MakePodFiles(own, p_.config.layout, p_.config.pause, *intent, shm_size);
   if (made.ok()) made = LabelPodFiles(p_.config.layout, *intent, p_.spec_defaults.selinux);
   if (!made.ok()) {
     log::IfError("undo the preparation of a pod", TakeDown(own, *intent));
@@ -172,6 +188,16 @@ Result<v1::PreparePodResponse> Pods::Prepare(const CallContext& cc,
   });
   if (!prepared.ok()) return prepared.status();
   return response;
+}
+
+Result<Bytes> Pods::ShmSize(const PodRecord& pod, const cri::PodSandboxConfig& config) const {
+  const OciRuntime* runtime = CRISP_TRY(RuntimeOf(p_, pod));
+  std::vector<std::string> notes;
+  const Bytes size = CRISP_TRY(ShmSizeOf(config, runtime->info(), notes));
+  for (const std::string& note : notes) {
+    log::Warn("pod gets less than it asked for", {{"pod", pod.id()}, {"what", note}});
+  }
+  return size;
 }
 
 Status Pods::CheckUserns(const PodRecord& pod) const {
@@ -305,6 +331,7 @@ Status Pods::ForEach(const CallContext& cc, const std::vector<ContainerId>& cont
 }
 
 Status Pods::TakeDown(const CallContext& cc, const PodRecord& pod) {
+  const work::Stage stage(cc, "take the pod's cgroup, namespaces and files down");
   const PodId id(pod.id());
   p_.supervisor->Forget(id);
   if (pod.has_pause()) {
@@ -411,7 +438,7 @@ Result<cri::PodSandboxStatusResponse> Pods::GetStatus(const PodId& id, bool verb
   info["hostname"] = pod->hostname();
   info["cgroupParent"] = pod->cgroup_parent();
   info["netNamespace"] = pod->netns_path();
-  info["pid"] = pod->pause().pid();
+  info["pid"] = PidIn(*pod, containers);
   info["runtimeHandler"] = pod->runtime_handler();
   info["phase"] = v1::Phase_Name(pod->phase());
   info["runtimeSpec"] = SandboxSpecOf(p_.config.layout, *pod);

@@ -45,6 +45,8 @@ class Pods {
   Result<std::string> SelinuxLevelOf(const PodId& id,
                                      const runtime::v1::PodSandboxConfig& config) const;
   Result<std::uint64_t> StartLocked(const CallContext& cc, const v1::StartPodRequest& request);
+  /// ShmSizeOf, what is not given is logged.
+  Result<Bytes> ShmSize(const PodRecord& pod, const runtime::v1::PodSandboxConfig& config) const;
   /// Whether a pod may have a user namespace under its runtime.
   Status CheckUserns(const PodRecord& pod) const;
   /// Of the pod's own; its containers are gone or cleaned. The caller holds the pod's lock.

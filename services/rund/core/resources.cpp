@@ -235,6 +235,7 @@ Status Resources::UpdateContainer(const CallContext& cc,
   }
   CRISP_TRY(CheckUnified(request.linux().unified(), now.unified()));
   const auto settings = CRISP_TRY(p_.cgroup_driver.Files(cgroup, WithoutUnchanged(next, now)));
+  CRISP_TRY(p_.cgroup_driver.EnableControllers(cc, cgroup, settings));
   CRISP_TRY(Change(cc, *container, next, settings).While("update container {}", id));
   log::Info("container resources changed", {{"container", id},
                                             {"memory_limit_bytes", next.memory_limit_in_bytes()},
@@ -272,6 +273,7 @@ Status Resources::Change(const CallContext& cc, const PodRecord& pod,
   const cri::LinuxContainerResources limits = ResourcesOf(next);
   if (pod.cgroup_is_ours()) {
     const auto files = CRISP_TRY(p_.cgroup_driver.Files(cgroup, limits));
+    CRISP_TRY(p_.cgroup_driver.EnableControllers(cc, cgroup, files));
     const auto undo = CRISP_TRY(UndoOf(files));
     CRISP_TRY(p_.state.ChangePod(id, [&undo](PodRecord& record) {
       *record.mutable_update() = RecordOfUndo(undo);

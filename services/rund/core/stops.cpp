@@ -7,6 +7,7 @@
 
 #include "libs/log/log.h"
 #include "libs/os/proc_stat.h"
+#include "libs/work/operations.h"
 #include "services/rund/core/parts.h"
 #include "services/rund/core/status.h"
 
@@ -76,6 +77,7 @@ Status Stops::AwaitAll(const CallContext& cc, const std::vector<ContainerId>& id
     std::size_t open;
     Status first;
   };
+  const work::Stage stage(cc, fmt::format("wait for the end of {} containers", ids.size()));
   const auto answers = std::make_shared<Answers>();  // may be told after we have gone
   answers->open = ids.size();
   for (const ContainerId& id : ids) {
@@ -120,6 +122,15 @@ Stops::Counts Stops::counts() const {
   counts.stopping = stops_.size();
   for (const auto& [id, stop] : stops_) counts.stuck += stop.stage == Stage::kStuck ? 1 : 0;
   return counts;
+}
+
+std::vector<Stops::Stuck> Stops::stuck() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Stuck> all;
+  for (const auto& [id, stop] : stops_) {
+    if (stop.stuck_since) all.push_back({ContainerId(id), *stop.stuck_since});
+  }
+  return all;
 }
 
 void Stops::Touch(const std::string& id) {
@@ -167,6 +178,9 @@ void Stops::Advance(const std::string& id) {
     if (found->second.stage != *stage) return;
     found->second.stage = step.stage;
     found->second.next = clock_.Now() + step.after;
+    if (step.stage == Stage::kStuck && !found->second.stuck_since) {
+      found->second.stuck_since = clock_.Now();
+    }
   }
   if (step.outcome.ok()) return;
   log::Error("container does not end", {{"error", step.outcome}});

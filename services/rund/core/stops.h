@@ -75,12 +75,19 @@ class Stops {
     std::size_t stuck = 0;  // outlived SIGKILL
   };
   Counts counts() const;
+  /// Of one that outlived SIGKILL.
+  struct Stuck {
+    ContainerId id;
+    SteadyTime since;  // when that was seen
+  };
+  std::vector<Stuck> stuck() const;
 
  private:
   enum class Stage { kGrace, kKilled, kMonitorKilled, kStuck };
   struct Stop {
     Stage stage = Stage::kGrace;
     SteadyTime next;
+    std::optional<SteadyTime> stuck_since;  // the first time
     std::vector<Done> waiters;
   };
   /// What came of one stage.

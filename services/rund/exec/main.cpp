@@ -6,7 +6,9 @@
 // started for instance; and stays in memory for as long.)
 //
 // Writes one line to STATUS_FD and ends: "runtime N" when PROGRAM itself failed, "exit N" with the
-// command's exit code, 128 + n for signal n. What the command has left behind goes on.
+// command's exit code, 128 + n for signal n. What the command has left behind goes on. Before that,
+// without --tied, "started N" with the command's process: from then on its output is its own, and
+// not what PROGRAM has to say.
 // With --tied nobody but the reader of STATUS_FD ends a command that takes too long: when the
 // reader is gone (rund was killed), the command is killed, with all that descends from it. Static
 // and small on purpose: it lives as long as the command does.
@@ -164,6 +166,9 @@ int main(int argc, char** argv) {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) close(fd);
   const pid_t command = ReadPid(argv[1]);
   if (command <= 0) return Report(status_fd, "runtime ", 126);
+  // Nobody may read it any more: the command goes on, and we reap it.
+  std::signal(SIGPIPE, SIG_IGN);
+  if (!tied) Report(status_fd, "started ", command);
   for (std::size_t i = 0; i < early_count; ++i) {
     if (early[i] == command) return Report(status_fd, "exit ", Code(early_statuses[i]));
   }

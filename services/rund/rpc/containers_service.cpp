@@ -48,9 +48,11 @@ ServerUnaryReactor* ContainersService::StopContainer(CallbackServerContext* cont
   // It begins at once, however many creates, commands and removes hang.
   return rpc::UnaryLater(
       pool_, Lane::kStop, context, request, response,
-      [this](const CallContext&, const v1::StopContainerRequest& req, const Reply& reply) {
+      [this](const CallContext& cc, const v1::StopContainerRequest& req, const Reply& reply) {
+        const auto stage = std::make_shared<work::Stage>(
+            work::Stage::Elsewhere(cc, "wait for the end of the container's processes"));
         containers_.Stop(ContainerId(req.container_id()), std::chrono::seconds(req.grace_seconds()),
-                         [reply](Result<std::uint64_t> seq) {
+                         [reply, stage](Result<std::uint64_t> seq) {
                            if (!seq.ok()) return reply(seq.status());
                            v1::StopContainerResponse answer;
                            answer.set_seq(*seq);

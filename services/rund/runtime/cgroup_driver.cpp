@@ -1,5 +1,8 @@
 #include "services/rund/runtime/cgroup_driver.h"
 
+#include <chrono>
+#include <set>
+#include <thread>
 #include <utility>
 
 #include "libs/base/try.h"
@@ -12,6 +15,18 @@ namespace {
 
 std::string PauseCgroup(const std::string& pod_cgroup, const PodId& id) {
   return pod_cgroup + "/crisp-pause-" + id.str() + (UnitOf(pod_cgroup).empty() ? "" : ".scope");
+}
+
+constexpr std::chrono::seconds kControllerPatience{2};
+
+/// "cpu" of ".../cpu.max".
+std::set<std::string> ControllersOfAbsent(const std::vector<CgroupSetting>& files) {
+  std::set<std::string> controllers;
+  for (const CgroupSetting& file : files) {
+    const std::string name = file.path.substr(file.path.rfind('/') + 1);
+    if (!os::Exists(file.path)) controllers.insert(name.substr(0, name.find('.')));
+  }
+  return controllers;
 }
 
 Result<std::string> SliceOf(const std::string& parent) {
@@ -168,6 +183,30 @@ Result<std::vector<CgroupSetting>> CgroupDriver::Files(
   return settings;
 }
 
+Status CgroupDriver::EnableControllers(const CallContext& cc, const std::string& cgroup,
+                                       const std::vector<CgroupSetting>& files) const {
+  const std::string unit = UnitOf(UnitCgroup(cgroup));
+  if (unit.empty()) return Status::Ok();
+  const std::set<std::string> missing = ControllersOfAbsent(files);
+  if (missing.empty()) return Status::Ok();
+  systemd::Units* units = CRISP_TRY(SystemdUnits());
+  std::string cpus;
+  if (missing.contains("cpuset")) {
+    const std::string root = CRISP_TRY(cgroups_.RootFor("cpuset"));
+    cpus = CRISP_TRY(os::ReadFile(root + "/cpuset.cpus.effective", KiB(4)));
+    while (!cpus.empty() && cpus.back() == '\n') cpus.pop_back();
+  }
+  const auto properties = CRISP_TRY(ControllerProperties(missing, cpus));
+  if (properties.empty()) return Status::Ok();  // not systemd's: who writes says what is not there
+  CRISP_TRY(units->Set(cc, unit, properties));
+  // It does so soon after it has answered. What does not come is what the kernel does not have.
+  const CallContext soon = cc.Within(kControllerPatience);
+  while (soon.Check().ok() && !ControllersOfAbsent(files).empty()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return Status::Ok();
+}
+
 Status CgroupDriver::SetUnit(const CallContext& cc, const std::string& cgroup,
                              const runtime::v1::LinuxContainerResources& resources) const {
   const std::string unit = UnitOf(UnitCgroup(cgroup));
@@ -181,6 +220,7 @@ Status CgroupDriver::Limit(const CallContext& cc, const std::string& cgroup,
                            const runtime::v1::LinuxContainerResources& now) const {
   if (!UnitCgroup(cgroup).empty()) CRISP_TRY(SystemdUnits());
   const std::vector<CgroupSetting> files = CRISP_TRY(Files(cgroup, next));
+  CRISP_TRY(EnableControllers(cc, cgroup, files));
   // The files first: the kernel's refusal names one, and what systemd does later changes nothing.
   const std::vector<CgroupSetting> undo = CRISP_TRY(ApplyCgroupSettings(files));
   Status set = SetUnit(cc, cgroup, next);

@@ -64,6 +64,11 @@ class CgroupDriver {
   /// Errors as CgroupSettings.
   Result<std::vector<CgroupSetting>> Files(
       const std::string& cgroup, const runtime::v1::LinuxContainerResources& resources) const;
+  /// Sees to it that these files of a unit are there: systemd enables a controller when a unit
+  /// needs it, and what has had no limit until now may have needed none. Changes no limit; nothing
+  /// where the cgroup is not systemd's.
+  Status EnableControllers(const CallContext& cc, const std::string& cgroup,
+                           const std::vector<CgroupSetting>& files) const;
   /// Tells systemd, so that a daemon-reload does not undo what was written to the files; nothing
   /// where the cgroup is not its.
   Status SetUnit(const CallContext& cc, const std::string& cgroup,

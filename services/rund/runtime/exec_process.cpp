@@ -78,6 +78,13 @@ std::optional<pid_t> CommandPid(const ExecScratch& scratch) {
   return pid;
 }
 
+bool TakeStarted(std::string_view& report) {
+  if (!report.starts_with("started ")) return false;
+  const auto end = report.find('\n');
+  report.remove_prefix(end == report.npos ? report.size() : end + 1);
+  return true;
+}
+
 std::optional<int> ReportedExit(std::string_view report) {
   constexpr std::string_view kExit = "exit ";
   int code = 0;

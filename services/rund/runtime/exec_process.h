@@ -45,7 +45,9 @@ std::vector<std::string> ExecWords(const ExecArgs& args, const ExecScratch& scra
 /// file.
 std::optional<pid_t> CommandPid(const ExecScratch& scratch);
 
-/// What crisp-exec's report says: the command's exit code; nothing when it could not be started.
+/// Takes the line off crisp-exec's report that says that the command has started.
+bool TakeStarted(std::string_view& report);
+/// What the rest of it says: the command's exit code; nothing when it could not be started.
 std::optional<int> ReportedExit(std::string_view report);
 
 /// The runtime's own reason in its log (one JSON object a line), else what it said on stderr.
@@ -59,7 +61,8 @@ struct ExecProcess {
   os::UniqueFd err;
   os::UniqueFd
       console;  // with a terminal: listens; one connection brings the terminal's descriptor
-  /// One line at the end: "exit N", or "runtime N" when the command could not be started.
+  /// "started N" when the command has (before, `err` is the runtime's); and one line at the end:
+  /// "exit N", or "runtime N" when the command could not be started.
   os::UniqueFd report;
   process::Child helper;  // to be reaped
   ExecScratch scratch;

@@ -11,6 +11,7 @@
 #include "libs/os/files.h"
 #include "libs/os/mount.h"
 #include "libs/process/command.h"
+#include "libs/work/operations.h"
 
 namespace crisp::rund {
 namespace {
@@ -22,6 +23,7 @@ constexpr int kLastExit = 125;
 
 Result<process::Output> RunRuntime(const CallContext& cc, const OciRuntime& runtime,
                                    std::vector<std::string> args) {
+  const work::Stage stage(cc, fmt::format("runtime {}: {}", runtime.info().name, args.front()));
   process::Command command;
   command.program = runtime.info().path;
   command.args = runtime.options();

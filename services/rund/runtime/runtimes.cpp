@@ -140,32 +140,68 @@ Runtimes Runtimes::Probe(const CallContext& cc, const Config& config, const os::
   return runtimes;
 }
 
-void Runtimes::Reload(const CallContext& cc, const Config& config, const os::Cgroups& cgroups) {
-  Table next = Ask(cc, config, cgroups, {});
-  auto tables = shared_->tables.lock();
-  const Table& before = tables->back();
-  const std::vector<Missing> missing = next.missing;
-  for (const auto& [name, why] : missing) {
+Status Runtimes::Table::CheckDefault(const Table& before) const {
+  const std::string& name = default_name;
+  if (working.contains(name)) return Status::Ok();
+  // A reload that leaves what is broken as it is makes nothing worse.
+  const auto now = broken.find(name);
+  const auto was = before.broken.find(name);
+  if (before.default_name == name && now != broken.end() && was != before.broken.end() &&
+      !before.working.contains(name) && IsSameProgram(was->second, now->second)) {
+    return Status::Ok();
+  }
+  return FailedPrecondition("rund.default_runtime: '{}' does not work: {}", name,
+                            WhyMissing(name).message());
+}
+
+/// Programs that did not answer in time are what they were before.
+void Runtimes::Table::KeepSilent(const Table& before, const Config& config) {
+  const std::vector<Missing> all = missing;
+  for (const auto& [name, why] : all) {
     const auto known = before.working.find(name);
     if (why.code() != Code::kDeadlineExceeded || known == before.working.end()) continue;
-    if (!IsSameProgram(known->second, next.broken.at(name))) continue;
+    if (!IsSameProgram(known->second, broken.at(name))) continue;
     const RuntimeConfig& fresh = config.runtimes.at(name);
     const RuntimeInfo& info = known->second.info();
     auto same = WithSettings(info, fresh, info.recursive_read_only);
     if (!same.ok()) continue;
     log::Warn("a runtime did not answer; it is taken for what it was", {{"handler", name}});
-    next.Forget(name);
-    next.Add(name, fresh, std::move(same));
+    Forget(name);
+    Add(name, fresh, std::move(same));
   }
+}
+
+/// Handlers that are configured no more, or do not work any more, are there for their pods.
+void Runtimes::Table::KeepGone(const Table& before) {
   for (const auto* known : {&before.working, &before.broken}) {
     for (const auto& [name, runtime] : *known) {
-      if (next.working.contains(name)) continue;
-      const auto [same, added] = next.broken.emplace(name, runtime);
+      if (working.contains(name)) continue;
+      const auto [same, added] = broken.emplace(name, runtime);
       // More is known of it than of one that has never worked.
       if (!added && IsSameProgram(runtime, same->second)) same->second = runtime;
     }
   }
-  tables->push_back(std::move(next));
+}
+
+Result<Runtimes::Table> Runtimes::Next(const CallContext& cc, const Config& config,
+                                       const os::Cgroups& cgroups) const {
+  Table next = Ask(cc, config, cgroups, {});
+  const Table& before = Now();
+  next.KeepSilent(before, config);
+  CRISP_TRY(next.CheckDefault(before));
+  next.KeepGone(before);
+  return next;
+}
+
+Status Runtimes::Reload(const CallContext& cc, const Config& config, const os::Cgroups& cgroups) {
+  Table next = CRISP_TRY(Next(cc, config, cgroups));
+  shared_->tables.lock()->push_back(std::move(next));
+  return Status::Ok();
+}
+
+Status Runtimes::CheckReload(const CallContext& cc, const Config& config,
+                             const os::Cgroups& cgroups) const {
+  return Next(cc, config, cgroups).status();
 }
 
 void Runtimes::LookAgain(const CallContext& cc, const os::Cgroups& cgroups) {

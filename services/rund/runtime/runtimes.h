@@ -39,7 +39,11 @@ class Runtimes {
                         const std::map<std::string, RuntimeConfig>& kept = {});
   /// The same again, with other settings. Pods that exist keep their handler by its name, also one
   /// that is not configured any more. A program that just does not answer now stays what it was.
-  void Reload(const CallContext& cc, const Config& config, const os::Cgroups& cgroups);
+  /// kFailedPrecondition: the default handler does not work, and it is not so already; nothing has
+  /// changed then.
+  Status Reload(const CallContext& cc, const Config& config, const os::Cgroups& cgroups);
+  /// What Reload would answer. Changes nothing.
+  Status CheckReload(const CallContext& cc, const Config& config, const os::Cgroups& cgroups) const;
   /// Asks those of the missing ones again whose program has come or changed since, or which did not
   /// answer in time. Now and then; a call while another one is under way returns at once.
   void LookAgain(const CallContext& cc, const os::Cgroups& cgroups);
@@ -70,6 +74,9 @@ class Runtimes {
     void Add(const std::string& name, const RuntimeConfig& config, Result<RuntimeInfo> info);
     void Forget(const std::string& name);
     Status WhyMissing(const std::string& name) const;  // Ok: it is not missing
+    Status CheckDefault(const Table& before) const;
+    void KeepSilent(const Table& before, const Config& config);
+    void KeepGone(const Table& before);
   };
   struct Shared {
     /// One for each change, the last one counts. Few and small: none goes while a call may use it.
@@ -79,6 +86,8 @@ class Runtimes {
   };
   static Table Ask(const CallContext& cc, const Config& config, const os::Cgroups& cgroups,
                    const std::map<std::string, RuntimeConfig>& kept);
+  /// The table of a reload.
+  Result<Table> Next(const CallContext& cc, const Config& config, const os::Cgroups& cgroups) const;
   const Table& Now() const;
 
   std::unique_ptr<Shared> shared_ = std::make_unique<Shared>();

@@ -142,4 +142,20 @@ Result<systemd::Properties> UnitProperties(const runtime::v1::LinuxContainerReso
   return properties;
 }
 
+Result<systemd::Properties> ControllerProperties(const std::set<std::string>& controllers,
+                                                 const std::string& cpus) {
+  systemd::Properties properties;
+  for (const std::string& name : controllers) {
+    // Accounting alone brings no controller for CPUs on v2; the weight is the default one.
+    if (name == "cpu") properties.push_back({"CPUWeight", std::uint64_t{100}});
+    if (name == "memory") properties.push_back({"MemoryAccounting", true});
+    if (name == "pids") properties.push_back({"TasksAccounting", true});
+    if (name == "io") properties.push_back({"IOAccounting", true});
+    if (name == "cpuset") {
+      properties.push_back({"AllowedCPUs", CRISP_TRY(Bits(cpus, "cpuset.cpus.effective"))});
+    }
+  }
+  return properties;
+}
+
 }  // namespace crisp::rund

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -24,5 +25,10 @@ std::string UnitCgroup(std::string_view cgroup);
 /// of its cgroup get (see CgroupSettings). What systemd does not know (huge pages, most of
 /// `unified`) is left out. kInvalidArgument: a list of cores that is none.
 Result<systemd::Properties> UnitProperties(const runtime::v1::LinuxContainerResources& resources);
+
+/// Has systemd enable these controllers ("cpu") for a unit that needed none of them until now, and
+/// sets no limit: `cpus` are all that there are, as the kernel lists them.
+Result<systemd::Properties> ControllerProperties(const std::set<std::string>& controllers,
+                                                 const std::string& cpus);
 
 }  // namespace crisp::rund

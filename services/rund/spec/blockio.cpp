@@ -7,25 +7,19 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
-#include <limits>
-#include <map>
-#include <optional>
 #include <set>
 
+#include "libs/base/quantity.h"
 #include "libs/base/try.h"
 #include "libs/config/yaml_json.h"
 #include "libs/json/json.h"
 #include "libs/os/files.h"
+#include "services/rund/spec/annotations.h"
 
 namespace crisp::rund {
 namespace {
 
 using nlohmann::json;
-
-constexpr std::string_view kOfContainer = "io.kubernetes.cri.blockio-class";
-constexpr std::string_view kOfPod = "blockio.resources.beta.kubernetes.io/pod";
-constexpr std::string_view kOfPodsContainer = "blockio.resources.beta.kubernetes.io/container.";
 
 constexpr std::uint64_t kMinWeight = 10;
 constexpr std::uint64_t kMaxWeight = 1000;
@@ -40,30 +34,11 @@ constexpr std::array<Throttle, 4> kThrottles = {{{"ThrottleReadBps", "throttleRe
                                                  {"ThrottleReadIOPS", "throttleReadIOPSDevice"},
                                                  {"ThrottleWriteIOPS", "throttleWriteIOPSDevice"}}};
 
-/// Kubernetes' quantities, as far as they are whole: "50M", "10k", "1Gi", "4096".
-std::optional<std::uint64_t> ParseQuantity(std::string_view text) {
-  static const std::map<std::string_view, std::uint64_t> kUnits = {{"", 1},
-                                                                   {"k", 1'000},
-                                                                   {"M", 1'000'000},
-                                                                   {"G", 1'000'000'000},
-                                                                   {"T", 1'000'000'000'000},
-                                                                   {"Ki", std::uint64_t{1} << 10U},
-                                                                   {"Mi", std::uint64_t{1} << 20U},
-                                                                   {"Gi", std::uint64_t{1} << 30U},
-                                                                   {"Ti", std::uint64_t{1} << 40U}};
-  std::uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc()) return std::nullopt;
-  const auto unit = kUnits.find(text.substr(static_cast<std::size_t>(end - text.data())));
-  if (unit == kUnits.end()) return std::nullopt;
-  if (number > std::numeric_limits<std::int64_t>::max() / unit->second) return std::nullopt;
-  return number * unit->second;
-}
-
 Result<std::uint64_t> QuantityOf(const json& value, const std::string& field) {
   if (value.is_number_unsigned()) return value.get<std::uint64_t>();
   if (value.is_string()) {
-    if (const auto number = ParseQuantity(value.get_ref<const std::string&>())) return *number;
+    const auto number = ParseQuantity(value.get_ref<const std::string&>());
+    if (number.ok()) return number;
   }
   return InvalidArgument("{}: {} is not a quantity such as 50M or 10k", field, value.dump());
 }
@@ -184,15 +159,10 @@ Result<json> LoadBlockioClasses(const std::string& path) {
 
 std::string BlockioClassOf(const runtime::v1::ContainerConfig& config,
                            const runtime::v1::PodSandboxConfig& sandbox) {
-  const auto find = [](const auto& annotations, const std::string& key) {
-    const auto found = annotations.find(key);
-    return found == annotations.end() ? std::string() : found->second;
-  };
-  std::string name = find(config.annotations(), std::string(kOfContainer));
-  if (name.empty()) {
-    name = find(sandbox.annotations(), std::string(kOfPodsContainer) + config.metadata().name());
-  }
-  return name.empty() ? find(sandbox.annotations(), std::string(kOfPod)) : name;
+  return ClassOf({.of_container = "io.kubernetes.cri.blockio-class",
+                  .of_pods_container = "blockio.resources.beta.kubernetes.io/container.",
+                  .of_pod = "blockio.resources.beta.kubernetes.io/pod"},
+                 config, sandbox);
 }
 
 Result<json> BuildBlockio(const runtime::v1::ContainerConfig& config,

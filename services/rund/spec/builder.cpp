@@ -2,6 +2,7 @@
 
 #include "libs/base/try.h"
 #include "libs/os/beneath.h"
+#include "services/rund/spec/annotations.h"
 #include "services/rund/spec/apparmor.h"
 #include "services/rund/spec/base_spec.h"
 #include "services/rund/spec/blockio.h"
@@ -12,7 +13,9 @@
 #include "services/rund/spec/image_config.h"
 #include "services/rund/spec/mounts.h"
 #include "services/rund/spec/namespaces.h"
+#include "services/rund/spec/opt_ins.h"
 #include "services/rund/spec/process.h"
+#include "services/rund/spec/rdt.h"
 #include "services/rund/spec/security.h"
 #include "services/rund/spec/text.h"
 #include "services/rund/spec/user.h"
@@ -60,12 +63,7 @@ json Annotations(const SpecInputs& inputs) {
   // The container's win over the pod's, ours over both.
   for (const auto* given : {&inputs.sandbox.annotations(), &inputs.config.annotations()}) {
     for (const auto& [name, value] : *given) {
-      const auto& allowed = inputs.runtime.allowed_annotations;
-      if (std::any_of(allowed.begin(), allowed.end(), [&name = name](const std::string& prefix) {
-            return name.starts_with(prefix);
-          })) {
-        annotations[name] = value;
-      }
+      if (AllowsAnnotation(inputs.runtime.allowed_annotations, name)) annotations[name] = value;
     }
   }
   annotations.update({{"io.crisp.container.id", inputs.id.str()},
@@ -94,7 +92,6 @@ Result<json> Process(const SpecInputs& inputs, const SpecDefaults& defaults,
       {"capabilities", capabilities.ToJson()},
       {"noNewPrivileges", security.no_new_privs()},
       {"oomScoreAdj", OomScoreAdj(linux_config.resources().oom_score_adj(), defaults.host, notes)}};
-  if (defaults.umask) process["user"]["umask"] = *defaults.umask;
   if (json rlimits = CRISP_TRY(BuildRlimits(defaults, notes)); !rlimits.empty()) {
     process["rlimits"] = std::move(rlimits);
   }
@@ -105,11 +102,12 @@ Result<json> Process(const SpecInputs& inputs, const SpecDefaults& defaults,
   return process;
 }
 
-/// The CRI's devices, the node's, and with privileged the host's.
-Status AddDevices(const SpecInputs& inputs, const SpecDefaults& defaults, bool privileged,
-                  json& linux_spec) {
+/// The CRI's devices, the annotations', the node's, and with privileged the host's.
+Status AddDevices(const SpecInputs& inputs, const SpecDefaults& defaults, const OptIns& opt_ins,
+                  bool privileged, json& linux_spec) {
   google::protobuf::RepeatedPtrField<runtime::v1::Device> asked(defaults.devices.begin(),
                                                                 defaults.devices.end());
+  asked.Add(opt_ins.devices.begin(), opt_ins.devices.end());
   asked.MergeFrom(inputs.config.devices());
   const auto& security = inputs.config.linux().security_context();
   DeviceOwner owner;
@@ -127,6 +125,15 @@ Status AddDevices(const SpecInputs& inputs, const SpecDefaults& defaults, bool p
   linux_spec["resources"]["devices"] = std::move(devices.rules);
   if (!devices.nodes.empty()) linux_spec["devices"] = std::move(devices.nodes);
   return Status::Ok();
+}
+
+/// With those files of the annotations that the CRI says nothing of.
+runtime::v1::LinuxContainerResources WithUnified(runtime::v1::LinuxContainerResources resources,
+                                                 const OptIns& opt_ins) {
+  for (const auto& [file, value] : opt_ins.unified) {
+    resources.mutable_unified()->insert({file, value});
+  }
+  return resources;
 }
 
 void AddLabels(const SelinuxLabels& labels, json& spec) {
@@ -166,6 +173,9 @@ Result<BuiltSpec> Build(const CallContext& cc, const SpecInputs& inputs,
   if (!defaults.selinux.on() && !IsEmpty(SelinuxOptionsOf(inputs.config, inputs.sandbox))) {
     built.notes.emplace_back("SELinux options are passed over: it is not enabled on this node");
   }
+  const OptIns opt_ins =
+      CRISP_TRY(OptInsOf(inputs.config, inputs.sandbox, inputs.runtime, defaults));
+  Append(built.notes, opt_ins.notes);
   const ImageConfig image = CRISP_TRY(ParseImageConfig(inputs.image.config_json()));
   const os::Beneath rootfs =
       CRISP_TRY(os::Beneath::Open(inputs.rootfs, os::Scope::kInRoot).While("the rootfs"));
@@ -186,6 +196,10 @@ Result<BuiltSpec> Build(const CallContext& cc, const SpecInputs& inputs,
   spec["process"] =
       CRISP_TRY(Process(inputs, defaults, image, user, capabilities, cwd, privileged, built.notes));
 
+  if (const auto umask = opt_ins.umask ? opt_ins.umask : defaults.umask) {
+    spec["process"]["user"]["umask"] = *umask;
+  }
+
   json& linux_spec = spec["linux"];
   linux_spec["cgroupsPath"] = inputs.cgroup_path;
   linux_spec["namespaces"] = CRISP_TRY(BuildNamespaces(inputs, privileged, defaults.host));
@@ -197,12 +211,17 @@ Result<BuiltSpec> Build(const CallContext& cc, const SpecInputs& inputs,
       CRISP_TRY(BuildSysctls(inputs.sandbox.linux().sysctls(), pod_files.netns_path.empty(),
                              pod_files.ipcns_path.empty(), pod_files.utsns_path.empty()));
   if (!sysctls.empty()) linux_spec["sysctl"] = sysctls;
-  linux_spec["resources"] = CRISP_TRY(BuildResources(linux_config.resources(), defaults.host));
+  linux_spec["resources"] =
+      CRISP_TRY(BuildResources(WithUnified(linux_config.resources(), opt_ins), defaults.host));
   if (json blockio = CRISP_TRY(BuildBlockio(inputs.config, inputs.sandbox, defaults, built.notes));
       !blockio.empty()) {
     linux_spec["resources"]["blockIO"] = std::move(blockio);
   }
-  CRISP_TRY(AddDevices(inputs, defaults, privileged, linux_spec));
+  CRISP_TRY(AddDevices(inputs, defaults, opt_ins, privileged, linux_spec));
+  if (json rdt = CRISP_TRY(BuildRdt(inputs.config, inputs.sandbox, defaults.host));
+      !rdt.is_null()) {
+    linux_spec["intelRdt"] = std::move(rdt);
+  }
   if (!privileged) {
     if (security.masked_paths_size() > 0) {
       linux_spec["maskedPaths"] =
@@ -217,8 +236,9 @@ Result<BuiltSpec> Build(const CallContext& cc, const SpecInputs& inputs,
   CRISP_TRY(PlaceSeccomp(std::move(seccomp), inputs.runtime, defaults, spec));
 
   // Last, since these two leave traces on disk.
-  BuiltMounts mounts =
-      CRISP_TRY(BuildMounts(cc, inputs, image, rootfs, defaults, privileged, labels.mount));
+  BuiltMounts mounts = CRISP_TRY(BuildMounts(
+      cc, inputs, image, rootfs, defaults,
+      {.sys = privileged, .cgroups = privileged || opt_ins.writable_cgroups}, labels.mount));
   if (!mounts.rootfs_propagation.empty()) {
     linux_spec["rootfsPropagation"] = std::move(mounts.rootfs_propagation);
   }

@@ -15,6 +15,7 @@
 #include "libs/base/call_context.h"
 #include "libs/base/ids.h"
 #include "libs/base/result.h"
+#include "libs/os/limit_names.h"
 #include "libs/os/namespaces.h"
 #include "services/rund/spec/selinux.h"
 
@@ -39,23 +40,18 @@ struct HostFacts {
   bool swap_accounting = false;           // swap limits can be set
   bool apparmor = false;
   std::string apparmor_profiles = "/sys/kernel/security/apparmor/profiles";
+  std::string resctrl = "/sys/fs/resctrl";
   std::string dev_root = "/dev";
   std::string mountinfo = "/proc/self/mountinfo";
 };
 /// Errors: whatever /proc/self/status or /sys/fs/cgroup answer.
 Result<HostFacts> DetectHost();
 
-struct Ulimit {
-  std::string name;  // "nofile" or "RLIMIT_NOFILE"
-  std::uint64_t soft = 0;
-  std::uint64_t hard = 0;
-};
-
 /// The node's own choices: from the settings, the same for every container.
 struct SpecDefaults {
   HostFacts host;
   std::vector<std::string> capabilities;  // with or without CAP_
-  std::vector<Ulimit> ulimits;
+  std::vector<os::Ulimit> ulimits;
   /// What RuntimeDefault means: a seccomp profile (JSON) on the node; empty = the built-in one.
   std::string seccomp_profile;
   /// Where compiled filters are kept, by hash (a directory that exists or can be made); empty =
@@ -68,6 +64,8 @@ struct SpecDefaults {
   std::vector<std::string> env;              // "NAME=value"
   std::optional<std::uint32_t> umask;        // absent = the runtime's
   std::vector<runtime::v1::Device> devices;  // of every container
+  /// Host paths of those that pods may ask for by annotation.
+  std::vector<std::string> annotation_devices;
   /// Devices belong to the container's user and group.
   bool device_ownership = false;
   std::string apparmor_profile;  // what RuntimeDefault means

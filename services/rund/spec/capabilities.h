@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,11 +14,6 @@ namespace crisp::rund {
 
 /// A set of capabilities, bit n for capability n.
 using CapabilityBits = std::uint64_t;
-
-/// "CAP_CHOWN" or "chown" → 0; nothing for a name that we do not know.
-std::optional<int> CapabilityNumber(std::string_view name);
-/// "CAP_CHOWN"; number from CapabilityNumber.
-std::string_view CapabilityName(int number);
 
 struct CapabilitySets {
   CapabilityBits bounding = 0;

@@ -178,10 +178,9 @@ Result<CriMount> ImageMount(const SpecInputs& inputs, const runtime::v1::Mount& 
   built.entry.type = "bind";
   built.entry.source = built.host_mount->target;
   built.entry.options = {"rbind", "rprivate"};
-  if (mount.recursive_read_only()) {
-    CRISP_TRY(AddAccess(mount, field, inputs.runtime, built.entry.options));
-  } else {
-    built.entry.options.emplace_back("ro");
+  CRISP_TRY(AddAccess(mount, field, inputs.runtime, built.entry.options));
+  if (!mount.readonly()) {
+    return InvalidArgument("{}.readonly is false: an image is only ever read", field);
   }
   for (const char* option : {"nosuid", "nodev"}) built.entry.options.emplace_back(option);
   for (const std::string& option : mount.mount_options()) {

@@ -68,6 +68,17 @@ Status Collect(const fs::path& directory, const std::string& target, const std::
 
 }  // namespace
 
+runtime::v1::Device ParseDevice(std::string_view text) {
+  runtime::v1::Device device;
+  const auto first = text.find(':');
+  device.set_host_path(std::string(text.substr(0, first)));
+  if (first == text.npos) return device;
+  const auto second = text.find(':', first + 1);
+  device.set_container_path(std::string(text.substr(first + 1, second - first - 1)));
+  if (second != text.npos) device.set_permissions(std::string(text.substr(second + 1)));
+  return device;
+}
+
 Result<BuiltDevices> BuildDevices(
     const google::protobuf::RepeatedPtrField<runtime::v1::Device>& asked, bool privileged,
     const std::string& host_dev, const DeviceOwner& owner) {

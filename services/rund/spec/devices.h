@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "cri/v1/api.pb.h"
 #include "libs/base/result.h"
@@ -20,6 +21,9 @@ struct DeviceOwner {
   std::optional<std::uint32_t> uid;
   std::optional<std::uint32_t> gid;
 };
+
+/// "/dev/a:/dev/b:rw"; what is left out is that of the host, and rwm.
+runtime::v1::Device ParseDevice(std::string_view text);
 
 /// The CRI's devices (a directory stands for all device nodes below it); with `privileged` also
 /// every device node of the host, and access to all. The usual ones (null, zero, tty ...) are the

@@ -5,6 +5,7 @@
 #include "libs/base/try.h"
 #include "libs/os/cgroup.h"
 #include "libs/os/files.h"
+#include "libs/os/limit_names.h"
 #include "services/rund/spec/builder.h"
 #include "services/rund/spec/capabilities.h"
 
@@ -25,28 +26,11 @@ Result<CapabilityBits> StatusBits(std::string_view status, std::string_view fiel
 }
 
 void AddHardLimits(HostFacts& facts) {
-  constexpr std::array<std::pair<const char*, __rlimit_resource>, 16> kLimits = {{
-      {"RLIMIT_AS", RLIMIT_AS},
-      {"RLIMIT_CORE", RLIMIT_CORE},
-      {"RLIMIT_CPU", RLIMIT_CPU},
-      {"RLIMIT_DATA", RLIMIT_DATA},
-      {"RLIMIT_FSIZE", RLIMIT_FSIZE},
-      {"RLIMIT_LOCKS", RLIMIT_LOCKS},
-      {"RLIMIT_MEMLOCK", RLIMIT_MEMLOCK},
-      {"RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE},
-      {"RLIMIT_NICE", RLIMIT_NICE},
-      {"RLIMIT_NOFILE", RLIMIT_NOFILE},
-      {"RLIMIT_NPROC", RLIMIT_NPROC},
-      {"RLIMIT_RSS", RLIMIT_RSS},
-      {"RLIMIT_RTPRIO", RLIMIT_RTPRIO},
-      {"RLIMIT_RTTIME", RLIMIT_RTTIME},
-      {"RLIMIT_SIGPENDING", RLIMIT_SIGPENDING},
-      {"RLIMIT_STACK", RLIMIT_STACK},
-  }};
-  for (const auto& [name, resource] : kLimits) {
+  for (const os::ResourceLimit& known : os::ResourceLimits()) {
     struct rlimit limit {};
+    const auto resource = static_cast<__rlimit_resource>(known.resource);
     if (getrlimit(resource, &limit) == 0 && limit.rlim_max != RLIM_INFINITY) {
-      facts.hard_limits[name] = limit.rlim_max;
+      facts.hard_limits[std::string(known.name)] = limit.rlim_max;
     }
   }
 }
@@ -76,7 +60,7 @@ Result<HostFacts> DetectHost() {
   facts.bounding_capabilities = CRISP_TRY(StatusBits(status, "CapBnd:"));
   // What the daemon cannot do itself it cannot give either, whatever the bounding set says.
   facts.bounding_capabilities &= CRISP_TRY(StatusBits(status, "CapPrm:"));
-  const int resource = *CapabilityNumber("CAP_SYS_RESOURCE");
+  const int resource = *os::CapabilityNumber("CAP_SYS_RESOURCE");
   const bool may_raise =
       ((facts.bounding_capabilities >> static_cast<unsigned>(resource)) & 1U) != 0;
   if (!may_raise) {

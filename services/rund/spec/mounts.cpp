@@ -12,9 +12,10 @@ namespace {
 
 using nlohmann::json;
 
-std::vector<MountEntry> Defaults(const SpecInputs& inputs, bool privileged) {
+const char* Access(bool writable) { return writable ? "rw" : "ro"; }
+
+std::vector<MountEntry> Defaults(const SpecInputs& inputs, const WritableMounts& writable) {
   const PodFiles& pod = inputs.pod_files;
-  const char* sys_access = privileged ? "rw" : "ro";
   std::vector<MountEntry> entries = {
       {"/proc", "proc", "proc", {"nosuid", "noexec", "nodev"}},
       {"/dev", "tmpfs", "tmpfs", {"nosuid", "strictatime", "mode=755", "size=65536k"}},
@@ -23,11 +24,11 @@ std::vector<MountEntry> Defaults(const SpecInputs& inputs, bool privileged) {
        "devpts",
        {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
       {"/dev/mqueue", "mqueue", "mqueue", {"nosuid", "noexec", "nodev"}},
-      {"/sys", "sysfs", "sysfs", {"nosuid", "noexec", "nodev", sys_access}},
+      {"/sys", "sysfs", "sysfs", {"nosuid", "noexec", "nodev", Access(writable.sys)}},
       {"/sys/fs/cgroup",
        "cgroup",
        "cgroup",
-       {"nosuid", "noexec", "nodev", "relatime", sys_access}}};
+       {"nosuid", "noexec", "nodev", "relatime", Access(writable.cgroups)}}};
   const std::string shm =
       pod.shm_path.empty() && pod.ipcns_path.empty() ? "/dev/shm" : pod.shm_path;
   if (shm.empty()) {
@@ -37,8 +38,7 @@ std::vector<MountEntry> Defaults(const SpecInputs& inputs, bool privileged) {
     entries.push_back(
         {"/dev/shm", "bind", shm, {"rbind", "rprivate", "nosuid", "noexec", "nodev"}});
   }
-  const char* file_access =
-      inputs.config.linux().security_context().readonly_rootfs() ? "ro" : "rw";
+  const char* file_access = Access(!inputs.config.linux().security_context().readonly_rootfs());
   for (const auto& [path, file] :
        {std::pair{"/etc/resolv.conf", &pod.resolv_conf}, std::pair{"/etc/hosts", &pod.hosts},
         std::pair{"/etc/hostname", &pod.hostname_file}}) {
@@ -53,7 +53,7 @@ std::vector<MountEntry> Defaults(const SpecInputs& inputs, bool privileged) {
 
 Result<BuiltMounts> BuildMounts(const CallContext& cc, const SpecInputs& inputs,
                                 const ImageConfig& image, const os::Beneath& rootfs,
-                                const SpecDefaults& defaults, bool privileged,
+                                const SpecDefaults& defaults, const WritableMounts& writable,
                                 const std::string& mount_label) {
   BuiltMounts built;
   std::map<std::string, MountEntry> asked;  // by destination: the last one wins
@@ -77,7 +77,7 @@ Result<BuiltMounts> BuildMounts(const CallContext& cc, const SpecInputs& inputs,
   };
 
   std::vector<MountEntry> entries;
-  for (MountEntry& entry : Defaults(inputs, privileged)) {
+  for (MountEntry& entry : Defaults(inputs, writable)) {
     if (!covered(entry.destination)) entries.push_back(std::move(entry));
   }
   std::set<std::string> volumes;

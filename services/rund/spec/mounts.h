@@ -19,6 +19,12 @@ struct BuiltMounts {
   std::vector<HostMount> host_mounts;
 };
 
+/// Which of the kernel's file systems a container may write to.
+struct WritableMounts {
+  bool sys = false;
+  bool cgroups = false;
+};
+
 /// Our defaults (proc, dev, sys, cgroup, shm, resolv.conf ...) without those that a mount of the
 /// CRI covers, the CRI's, and a directory for each VOLUME of the image that none of them covers; by
 /// depth, the last of two with the same destination wins. `mount_label`: for what is labelled;
@@ -28,7 +34,7 @@ struct BuiltMounts {
 /// since it would not look past any other code.
 Result<BuiltMounts> BuildMounts(const CallContext& cc, const SpecInputs& inputs,
                                 const ImageConfig& image, const os::Beneath& rootfs,
-                                const SpecDefaults& defaults, bool privileged,
+                                const SpecDefaults& defaults, const WritableMounts& writable,
                                 const std::string& mount_label);
 
 }  // namespace crisp::rund

@@ -167,20 +167,13 @@ Result<int> StopSignal(const runtime::v1::ContainerConfig& config, const ImageCo
 }
 
 Result<nlohmann::json> BuildRlimits(const SpecDefaults& defaults, std::vector<std::string>& notes) {
-  static constexpr std::array<std::string_view, 16> kLimits = {
-      "AS",   "CORE",   "CPU",   "DATA", "FSIZE",  "LOCKS",  "MEMLOCK",    "MSGQUEUE",
-      "NICE", "NOFILE", "NPROC", "RSS",  "RTPRIO", "RTTIME", "SIGPENDING", "STACK"};
   nlohmann::json limits = nlohmann::json::array();
-  for (const Ulimit& ulimit : defaults.ulimits) {
-    std::string name = ulimit.name;
-    for (char& c : name) {
-      if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
-    }
-    if (name.starts_with("RLIMIT_")) name.erase(0, 7);
-    if (std::find(kLimits.begin(), kLimits.end(), name) == kLimits.end()) {
+  for (const os::Ulimit& ulimit : defaults.ulimits) {
+    const os::ResourceLimit* known = os::FindResourceLimit(ulimit.name);
+    if (known == nullptr) {
       return InvalidArgument("rund.default_ulimits: unknown limit \"{}\"", ulimit.name);
     }
-    name = "RLIMIT_" + name;
+    const std::string name(known->name);
     std::uint64_t hard = ulimit.hard;
     if (const auto own = defaults.host.hard_limits.find(name);
         own != defaults.host.hard_limits.end() && hard > own->second) {

@@ -214,6 +214,17 @@ Result<json> BuildSeccomp(const runtime::v1::LinuxContainerSecurityContext& secu
                          path);
 }
 
+Status CheckSeccompProfile(const std::string& path) {
+  CapabilitySets all;
+  all.bounding = ~CapabilityBits{0};
+  // Which rules apply is a matter of the capabilities.
+  for (const CapabilitySets& capabilities : {CapabilitySets(), all}) {
+    const json section = CRISP_TRY(LoadProfile(path, capabilities));
+    CRISP_TRY(CompileSeccomp(section).While("seccomp profile {}", path));
+  }
+  return Status::Ok();
+}
+
 Status PlaceSeccomp(json seccomp, const RuntimeInfo& runtime, const SpecDefaults& defaults,
                     json& spec) {
   if (seccomp.is_null()) return Status::Ok();

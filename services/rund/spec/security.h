@@ -31,6 +31,10 @@ Result<nlohmann::json> BuildSeccomp(const runtime::v1::LinuxContainerSecurityCon
                                     const CapabilitySets& capabilities,
                                     const SpecDefaults& defaults, bool privileged);
 
+/// Whether the profile at `path` can be given to containers, whatever capabilities they have.
+/// kInvalidArgument: what is wrong with it; kNotFound and others: it cannot be read.
+Status CheckSeccompProfile(const std::string& path);
+
 /// Hands the section to the runtime the fastest way that it knows: as it is, or (crun before 1.21,
 /// which has no cache of its own) compiled, as an annotation.
 Status PlaceSeccomp(nlohmann::json seccomp, const RuntimeInfo& runtime,

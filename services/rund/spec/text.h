@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace crisp::rund {
 
@@ -15,5 +16,8 @@ int PathDepth(std::string_view path);
 
 /// True when `path` is `directory` or lies below it. For clean paths.
 bool IsAtOrBelow(std::string_view path, std::string_view directory);
+
+/// The parts between separators, empty ones as well; of an empty text one.
+std::vector<std::string_view> Split(std::string_view text, char separator);
 
 }  // namespace crisp::rund

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "libs/base/try.h"
+#include "services/rund/spec/text.h"
 
 namespace crisp::rund {
 namespace {
@@ -32,16 +33,6 @@ std::optional<std::uint32_t> Number(std::string_view text) {
   // The kernel's "no id".
   if (number == std::numeric_limits<std::uint32_t>::max()) return std::nullopt;
   return number;
-}
-
-std::vector<std::string_view> Split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  while (true) {
-    const std::size_t at = text.find(separator);
-    parts.push_back(text.substr(0, at));
-    if (at == std::string_view::npos) return parts;
-    text.remove_prefix(at + 1);
-  }
 }
 
 /// A small text file of the rootfs; empty when it is not there. The image wrote it: only a regular

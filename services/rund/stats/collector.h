@@ -87,6 +87,9 @@ struct CollectorOptions {
   std::size_t max_descriptors = 512;
   /// Has somebody call CountDisks() soon: a reading met a layer that was never counted.
   std::function<void()> count_soon = nullptr;
+  /// Runs all of the tasks, at the same time if it can, and returns when each has ended; null = one
+  /// after the other.
+  std::function<void(std::vector<std::function<Status()>>)> side_by_side = nullptr;
 };
 
 /// Reads what the containers and pods use: one sweep at a time, for whoever asks, with the files
@@ -127,7 +130,9 @@ class Collector {
   Running FindRunning() const;
   void KeepEntries(const Running& running);
   SweepRef DoSweep(Depth depth);
-  ContainerSample SampleContainer(const ContainerRef& container, Depth depth);
+  std::vector<ContainerSample> SampleContainers(const std::vector<ContainerRef>& containers,
+                                                Depth depth);
+  ContainerSample SampleContainer(const ContainerRef& container, Depth depth, Scratch& scratch);
   PodSample SamplePod(const PodRef& pod, bool shared, Depth depth);
   void SumContainers(PodSample& pod) const;
   void ReadPodNetworks(Sweep& sweep) const;
@@ -145,6 +150,7 @@ class Collector {
 
   // Of whoever has set sweeping_.
   Scratch scratch_;
+  Scratch second_scratch_;                          // of the second half of the containers
   std::map<std::string, Entry> container_entries_;  // by id
   std::map<std::string, Entry> pod_entries_;
   ProcessReader processes_;

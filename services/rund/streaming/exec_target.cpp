@@ -23,6 +23,8 @@ namespace {
 // How long output that others still hold open is read after the command has ended.
 constexpr std::chrono::milliseconds kDrain{100};
 constexpr std::size_t kMaxReport = 64;
+// Of what a runtime says when it fails.
+constexpr std::size_t kMaxWords = 4096;
 // For work of the pool's.
 constexpr std::chrono::seconds kPoolTime{60};
 constexpr std::chrono::seconds kWatchAgain{1};
@@ -118,9 +120,10 @@ void ExecTarget::Begin(RemoteStreams streams, std::function<void(const Outcome&)
     });
   }
   out_ = Take(std::move(process_->out));
-  err_ = Take(std::move(process_->err));
   out_pump_ = Pump(out_, streams_.out);
-  err_pump_ = Pump(err_, streams_.err);
+  // What is there before OnStarted() is the runtime's, and part of the outcome.
+  err_ = Take(std::move(process_->err));
+  if (streams_.err) streams_.err->Discard();
 }
 
 std::shared_ptr<OutPump> ExecTarget::Pump(const DescriptorPtr& from, const StreamPtr& to) {
@@ -198,18 +201,38 @@ void ExecTarget::AwaitReport() {
 }
 
 void ExecTarget::OnReport() {
-  std::array<char, kMaxReport> line{};
-  const ssize_t size = read(report_->fd(), line.data(), line.size());
+  std::array<char, kMaxReport> lines{};
+  const ssize_t size = read(report_->fd(), lines.data(), lines.size());
   if (size < 0 && (errno == EAGAIN || errno == EINTR)) return AwaitReport();
-  const std::string_view text(line.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+  std::string_view text(lines.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+  // Each line is written at once.
+  if (TakeStarted(text)) {
+    OnStarted();
+    if (text.empty()) return AwaitReport();
+  }
   report_.reset();
-  if (const auto code = ReportedExit(text)) return OnOutcome({Status::Ok(), *code});
+  if (const auto code = ReportedExit(text)) {
+    OnStarted();
+    return OnOutcome({Status::Ok(), *code});
+  }
   if (text.empty()) return OnOutcome({Internal("the exec's helper was killed"), 0});
+  OnFailedStart();
+}
+
+void ExecTarget::OnStarted() {
+  if (over_ || std::exchange(started_, true)) return;
+  err_pump_ = Pump(err_, streams_.err);
+}
+
+void ExecTarget::OnFailedStart() {
+  std::array<char, kMaxWords> said{};
+  const ssize_t size = err_ ? read(err_->fd(), said.data(), said.size()) : 0;
+  const std::string words(said.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
   const auto cc = CallContext::Background(kPoolTime, "exec");
   Status submitted = share_.pool.Submit(
       work::Lane::kStream, cc,
-      [self = shared_from_this()]() mutable {
-        const Status why = Unknown("{}", ExecFailure(self->process_->scratch, ""));
+      [self = shared_from_this(), words]() mutable {
+        const Status why = Unknown("{}", ExecFailure(self->process_->scratch, words));
         loop::Loop& loop = self->share_.loop;
         loop.Post([self = std::move(self), why] { self->OnOutcome({why, 0}); });
       },

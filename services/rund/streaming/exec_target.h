@@ -50,6 +50,8 @@ class ExecTarget final : public Target, public std::enable_shared_from_this<Exec
   void OnTerminal();
   void BeginTerminal(os::UniqueFd terminal);
   void OnReport();
+  void OnStarted();
+  void OnFailedStart();
   void OnStartTimeout();
   void OnOutcome(Outcome outcome);
   void WatchHelper();
@@ -72,6 +74,7 @@ class ExecTarget final : public Target, public std::enable_shared_from_this<Exec
   loop::Timer start_, again_;
   std::optional<TerminalSize> size_;
   std::optional<Outcome> outcome_;
+  bool started_ = false;
   bool over_ = false;
 };
 

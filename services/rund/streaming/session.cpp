@@ -19,8 +19,9 @@ bool Knows(const Request& request, bool websocket, const std::string& name) {
     return (forwards && name == kTunnel) || ParseChannelProtocol(name).has_value();
   }
   if (forwards) return name == kPortForward;
+  // The first one has no number in its name.
   const auto protocol = ParseChannelProtocol(name);
-  return protocol && !protocol->base64 && name != "channel.k8s.io" && protocol->version <= 4;
+  return protocol && !protocol->base64 && protocol->version <= 4;
 }
 
 Result<std::string> FirstKnown(const Request& request, bool websocket,

@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 #include <optional>
+#include <set>
+#include <thread>
 
 #include "libs/systemd/tests/fake_systemd.h"
 #include "libs/testing/test_root.h"
@@ -220,4 +222,49 @@ TEST_CASE("Limits are set in the files and at the unit, or in neither") {
   CHECK_FALSE(node.driver->Limit(Call(), scope + "/container", more, Some()).ok());
   CHECK(node.fake.calls().size() == calls);
   CHECK(file("memory.max").starts_with("1048576"));
+}
+
+TEST_CASE("The first limit has systemd enable its controller, which changes no other limit") {
+  Node node;
+  node.root.Write("cg/cpuset.cpus.effective", "0-3\n");
+  const std::string scope = "/a.slice/crisp-1.scope";
+  node.root.Write("cg" + scope + "/memory.max", "max\n");
+  REQUIRE(node.units.StartTransient(Call(), "crisp-1.scope", {}).ok());
+  auto limits = Some();
+  limits.set_cpuset_cpus("1");
+  // systemd enables them when it comes to it.
+  std::jthread systemd([&](const std::stop_token& stop) {
+    while (!node.fake.properties().contains("crisp-1.scope/AllowedCPUs")) {
+      if (stop.stop_requested()) return;
+      std::this_thread::yield();
+    }
+    node.Cgroup(scope);
+  });
+  const Status limited = node.driver->Limit(Call(), scope, limits, {});
+  systemd.request_stop();
+  systemd.join();
+  INFO(limited.ToString());
+  REQUIRE(limited.ok());
+  CHECK(node.root.Read("cg" + scope + "/cpu.max").starts_with("20000 50000"));
+  CHECK(node.root.Read("cg" + scope + "/cpuset.cpus").starts_with("1"));
+  // Once to enable, once with the limits.
+  CHECK(node.fake.calls().size() == 3);
+
+  // Nothing to enable: not asked for. What is not there and stays so is an error by its name.
+  REQUIRE(node.driver->EnableControllers(Call(), scope, node.driver->Files(scope, limits).value())
+              .ok());
+  CHECK(node.fake.calls().size() == 3);
+  (*limits.mutable_unified())["misc.max"] = "1";
+  const Status absent = node.driver->Limit(Call(), scope, limits, Some());
+  CHECK(absent.code() == Code::kFailedPrecondition);
+  CHECK(absent.message().find("misc.max") != std::string::npos);
+}
+
+TEST_CASE("What has systemd enable a controller sets no limit") {
+  const auto properties = ControllerProperties({"cpu", "cpuset", "memory", "pids", "misc"}, "0-3");
+  REQUIRE(properties.ok());
+  std::set<std::string> names;
+  for (const auto& property : *properties) names.insert(property.name);
+  CHECK(names ==
+        std::set<std::string>{"AllowedCPUs", "CPUWeight", "MemoryAccounting", "TasksAccounting"});
 }

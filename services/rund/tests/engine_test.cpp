@@ -64,7 +64,21 @@ TEST_CASE("The verbose status names pid and spec") {
   CHECK(info->at("sandboxID") == pod.str());
   CHECK(info->at("pid").get<int>() > 0);
   CHECK(info->at("runtimeSpec").is_object());
-  CHECK(node.pods().GetStatus(pod, true)->status().state() == cri::SANDBOX_READY);
+  const auto of_pod = node.pods().GetStatus(pod, true);
+  CHECK(of_pod->status().state() == cri::SANDBOX_READY);
+  // A process by which tools enter the pod: without one of its own, its first container's.
+  const auto pid_in_pod = [&] {
+    const auto status = node.pods().GetStatus(pod, true);
+    return json::Parse(status->info().at("info")).value().at("pid").get<int>();
+  };
+  CHECK(pid_in_pod() == info->at("pid").get<int>());
+  node.Run(pod, {.name = "second"});
+  CHECK(pid_in_pod() == info->at("pid").get<int>());
+  REQUIRE(node.containers().Remove(TestNode::Call(), id).ok());
+  CHECK(pid_in_pod() != info->at("pid").get<int>());
+  CHECK(pid_in_pod() > 0);
+  REQUIRE(node.pods().Stop(TestNode::Call(), pod).ok());
+  CHECK(pid_in_pod() == 0);
 }
 
 TEST_CASE("A command that does not exist is one clear error, and nothing is left of it") {
@@ -161,6 +175,7 @@ TEST_CASE("A directory and a single file of an image are volumes") {
       mount.set_container_path(std::string("/volumes/") + part + ".of");
       mount.mutable_image()->set_image("sha256:1");
       mount.set_image_sub_path(part);
+      mount.set_readonly(true);
     }
   };
   auto request = node.CreateRequest(

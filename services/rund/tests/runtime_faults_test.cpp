@@ -6,7 +6,9 @@
 
 #include "libs/os/files.h"
 #include "libs/sqlite/db.h"
+#include "services/rund/core/node.h"
 #include "services/rund/core/parts.h"
+#include "services/rund/core/settings_files.h"
 #include "services/rund/tests/test_node.h"
 
 using namespace crisp;        // NOLINT
@@ -267,9 +269,110 @@ TEST_CASE("A runtime that does not answer at a reload stays what it was") {
   CHECK_FALSE((*kept)->info().version.empty());
   // One that crashes has answered.
   REQUIRE(os::RemoveFile(hang).ok());
+  config.runtimes["second"] = {"/usr/sbin/runc", node.layout().RuntimesDir() + "/second"};
+  config.default_runtime = "second";
   node.FailAt("--version", "no");
-  REQUIRE(node.engine().ReloadRuntimes(node.config()).ok());
+  REQUIRE(node.engine().ReloadRuntimes(config).ok());
   CHECK_FALSE(node.engine().parts().runtimes.Find("runc").ok());
+}
+
+TEST_CASE("A reload that would leave the node without a default runtime is refused") {
+  TestNode node;
+  const Runtimes& runtimes = node.engine().parts().runtimes;
+  const auto refuses = [&node](const Config& config, const char* why) {
+    const Status checked = node.engine().CheckRuntimes(config);
+    CHECK(checked.code() == Code::kFailedPrecondition);
+    CHECK(checked.message().starts_with("rund.default_runtime: "));
+    CHECK(checked.message().find(why) != std::string::npos);
+    CHECK(node.engine().ReloadRuntimes(config).message() == checked.message());
+  };
+  Config config = node.config();
+  config.runtimes["kata"] = {"/no/such/kata", node.layout().RuntimesDir() + "/kata"};
+  CHECK(node.engine().CheckRuntimes(config).ok());  // nobody has to use it
+  config.default_runtime = "kata";
+  refuses(config, "there is no program /no/such/kata");
+  config.default_runtime = "runc";
+  config.runtimes["runc"].path = node.root().Script("crashes", "kill -SEGV $$\n");
+  refuses(config, "crashes --version fails");
+  config.runtimes["runc"] = node.config().runtimes["runc"];
+  config.runtimes["runc"].base_spec = node.root().Write("base.json", "{\"root\": {}}");
+  refuses(config, "root cannot be given here");
+  CHECK(runtimes.default_name() == "runc");
+  CHECK(runtimes.Find("").ok());
+  CHECK(runtimes.missing().empty());
+
+  // What is broken already keeps nobody from changing something else.
+  const std::string good = node.config().runtimes["runc"].path;
+  node.config().runtimes["runc"].path = "/no/such/runc";
+  node.Restart();
+  CHECK(node.engine().CheckRuntimes(node.config()).ok());
+  config = node.config();
+  config.runtimes["runc"].path = "/no/such/other";
+  refuses(config, "/no/such/other");
+  node.config().runtimes["runc"].path = good;
+  CHECK(node.engine().ReloadRuntimes(node.config()).ok());
+  CHECK(node.engine().parts().runtimes.Find("").ok());
+}
+
+TEST_CASE("Records that could not be read are a problem that says where they are") {
+  TestNode node;
+  const auto problems = [&node] {
+    return PodProblems(node.engine().parts(), node.engine().lifecycle().stops());
+  };
+  CHECK(problems().empty());
+  const PodId pod = node.Pod();
+  node.Stop();
+  {
+    auto db = sqlite::Db::Open(node.layout().DatabasePath());
+    REQUIRE(db.ok());
+    REQUIRE(db->Exec("INSERT INTO pods(id, key, record) VALUES('bad', 'bad', x'0a01ff')").ok());
+  }
+  node.StartEngine();
+  REQUIRE(problems().size() == 1);
+  CHECK(problems()[0].what == "1 records of pods and containers could not be read at the start");
+  CHECK(problems()[0].hint.find(node.layout().DatabasePath()) != std::string::npos);
+  RemovePod(node, pod);
+}
+
+TEST_CASE("Files that the settings name are looked at before they are needed") {
+  TestNode node;
+  const auto told = [](const Config& config) { return CheckFiles(config).message(); };
+  Config config = node.config();
+  CHECK(told(config).empty());
+  CHECK(CheckNeededFiles(config).ok());
+  SECTION("seccomp") {
+    config.seccomp_profile = node.root() / "none.json";
+    CHECK(told(config).starts_with("rund.seccomp_profile: seccomp profile: "));
+    CHECK(CheckNeededFiles(config).code() == Code::kNotFound);
+    config.seccomp_profile = node.root().Write(
+        "bad.json", R"({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"]}]})");
+    CHECK(told(config).find("action") != std::string::npos);
+    // A rule that counts for some containers only.
+    config.seccomp_profile = node.root().Write(
+        "some.json",
+        R"({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "NO",
+            "includes": {"caps": ["CAP_SYS_ADMIN"]}}]})");
+    CHECK(told(config).find("unknown action \"NO\"") != std::string::npos);
+    config.seccomp_profile =
+        node.root().Write("good.json", R"({"defaultAction": "SCMP_ACT_ALLOW"})");
+    CHECK(told(config).empty());
+  }
+  SECTION("base spec") {
+    config.runtimes["runc"].base_spec = node.root().Write("base.json", "[");
+    CHECK(told(config).starts_with("rund.runtimes.runc.base_spec: base_spec "));
+    CHECK(CheckNeededFiles(config).ok());
+  }
+  SECTION("certificate") {
+    config.streaming.tls.certificate = node.root().Write("cert.pem", "no certificate");
+    config.streaming.tls.key = node.root() / "key.pem";
+    CHECK(told(config).starts_with("rund.streaming_tls_cert: "));
+    CHECK(CheckNeededFiles(config).ok());
+  }
+  SECTION("block I/O classes") {
+    config.blockio_config_file = node.root() / "none.yaml";
+    CHECK(told(config).starts_with("rund.blockio_config_file: "));
+    CHECK_FALSE(CheckNeededFiles(config).ok());
+  }
 }
 
 TEST_CASE("A runtime that is installed or mended later is offered without a reload") {
@@ -358,11 +461,30 @@ TEST_CASE("A handler's options, monitor environment and annotations reach its pr
   const std::string text = os::ReadFile(seen).value_or("");
   INFO(text);
   const std::string options = "--root " + node.layout().RuntimesDir() + "/runc --log-format text ";
-  CHECK(text.find("monitor " + options + "create") != std::string::npos);
+  const std::string log = "--log " + node.layout().Bundle(id) + "/runtime.log ";
+  CHECK(text.find("monitor " + options + log + "create") != std::string::npos);
   CHECK(text.find(" " + options + "start") != std::string::npos);
-  CHECK(text.find(" " + options + "--log") != std::string::npos);  // exec
+  const std::size_t exec_at = text.find("exec --process");
+  REQUIRE(exec_at != std::string::npos);
+  CHECK(text.rfind(" " + options + "--log ", exec_at) > text.rfind('\n', exec_at));
   const std::string spec = os::ReadFile(node.layout().SpecPath(id)).value_or("");
   CHECK(spec.find(R"("for.runc/x":"y")") != std::string::npos);
+}
+
+TEST_CASE("What a runtime remarks while it creates a container is not in the container's log") {
+  TestNode node;
+  const std::string real = node.config().runtimes["runc"].path;
+  // As runc does: to its log where it has one, else to stderr.
+  node.config().runtimes["runc"].path = node.root().Script(
+      "runc",
+      "case \" $* \" in *\" --log \"*) ;; *) echo remark >&2 ;; esac; exec " + real + " \"$@\"\n");
+  node.Restart();
+  const PodId pod = node.Pod();
+  const ContainerId id = node.Run(pod, {.command = {"sh", "-c", "echo wrong >&2"}});
+  CHECK(node.Exited(id).exit_code() == 0);
+  const std::string log = node.Log();
+  CHECK(log.find(" stderr F wrong\n") != std::string::npos);
+  CHECK(log.find("remark") == std::string::npos);
 }
 
 TEST_CASE("Handlers come and go with a reload; what runs under one stays and is taken down") {

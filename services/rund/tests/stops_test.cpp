@@ -147,6 +147,10 @@ TEST_CASE("A container that outlives SIGKILL is told, and killed again later") {
   CHECK(fixture.last.message().find(fmt::format("process {}", getpid())) != std::string::npos);
   CHECK(fixture.last.message().find("in state") != std::string::npos);
   CHECK(fixture.stops->counts().stuck == 1);
+  REQUIRE(fixture.stops->stuck().size() == 1);
+  const SteadyTime since = fixture.stops->stuck()[0].since;
+  CHECK(fixture.stops->stuck()[0].id == id);
+  CHECK(since == fixture.clock.Now());
   REQUIRE(fixture.clock.WaitForWaiters(1));
   fixture.clock.Advance(seconds(30));
   REQUIRE(Eventually([&] { return fixture.kills == 2; }));
@@ -154,9 +158,11 @@ TEST_CASE("A container that outlives SIGKILL is told, and killed again later") {
   fixture.stops->Await(id, fixture.Count());
   REQUIRE(Eventually([&] { return fixture.kills == 3; }));
   CHECK(fixture.done == 1);
+  CHECK(fixture.stops->stuck()[0].since == since);
   fixture.Exit(id);
   REQUIRE(Eventually([&] { return fixture.done == 2; }));
   CHECK(fixture.last.ok());
+  CHECK(fixture.stops->stuck().empty());
   CHECK(fixture.stops->counts().stopping == 0);
 }
 

@@ -1,4 +1,5 @@
 // Whatever is in a log file, in whatever pieces it is read.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -7,6 +8,8 @@
 #include <vector>
 
 #include "services/crispctl/log_lines.h"
+#include "services/crispctl/log_tail.h"
+#include "services/crispctl/log_time.h"
 
 using namespace crisp::ctl;
 
@@ -31,6 +34,26 @@ std::vector<std::string> Expected(std::string_view all, std::size_t max_line) {
   return lines;
 }
 
+/// No more than so many, and none that is longer than its pieces.
+void CheckTail(std::string_view all, std::size_t most) {
+  LogTail tail(most);
+  std::size_t fed = 0;
+  LogLines lines;
+  lines.Feed(all, [&](const LogLine& line) {
+    static_cast<void>(ParseLogTime(line.time));
+    fed += line.text.size();
+    tail.Add(line);
+  });
+  std::size_t count = 0;
+  std::size_t given = 0;
+  tail.Give([&](const LogLine& line) {
+    ++count;
+    given += line.text.size();
+  });
+  // A line of each stream may not have ended.
+  if (count > std::max<std::size_t>(most, 2) || given > fed) std::abort();
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
@@ -50,5 +73,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   };
   const std::vector<std::string> expected = Expected(all, max_line);
   if (read(all.size() + 1) != expected || read(step) != expected) std::abort();
+  CheckTail(all, step);
   return 0;
 }

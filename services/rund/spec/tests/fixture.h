@@ -30,6 +30,7 @@ struct SpecFixture {
     defaults.host.bounding_capabilities = ~std::uint64_t{0};
     defaults.host.controllers = {"cpu", "memory", "hugetlb", "pids"};
     defaults.host.swap_accounting = true;
+    defaults.host.resctrl = root / "resctrl";
     defaults.host.dev_root = root / "dev";
     defaults.host.mountinfo = root.Write("mountinfo", "20 1 8:1 / / rw - ext4 /dev/vda rw\n");
     defaults.capabilities = {"CHOWN", "CAP_KILL", "setuid"};

@@ -161,6 +161,8 @@ TEST_CASE("A mount that cannot be is refused by the name of its field") {
   mount.set_propagation(runtime::v1::PROPAGATION_BIDIRECTIONAL);
   CHECK(message().starts_with("mounts[0].propagation"));
   mount.clear_propagation();
+  CHECK(message().starts_with("mounts[0].readonly"));
+  mount.set_readonly(true);
   mount.add_mount_options("suid");
   CHECK(message().starts_with("mounts[0].mount_options"));
   mount = plain;
@@ -188,6 +190,7 @@ TEST_CASE("Mounts of a pod with a user namespace are mapped as the pod is, and n
   map(mount, 100000, 200000);
   runtime::v1::Mount& image = fixture.AddMount("/image", "");
   image.mutable_image()->set_image("sha256:1");
+  image.set_readonly(true);
   map(image, 100000, 200000);
   const auto message = [&fixture] { return fixture.Build().status().message(); };
   CHECK(message().starts_with("mounts[0].uidMappings: the pod has no user namespace"));

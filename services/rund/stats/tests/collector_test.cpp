@@ -1,6 +1,7 @@
 #include "services/rund/stats/collector.h"
 
 #include <set>
+#include <thread>
 
 #include "libs/testing/manual_clock.h"
 #include "services/rund/stats/cri_stats.h"
@@ -28,7 +29,15 @@ class Fixture {
     state_ = *std::move(opened);
     collector_.emplace(
         *state_, tree.cgroups(), clock,
-        CollectorOptions{.storage_root = root_.path(), .count_soon = [this] { ++counts_asked; }});
+        CollectorOptions{.storage_root = root_.path(),
+                         .count_soon = [this] { ++counts_asked; },
+                         .side_by_side =
+                             [this](const auto& tasks) {
+                               ++times_side_by_side;
+                               std::vector<std::jthread> threads;
+                               for (const auto& task : tasks)
+                                 threads.emplace_back([&task] { static_cast<void>(task()); });
+                             }});
     stats_.emplace(*state_, *collector_);
     AddPod("p", "/pod");
     AddContainer("c", "p", CgroupTree::kPath);
@@ -90,6 +99,7 @@ class Fixture {
   testing::ManualClock clock;
   CgroupTree tree{CgroupTree::Kind::kV2};
   int counts_asked = 0;
+  int times_side_by_side = 0;
 
  private:
   testing::TestRoot root_;
@@ -146,6 +156,24 @@ TEST_CASE("A reading counts no files; it has a new layer counted behind it") {
   f.collector().CountDisks(Call());
   CHECK(layer());
   CHECK(f.counts_asked == 2);
+}
+
+TEST_CASE("Many containers are read by two threads, each once") {
+  Fixture f;
+  CHECK(f.CpuNow() == 1'000'000);
+  CHECK(f.times_side_by_side == 0);
+  for (int i = 10; i < 30; ++i) f.AddContainer(fmt::format("d{}", i), "p", CgroupTree::kPath);
+  const auto sweep = f.collector().Take(Call(), Depth::kMetrics);
+  REQUIRE(sweep.ok());
+  CHECK(f.times_side_by_side == 1);
+  REQUIRE((*sweep)->containers.size() == 21);
+  std::set<std::string> read;
+  for (const ContainerSample& sample : (*sweep)->containers) {
+    read.insert(sample.record->id());
+    CHECK(sample.usage.cpu_ns == 1'000'000);
+    CHECK(sample.usage.rss_bytes == 300);
+  }
+  CHECK(read.size() == 21);
 }
 
 TEST_CASE("A rate is there at the first call, from the readings of the background") {

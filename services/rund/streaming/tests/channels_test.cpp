@@ -140,7 +140,9 @@ TEST_CASE("The first protocol of the client's that is known is agreed upon") {
   CHECK(Agree(exec, false, {"v5.channel.k8s.io", "v4.channel.k8s.io"})->name ==
         "v4.channel.k8s.io");
   CHECK(Agree(exec, true, {"v5.channel.k8s.io", "v4.channel.k8s.io"})->name == "v5.channel.k8s.io");
+  CHECK(Agree(exec, false, {"channel.k8s.io"})->name == "channel.k8s.io");
   CHECK(Agree(exec, false, {})->name.empty());
+  CHECK_FALSE(Agree(exec, false, {"v4.base64.channel.k8s.io"}).ok());
   CHECK(Agree(exec, false, {"portforward.k8s.io"}).code() == Code::kInvalidArgument);
   CHECK(Agree(forward, false, {"portforward.k8s.io"})->name == "portforward.k8s.io");
   CHECK(Agree(forward, true, {"SPDY/3.1+portforward.k8s.io"}).ok());

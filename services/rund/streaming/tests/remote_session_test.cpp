@@ -227,6 +227,22 @@ TEST_CASE("What the runtime says when it cannot start a command is the outcome")
   CHECK(outcome.find("Failure") != std::string::npos);
 }
 
+TEST_CASE("What a runtime writes when it fails is the outcome, and none of the command's output") {
+  Rig rig("echo 'no such thing' >&2; echo 'runtime 1' >&3");
+  rig.OpenAll();
+  CHECK(rig.Outcome().find(R"("message":"no such thing")") != std::string::npos);
+  CHECK_FALSE(rig.See().data.contains(kErr));
+}
+
+TEST_CASE("What a command writes to stderr comes while it runs") {
+  Rig rig(kStarted + std::string("echo 'started 4242' >&3; echo e >&2; cat; echo 'exit 3' >&3"));
+  rig.OpenAll();
+  CHECK(rig.loop.Until([&] { return rig.See().data[kErr] == "e\n"; }));
+  rig.Send(kIn, "x", true);
+  CHECK(rig.Outcome().find(R"("message":"3")") != std::string::npos);
+  CHECK(rig.See().data[kOut] == "x");
+}
+
 TEST_CASE("A runtime that hangs is killed, and the client told") {
   Rig rig("sleep 1000 & sleep 1000", false, seconds(0));
   rig.OpenAll();
@@ -267,6 +283,7 @@ TEST_CASE("A terminal that comes late holds up nobody; its size is the last one 
   REQUIRE(write(slave.get(), "last words", 10) == 10);
   REQUIRE(rig.Go());
   CHECK(rig.Outcome().find("Success") != std::string::npos);
+  rig.Send(kSize, R"({"Width":90,"Height":30})");  // for nobody any more
   CHECK(rig.See().data[kOut] == "last words");
 }
 
