@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cstdint>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "libs/base/cleanup.h"
@@ -208,7 +209,12 @@ Result<std::vector<std::string>> Networks::Add(const CallContext& cc, const Conf
                                                std::chrono::nanoseconds& plugin_time) {
   const NetSysctls sysctls = NetSysctlsOf(config, config_.sysctls);
   // The namespace needs no intent on disk, the plugins do.
-  PluginRunner::Started started = plugins_.StartAhead(cc, list, args);
+  const Cleanup one_less([this] { --adding_; });
+  PluginRunner::Started started;
+  // Beside more than that the processors are short, and programs that wait only take memory.
+  if (++adding_ <= std::thread::hardware_concurrency()) {
+    started = plugins_.StartAhead(cc, list, args);
+  }
   Status synced;
   const auto sync = [this, &cc, &synced] { synced = store_.Sync(cc); };
   os::NamespacePin pin = CRISP_TRY([&] {

@@ -189,6 +189,7 @@ class Networks {
   HostPorts ports_;
   work::LockTable locks_;
   Retries retries_;
+  std::atomic<unsigned> adding_ = 0;  // ADDs under way
   std::atomic<bool> reconciled_ = false;
   std::atomic<bool> ports_synced_ = false;
 };
