@@ -131,6 +131,7 @@ echo '{{"cniVersion": "1.0.0", "ips": [{{"address": "10.9.8.7/24"}}]}}'
     v1::ReconcileRequest request;
     for (const std::string& id : live) request.add_live_pod_ids(id);
     const auto response = rpc::Call(Call(), peer_, *stub_, &v1::Network::Stub::Reconcile, request);
+    INFO(response.status().ToString());
     REQUIRE(response.ok());
     return {response->freed_pod_ids().begin(), response->freed_pod_ids().end()};
   }
