@@ -1,7 +1,10 @@
 #pragma once
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <functional>
 #include <optional>
@@ -44,10 +47,13 @@ class Node {
   }
 
   void Start(const std::string& instance = "1") {
+    const auto log = os::Open(root_ / "netd.log", O_WRONLY | O_CREAT | O_APPEND, S_IRUSR | S_IWUSR);
+    REQUIRE(log.ok());
     auto child = process::Spawn(
         {.program = CRISP_NETD_PROGRAM,
          .args = {"--config", root_ / "crisp.yaml", "--log-level", "warn", "--instance", instance},
-         .env = process::PlainEnvironment()});
+         .env = process::PlainEnvironment(),
+         .err_fd = log->get()});
     REQUIRE(child.ok());
     child_ = std::move(child).value();
     // Once: calls that are under way at a restart go on with them.
@@ -131,11 +137,17 @@ echo '{{"cniVersion": "1.0.0", "ips": [{{"address": "10.9.8.7/24"}}]}}'
     v1::ReconcileRequest request;
     for (const std::string& id : live) request.add_live_pod_ids(id);
     const auto response = rpc::Call(Call(), peer_, *stub_, &v1::Network::Stub::Reconcile, request);
-    INFO(response.status().ToString());
+    INFO(response.status().ToString() + "\n" + LastWords());
     REQUIRE(response.ok());
     return {response->freed_pod_ids().begin(), response->freed_pod_ids().end()};
   }
   const testing::TestRoot& root() const { return root_; }
+  /// The end of netd's log.
+  std::string LastWords() const {
+    constexpr std::size_t kEnough = 2000;
+    const std::string log = root_.Read("netd.log");
+    return log.substr(log.size() - std::min(log.size(), kEnough));
+  }
 
  private:
   testing::TestRoot root_;
