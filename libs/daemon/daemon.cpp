@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <mutex>
+#include <thread>
 
 #include "crisp/daemon/v1/daemon.grpc.pb.h"
 #include "libs/base/try.h"
@@ -130,6 +131,19 @@ Status InitLog(const Options& options, const settings::Settings& settings) {
   log_options.instance = options.instance;
   log::Init(log_options);
   return Status::Ok();
+}
+
+/// One process for each instance. A run that was killed may have left a child on its way to exec(2),
+/// which has the lock until it is there: that is waited for.
+Result<os::FileLock> LockInstance(const std::string& path) {
+  constexpr std::chrono::seconds kPatience(2);
+  constexpr std::chrono::milliseconds kRound(5);
+  const SteadyTime until = std::chrono::steady_clock::now() + kPatience;
+  while (true) {
+    Result<os::FileLock> lock = os::FileLock::TryLock(path);
+    if (lock.code() != Code::kUnavailable || std::chrono::steady_clock::now() >= until) return lock;
+    std::this_thread::sleep_for(kRound);
+  }
 }
 
 Status TakeLogLevel(const settings::Settings& settings) {
@@ -293,7 +307,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const Options& options,
   CRISP_TRY(os::MakeDirs(impl->settings.run_root, 0711));
   CRISP_TRY(os::MakeDirs(directory, 0711));
   impl->lock =
-      CRISP_TRY(os::FileLock::TryLock(fmt::format("{}/{}.lock", directory, options.instance))
+      CRISP_TRY(LockInstance(fmt::format("{}/{}.lock", directory, options.instance))
                     .While("instance {} of {} runs already", options.instance, options.service));
   impl->sockets.push_back(socket);
   impl->confined = CRISP_TRY(ConfineBy(confine, impl->settings, options));
@@ -408,12 +422,6 @@ int CheckOnly(const Options& options, const CheckSettings& check) {
   return kWrongSettings;
 }
 
-/// With file and line, where it is about a key.
-Status Located(const Options& options, Status status) {
-  const auto loaded = settings::LoadFingerprinted(options.config);
-  return loaded.ok() ? loaded->Located(std::move(status)) : status;
-}
-
 }  // namespace
 
 int Main(int argc, const char* const* argv, std::string_view service,
@@ -443,10 +451,10 @@ int Main(int argc, const char* const* argv, std::string_view service,
     return served;
   }();
   if (!ran.ok()) {
-    log::Fatal("cannot run", {{"error", Located(*flags.options, ran)}});
+    const auto loaded = settings::LoadFingerprinted(flags.options->config);
+    log::Fatal("cannot run", {{"error", loaded.ok() ? loaded->Located(ran) : ran}});
     // Not what is only known later, or a file that is not there yet: that may come right by itself.
-    const bool wrong = settings::Load(flags.options->config).code() == Code::kInvalidArgument;
-    return wrong ? kWrongSettings : 1;
+    return loaded.code() == Code::kInvalidArgument ? kWrongSettings : 1;
   }
   return 0;
 }

@@ -10,6 +10,7 @@
 #include "crisp/daemon/v1/daemon.grpc.pb.h"
 #include "libs/base/units.h"
 #include "libs/http/server.h"
+#include "libs/os/file_lock.h"
 #include "libs/os/files.h"
 #include "libs/rpc/peer.h"
 #include "libs/testing/test_root.h"
@@ -140,6 +141,25 @@ TEST_CASE("a daemon serves Info and metrics until SIGTERM, then leaves nothing b
   frame->reset();
   CHECK_FALSE(os::Exists(test.root / "r/rund/1.sock"));
   CHECK_FALSE(os::Exists(test.root / "r/rund/1.metrics.sock"));
+}
+
+TEST_CASE("a daemon waits for the last child of a killed one, and not for another instance of it") {
+  TestDaemon test;
+  REQUIRE(os::MakeDirs(test.root / "r/rund").ok());
+  auto held = os::FileLock::TryLock(test.root / "r/rund/1.lock");
+  REQUIRE(held.ok());
+  SECTION("the child comes to its exec") {
+    auto started =
+        std::async(std::launch::async, [&test] { return Daemon::Create(test.options).status(); });
+    CHECK(started.wait_for(50ms) == std::future_status::timeout);
+    held->Unlock();
+    CHECK(started.get().message() == "");
+  }
+  SECTION("it is a daemon that runs") {
+    const Status refused = Daemon::Create(test.options).status();
+    CHECK(refused.code() == Code::kUnavailable);
+    CHECK(refused.message().find("instance 1 of rund runs already") == 0);
+  }
 }
 
 TEST_CASE("SIGHUP reads the settings again, and bad ones change nothing") {
