@@ -55,9 +55,8 @@ class Relay final : public grpc::ServerUnaryReactor, public std::enable_shared_f
   static CallContext Tracked(const CallContext& cc, const ForwardOptions& options,
                              const std::string& method) {
     if (options.operations == nullptr) return cc;
-    return cc.PartOf(options.operations->Begin({.kind = method.substr(method.rfind('/') + 1),
-                                                .subjects = options.subjects,
-                                                .request_id = cc.request_id()}));
+    return options.operations->Track(
+        cc, {.kind = method.substr(method.rfind('/') + 1), .subjects = options.subjects});
   }
 
   void Attempt() {

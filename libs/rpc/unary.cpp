@@ -39,13 +39,6 @@ SteadyTime SteadyDeadline(const grpc::CallbackServerContext& context) {
   return std::chrono::steady_clock::now() + span - margin;
 }
 
-/// The call as one of the operations.
-CallContext Tracked(const CallContext& cc, work::Operations& operations,
-                    work::Operation::About about) {
-  about.request_id = cc.request_id();
-  return cc.PartOf(operations.Begin(std::move(about)));
-}
-
 /// Lives until OnDone, which gRPC calls after Finish; by then the body has ended (Finish is its
 /// last act), so that the request, the response and this object are there as long as it needs them.
 class Reactor final : public grpc::ServerUnaryReactor {
@@ -55,7 +48,7 @@ class Reactor final : public grpc::ServerUnaryReactor {
 
   const CallContext& context() const { return context_; }
   void Track(work::Operations& operations, work::Operation::About about) {
-    context_ = Tracked(context_, operations, std::move(about));
+    context_ = operations.Track(context_, std::move(about));
   }
   void Run(const std::function<Status(const CallContext&)>& body);
   void Reply(Status status) {
@@ -126,8 +119,7 @@ grpc::ServerUnaryReactor* RunUnary(work::Pool& pool, work::Lane lane,
 
 LateReactor::LateReactor(grpc::CallbackServerContext* context, work::Operations& operations,
                          work::Operation::About about)
-    : context_(Tracked(ContextOf(*context), operations, std::move(about))),
-      span_(TraceOf(*context)) {}
+    : context_(operations.Track(ContextOf(*context), std::move(about))), span_(TraceOf(*context)) {}
 
 void LateReactor::Reply(const Status& status, const std::function<void()>& fill) {
   // Also for those who ask later, when nobody waits for it any more.

@@ -351,6 +351,11 @@ std::shared_ptr<Operation> Operations::Begin(Operation::About about) {
   return operation;
 }
 
+CallContext Operations::Track(const CallContext& cc, Operation::About about) {
+  about.request_id = cc.request_id();
+  return cc.PartOf(Begin(std::move(about)));
+}
+
 std::vector<OperationView> Operations::UnderWay() const {
   // Ours may be the last hold of one: it ends without the lock, which its destructor takes.
   std::vector<std::shared_ptr<const Operation>> operations;

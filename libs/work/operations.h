@@ -179,6 +179,8 @@ class Operations {
   Operations();
 
   std::shared_ptr<Operation> Begin(Operation::About about);
+  /// The call as an operation of its own, with the call's request id in place of `about`'s.
+  CallContext Track(const CallContext& cc, Operation::About about);
 
   /// The oldest first.
   std::vector<OperationView> UnderWay() const;

@@ -233,10 +233,8 @@ RuntimeService::Unary* RuntimeService::StopContainer(
     runtime::v1::StopContainerResponse* /*response*/) {
   auto call = std::make_shared<StopCall>();
   call->Begin();
-  const CallContext plain = rpc::ContextOf(*context);
-  work::Operation::About about = rpc::AboutCall(*request);
-  about.request_id = plain.request_id();
-  const CallContext cc = plain.PartOf(pool_.operations().Begin(std::move(about)));
+  const CallContext cc =
+      pool_.operations().Track(rpc::ContextOf(*context), rpc::AboutCall(*request));
   auto stop = [view = view_, &peers = peers_, &pool = pool_, call, cc,
                grace = request->timeout()](Result<RecordPtr> found) {
     if (found.code() == Code::kNotFound) return call->Reply(crisp::Status::Ok());

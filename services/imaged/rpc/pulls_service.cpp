@@ -44,10 +44,8 @@ class Stream final : public grpc::ServerWriteReactor<v1::PullEvent> {
   static void Start(Stream* stream, work::Pool& pool, loop::Loop& loop, Puller& puller,
                     const CallContext& context, const runtime::v1::PullImageRequest& request) {
     const std::shared_ptr<Shared> shared = stream->shared_;
-    work::Operation::About about = rpc::AboutCall(request);
-    about.request_id = context.request_id();
-    const CallContext cc = context.WithStop(shared->left.get_token())
-                               .PartOf(pool.operations().Begin(std::move(about)));
+    const CallContext cc = pool.operations().Track(context.WithStop(shared->left.get_token()),
+                                                   rpc::AboutCall(request));
     const Status submitted = pool.Submit(
         work::Lane::kWait, cc,
         [shared, &loop, &puller, cc, request] {

@@ -419,9 +419,9 @@ void Lifecycle::CleanLater(const ContainerId& id) {
     if (std::exchange(retry.under_way, true)) return;
   }
   // For the lock: whoever holds it for longer cleans it, or the sweep comes back to it.
-  const auto cleaning = p_.pool.operations().Begin(
-      {.kind = "clean up", .subjects = {id.str()}, .request_id = "clean"});
-  const CallContext cc = CallContext::Background(CleanTimeout(), "clean").PartOf(cleaning);
+  const CallContext cc =
+      p_.pool.operations().Track(CallContext::Background(CleanTimeout(), "clean"),
+                                 {.kind = "clean up", .subjects = {id.str()}});
   const auto failed = [this, id](const Status& why) {
     log::Warn("an ended container is not cleaned up yet", {{"container", id}, {"error", why}});
     auto retries = retries_.lock();
