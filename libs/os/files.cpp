@@ -339,6 +339,12 @@ Result<std::vector<std::string>> ListDir(const std::string& path) {
   return names;
 }
 
+bool IsAtOrBelow(std::string_view path, std::string_view directory) {
+  if (directory == "/") return true;
+  return path.starts_with(directory) &&
+         (path.size() == directory.size() || path[directory.size()] == '/');
+}
+
 Status SyncFilesystem(const std::string& path) {
   const UniqueFd fd = CRISP_TRY(Open(path, O_RDONLY));
   if (::syncfs(fd.get()) != 0) return Status::Errno(errno, "syncfs {}", path);

@@ -56,6 +56,10 @@ bool IsDirectory(const std::string& path);
 /// Names in the directory, sorted, without "." and "..".
 Result<std::vector<std::string>> ListDir(const std::string& path);
 
+/// True when `path` is `directory` or lies below it, by letter: both absolute, without ".." and
+/// trailing slashes.
+bool IsAtOrBelow(std::string_view path, std::string_view directory);
+
 /// syncfs(2) on the file system that holds `path`.
 Status SyncFilesystem(const std::string& path);
 /// The kernel's boot id: changes with each boot.

@@ -203,11 +203,6 @@ unsigned long FlagsOf(const std::string& path) {
   return flags;
 }
 
-bool IsAtOrBelow(std::string_view path, std::string_view prefix) {
-  if (!path.starts_with(prefix)) return false;
-  return path.size() == prefix.size() || path[prefix.size()] == '/';
-}
-
 }  // namespace
 
 Status Mount(const MountArgs& args) {

@@ -1,15 +1,11 @@
 #include "services/crispctl/unit_drop_ins.h"
 
 #include <algorithm>
-#include <string_view>
+
+#include "libs/os/files.h"
 
 namespace crisp::ctl {
 namespace {
-
-bool IsBelow(std::string_view path, std::string_view root) {
-  return path == root ||
-         (path.starts_with(root) && (root.ends_with('/') || path[root.size()] == '/'));
-}
 
 /// For a unit with ProtectSystem=strict and ProtectHome=yes, which may write below `allowed`.
 std::string Writable(std::vector<std::string> paths, const std::vector<std::string>& allowed) {
@@ -18,11 +14,13 @@ std::string Writable(std::vector<std::string> paths, const std::vector<std::stri
   std::sort(paths.begin(), paths.end());
   paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
   for (const std::string& path : paths) {
-    const bool known = std::any_of(allowed.begin(), allowed.end(),
-                                   [&](const std::string& root) { return IsBelow(path, root); });
+    const bool known = std::any_of(allowed.begin(), allowed.end(), [&](const std::string& root) {
+      return os::IsAtOrBelow(path, root);
+    });
     if (known) continue;
     text += "ReadWritePaths=" + path + "\n";
-    for (const char* root : {"/home", "/root", "/run/user"}) home = home || IsBelow(path, root);
+    for (const char* root : {"/home", "/root", "/run/user"})
+      home = home || os::IsAtOrBelow(path, root);
   }
   if (home) text += "ProtectHome=no\n";
   return text.empty() ? text : "[Service]\n" + text;

@@ -69,6 +69,14 @@ TEST_CASE("A file's stamp changes when it is written, replaced, or gone") {
   CHECK(FileStamp(link) != written);
 }
 
+TEST_CASE("A path is below a directory by whole names") {
+  CHECK(IsAtOrBelow("/dev/shm", "/dev"));
+  CHECK(IsAtOrBelow("/dev", "/dev"));
+  CHECK_FALSE(IsAtOrBelow("/device", "/dev"));
+  CHECK_FALSE(IsAtOrBelow("/", "/dev"));
+  CHECK(IsAtOrBelow("/dev", "/"));
+}
+
 TEST_CASE("Directories are made whole, whatever the umask") {
   const TempDir dir = Temp();
   const mode_t before = ::umask(077);

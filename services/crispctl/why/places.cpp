@@ -134,11 +134,6 @@ std::string MountText(const os::MountEntry& mount) {
   return fmt::format("{} ({} on {})", mount.mount_point, mount.type, mount.source);
 }
 
-bool IsBelow(const std::string& path, const std::string& dir) {
-  return dir == "/" || path == dir ||
-         (path.starts_with(dir) && path.size() > dir.size() && path[dir.size()] == '/');
-}
-
 /// That holds the file; without one, those that somebody else serves.
 std::string MountOf(const std::string& process, const std::string& file) {
   const auto mounts = os::ReadMounts(process + "/mountinfo");
@@ -147,7 +142,7 @@ std::string MountOf(const std::string& process, const std::string& file) {
   std::string remote;
   for (const os::MountEntry& mount : *mounts) {
     const bool inner = best == nullptr || mount.mount_point.size() >= best->mount_point.size();
-    if (!file.empty() && IsBelow(file, mount.mount_point) && inner) best = &mount;
+    if (!file.empty() && os::IsAtOrBelow(file, mount.mount_point) && inner) best = &mount;
     const bool served = mount.type.starts_with("fuse.") || mount.type == "fuse" ||
                         mount.type.starts_with("nfs") || mount.type == "cifs" ||
                         mount.type == "ceph" || mount.type == "9p";

@@ -64,10 +64,6 @@ std::string CgroupOf(pid_t pid) {
   return "";
 }
 
-bool IsBelow(const std::string& path, const std::string& top) {
-  return path.starts_with(top) && (path.size() == top.size() || path[top.size()] == '/');
-}
-
 class Killer {
  public:
   explicit Killer(const ExecTree& tree)
@@ -131,7 +127,7 @@ class Killer {
     if (!text.ok() || ParseNumber(*text) != tree_.mark) return false;
     const auto process = os::ProcessId::Of(pid);
     return process.ok() && process->start_time >= tree_.helper.start_time &&
-           IsBelow(CgroupOf(pid), cgroup_);
+           os::IsAtOrBelow(CgroupOf(pid), cgroup_);
   }
 
   const ExecTree& tree_;

@@ -2,6 +2,7 @@
 
 #include "libs/base/try.h"
 #include "libs/os/beneath.h"
+#include "libs/os/files.h"
 #include "services/rund/spec/annotations.h"
 #include "services/rund/spec/apparmor.h"
 #include "services/rund/spec/base_spec.h"
@@ -244,7 +245,7 @@ Result<BuiltSpec> Build(const CallContext& cc, const SpecInputs& inputs,
   }
   const bool on_mount =
       std::any_of(mounts.mounts.begin(), mounts.mounts.end(), [&cwd](const json& mount) {
-        return IsAtOrBelow(cwd, mount["destination"].get_ref<const std::string&>());
+        return os::IsAtOrBelow(cwd, mount["destination"].get_ref<const std::string&>());
       });
   spec["mounts"] = std::move(mounts.mounts);
   built.host_mounts = std::move(mounts.host_mounts);

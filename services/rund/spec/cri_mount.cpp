@@ -79,7 +79,7 @@ Status AddPropagation(const runtime::v1::Mount& mount, std::string_view field,
       // unmounting must reach it.
       const bool ours =
           std::any_of(defaults.storage_roots.begin(), defaults.storage_roots.end(),
-                      [&source](const std::string& root) { return IsAtOrBelow(root, source); });
+                      [&source](const std::string& root) { return os::IsAtOrBelow(root, source); });
       if (ours && CRISP_TRY(table.Of(source)) != Propagation::kPrivate) {
         built.entry.options.emplace_back("rslave");
         built.rootfs_propagation = "rslave";
@@ -209,7 +209,7 @@ Propagation PropagationOf(const std::vector<os::MountEntry>& mounts, std::string
   std::size_t best = 0;
   for (const os::MountEntry& mount : mounts) {
     // Of two on the same point the later one is on top.
-    if (!IsAtOrBelow(path, mount.mount_point) || mount.mount_point.size() < best) continue;
+    if (!os::IsAtOrBelow(path, mount.mount_point) || mount.mount_point.size() < best) continue;
     best = mount.mount_point.size();
     const auto has = [&mount](std::string_view tag) {
       return std::any_of(mount.tags.begin(), mount.tags.end(),

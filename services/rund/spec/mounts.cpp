@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "libs/base/try.h"
+#include "libs/os/files.h"
 #include "services/rund/spec/cri_mount.h"
 #include "services/rund/spec/text.h"
 #include "services/rund/spec/volumes.h"
@@ -73,7 +74,7 @@ Result<BuiltMounts> BuildMounts(const CallContext& cc, const SpecInputs& inputs,
   for (auto& [destination, mount] : host_mounts) built.host_mounts.push_back(std::move(mount));
   const auto covered = [&asked](const std::string& path) {
     return std::any_of(asked.begin(), asked.end(),
-                       [&path](const auto& item) { return IsAtOrBelow(path, item.first); });
+                       [&path](const auto& item) { return os::IsAtOrBelow(path, item.first); });
   };
 
   std::vector<MountEntry> entries;

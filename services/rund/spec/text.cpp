@@ -29,12 +29,6 @@ int PathDepth(std::string_view path) {
   return path == "/" ? 0 : static_cast<int>(std::count(path.begin(), path.end(), '/'));
 }
 
-bool IsAtOrBelow(std::string_view path, std::string_view directory) {
-  if (directory == "/") return true;
-  return path.starts_with(directory) &&
-         (path.size() == directory.size() || path[directory.size()] == '/');
-}
-
 std::vector<std::string_view> Split(std::string_view text, char separator) {
   std::vector<std::string_view> parts;
   while (true) {

@@ -14,9 +14,6 @@ std::string CleanPath(std::string_view path);
 /// How many names deep: "/" 0, "/a/b" 2. For clean paths.
 int PathDepth(std::string_view path);
 
-/// True when `path` is `directory` or lies below it. For clean paths.
-bool IsAtOrBelow(std::string_view path, std::string_view directory);
-
 /// The parts between separators, empty ones as well; of an empty text one.
 std::vector<std::string_view> Split(std::string_view text, char separator);
 

@@ -89,8 +89,6 @@ TEST_CASE("Paths are cleaned by letter") {
   CHECK(CleanPath("") == "/");
   CHECK(CleanPath("a//b/./c/../d/") == "/a/b/d");
   CHECK(CleanPath("/../..") == "/");
-  CHECK(IsAtOrBelow("/dev/shm", "/dev"));
-  CHECK_FALSE(IsAtOrBelow("/device", "/dev"));
   CHECK(Base64("f") == "Zg==");
   CHECK(Base64("fo") == "Zm8=");
   CHECK(Base64("foobar") == "Zm9vYmFy");
