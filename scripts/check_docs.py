@@ -302,6 +302,16 @@ def check_mentions(name, known):
 
 def check(build, work):
     node = Node(build, work)
+    try:
+        check_all(node)
+    finally:
+        # The processes end with the namespace; the cgroups of pods stay, where nobody removes them.
+        subprocess.run(["timeout", "60", "crispctl", "rmp", "--all"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        for child in node.children.values():
+            child.terminate()
+
+
+def check_all(node):
     node.start_registry()
     count = 0
     for name in documents():
@@ -311,8 +321,6 @@ def check(build, work):
     known = commands_of_crispctl()
     for name in documents():
         check_mentions(name, known)
-    for child in node.children.values():
-        child.terminate()
     if problems:
         sys.exit("\n".join(problems))
     print(f"{count} blocks of {len(documents())} documents: in order")

@@ -119,6 +119,19 @@ start_crisp() {
   die "the daemons are not healthy"
 }
 
+# remove_cgroups NAME...: these, with what is below them, in every hierarchy. They stay busy until the last process of theirs has
+# gone, which after a kill -9 takes a moment: waits for it.
+remove_cgroups() {
+  local name
+  for name in "$@"; do
+    for _ in $(seq 50); do
+      find /sys/fs/cgroup -depth -type d -path "*/$name*" -exec rmdir {} + 2>/dev/null || true
+      [[ -n $(find /sys/fs/cgroup -maxdepth 2 -name "$name" -print -quit) ]] || break
+      sleep 0.1
+    done
+  done
+}
+
 # stop_child [PID]: ends a process that this shell has started, and waits for it.
 stop_child() {
   [[ -n ${1:-} ]] || return 0
