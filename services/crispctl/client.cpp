@@ -123,6 +123,20 @@ std::string SocketOf(const Endpoint& endpoint, const std::string& service,
   return fmt::format("{}/{}/{}.sock", endpoint.run_root, service, instance);
 }
 
+std::string UnitOf(const std::string& service, const std::string& instance) {
+  return service == "crid" ? "crisp-crid" : fmt::format("crisp-{}@{}", service, instance);
+}
+
+std::vector<DaemonPlace> DaemonsOf(const Endpoint& endpoint) {
+  std::vector<DaemonPlace> daemons;
+  for (const std::string service : kServices) {
+    for (const std::string& instance : InstancesOf(endpoint, service)) {
+      daemons.push_back({service, instance, SocketOf(endpoint, service, instance)});
+    }
+  }
+  return daemons;
+}
+
 struct Client::Impl {
   explicit Impl(const std::string& socket)
       : peer("crisp", socket, std::chrono::seconds(1)),
@@ -407,11 +421,7 @@ Result<settings::Settings> Client::SettingsOf(const std::string& socket) {
 }
 
 Result<daemon::v1::OperationsResponse> Client::Operations(const std::string& socket) {
-  CRISP_TRY(Probe(socket));
-  const rpc::Peer peer("the daemon", socket, std::chrono::seconds(1));
-  return rpc::Call(CallContext::Background(std::chrono::seconds(3), "crispctl"), peer,
-                   *daemon::v1::Daemon::NewStub(peer.channel()),
-                   &daemon::v1::Daemon::Stub::Operations, daemon::v1::OperationsRequest());
+  return AskDaemon(socket, &daemon::v1::Daemon::Stub::Operations);
 }
 
 pid_t Client::ListenerOf(const std::string& socket) {

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -28,10 +29,23 @@ std::string NamedSocket(const std::string& socket_flag);
 /// `socket_flag` and `config_flag` may be empty. Takes "unix:///path" too.
 Result<Endpoint> FindEndpoint(const std::string& socket_flag, const std::string& config_flag);
 
+/// In the order in which they are told of.
+inline constexpr std::array<const char*, 4> kServices = {"crid", "imaged", "netd", "rund"};
 /// The instances of a daemon ("rund") that have a socket; "1" when none has.
 std::vector<std::string> InstancesOf(const Endpoint& endpoint, const std::string& service);
 std::string SocketOf(const Endpoint& endpoint, const std::string& service,
                      const std::string& instance);
+/// "crisp-rund@1"
+std::string UnitOf(const std::string& service, const std::string& instance);
+
+/// A daemon that is there, or should be.
+struct DaemonPlace {
+  std::string service;
+  std::string instance;
+  std::string socket;
+};
+/// All instances of all services.
+std::vector<DaemonPlace> DaemonsOf(const Endpoint& endpoint);
 
 /// CRI calls, one after the other, on crisp's socket. Failures are one sentence for a person.
 class Client {

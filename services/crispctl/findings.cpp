@@ -11,30 +11,22 @@ namespace {
 
 std::vector<DaemonLine> AskDaemons(const Endpoint& endpoint) {
   std::vector<DaemonLine> lines;
-  for (const std::string service : {"crid", "imaged", "netd", "rund"}) {
-    for (const std::string& instance : InstancesOf(endpoint, service)) {
-      const std::string socket = SocketOf(endpoint, service, instance);
-      DaemonLine line{service, instance, socket, Client::Info(socket)};
-      if (line.info.ok()) {
-        if (auto running = Client::SettingsOf(socket); running.ok()) line.running = *running;
-      }
-      lines.push_back(std::move(line));
+  for (const auto& [service, instance, socket] : DaemonsOf(endpoint)) {
+    DaemonLine line{service, instance, socket, Client::Info(socket)};
+    if (line.info.ok()) {
+      if (auto running = Client::SettingsOf(socket); running.ok()) line.running = *running;
     }
+    lines.push_back(std::move(line));
   }
   return lines;
 }
 
 std::string HintFor(const DaemonLine& line) {
   return fmt::format("start it: systemctl start {0}; why it ended: journalctl -u {0}",
-                     UnitOf(line));
+                     UnitOf(line.service, line.instance));
 }
 
 }  // namespace
-
-std::string UnitOf(const DaemonLine& line) {
-  return line.service == "crid" ? std::string("crisp-crid")
-                                : fmt::format("crisp-{}@{}", line.service, line.instance);
-}
 
 Findings LookAround(const Endpoint& endpoint) {
   Findings found;
@@ -57,9 +49,10 @@ Findings LookAround(const Endpoint& endpoint) {
     for (const auto& problem : line.info->problems()) add(problem.what(), problem.hint());
   }
   for (const auto& [what, hint] : VersionProblems(found.daemons)) add(what, hint);
-  for (const auto& [what, hint] : SettingsProblems(found.daemons)) add(what, hint);
+  const SettingsFiles files = ReadSettingsFiles(found.daemons);
+  for (const auto& [what, hint] : SettingsProblems(files)) add(what, hint);
   for (const auto& [what, hint] : DiskProblems(found.daemons)) add(what, hint);
-  found.notes = PendingSettings(found.daemons);
+  found.notes = PendingSettings(found.daemons, files);
   Client client(endpoint);
   if (!client.Reach().ok()) return found;
   const auto status = client.NodeStatus(false);

@@ -28,7 +28,5 @@ struct Findings {
 
 Findings LookAround(const Endpoint& endpoint);
 nlohmann::json AsJson(const Findings& found);
-/// "crisp-rund@1"
-std::string UnitOf(const DaemonLine& line);
 
 }  // namespace crisp::ctl

@@ -45,7 +45,7 @@ std::vector<PendingKey> PendingOf(const std::string& service, const std::string&
 Result<InForce> AskInForce(const Endpoint& endpoint, const settings::Settings& files) {
   InForce found;
   found.settings = files;
-  for (const std::string service : {"crid", "imaged", "netd", "rund"}) {
+  for (const std::string service : kServices) {
     bool answered = false;
     for (const std::string& instance : InstancesOf(endpoint, service)) {
       const auto running = Client::SettingsOf(SocketOf(endpoint, service, instance));

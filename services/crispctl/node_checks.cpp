@@ -5,7 +5,6 @@
 #include <sys/statvfs.h>
 
 #include <iterator>
-#include <map>
 #include <set>
 
 #include "services/crispctl/in_force.h"
@@ -29,17 +28,6 @@ std::string KeysOf(const std::vector<PendingKey>& pending, bool live) {
   return fmt::format("{}", fmt::join(keys, ", "));
 }
 
-/// What the files say that the daemons read, by path. An older daemon does not say which it reads.
-std::map<std::string, Result<settings::Settings>> FilesOf(const std::vector<DaemonLine>& daemons) {
-  std::map<std::string, Result<settings::Settings>> files;
-  for (const DaemonLine& line : daemons) {
-    if (!line.info.ok() || line.info->config().empty()) continue;
-    const std::string& path = line.info->config();
-    if (!files.contains(path)) files.emplace(path, settings::Load(path));
-  }
-  return files;
-}
-
 void AddPending(const DaemonLine& line, const settings::Settings& files,
                 std::vector<NodeProblem>& problems) {
   if (!line.running) return;
@@ -53,7 +41,7 @@ void AddPending(const DaemonLine& line, const settings::Settings& files,
         fmt::format("{} was started with another {} than the files have now", NameOf(line), keys),
         fmt::format("systemctl restart {} (pods run on); what is in force: crispctl config diff "
                     "--running",
-                    UnitOf(line)));
+                    UnitOf(line.service, line.instance)));
   }
 }
 
@@ -73,7 +61,8 @@ bool IsBelow(std::uint64_t part, std::uint64_t whole, std::uint64_t percent) {
 std::vector<NodeProblem> VersionProblems(const std::vector<DaemonLine>& daemons) {
   std::vector<NodeProblem> problems;
   const auto restart = [](const DaemonLine& line) {
-    return fmt::format("after an upgrade: systemctl restart {} (pods run on)", UnitOf(line));
+    return fmt::format("after an upgrade: systemctl restart {} (pods run on)",
+                       UnitOf(line.service, line.instance));
   };
   const daemon::v1::InfoResponse* first = nullptr;  // of our version
   for (const DaemonLine& line : daemons) {
@@ -95,9 +84,19 @@ std::vector<NodeProblem> VersionProblems(const std::vector<DaemonLine>& daemons)
   return problems;
 }
 
-std::vector<NodeProblem> SettingsProblems(const std::vector<DaemonLine>& daemons) {
+SettingsFiles ReadSettingsFiles(const std::vector<DaemonLine>& daemons) {
+  SettingsFiles files;
+  for (const DaemonLine& line : daemons) {
+    if (!line.info.ok() || line.info->config().empty()) continue;
+    const std::string& path = line.info->config();
+    if (!files.contains(path)) files.emplace(path, settings::Load(path));
+  }
+  return files;
+}
+
+std::vector<NodeProblem> SettingsProblems(const SettingsFiles& files) {
   std::vector<NodeProblem> problems;
-  for (const auto& [path, settings] : FilesOf(daemons)) {
+  for (const auto& [path, settings] : files) {
     if (settings.ok()) continue;
     problems.emplace_back("the settings files are wrong: " + settings.status().message(),
                           "the daemons run on with those that they have, and would not start "
@@ -106,9 +105,9 @@ std::vector<NodeProblem> SettingsProblems(const std::vector<DaemonLine>& daemons
   return problems;
 }
 
-std::vector<NodeProblem> PendingSettings(const std::vector<DaemonLine>& daemons) {
+std::vector<NodeProblem> PendingSettings(const std::vector<DaemonLine>& daemons,
+                                         const SettingsFiles& files) {
   std::vector<NodeProblem> pending;
-  const auto files = FilesOf(daemons);
   for (const DaemonLine& line : daemons) {
     if (!line.info.ok()) continue;
     const auto file = files.find(line.info->config());

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -17,10 +18,15 @@ using NodeProblem = std::pair<std::string, std::string>;  // what, and what to d
 /// builds of the same one.
 std::vector<NodeProblem> VersionProblems(const std::vector<DaemonLine>& daemons);
 
-/// Settings files that are wrong by now, so that the next start would fail.
-std::vector<NodeProblem> SettingsProblems(const std::vector<DaemonLine>& daemons);
+/// By path.
+using SettingsFiles = std::map<std::string, Result<settings::Settings>>;
+/// What the files say that the daemons read. An older daemon does not say which it reads.
+SettingsFiles ReadSettingsFiles(const std::vector<DaemonLine>& daemons);
+/// Files that are wrong by now, so that the next start would fail.
+std::vector<NodeProblem> SettingsProblems(const SettingsFiles& files);
 /// No problems: keys of the files that a daemon does not run with yet.
-std::vector<NodeProblem> PendingSettings(const std::vector<DaemonLine>& daemons);
+std::vector<NodeProblem> PendingSettings(const std::vector<DaemonLine>& daemons,
+                                         const SettingsFiles& files);
 
 /// Of a file system, as statvfs(3) tells.
 struct DiskSpace {

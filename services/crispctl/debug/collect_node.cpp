@@ -117,7 +117,7 @@ void CollectNode(const Scope& scope, const Findings& found, Bundle& bundle) {
   bundle.Add("cni/configurations.txt", NamesIn(settings.netd.conf_dirs));
   bundle.Add("cni/plugins.txt", NamesIn(settings.netd.bin_dirs));
   for (const DaemonLine& line : found.daemons) {
-    const std::string unit = UnitOf(line);
+    const std::string unit = UnitOf(line.service, line.instance);
     bundle.Add(fmt::format("logs/{}.log", unit), Journal(scope.journalctl, unit));
   }
 }

@@ -65,15 +65,16 @@ TEST_CASE("Settings files that are wrong by now are a problem before the next st
   const testing::TestRoot root;
   DaemonLine line = Line("rund", CRISP_VERSION, "");
   line.info->set_config(root.Write("c.yaml", "rund: {default_runtime: none}\n"));
-  const auto problems = SettingsProblems({line, line});
+  const auto problems = SettingsProblems(ReadSettingsFiles({line, line}));
   REQUIRE(problems.size() == 1);
   CHECK(problems[0].first.find("c.yaml:1: rund.default_runtime: 'none'") != std::string::npos);
   CHECK(problems[0].second.find("config check") != std::string::npos);
   root.Write("c.yaml", "rund: {default_runtime: crun, abandoned_grace_seconds: 9}\n");
-  CHECK(SettingsProblems({line}).empty());
-  CHECK(PendingSettings({line}).empty());  // it does not say what it runs with
+  const SettingsFiles files = ReadSettingsFiles({line});
+  CHECK(SettingsProblems(files).empty());
+  CHECK(PendingSettings({line}, files).empty());  // it does not say what it runs with
   line.running = settings::Settings().Resolved();
-  const auto pending = PendingSettings({line});
+  const auto pending = PendingSettings({line}, files);
   REQUIRE(pending.size() == 2);
   CHECK(pending[0].first == "rund/1 has not taken rund.default_runtime from the files yet");
   CHECK(pending[1].first ==

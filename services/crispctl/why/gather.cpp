@@ -53,16 +53,15 @@ std::string SinceBySocket(const std::string& socket) {
                      Since(static_cast<std::int64_t>(file.st_mtim.tv_sec) * 1'000'000'000));
 }
 
-Daemon Ask(const Endpoint& endpoint, const std::string& service, const std::string& instance) {
-  const std::string socket = SocketOf(endpoint, service, instance);
-  Daemon daemon{.name = service + "/" + instance};
-  daemon.unit = UnitOf({service, instance, socket, Unavailable("not asked")});
-  daemon.answer = Client::Operations(socket);
-  daemon.pid = Client::ListenerOf(socket);
+Daemon Ask(const DaemonPlace& place) {
+  Daemon daemon{.name = place.service + "/" + place.instance};
+  daemon.unit = UnitOf(place.service, place.instance);
+  daemon.answer = Client::Operations(place.socket);
+  daemon.pid = Client::ListenerOf(place.socket);
   if (daemon.answer.ok()) return daemon;
   if (daemon.pid > 0) daemon.place = PlaceOf(daemon.pid);
   daemon.since = SinceBySystemd(daemon.unit);
-  if (daemon.since.empty()) daemon.since = SinceBySocket(socket);
+  if (daemon.since.empty()) daemon.since = SinceBySocket(place.socket);
   return daemon;
 }
 
@@ -177,13 +176,9 @@ std::vector<Request> Join(const std::vector<Daemon>& daemons) {
 Picture Look(const Endpoint& endpoint, const settings::Settings& settings) {
   Picture picture;
   std::vector<std::future<Daemon>> asked;
-  for (const std::string service : {"crid", "imaged", "netd", "rund"}) {
-    for (const std::string& instance : InstancesOf(endpoint, service)) {
-      // One that does not answer takes its time.
-      asked.push_back(std::async(std::launch::async, [&endpoint, service, instance] {
-        return Ask(endpoint, service, instance);
-      }));
-    }
+  for (const DaemonPlace& place : DaemonsOf(endpoint)) {
+    // One that does not answer takes its time.
+    asked.push_back(std::async(std::launch::async, [place] { return Ask(place); }));
   }
   for (std::future<Daemon>& each : asked) picture.daemons.push_back(each.get());
   picture.requests = Join(picture.daemons);
