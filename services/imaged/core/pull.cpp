@@ -134,39 +134,43 @@ Result<std::string> Puller::Pull(const CallContext& cc, std::string_view image,
 
 Result<std::string> Puller::PullName(const CallContext& cc, const ref::ImageRef& parsed,
                                      const imaged::Credentials& credentials) {
-  const std::string key = KeyOf(parsed, credentials);
-  return pulls_.Do(cc, key,
-                   [this, parsed, credentials, key](const CallContext& own) -> Result<std::string> {
-                     const std::shared_ptr<PullProgress> progress =
-                         CRISP_TRY(Watch(parsed.ToString(), credentials));
-                     bool begun = false;
-                     const Cleanup end([this, &key, &begun] { End(key, begun); });
-                     CRISP_TRY(Begin(own));
-                     begun = true;
-                     const SteadyTime start = clock_.Now();
-                     metrics_.PullStarted();
-                     std::stop_source either;  // we, or nobody wants it any more
-                     const auto stop = [&either] { either.request_stop(); };
-                     const std::stop_callback at_our_end(stop_.get_token(), stop);
-                     const std::stop_callback abandoned(own.stop(), stop);
-                     const CallContext stoppable = own.WithStop(either.get_token());
-                     const auto open = [&]() -> Result<std::shared_ptr<ImageSource>> {
-                       std::unique_ptr<ImageSource> registry =
-                           CRISP_TRY(RegistryClient::Open(client_, hosts_, parsed, credentials));
-                       return std::make_shared<LimitedSource>(
-                           std::move(registry), options_.max_pull_rate, rate_, clock_);
-                     };
-                     const std::string& wanted = parsed.digest.empty() ? parsed.tag : parsed.digest;
-                     Result<std::string> id = Run(stoppable, parsed, wanted, open, *progress);
-                     const Status status = id.ok() ? Status::Ok() : id.status();
-                     metrics_.PullDone(status, clock_.Now() - start);
-                     if (id.ok())
-                       log::Info("image pulled", {{"image", parsed.ToString()},
-                                                  {"id", *id},
-                                                  {"took", clock_.Now() - start},
-                                                  {"request", own.request_id()}});
-                     return id;
+  return pulls_.Do(cc, KeyOf(parsed, credentials),
+                   [this, parsed, credentials](const CallContext& own) {
+                     return PullForAll(own, parsed, credentials);
                    });
+}
+
+Result<std::string> Puller::PullForAll(const CallContext& cc, const ref::ImageRef& image,
+                                       const imaged::Credentials& credentials) {
+  const std::string key = KeyOf(image, credentials);
+  const std::shared_ptr<PullProgress> progress = CRISP_TRY(Watch(image.ToString(), credentials));
+  bool begun = false;
+  const Cleanup end([this, &key, &begun] { End(key, begun); });
+  CRISP_TRY(Begin(cc));
+  begun = true;
+  const SteadyTime start = clock_.Now();
+  metrics_.PullStarted();
+  std::stop_source either;  // we, or nobody wants it any more
+  const auto stop = [&either] { either.request_stop(); };
+  const std::stop_callback at_our_end(stop_.get_token(), stop);
+  const std::stop_callback abandoned(cc.stop(), stop);
+  const CallContext stoppable = cc.WithStop(either.get_token());
+  const auto open = [&]() -> Result<std::shared_ptr<ImageSource>> {
+    std::unique_ptr<ImageSource> registry =
+        CRISP_TRY(RegistryClient::Open(client_, hosts_, image, credentials));
+    return std::make_shared<LimitedSource>(std::move(registry), options_.max_pull_rate, rate_,
+                                           clock_);
+  };
+  const std::string& wanted = image.digest.empty() ? image.tag : image.digest;
+  Result<std::string> id = Run(stoppable, image, wanted, open, *progress);
+  metrics_.PullDone(id.status(), clock_.Now() - start);
+  if (id.ok()) {
+    log::Info("image pulled", {{"image", image.ToString()},
+                               {"id", *id},
+                               {"took", clock_.Now() - start},
+                               {"request", cc.request_id()}});
+  }
+  return id;
 }
 
 /// The signature policy, before anything but manifests is fetched. What was found is kept for later

@@ -106,6 +106,9 @@ class Puller {
 
   Result<std::string> PullName(const CallContext& cc, const ref::ImageRef& parsed,
                                const imaged::Credentials& credentials);
+  /// The pull that all its equals wait for: `cc` outlives each caller.
+  Result<std::string> PullForAll(const CallContext& cc, const ref::ImageRef& image,
+                                 const imaged::Credentials& credentials);
   /// Makes the source anew for each round.
   using Open = std::function<Result<std::shared_ptr<ImageSource>>()>;
   Result<std::string> Run(const CallContext& cc, const ref::ImageRef& image,
