@@ -40,6 +40,32 @@ std::string LogOf(const cri::PodSandboxConfig& pod, const cri::ContainerConfig& 
   return os::ReadFile(Node::LogPath(pod, config)).value_or("");
 }
 
+/// What the updates below set: so many shares, and as many MiB of memory.
+bool InForce(const std::string& cgroup, int number) {
+  return os::ReadFile("/sys/fs/cgroup/cpu" + cgroup + "/cpu.shares").value_or("") ==
+             std::to_string(number) + "\n" &&
+         os::ReadFile("/sys/fs/cgroup/memory" + cgroup + "/memory.limit_in_bytes").value_or("") ==
+             std::to_string(std::int64_t{number} << 20U) + "\n";
+}
+
+/// Each `update(number)` that is cut short has happened or not, as `holds(number)` sees it, and the
+/// next attempt comes through.
+template <typename Update, typename Holds>
+void UpdatesUnderFire(Node& node, const Update& update, const Holds& holds) {
+  const auto typical = Took([&] { return update(600); });
+  int now = 600;
+  for (int round = 0; round < Rounds(); ++round) {
+    INFO("round " << round);
+    const int next = now + 1;
+    UnderFire(
+        node, "rund", [&] { return update(next); }, typical, Part(round));
+    CHECK(Eventually([&] { return holds(now) || holds(next); }));
+    CHECK(Retried([&] { return update(next); }).ok());
+    CHECK(holds(next));
+    now = next;
+  }
+}
+
 /// A shared PID namespace, or a user namespace.
 cri::PodSandboxConfig PodWith(Node& node, bool users) {
   auto config = node.PodConfig(users ? "users" : "pids");
@@ -178,30 +204,12 @@ TEST_CASE("kill -9 of rund in the middle of UpdateContainerResources: all of it 
       resources.set_memory_limit_in_bytes(std::int64_t{number} << 20U);
       return node.cri().UpdateResources(id, resources);
     };
-    const auto in_force = [&](int number) {
-      return os::ReadFile("/sys/fs/cgroup/cpu" + cgroup + "/cpu.shares").value_or("") ==
-                 std::to_string(number) + "\n" &&
-             os::ReadFile("/sys/fs/cgroup/memory" + cgroup + "/memory.limit_in_bytes")
-                     .value_or("") == std::to_string(std::int64_t{number} << 20U) + "\n";
-    };
     const auto told = [&](int number) {
       const auto status = Retried([&] { return node.cri().ContainerStatus(id); });
       return status->status().resources().linux().cpu_shares() == number;
     };
-    const auto typical = Took([&] { return update(600); });
-    int now = 600;
-    for (int round = 0; round < Rounds(); ++round) {
-      INFO("round " << round);
-      const int next = now + 1;
-      UnderFire(
-          node, "rund", [&] { return update(next); }, typical, Part(round));
-      CHECK(Eventually(
-          [&] { return (in_force(now) && told(now)) || (in_force(next) && told(next)); }));
-      CHECK(Retried([&] { return update(next); }).ok());
-      CHECK(in_force(next));
-      CHECK(told(next));
-      now = next;
-    }
+    UpdatesUnderFire(node, update,
+                     [&](int number) { return InForce(cgroup, number) && told(number); });
     witness.CheckAlive();
   }
   CheckNothingLeft(node);
@@ -225,26 +233,7 @@ TEST_CASE("kill -9 of rund in the middle of UpdatePodSandboxResources: all of it
       return node.cri().Call(&cri::RuntimeService::StubInterface::UpdatePodSandboxResources,
                              request);
     };
-    const auto in_force = [&]() -> std::pair<std::string, std::string> {
-      return {
-          os::ReadFile("/sys/fs/cgroup/cpu" + cgroup + "/cpu.shares").value_or(""),
-          os::ReadFile("/sys/fs/cgroup/memory" + cgroup + "/memory.limit_in_bytes").value_or("")};
-    };
-    const auto as_of = [](int number) -> std::pair<std::string, std::string> {
-      return {std::to_string(number) + "\n", std::to_string(std::int64_t{number} << 20U) + "\n"};
-    };
-    const auto typical = Took([&] { return update(600); });
-    int now = 600;
-    for (int round = 0; round < Rounds(); ++round) {
-      INFO("round " << round);
-      const int next = now + 1;
-      UnderFire(
-          node, "rund", [&] { return update(next); }, typical, Part(round));
-      CHECK(Eventually([&] { return in_force() == as_of(now) || in_force() == as_of(next); }));
-      CHECK(Retried([&] { return update(next); }).ok());
-      CHECK(in_force() == as_of(next));
-      now = next;
-    }
+    UpdatesUnderFire(node, update, [&](int number) { return InForce(cgroup, number); });
     witness.CheckAlive();
   }
   CheckNothingLeft(node);

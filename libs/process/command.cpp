@@ -419,10 +419,6 @@ class NoSigpipe {
   sigset_t before_ = {};
 };
 
-}  // namespace
-
-namespace {
-
 /// What `run` answers of the command, with a span for it and a line in the log.
 template <typename F>
 Result<Output> Told(const CallContext& cc, const Command& command, F run) {

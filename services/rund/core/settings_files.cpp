@@ -1,6 +1,7 @@
 #include "services/rund/core/settings_files.h"
 
 #include "libs/base/try.h"
+#include "libs/log/journal.h"
 #include "libs/os/files.h"
 #include "services/rund/spec/base_spec.h"
 #include "services/rund/spec/blockio.h"
@@ -12,9 +13,8 @@ namespace {
 
 /// libsystemd says nothing when there is none: all would be lost in silence.
 Status CheckJournal(const Config& config) {
-  constexpr const char* kSocket = "/run/systemd/journal/socket";
-  if (!config.log_to_journal || os::Exists(kSocket)) return Status::Ok();
-  return FailedPrecondition("rund.log_journald: there is no journal at {}", kSocket);
+  if (!config.log_to_journal || os::Exists(std::string(log::kJournalSocket))) return Status::Ok();
+  return FailedPrecondition("rund.log_journald: there is no journal at {}", log::kJournalSocket);
 }
 
 }  // namespace
