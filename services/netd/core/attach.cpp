@@ -37,16 +37,20 @@ std::uint64_t LockNumber(const PodId& pod) {
   return number;
 }
 
+}  // namespace
+
 /// The pod's plugins that still run. After an ADD that ended well those of a DEL: what else has the
 /// pod's id in its environment an ADD has started to stay, and DEL ends it. Nothing of it began
 /// before the record was made.
-Status EndPlugins(const CallContext& cc, const Attachment& attachment) {
+Status Networks::EndPlugins(const CallContext& cc, const Attachment& attachment) {
+  // Those of our own life were killed at their deadline; of an earlier one they may be at work.
+  constexpr std::chrono::seconds kGrace(1);
+  const bool inherited = inherited_.lock()->erase(attachment.pod) > 0;
   std::vector<std::string> variables = {"CNI_CONTAINERID=" + attachment.pod.str()};
   if (!attachment.result.empty()) variables.emplace_back("CNI_COMMAND=DEL");
-  return EndLeftovers(cc, variables, attachment.since_boot);
+  return EndLeftovers(cc, variables, attachment.since_boot,
+                      inherited ? kGrace : std::chrono::seconds(0));
 }
-
-}  // namespace
 
 Networks::Networks(Config config, std::string boot_id, Readiness& readiness,
                    const PluginRunner& plugins, Attachments& store, Metrics& metrics, Clock& clock)

@@ -12,6 +12,7 @@
 #include "cri/v1/api.pb.h"
 #include "libs/base/call_context.h"
 #include "libs/base/clock.h"
+#include "libs/base/guarded.h"
 #include "libs/base/ids.h"
 #include "libs/base/result.h"
 #include "libs/os/file_lock.h"
@@ -41,7 +42,7 @@ struct PodNetwork {
 /// pod) finds:
 ///   before the intent                   nothing
 ///   after it, before or during the ADD  kAttaching, maybe a netns, an IP, a plugin that still
-///                                       runs: it is killed, then DEL, unpin, forget
+///                                       runs: it ends or is killed, then DEL, unpin, forget
 ///   after ADD, before it is recorded    the same
 ///   after that                          kAttached: host ports and cached result are made good,
 ///                                       by the next Attach with the same answer, else by netd
@@ -165,6 +166,7 @@ class Networks {
   /// DEL, unpin, forget; with the pod's lock held. A failure is noted for later.
   Status Undo(const CallContext& cc, const Attachment& attachment);
   Status UndoNow(const CallContext& cc, const Attachment& attachment);
+  Status EndPlugins(const CallContext& cc, const Attachment& attachment);
   Status RunDel(const CallContext& cc, const Attachment& attachment) const;
   Status UnpinStrays(const std::set<PodId>& live);
   /// Keeps GC away while it is held. A GC that waits goes first.
@@ -189,7 +191,8 @@ class Networks {
   HostPorts ports_;
   work::LockTable locks_;
   Retries retries_;
-  std::atomic<unsigned> adding_ = 0;  // ADDs under way
+  Guarded<std::set<PodId>> inherited_;  // whose plugins an earlier life may have left at work
+  std::atomic<unsigned> adding_ = 0;    // ADDs under way
   std::atomic<bool> reconciled_ = false;
   std::atomic<bool> ports_synced_ = false;
 };

@@ -9,8 +9,10 @@
 #include <cstddef>
 #include <ctime>
 #include <string_view>
+#include <thread>
 #include <vector>
 
+#include "libs/base/check.h"
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
@@ -32,6 +34,34 @@ bool HasVariables(const std::string& proc_root, pid_t pid,
     const std::string begun = std::string(1, '\0') + variable;
     return all.find(begun + '\0') != std::string::npos || all.ends_with(begun);
   });
+}
+
+/// Whether it is on its way through execve(2), where for a moment it has neither arguments nor an
+/// environment: who it is shows later.
+bool IsInExec(const std::string& proc_root, pid_t pid) {
+  constexpr pid_t kThreadDaemon = 2;  // parent of the kernel's threads, which never have any
+  const Result<os::ProcStat> stat = os::ReadProcStat(pid, proc_root);
+  if (!stat.ok() || stat->state == 'Z' || stat->state == 'X') return false;
+  if (pid == kThreadDaemon || stat->parent == kThreadDaemon) return false;
+  for (const char* file : {"environ", "cmdline"}) {
+    const Result<std::string> text = os::ReadFile(fmt::format("{}/{}/{}", proc_root, pid, file));
+    if (!text.ok() || !text->empty()) return false;
+  }
+  return true;
+}
+
+/// Waits until it shows who it is; for a while only, in which any execve comes to its end.
+void AwaitExec(const CallContext& cc, const std::string& proc_root, pid_t pid) {
+  constexpr std::chrono::seconds kPatience(1);
+  constexpr std::chrono::milliseconds kRound(1);
+  const SteadyTime until = std::chrono::steady_clock::now() + kPatience;
+  while (IsInExec(proc_root, pid) && cc.Check().ok()) {
+    if (std::chrono::steady_clock::now() >= until) {
+      log::Warn("a process does not come out of execve", {{"pid", pid}});
+      return;
+    }
+    std::this_thread::sleep_for(kRound);
+  }
 }
 
 /// How many PID namespaces it is in, from that of `proc_root` down; 0: it is gone.
@@ -69,45 +99,60 @@ class Suspects {
   std::uint64_t since_ticks_ = 0;
 };
 
-Status WaitForEnd(const CallContext& cc, const os::PidFd& process) {
-  while (true) {
-    if (CRISP_TRY(process.Exited())) return Status::Ok();
+/// Whether it has ended by then.
+Result<bool> EndsBy(const CallContext& cc, const os::PidFd& process, SteadyTime until) {
+  while (!CRISP_TRY(process.Exited())) {
+    const auto left = until - std::chrono::steady_clock::now();
+    if (left <= left.zero()) return false;
     CRISP_TRY(cc.Check().While("wait for a network plugin of an earlier run to end"));
     constexpr std::chrono::milliseconds kRound(100);  // a stop request is seen that soon
+    const auto wait = std::min(std::chrono::ceil<std::chrono::milliseconds>(left), kRound);
     pollfd poll = {process.fd(), POLLIN, 0};
-    static_cast<void>(::poll(&poll, 1, static_cast<int>(kRound.count())) == 0);
+    static_cast<void>(::poll(&poll, 1, static_cast<int>(wait.count())) == 0);
   }
+  return true;
 }
 
-/// One pass over the processes; those that were killed.
-Result<std::vector<os::PidFd>> KillOnce(const std::vector<std::string>& variables,
+/// One pass over the processes: those that have the variables.
+Result<std::vector<os::PidFd>> FindOnce(const CallContext& cc,
+                                        const std::vector<std::string>& variables,
                                         const Suspects& suspects, const std::string& proc_root) {
-  std::vector<os::PidFd> killed;
+  std::vector<os::PidFd> found;
   for (const std::string& name : CRISP_TRY(os::ListDir(proc_root))) {
     pid_t pid = 0;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
     if (error != std::errc() || end != name.data() + name.size() || pid == ::getpid()) continue;
-    if (!suspects.Has(pid) || !HasVariables(proc_root, pid, variables)) continue;
+    if (!suspects.Has(pid)) continue;
+    AwaitExec(cc, proc_root, pid);
+    if (!HasVariables(proc_root, pid, variables)) continue;
     Result<os::PidFd> process = os::PidFd::Open(pid);
     // Looked at again: the number may have passed to another process before it was opened.
-    if (!process.ok() || !HasVariables(proc_root, pid, variables)) continue;
-    log::Warn("network plugin of an earlier run killed",
-              {{"variable", variables.front()}, {"pid", pid}});
-    if (process->Signal(SIGKILL).ok()) killed.push_back(std::move(process).value());
+    if (process.ok() && HasVariables(proc_root, pid, variables))
+      found.push_back(std::move(process).value());
   }
-  return killed;
+  return found;
 }
 
 }  // namespace
 
 Status EndLeftovers(const CallContext& cc, const std::vector<std::string>& variables,
-                    std::chrono::nanoseconds since, const std::string& proc_root) {
+                    std::chrono::nanoseconds since, std::chrono::nanoseconds grace,
+                    const std::string& proc_root) {
   const Suspects suspects(since, proc_root);
+  const SteadyTime patience = std::chrono::steady_clock::now() + grace;
   while (true) {
-    const std::vector<os::PidFd> killed = CRISP_TRY(KillOnce(variables, suspects, proc_root));
-    if (killed.empty()) return Status::Ok();
+    std::vector<os::PidFd> found = CRISP_TRY(FindOnce(cc, variables, suspects, proc_root));
+    if (found.empty()) return Status::Ok();
+    for (const os::PidFd& process : found) {
+      if (CRISP_TRY(EndsBy(cc, process, patience))) continue;
+      log::Warn("network plugin of an earlier run killed", {{"variable", variables.front()}});
+      log::IfError("kill a network plugin", process.Signal(SIGKILL));
+    }
     // Once more after them: one may have started another behind our back.
-    for (const os::PidFd& process : killed) CRISP_TRY(WaitForEnd(cc, process));
+    for (const os::PidFd& process : found) {
+      const bool ended = CRISP_TRY(EndsBy(cc, process, SteadyTime::max()));
+      CRISP_CHECK(ended);
+    }
   }
 }
 

@@ -90,6 +90,7 @@ Status Networks::Recover(const CallContext& cc) {
   }
   const std::vector<PodId> pods = CRISP_TRY(Unfinished());
   if (!pods.empty()) log::Info("attachments are to be undone", {{"count", pods.size()}});
+  inherited_.lock()->insert(pods.begin(), pods.end());
   for (const PodId& pod : pods) retries_.Add(pod);
   for (const Attachment& attachment : CRISP_TRY(store_.List())) {
     if (attachment.phase != Phase::kAttached || IsStale(attachment)) continue;

@@ -32,9 +32,11 @@ test -x $real || real=/opt/cni/bin/{1}
 case $CNI_COMMAND in ADD|DEL) test -e {0}/calm || moody=yes ;; esac
 test "$moody" || exec $real
 dice=$(($(od -An -N1 -tu1 /dev/urandom) * {2} + $(od -An -N1 -tu1 /dev/urandom) % {2}))
+echo "$CNI_CONTAINERID: $CNI_COMMAND of {1}, mood $dice" >> {0}/moods
 if [ $dice -lt 16 ]; then echo '{{"msg": "early"}}'; exit 1; fi
 out=$($real)
 code=$?
+echo "$CNI_CONTAINERID: $CNI_COMMAND of {1} came to $code" >> {0}/moods
 if [ $dice -lt 36 ]; then echo '{{"msg": "late"}}'; exit 1; fi
 if [ $dice -lt 44 ]; then kill -9 $$; fi
 if [ $dice -lt 52 ]; then echo nonsense; exit $code; fi
@@ -111,7 +113,9 @@ std::string Leftovers(const Node& node) {
   std::string left;
   for (const std::string& name : os::ListDir(node.root() / "ipam/churn").value_or({})) {
     const bool is_address = name.starts_with("10.") || name.starts_with("fd00");
-    if (is_address) left += "address " + name + "\n";
+    // Whose it is stands in it, or in its name.
+    const std::string whose = os::ReadFile(node.root() / "ipam/churn/" + name).value_or("");
+    if (is_address) left += fmt::format("address {} {}\n", name, whose);
   }
   for (const char* dir : {"r/netd/netns", "cache/results"}) {
     for (const std::string& name : os::ListDir(node.root() / dir).value_or({})) {
@@ -131,6 +135,24 @@ std::string Leftovers(const Node& node) {
       os::ReadFile("/proc/sys/net/ipv4/conf/crc0/route_localnet").value_or("0\n");
   if (routed != "0\n" && rules.find("CNI-") == std::string::npos) left += "127.0.0.1 is routed\n";
   return left + Records(node) + Children(node);
+}
+
+/// What was done to the pods that `left` names.
+std::string Story(const Node& node, const std::string& left) {
+  std::string story;
+  const std::vector<std::string> files = {node.root().Read("moods"), node.root().Read("netd.log")};
+  for (int number = 0; number < PodCount(); ++number) {
+    if (left.find(IdOf(number)) == std::string::npos) continue;
+    for (const std::string& text : files) {
+      for (std::size_t at = 0; (at = text.find(IdOf(number), at)) != std::string::npos;) {
+        const std::size_t line = text.rfind('\n', at) + 1;
+        const std::size_t end = std::min(text.find('\n', at), text.size());
+        story += text.substr(line, end - line) + "\n";
+        at = end;
+      }
+    }
+  }
+  return story;
 }
 
 /// False: it was attached, and yet its address was taken from it.
@@ -222,7 +244,7 @@ void Churn(Node& node, const Kind& kind) {
     end = std::chrono::steady_clock::now() + 60s;
   }
   CHECK(left.empty());
-  if (!left.empty()) WARN(left);
+  if (!left.empty()) WARN(left + Story(node, left));
 }
 
 void ChurnAll(const Kind& kind) {

@@ -149,6 +149,30 @@ TEST_CASE("Leftovers that keep starting others are ended to the last") {
   CHECK(EndLeftovers(TestNet::Call(), {mark}).ok());
 }
 
+TEST_CASE("A leftover on its way through execve is waited for until it shows who it is") {
+  const testing::TestRoot root;
+  auto child = process::Spawn({.program = "/bin/sleep", .args = {"100"}});
+  REQUIRE(child.ok());
+  // As the kernel shows it there: neither arguments nor an environment.
+  const std::string dir = std::to_string(child->pid());
+  root.Write("self/status", "Name:\tnetd\nNSpid:\t7\n");
+  root.Write(dir + "/status", "Name:\tsh\nNSpid:\t" + dir + "\n");
+  root.Write(dir + "/stat", dir + " (sh) R 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 7 0 0");
+  root.Write(dir + "/cmdline", "");
+  root.Write(dir + "/environ", "");
+  int code = 0;
+  {
+    std::jthread exec([&] {
+      std::this_thread::sleep_for(20ms);
+      root.Write(dir + "/environ", "CNI_CONTAINERID=x");
+      code = child->Wait(TestNet::Call()).value_or(0);
+      static_cast<void>(os::RemoveTree(root / dir).ok());
+    });
+    CHECK(EndLeftovers(TestNet::Call(), {"CNI_CONTAINERID=x"}, 0s, 0s, root.path()).ok());
+  }
+  CHECK(code == 128 + SIGKILL);
+}
+
 TEST_CASE("Processes that cannot be leftovers are not looked into, as that may never end") {
   const testing::TestRoot root;
   const long ticks = ::sysconf(_SC_CLK_TCK);
@@ -164,7 +188,7 @@ TEST_CASE("Processes that cannot be leftovers are not looked into, as that may n
   process(101, 50 * ticks, "101");          // older
   process(102, 200 * ticks, "102\t1");      // in a container
   process(103, 200 * ticks, "103\t20\t1");  // in one within one
-  CHECK(EndLeftovers(TestNet::Call(), {"CNI_CONTAINERID=x"}, 100s, root.path()).ok());
+  CHECK(EndLeftovers(TestNet::Call(), {"CNI_CONTAINERID=x"}, 100s, 0s, root.path()).ok());
 }
 
 TEST_CASE("A plugin that an earlier life's pod has left is found by its age, too") {
