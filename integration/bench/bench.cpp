@@ -58,6 +58,8 @@ struct Settings {
 };
 
 constexpr auto kPullDeadline = std::chrono::minutes(10);
+/// After work: a daemon gives back memory when it is idle, and threads end, in so many seconds.
+constexpr auto kRest = std::chrono::seconds(15);
 
 template <typename Answer>
 void Need(const Answer& answer, const std::string& what) {
@@ -274,6 +276,8 @@ class Bench {
       AddMemory(fmt::format("{} pods", settings_.pods));
       Lists(pods);
       AddMemory(fmt::format("{} pods, after the lists", settings_.pods));
+      std::this_thread::sleep_for(kRest);
+      AddMemory(fmt::format("{} pods, at rest", settings_.pods));
       MeasureStats(cri_, samples_, settings_.daemons, settings_.pods);
     }
     const auto down = InParallel(settings_.pods, settings_.at_once, [&](int number) {

@@ -147,14 +147,14 @@ Status Pipeline::FetchFrom(BlobReader& blob, digest::Sha256& sum) {
 /// As much as comes in ranges, which may be nothing or all. Of a source that has none it answers
 /// the stream of the whole blob.
 Result<std::unique_ptr<BlobReader>> Pipeline::FetchRanges(digest::Sha256& sum) {
-  Result<std::unique_ptr<BlobReader>> first = open_(cc_, {.from = 0, .size = kPartSize});
+  Result<std::unique_ptr<BlobReader>> first = open_(cc_, limits_.spread.FirstRange(blob_.size));
   // Somebody may dislike ranges, and be had without.
   if (IsOutage(first.code())) return std::unique_ptr<BlobReader>();
   if (!first.ok() || !(*first)->is_range()) return first;
   if ((*first)->total() != blob_.size) return std::unique_ptr<BlobReader>();
   *progress_.from.lock() = (*first)->from();
-  RangedFetch ranges(cc_, blob_.size, *std::move(first), open_, limits_.connections_of_one,
-                     limits_.connections, pool_);
+  RangedFetch ranges(cc_, blob_.size, *std::move(first), open_, limits_.spread, limits_.connections,
+                     pool_);
   while (std::optional<Buffer> buffer = ranges.Next()) {
     Took(buffer->view(), sum);
     CRISP_TRY(HandOn(*std::move(buffer)));
@@ -180,7 +180,7 @@ Status Pipeline::FetchAll(digest::Sha256& sum) {
   progress_.began = std::chrono::steady_clock::now();
   progress_.state = LayerProgress::State::kDownloading;
   std::unique_ptr<BlobReader> reader;
-  if (limits_.connections_of_one > 1 && blob_.size >= limits_.ranged_from.count())
+  if (limits_.spread.most > 1 && blob_.size >= limits_.ranged_from.count())
     reader = CRISP_TRY(FetchRanges(sum));
   int breaks = 0;
   while (offset_ < blob_.size) {

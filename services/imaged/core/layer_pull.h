@@ -44,7 +44,7 @@ struct LayerProgress {
 struct LayerLimits {
   BufferPool& buffers;
   Slots& connections;                             // of the node
-  std::size_t connections_of_one = 1;             // layer
+  Spread spread;                                  // of one layer
   Bytes ranged_from;                              // smaller layers take one connection
   Bytes max_size;                                 // unpacked
   Expansion expansion;                            // of its size, when it is unpacked

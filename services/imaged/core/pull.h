@@ -44,7 +44,7 @@ struct PullOptions {
   std::size_t parallel_pulls = 8;
   std::size_t parallel_unpackers = 8;   // layers over all pulls
   std::size_t parallel_downloads = 16;  // connections over all pulls
-  std::size_t layer_connections = 4;    // of one large layer
+  Spread spread{.most = 4};             // of one large layer
   Bytes ranged_from = MiB(64);          // what a large layer is, compressed
   Bytes max_rate{0};                    // a second, of all pulls together; 0: any
   Bytes max_pull_rate{0};               // of one pull

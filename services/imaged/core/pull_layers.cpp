@@ -153,7 +153,7 @@ Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& fligh
   const LayerLimits limits{
       .buffers = buffers_,
       .connections = connections_,
-      .connections_of_one = options_.layer_connections,
+      .spread = options_.spread,
       .ranged_from = options_.ranged_from,
       .max_size = options_.max_layer_size,
       .expansion = options_.expansion,

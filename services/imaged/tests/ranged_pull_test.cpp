@@ -28,7 +28,7 @@ bool HasNoise(Node& node, const std::string& image) {
 
 PullOptions Ranged() {
   PullOptions options;
-  options.layer_connections = 3;
+  options.spread = {.first = 3, .most = 3};
   options.ranged_from = MiB(1);
   return options;
 }
@@ -53,11 +53,99 @@ TEST_CASE("A large layer comes in ranges, over several connections") {
   CHECK(metrics.find("crisp_imaged_layers_active 0") != std::string::npos);
 }
 
+/// What ConnectionCount comes to where `rate` connections bring that much.
+std::size_t Settled(std::size_t most, const std::function<double(std::size_t)>& rate) {
+  ConnectionCount count(1, most);
+  for (int i = 0; i < 20; ++i) count.Measured(rate(count.now()));
+  return count.now();
+}
+
+TEST_CASE("A layer comes over as many connections as bring more") {
+  const auto each = [](std::size_t count) { return 10.0 * static_cast<double>(count); };
+  CHECK(Settled(16, each) == 16);
+  CHECK(Settled(6, each) == 6);
+  CHECK(Settled(1, each) == 1);
+  // The line, the registry or our own processors are full already.
+  CHECK(Settled(16, [](std::size_t) { return 100.0; }) == 1);
+  CHECK(Settled(16, [&](std::size_t count) { return std::min(40.0, each(count)); }) == 4);
+  CHECK(Settled(16, [](std::size_t count) { return 100.0 / static_cast<double>(count); }) == 1);
+
+  ConnectionCount count(1, 4);
+  count.Measured(100);
+  CHECK(count.now() == 2);  // on trial
+  count.Measured(110);
+  CHECK(count.now() == 1);
+  int rest = 0;
+  for (; count.now() == 1; ++rest) count.Measured(10);
+  CHECK(rest > 10);
+  count.Measured(20);
+  CHECK(count.now() == 4);
+}
+
+/// A source each of whose connections brings a buffer in `pause`.
+struct SlowSource {
+  struct Reader : BlobReader {
+    Reader(BlobRange of, std::chrono::milliseconds after) : range(of), pause(after) {}
+    Result<std::size_t> Read(const CallContext& /*cc*/, std::span<char> into) override {
+      std::this_thread::sleep_for(pause);
+      const std::size_t count = std::min<std::uint64_t>(into.size(), range.size);
+      range.size -= count;
+      for (char& byte : into.first(count)) byte = static_cast<char>(range.from++ / kPartSize);
+      return count;
+    }
+    std::optional<std::uint64_t> total() const override { return kSize; }
+    bool is_range() const override { return true; }
+    BlobRange range;
+    std::chrono::milliseconds pause;
+  };
+  static constexpr std::uint64_t kSize = 10 * kPartSize + 1;
+
+  /// Reads all of it, and whether it was right.
+  bool Fetch(const Spread& spread) {
+    const OpenBlob open = [this](const CallContext&, BlobRange range) {
+      ++opened;
+      return Result<std::unique_ptr<BlobReader>>(std::make_unique<Reader>(range, pause));
+    };
+    BufferPool pool;
+    Slots slots(16);
+    RangedFetch fetch(CallContext::Background(std::chrono::seconds(60)), kSize,
+                      *open(CallContext(), spread.FirstRange(kSize)), open, spread, slots, pool);
+    std::uint64_t at = 0;
+    bool right = true;
+    while (const std::optional<Buffer> buffer = fetch.Next()) {
+      for (const char byte : buffer->view())
+        right = right && byte == static_cast<char>(at++ / kPartSize);
+    }
+    return right && at == kSize;
+  }
+
+  std::chrono::milliseconds pause{0};
+  std::atomic<int> opened = 0;
+};
+
+TEST_CASE("One connection is one stream, however many may be tried later") {
+  SlowSource source;
+  CHECK(source.Fetch({.first = 1, .most = 4, .window = std::chrono::hours(1)}));
+  CHECK(source.opened == 1);
+}
+
+TEST_CASE("Slow connections become more while a layer comes") {
+  SlowSource source{.pause = std::chrono::milliseconds(2)};
+  CHECK(source.Fetch({.first = 1, .most = 4, .window = std::chrono::milliseconds(20)}));
+  CHECK(source.opened > 3);
+}
+
+TEST_CASE("A layer may come over as many connections as there are from its beginning") {
+  SlowSource source;
+  CHECK(source.Fetch({.first = 3, .most = 3}));
+  CHECK(source.opened == 11);
+}
+
 TEST_CASE("A smaller layer, and any with one connection allowed, comes in one piece") {
   LyingRegistry registry(OneLargeLayer());
   PullOptions options = Ranged();
   SECTION("smaller") { options.ranged_from = GiB(1); }
-  SECTION("one connection") { options.layer_connections = 1; }
+  SECTION("one connection") { options.spread = {}; }
   Node node(options);
   REQUIRE(node.Pull(registry.Name()).status().message() == "");
   CHECK(registry.Seen("Range: bytes=") == 0);

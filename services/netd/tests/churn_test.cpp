@@ -254,7 +254,7 @@ void ChurnAll(const Kind& kind) {
   REQUIRE(pins.ok());
   // netd, started from inside, and what it starts are in that namespace too.
   const auto inside = [&kind] {
-    Node node("  attach_timeout_seconds: 1\n  detach_timeout_seconds: 2\n" + kind.settings,
+    Node node("  attach_timeout_seconds: 3\n  detach_timeout_seconds: 3\n" + kind.settings,
               {"/usr/lib/cni", "/opt/cni/bin"});
     kind.set_up(node);
     Churn(node, kind);
