@@ -274,7 +274,9 @@ TEST_CASE("after the power went in the middle of pulls and starts of pods everyt
   }
   for (const auto& pod : pods->items()) REQUIRE_OK(vm.cri.RemovePod(pod.id()));
   CHECK(vm.cri.ListPods()->items().empty());
-  const auto addresses = [] { return Sh("ls /var/lib/cni/networks/crisp | grep '^10' || true"); };
+  const auto addresses = [] {
+    return Sh("cd /var/lib/cni/networks/crisp && grep -H '' 10* || ls 10* || true");
+  };
   const bool freed = Eventually([&] { return addresses().empty(); }, seconds(120));
   INFO(addresses());
   CHECK(freed);

@@ -13,6 +13,7 @@
 #include "libs/os/files.h"
 #include "libs/os/namespaces.h"
 #include "libs/work/operations.h"
+#include "services/netd/core/host_local.h"
 #include "services/netd/core/leftovers.h"
 #include "services/netd/core/lock_wait.h"
 #include "services/netd/core/netns_pin.h"
@@ -331,6 +332,11 @@ Status Networks::UndoNow(const CallContext& cc, const Attachment& attachment) {
     CRISP_TRY(os::UnpinNamespace(config_.layout.NetnsPath(attachment.pod)));
   }
   CRISP_TRY(deleted);
+  // What DEL cannot know: an ADD that was cut off, or the power with it, may have left addresses.
+  if (!was_attached || attachment.boot_id != boot_id_) {
+    log::IfError("free addresses that are nobody's",
+                 FreeNobodys(cc, CRISP_TRY(ParseConfList(attachment.conf, ""))).status());
+  }
   CRISP_TRY(cache_.Remove(attachment));
   return store_.Remove(attachment.pod);
 }

@@ -109,7 +109,8 @@ class Networks {
   /// what an earlier life may have left, else nothing is run then.
   Status SyncHostPorts(const CallContext& cc);
 
-  /// CNI GC of each network whose plugins know it, with the attachments that we have. Waits until
+  /// Takes back addresses that are nobody's (FreeNobodys), of each network; then CNI GC of each
+  /// whose plugins know it, with the attachments that we have. That waits until
   /// no ADD and DEL is under way, and holds new ones up from the first on, for gc_patience and
   /// gc_timeout a network at most. kUnavailable: they did not end in time; the first plugin's
   /// failure.

@@ -10,6 +10,7 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/os/namespaces.h"
+#include "services/netd/core/host_local.h"
 #include "services/netd/core/leftovers.h"
 #include "services/netd/core/lock_wait.h"
 
@@ -129,6 +130,7 @@ Status Networks::CollectGarbage(const CallContext& cc) {
   }
   Status first;
   for (const auto& [name, list] : networks) {
+    log::IfError("free addresses that are nobody's", FreeNobodys(cc, list).status());
     if (!PluginRunner::CanGc(list)) continue;
     Status done = CollectNetwork(cc, list);
     if (!done.ok() && first.ok()) first = std::move(done);

@@ -11,9 +11,11 @@
 #include <filesystem>
 #include <thread>
 
+#include "libs/os/file_lock.h"
 #include "libs/os/namespaces.h"
 #include "libs/os/proc_stat.h"
 #include "libs/process/command.h"
+#include "services/netd/core/host_local.h"
 #include "services/netd/core/leftovers.h"
 #include "services/netd/tests/fake_plugins.h"
 #include "services/netd/tests/test_net.h"
@@ -147,6 +149,32 @@ TEST_CASE("Leftovers that keep starting others are ended to the last") {
   }
   CHECK(left.empty());
   CHECK(EndLeftovers(TestNet::Call(), {mark}).ok());
+}
+
+TEST_CASE("Addresses that host-local has made and not written whose they are are free again") {
+  const testing::TestRoot root;
+  const auto list =
+      ParseConfList(fmt::format(R"({{"name": "net", "cniVersion": "1.0.0", "type": "bridge",
+                      "ipam": {{"type": "host-local", "dataDir": "{}"}}}})",
+                                root.path()),
+                    "");
+  REQUIRE(list.ok());
+  CHECK(HostLocalDirs(*list).back() == root / "net");
+  CHECK(FreeNobodys(TestNet::Call(), *list).value() == 0);  // never used
+  for (const char* name : {"10.1.0.2", "fd00::2", "last_reserved_ip.0", "lock", "other"}) {
+    root.Write(std::string("net/") + name, "");
+  }
+  root.Write("net/10.1.0.3", "pod\r\neth0");
+  {
+    const auto at_work = os::FileLock::TryLock(root / "net/lock");
+    REQUIRE(at_work.ok());
+    const CallContext soon = CallContext::Background(20ms);
+    CHECK(FreeNobodys(soon, *list).status().code() == Code::kUnavailable);
+    CHECK(os::Exists(root / "net/10.1.0.2"));
+  }
+  CHECK(FreeNobodys(TestNet::Call(), *list).value() == 2);
+  CHECK(os::ListDir(root / "net").value().size() == 4);
+  CHECK(root.Read("net/10.1.0.3") == "pod\r\neth0");
 }
 
 TEST_CASE("A leftover on its way through execve is waited for until it shows who it is") {

@@ -214,6 +214,23 @@ TEST_CASE("After a reboot the addresses are given back without the namespace") {
   });
 }
 
+TEST_CASE("After a power cut even an address whose owner was not on the disk yet is given back") {
+  RealHost host("[" + kBridge + "]");
+  host.Inside([&host] {
+    const PodNetwork network = host.Attach(kPod);
+    host.net.root.Write("ipam/real/" + network.ips.at(0), "");
+    CHECK(os::UnpinNamespace(host.net.config.layout.NetnsPath(kPod)).ok());
+    host.net.Restart("boot-2");
+    CHECK(host.net.networks->RollBack(host.net.Call(), kPod).ok());
+    CHECK(host.Leases() == 0);
+    // One that no record knows of either.
+    host.net.root.Write("ipam/real/10.231.77.99", "");
+    REQUIRE(host.net.readiness->Look(host.net.Call()).ok());
+    CHECK(host.net.networks->CollectGarbage(host.net.Call()).ok());
+    CHECK(host.Leases() == 0);
+  });
+}
+
 TEST_CASE("An attempt that was cut off after ADD leaks no address") {
   RealHost host("[" + kBridge + "," + kPortmap + "]");
   host.Inside([&host] {
