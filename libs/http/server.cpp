@@ -175,6 +175,10 @@ class Listener final : public std::enable_shared_from_this<Listener<Acceptor>> {
 
 struct Server::Impl {
   explicit Impl(loop::Loop& on) : loop(on), sessions(std::make_shared<Sessions>(on.io())) {}
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  /// Where the loop ended before it could close them, sessions and Sessions hold each other.
+  ~Impl() { sessions->open.clear(); }
   loop::Loop& loop;
   std::shared_ptr<Sessions> sessions;
   std::function<void()> close_listener;
