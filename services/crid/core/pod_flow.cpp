@@ -121,7 +121,10 @@ Result<std::string> PodFlow::RunNow(const CallContext& cc,
   Status built = Build(cc, *rund, id, request, std::move(attaching));
   if (!built.ok()) {
     log::Warn("pod failed", {{"pod", id}, {"name", Named(metadata)}, {"error", built}});
-    Undo(cc, *rund, id, HostNetwork(request.config()));
+    // Not when it is we who are being stopped: the next front may be at it already.
+    if (!cc.stop().stop_requested()) {
+      static_cast<void>(Undo(cc, *rund, id, HostNetwork(request.config())).ok());
+    }
     return std::move(built).While("pod {}", Named(metadata));
   }
   log::Info("pod runs", {{"pod", id}, {"name", Named(metadata)}, {"rund", rund->instance()}});
@@ -166,32 +169,43 @@ Status PodFlow::Build(const CallContext& cc, Rund& rund, const std::string& id,
   return Status::Ok();
 }
 
-void PodFlow::Undo(const CallContext& cc, Rund& rund, const std::string& id, bool host_network) {
+Status PodFlow::Undo(const CallContext& cc, Rund& rund, const std::string& id, bool host_network) {
   const CallContext undo = cc.Detached(options_.end_timeout);
-  if (!host_network) UndoNetwork(undo, id);
+  // rund has the word: what we know of it may be old, and a pod that runs by now stays.
   rund::v1::RemovePodRequest remove;
   remove.set_pod_id(id);
+  remove.set_if_half_made(true);
   Status removed = StatusOf(rund.RemovePod(undo, remove));
-  if (!removed.ok()) metrics_.LeftBehind();
-  log::IfError("undo the pod", removed);
+  if (removed.ok()) {
+    if (!host_network) UndoNetwork(undo, id);
+  } else if (removed.code() != Code::kAborted) {
+    metrics_.LeftBehind();
+    log::IfError("undo the pod", removed);
+  }
+  return removed;
 }
 
 void PodFlow::UndoAbandoned(const CallContext& cc) {
   for (const RecordPtr& pod : view_.HalfMadePods()) {
     if (runs_.Has(pod->key)) continue;
     // As a flight of the pod's: a call that comes meanwhile does not work against it.
-    const auto undo = [this, key = pod->key](const CallContext& own) -> Result<std::string> {
-      const RecordPtr now = view_.FindKey(Kind::kPod, key);
-      const std::shared_ptr<Rund> rund =
-          now != nullptr && now->half_made ? backends_.RundOf(now->instance) : nullptr;
-      if (rund != nullptr) {
-        log::Warn("half-made pod undone: who asked for it did not come back", {{"pod", now->id}});
-        Undo(own, *rund, now->id, now->host_network);
-      }
-      return Aborted("the pod was half made, and has been undone: try again");
-    };
-    static_cast<void>(runs_.Do(cc, pod->key, undo));
+    static_cast<void>(runs_.Do(
+        cc, pod->key, [this, pod](const CallContext& own) { return UndoHalfMade(own, *pod); }));
   }
+}
+
+Result<std::string> PodFlow::UndoHalfMade(const CallContext& cc, const Record& pod) {
+  const RecordPtr now = view_.FindKey(Kind::kPod, pod.key);
+  if (now == nullptr || now->id != pod.id || !now->half_made) {
+    return Aborted("the pod was half made a moment ago: try again");
+  }
+  const std::shared_ptr<Rund> rund = backends_.RundOf(pod.instance);
+  if (rund == nullptr) return Unavailable("rund/{} is away", pod.instance);
+  Status undone = Undo(cc, *rund, pod.id, pod.host_network);
+  if (undone.code() == Code::kAborted) return pod.id;
+  CRISP_TRY(std::move(undone));
+  log::Warn("half-made pod undone: who asked for it did not come back", {{"pod", pod.id}});
+  return Aborted("the pod was half made, and has been undone: try again");
 }
 
 void PodFlow::UndoNetwork(const CallContext& cc, const std::string& id) {

@@ -46,7 +46,10 @@ class PodFlow {
                              const runtime::v1::RunPodSandboxRequest& request);
   Status Build(const CallContext& cc, Rund& rund, const std::string& id,
                const runtime::v1::RunPodSandboxRequest& request, Attaching attaching);
-  void Undo(const CallContext& cc, Rund& rund, const std::string& id, bool host_network);
+  /// kAborted: it is not half made, and stays as it is.
+  Status Undo(const CallContext& cc, Rund& rund, const std::string& id, bool host_network);
+  /// The id of a pod that runs after all. kAborted: it is undone.
+  Result<std::string> UndoHalfMade(const CallContext& cc, const Record& pod);
   void UndoNetwork(const CallContext& cc, const std::string& id);
   Status Down(const CallContext& cc, Rund& rund, const Record& pod);
   Status RemoveNow(const CallContext& cc, const Record& pod);

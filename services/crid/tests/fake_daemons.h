@@ -234,6 +234,11 @@ class Rund {
                            rund::v1::RemovePodResponse* out) override {
       if (auto s = o_.script_.Enter("RemovePod", *c); !s.ok()) return s;
       std::lock_guard lock(o_.mutex_);
+      const auto pod = o_.pod_table_.find(r->pod_id());
+      if (r->if_half_made() && pod != o_.pod_table_.end() &&
+          pod->second.phase() == rund::v1::LIVE) {
+        return {grpc::StatusCode::ABORTED, "it runs"};
+      }
       rund::v1::WatchEvent event;
       o_.pod_table_.erase(r->pod_id());
       event.add_removed_pod_ids(r->pod_id());

@@ -312,14 +312,14 @@ TEST_CASE("Images among the mounts are prepared for the container; what fails sa
   CHECK(node.script.Count("Release") == 1);
 }
 
-TEST_CASE("A network that fails undoes the pod in reverse and is the cause that is told") {
+TEST_CASE("A network that fails undoes the pod, if rund lets it, and is the cause that is told") {
   Node node;
   node.script.Fail("Attach", grpc::StatusCode::INTERNAL, "plugin bridge: no addresses left");
   std::string pod;
   const grpc::Status status = node.RunPod("one", pod);
   CHECK(status.error_code() == grpc::StatusCode::INTERNAL);
   CHECK(status.error_message() == "pod default/one: network: plugin bridge: no addresses left");
-  CHECK(Before(node.script.Calls(), "Detach", "RemovePod"));
+  CHECK(Before(node.script.Calls(), "RemovePod", "Detach"));
   CHECK(node.rund.pod_count() == 0);
   CHECK(node.PodIds().empty());
 }
@@ -521,6 +521,37 @@ TEST_CASE("A half-made pod that nobody comes back for is undone, one under way i
   CHECK(node.script.Count("RemovePod") == 1);
   CHECK(node.PodIds() == Calls{pod});
   CHECK(Until([&] { return node.view->HalfMadePods().empty(); }));
+}
+
+TEST_CASE("A pod that is taken for half made, as its start was not seen, is left alone") {
+  Node node;
+  const std::string pod(64, 'a');
+  auto stub = rund::v1::Pods::NewStub(rpc::Connect(node.root / "rund/1.sock"));
+  {
+    grpc::ClientContext context;
+    rund::v1::ReservePodRequest reserve;
+    reserve.set_pod_id(pod);
+    *reserve.mutable_metadata() = Node::PodRequest("late").config().metadata();
+    rund::v1::ReservePodResponse reserved;
+    REQUIRE(stub->ReservePod(&context, reserve, &reserved).ok());
+  }
+  REQUIRE(Until([&] { return node.view->HalfMadePods().size() == 1; }));
+  fake::Gate gate;
+  node.script.On("RemovePod", gate.Hook());
+  auto undo = std::async(std::launch::async,
+                         [&] { node.pods.UndoAbandoned(CallContext::Background(20s)); });
+  REQUIRE(node.script.WaitFor("RemovePod"));
+  {
+    grpc::ClientContext context;
+    rund::v1::StartPodRequest start;
+    start.set_pod_id(pod);
+    rund::v1::StartPodResponse started;
+    REQUIRE(stub->StartPod(&context, start, &started).ok());
+  }
+  gate.Open();
+  undo.get();
+  CHECK(node.script.Count("Detach") == 0);
+  CHECK(Until([&] { return node.PodIds() == Calls{pod}; }));
 }
 
 TEST_CASE("A second call joins the first, and a caller's deadline does not end the work") {

@@ -384,6 +384,10 @@ Result<std::uint64_t> Pods::Stop(const CallContext& cc, const PodId& id) {
   return seq;
 }
 
+bool IsHalfMade(const PodRecord& pod) {
+  return pod.phase() == v1::RESERVED || pod.phase() == v1::PREPARED;
+}
+
 Result<v1::RemovePodResponse> Pods::RemoveIf(const CallContext& cc, const PodId& id,
                                              const std::function<bool(const PodRecord&)>& still) {
   v1::RemovePodResponse response;
@@ -456,8 +460,8 @@ void Pods::RemoveAbandoned(const CallContext& cc) {
   };
   const seconds grace = p_.config.abandoned_grace;
   const auto is_abandoned_pod = [is_older, grace](const PodRecord& pod) {
+    if (!IsHalfMade(pod)) return false;
     const bool waits = pod.phase() == v1::PREPARED;
-    if (pod.phase() != v1::RESERVED && !waits) return false;
     return is_older(pod.touched_at(), waits ? grace + kNetworkPatience : grace);
   };
   const auto is_abandoned = [is_older, grace](const ContainerRecord& container) {

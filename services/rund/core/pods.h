@@ -13,6 +13,9 @@
 
 namespace crisp::rund {
 
+/// Reserved or prepared, and not started yet.
+bool IsHalfMade(const PodRecord& pod);
+
 /// What the front asks of pods (protos/crisp/rund/v1/rund.proto says what each means). Calls block;
 /// those that change something go on when their caller leaves.
 class Pods {

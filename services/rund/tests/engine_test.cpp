@@ -143,8 +143,7 @@ TEST_CASE("What has come alive meanwhile is not removed as abandoned") {
   REQUIRE(node.containers().Create(TestNode::Call(), node.CreateRequest(pod, id, {})).ok());
   CHECK(node.containers().RemoveIf(TestNode::Call(), id, is_as_seen).code() == Code::kAborted);
   CHECK(node.StatusOf(id).state() == cri::CONTAINER_CREATED);
-  const auto is_prepared = [](const PodRecord& record) { return record.phase() == v1::PREPARED; };
-  CHECK(node.pods().RemoveIf(TestNode::Call(), pod, is_prepared).code() == Code::kAborted);
+  CHECK(node.pods().RemoveIf(TestNode::Call(), pod, &IsHalfMade).code() == Code::kAborted);
   CHECK(node.pods().GetStatus(pod, false)->status().state() == cri::SANDBOX_READY);
 }
 
