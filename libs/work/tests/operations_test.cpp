@@ -185,9 +185,12 @@ TEST_CASE("a call that waits for a thread, a lock or its like says so") {
   second.operation()->Runs();
   CHECK(second.operation()->View().thread == ::getpid());
   CHECK_FALSE(second.operation()->View().stages.at(0).under_way);
-  std::jthread waits([&] { CHECK_FALSE(locks.Lock(second.Within(200ms), "pod/abc").ok()); });
+  bool locked = false;
+  std::jthread waits([&] { locked = locks.Lock(second.Within(200ms), "pod/abc").ok(); });
   while (second.operation()->View().stages.size() < 2) std::this_thread::yield();
   CHECK(second.operation()->View().stages[1].what == "wait for another call that is at pod/abc");
+  waits.join();
+  CHECK_FALSE(locked);
   gate.set_value();
 }
 

@@ -314,7 +314,8 @@ TEST_CASE("who comes during a group's run has the next, together with the others
     gate.get_future().wait();
     return Status::Ok();
   });
-  std::jthread first([&] { CHECK(group.Run(Soon()).ok()); });
+  std::atomic<bool> first_ok = false;
+  std::jthread first([&] { first_ok = group.Run(Soon()).ok(); });
   begun.get_future().wait();
   std::atomic<int> come = 0;
   std::atomic<int> told = 0;
@@ -330,6 +331,8 @@ TEST_CASE("who comes during a group's run has the next, together with the others
   CHECK(group.Run(CallContext::Background(50ms)).code() == Code::kDeadlineExceeded);
   gate.set_value();
   callers.clear();
+  first.join();
+  CHECK(first_ok);
   CHECK(told == kCallers);
   CHECK(runs < kCallers / 2);  // some may have been late
 }

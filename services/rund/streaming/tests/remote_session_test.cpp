@@ -15,6 +15,7 @@
 #include <future>
 #include <string>
 
+#include "libs/base/guarded.h"
 #include "libs/os/files.h"
 #include "libs/os/pipe.h"
 #include "libs/testing/test_root.h"
@@ -82,7 +83,11 @@ struct Rig : SpdyPeer {
   testing::TestRoot root;
   DrivenLoop loop;
   work::Pool pool;
-  std::string helper, scratch;
+  /// Of the command, once it has been started.
+  std::string Scratch() const { return *scratch.lock(); }
+
+  std::string helper;
+  Guarded<std::string> scratch;  // written by the pool
   Backend backend{.exec = [this](const CallContext&,
                                  const runtime::v1::ExecRequest& request) -> Result<ExecProcess> {
                     auto process = StartExec({.runtime = "/bin/false",
@@ -95,7 +100,7 @@ struct Rig : SpdyPeer {
                                               .out = request.stdout(),
                                               .err = request.stderr(),
                                               .tty = request.tty()});
-                    if (process.ok()) scratch = process->scratch.dir.path();
+                    if (process.ok()) *scratch.lock() = process->scratch.dir.path();
                     return process;
                   },
                   .attach = nullptr,
@@ -249,7 +254,7 @@ TEST_CASE("A runtime that hangs is killed, and the client told") {
   CHECK(rig.Outcome().find("did not start the command") != std::string::npos);
   CHECK(rig.loop.Until([&] { return rig.env.execs.leaving.empty(); }));
   rig.session.reset();
-  CHECK(rig.loop.Until([&] { return !os::Exists(rig.scratch); }));
+  CHECK(rig.loop.Until([&] { return !os::Exists(rig.Scratch()); }));
 }
 
 TEST_CASE("A command that runs is nobody's to kill") {
@@ -264,8 +269,8 @@ TEST_CASE("A terminal that comes late holds up nobody; its size is the last one 
   Rig rig(kStarted + std::string("read x < ${0%/*}/go; echo 'exit 0' >&3"), true);
   rig.OpenAll(true);
   rig.Send(kSize, R"({"Width":1,"Height":2}{"Width":80,"Height":25}{"Wid)");
-  CHECK(rig.loop.Until([&] { return !rig.scratch.empty(); }));
-  Console console(rig.scratch + "/c");
+  CHECK(rig.loop.Until([&] { return !rig.Scratch().empty(); }));
+  Console console(rig.Scratch() + "/c");
   // The loop goes on all the while.
   bool turned = false;
   (*rig.loop).Post([&turned] { turned = true; });
@@ -292,8 +297,8 @@ TEST_CASE(
   const std::string last = GENERATE("", "line\n", "no end", "ended\x04", "full");
   Rig rig(kStarted + std::string("read x < ${0%/*}/go; echo 'exit 0' >&3"), true);
   rig.OpenAll(true);
-  CHECK(rig.loop.Until([&] { return !rig.scratch.empty(); }));
-  const Console console(rig.scratch + "/c");
+  CHECK(rig.loop.Until([&] { return !rig.Scratch().empty(); }));
+  const Console console(rig.Scratch() + "/c");
   const LineTerminal terminal;
   if (last == "full") {
     terminal.Fill();
@@ -321,9 +326,9 @@ TEST_CASE("A runtime that ends without sending its terminal does not keep the se
   const bool connects = GENERATE(true, false);
   Rig rig(kStarted + std::string("read x < ${0%/*}/go; echo 'exit 3' >&3"), true);
   rig.OpenAll(true);
-  CHECK(rig.loop.Until([&] { return !rig.scratch.empty(); }));
+  CHECK(rig.loop.Until([&] { return !rig.Scratch().empty(); }));
   if (connects) {
-    Console console(rig.scratch + "/c");
+    Console console(rig.Scratch() + "/c");
     rig.loop.Settle();
     console.Close();
   }
