@@ -56,6 +56,8 @@ BEFORE = {
     "crispctl config convert --report report.txt -o /etc/crisp/crisp.yaml": [
         "mkdir -p /etc/crio && printf '[crio.runtime]\\nlog_level = \"debug\"\\n' >/etc/crio/crio.conf",
         "mv /etc/crisp/crisp.yaml /tmp/shipped.yaml",
+        # A machine that has containerd, too, would be asked which of them is meant.
+        "mkdir -p /etc/containerd && mount -t tmpfs tmpfs /etc/containerd",
     ],
     "crispctl config convert --from containerd node7/config.toml": [
         "mkdir -p node7 && echo 'version = 2' >node7/config.toml && mv /tmp/shipped.yaml /etc/crisp/crisp.yaml"

@@ -115,9 +115,11 @@ void RangedFetch::Measure(std::size_t worker, std::uint64_t count) {
   constexpr int kOpenings = 8;  // a connection begins slowly
   constexpr std::chrono::seconds kLongest(3);
   const SteadyTime now = std::chrono::steady_clock::now();
-  flowing_[worker] = true;
   const auto wanted = flowing_.begin() + static_cast<std::ptrdiff_t>(count_.now());
-  if (std::find(flowing_.begin(), wanted, false) != wanted) {
+  const bool flowed = std::find(flowing_.begin(), wanted, false) == wanted;
+  flowing_[worker] = true;
+  // The window begins once bytes come over all of them.
+  if (!flowed) {
     window_from_ = now;
     window_bytes_ = 0;
     return;

@@ -92,6 +92,8 @@ void InitOnce() {
 }  // namespace
 
 struct GpgKeys::Impl {
+  explicit Impl(os::TempDir directory) : home(std::move(directory)) {}
+
   os::TempDir home;
   Context context;
   std::set<std::string> fingerprints;  // of the keys and their subkeys
