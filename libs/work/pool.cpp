@@ -88,7 +88,7 @@ struct Pool::State {
   }
 
   /// Called with the lock held, which it gives up while a task runs.
-  void RunQueue(LaneState& lane, std::unique_lock<std::mutex>& lock) {
+  void RunQueue(LaneState& lane, std::unique_lock<std::mutex>& lock) const {
     while (!lane.queue.empty()) {
       Task task = std::move(lane.queue.front());
       lane.queue.pop_front();

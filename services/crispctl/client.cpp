@@ -225,8 +225,8 @@ Result<std::string> Client::Pull(
   return answer.image_ref();
 }
 
-Result<imaged::v1::ImportResponse> Client::Import(const std::string& name,
-                                                  const std::function<Status(const Sink&)>& send) {
+Result<imaged::v1::ImportResponse> Client::Import(
+    const std::string& name, const std::function<Status(const Sink&)>& send) const {
   const std::string own = endpoint_.run_root + "/imaged/1.sock";
   CRISP_TRY(Probe(own));
   const auto stub = imaged::v1::Archives::NewStub(rpc::Connect(own));
@@ -252,7 +252,7 @@ Result<imaged::v1::ImportResponse> Client::Import(const std::string& name,
   return response;
 }
 
-Status Client::Export(const std::string& image, const Sink& sink) {
+Status Client::Export(const std::string& image, const Sink& sink) const {
   const std::string own = endpoint_.run_root + "/imaged/1.sock";
   CRISP_TRY(Probe(own));
   const auto stub = imaged::v1::Archives::NewStub(rpc::Connect(own));

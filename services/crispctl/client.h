@@ -76,8 +76,8 @@ class Client {
   /// Sends an archive, which `send` hands to its sink, to imaged itself. kUnavailable: its socket
   /// is dead.
   Result<imaged::v1::ImportResponse> Import(const std::string& name,
-                                            const std::function<Status(const Sink&)>& send);
-  Status Export(const std::string& image, const Sink& sink);
+                                            const std::function<Status(const Sink&)>& send) const;
+  Status Export(const std::string& image, const Sink& sink) const;
   Result<runtime::v1::ListPodSandboxResponse> ListPods();
   Result<std::string> RunPod(const runtime::v1::PodSandboxConfig& config,
                              const std::string& handler);
