@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <filesystem>
 #include <mutex>
-#include <thread>
 
 #include "crisp/daemon/v1/daemon.grpc.pb.h"
 #include "libs/base/try.h"
@@ -27,6 +26,7 @@
 #include "libs/os/files.h"
 #include "libs/rpc/server.h"
 #include "libs/rpc/unary.h"
+#include "libs/work/pause.h"
 
 namespace crisp::daemon {
 namespace {
@@ -133,16 +133,16 @@ Status InitLog(const Options& options, const settings::Settings& settings) {
   return Status::Ok();
 }
 
-/// One process for each instance. A run that was killed may have left a child on its way to exec(2),
-/// which has the lock until it is there: that is waited for.
+/// One process for each instance. A run that was killed may have left a child on its way to
+/// exec(2), which has the lock until it is there: that is waited for.
 Result<os::FileLock> LockInstance(const std::string& path) {
   constexpr std::chrono::seconds kPatience(2);
   constexpr std::chrono::milliseconds kRound(5);
-  const SteadyTime until = std::chrono::steady_clock::now() + kPatience;
+  const CallContext cc = CallContext::Background(kPatience);
   while (true) {
     Result<os::FileLock> lock = os::FileLock::TryLock(path);
-    if (lock.code() != Code::kUnavailable || std::chrono::steady_clock::now() >= until) return lock;
-    std::this_thread::sleep_for(kRound);
+    if (lock.code() != Code::kUnavailable || !cc.Check().ok()) return lock;
+    static_cast<void>(work::Pause(cc, kRound).ok());
   }
 }
 

@@ -491,19 +491,21 @@ TEST_CASE("The network begins beside the reservation, and a refused one gives it
   CHECK(node.script.Count("RemovePod") == 0);
 }
 
+/// As an earlier front left it.
+void Reserve(rund::v1::Pods::StubInterface& stub, const std::string& pod, const std::string& name) {
+  grpc::ClientContext context;
+  rund::v1::ReservePodRequest reserve;
+  reserve.set_pod_id(pod);
+  *reserve.mutable_metadata() = Node::PodRequest(name).config().metadata();
+  rund::v1::ReservePodResponse reserved;
+  REQUIRE(stub.ReservePod(&context, reserve, &reserved).ok());
+}
+
 TEST_CASE("A half-made pod that nobody comes back for is undone, one under way is left alone") {
   Node node;
   const std::string abandoned(64, 'a');
-  {
-    // As an earlier front left it.
-    grpc::ClientContext context;
-    rund::v1::ReservePodRequest reserve;
-    reserve.set_pod_id(abandoned);
-    *reserve.mutable_metadata() = Node::PodRequest("gone").config().metadata();
-    rund::v1::ReservePodResponse reserved;
-    auto stub = rund::v1::Pods::NewStub(rpc::Connect(node.root / "rund/1.sock"));
-    REQUIRE(stub->ReservePod(&context, reserve, &reserved).ok());
-  }
+  const auto stub = rund::v1::Pods::NewStub(rpc::Connect(node.root / "rund/1.sock"));
+  Reserve(*stub, abandoned, "gone");
   fake::Gate gate;
   node.script.On("PreparePod", gate.Hook());
   std::string pod;
@@ -526,15 +528,8 @@ TEST_CASE("A half-made pod that nobody comes back for is undone, one under way i
 TEST_CASE("A pod that is taken for half made, as its start was not seen, is left alone") {
   Node node;
   const std::string pod(64, 'a');
-  auto stub = rund::v1::Pods::NewStub(rpc::Connect(node.root / "rund/1.sock"));
-  {
-    grpc::ClientContext context;
-    rund::v1::ReservePodRequest reserve;
-    reserve.set_pod_id(pod);
-    *reserve.mutable_metadata() = Node::PodRequest("late").config().metadata();
-    rund::v1::ReservePodResponse reserved;
-    REQUIRE(stub->ReservePod(&context, reserve, &reserved).ok());
-  }
+  const auto stub = rund::v1::Pods::NewStub(rpc::Connect(node.root / "rund/1.sock"));
+  Reserve(*stub, pod, "late");
   REQUIRE(Until([&] { return node.view->HalfMadePods().size() == 1; }));
   fake::Gate gate;
   node.script.On("RemovePod", gate.Hook());

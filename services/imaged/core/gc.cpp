@@ -8,7 +8,7 @@
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
-#include "services/imaged/registry/retry.h"
+#include "libs/work/pause.h"
 
 namespace crisp::imaged {
 namespace {
@@ -161,7 +161,7 @@ Result<bool> Gc::EmptyTrash(const CallContext& cc) {
       const Result<bool> gone = store_.DeleteSome(path, kBatch);
       Note(gone.status(), "empty the trash", first);
       if (!gone.ok() || *gone) break;
-      CRISP_TRY(Pause(cc, kPause));
+      CRISP_TRY(work::Pause(cc, kPause));
     }
   }
   waiting_since_.lock()->reset();

@@ -6,6 +6,7 @@
 #include "libs/archive/tar.h"
 #include "libs/archive/tar_writer.h"
 #include "libs/base/try.h"
+#include "libs/work/pause.h"
 #include "services/imaged/registry/retry.h"
 
 namespace crisp::imaged {
@@ -170,7 +171,7 @@ Result<std::unique_ptr<BlobReader>> Pipeline::OpenRest() {
     if (reader.ok() || !IsOutage(reader.code()) ||
         std::chrono::steady_clock::now() - since >= limits_.outage)
       return reader;
-    CRISP_TRY(Pause(cc_, BackOff(tries)));
+    CRISP_TRY(work::Pause(cc_, BackOff(tries)));
   }
 }
 
@@ -198,7 +199,7 @@ Status Pipeline::FetchAll(digest::Sha256& sum) {
     if (breaks > kMaxBreaks)
       return DataLoss("the blob {} ends after {} of {} bytes ({})", blob_.digest.str(), offset_,
                       blob_.size, status.message());
-    CRISP_TRY(Pause(cc_, std::chrono::milliseconds(100) * breaks));
+    CRISP_TRY(work::Pause(cc_, std::chrono::milliseconds(100) * breaks));
   }
   return Status::Ok();
 }

@@ -5,7 +5,7 @@
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
-#include "services/imaged/registry/retry.h"
+#include "libs/work/pause.h"
 #include "services/imaged/store/tree_digest.h"
 #include "services/imaged/store/usage.h"
 
@@ -145,7 +145,7 @@ Result<std::string> VerifyOne(const CallContext& cc, Catalogue& catalogue, Layer
                        static_cast<std::int64_t>(owed) /
                        static_cast<std::int64_t>(bytes_per_second);
     owed = 0;
-    return Pause(cc, pause);
+    return work::Pause(cc, pause);
   };
   Result<std::string> damage = Damage(cc, catalogue, store, *oldest, clock.Wall(), true, pace);
   // Damage is told of once a round, not at each look; and a layer that takes longer than there is

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
-#include <condition_variable>
 #include <ctime>
-#include <mutex>
 #include <random>
 
 #include "libs/base/try.h"
+#include "libs/work/pause.h"
 
 namespace crisp::imaged {
 namespace {
@@ -37,14 +36,6 @@ std::chrono::nanoseconds PauseAfter(const http::Response& response, int tries) {
 
 }  // namespace
 
-Status Pause(const CallContext& cc, std::chrono::nanoseconds duration) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, cc.stop(), std::min(duration, cc.Remaining()), [] { return false; });
-  return cc.Check();
-}
-
 std::chrono::nanoseconds BackOff(int tries) {
   thread_local std::minstd_rand random(std::random_device{}());
   const milliseconds full = kFirstPause * (1 << std::min(tries, kMaxDoublings));
@@ -59,13 +50,13 @@ Result<http::Response> SendPatiently(const CallContext& cc, http::Client& client
     if (!response.ok()) {
       // Nobody there at all is told sooner.
       if (response.code() != Code::kUnavailable || tries + 1 >= kMaxTries - 1) return response;
-      CRISP_TRY(Pause(cc, BackOff(tries)));
+      CRISP_TRY(work::Pause(cc, BackOff(tries)));
       continue;
     }
     const int status = response->status();
     const bool again = status == 429 || status == 408 || status / 100 == 5;
     if (!again || tries + 1 >= kMaxTries) return response;
-    CRISP_TRY(Pause(cc, PauseAfter(*response, tries)));
+    CRISP_TRY(work::Pause(cc, PauseAfter(*response, tries)));
   }
 }
 

@@ -8,9 +8,6 @@
 
 namespace crisp::imaged {
 
-/// Waits unless the call ends before: for back-off.
-Status Pause(const CallContext& cc, std::chrono::nanoseconds duration);
-
 /// The pause before the next try, where `tries` (from 0) came to nothing: 250 ms, doubled each time
 /// up to 8 s, and up to a half less, so that not all nodes of a cluster come at the same moment.
 std::chrono::nanoseconds BackOff(int tries);

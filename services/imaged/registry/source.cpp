@@ -4,6 +4,7 @@
 #include "libs/base/try.h"
 #include "libs/json/json.h"
 #include "libs/work/operations.h"
+#include "libs/work/pause.h"
 #include "services/imaged/registry/retry.h"
 
 namespace crisp::imaged {
@@ -120,7 +121,7 @@ Result<RegistryClient::Source::Document> RegistryClient::Source::GetWhole(
     if (body.code() != Code::kUnavailable || breaks >= kMaxBreaks ||
         std::chrono::steady_clock::now() - start > kLongestDocument)
       return std::move(body).status().While("{}", what);
-    CRISP_TRY(Pause(cc, BackOff(breaks)));
+    CRISP_TRY(work::Pause(cc, BackOff(breaks)));
   }
 }
 

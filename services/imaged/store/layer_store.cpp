@@ -4,14 +4,13 @@
 #include <sys/stat.h>
 
 #include <charconv>
-#include <condition_variable>
 #include <cstdio>
-#include <mutex>
 #include <set>
 
 #include "libs/base/ids.h"
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "libs/work/pause.h"
 
 namespace crisp::imaged {
 namespace {
@@ -58,14 +57,12 @@ Result<ChainLock> LayerStore::TryLockAs(const digest::Digest& chain, short type)
 
 Result<ChainLock> LayerStore::WaitFor(const CallContext& cc,
                                       const std::function<Result<ChainLock>()>& take) {
-  std::mutex mutex;
-  std::condition_variable_any never;
   while (true) {
     Result<ChainLock> lock = take();
     if (lock.ok() || lock.code() != Code::kUnavailable) return lock;
     CRISP_TRY(cc.Check());
-    std::unique_lock wait(mutex);  // another process holds it: nobody can wake us
-    never.wait_for(wait, cc.stop(), kLockPause, [] { return false; });
+    // Another process holds it: nobody can wake us.
+    static_cast<void>(work::Pause(cc, kLockPause).ok());
   }
 }
 

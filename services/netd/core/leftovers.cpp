@@ -9,7 +9,6 @@
 #include <cstddef>
 #include <ctime>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 #include "libs/base/check.h"
@@ -18,17 +17,19 @@
 #include "libs/os/files.h"
 #include "libs/os/pidfd.h"
 #include "libs/os/proc_stat.h"
+#include "libs/work/pause.h"
 
 namespace crisp::netd {
 namespace {
 
-/// Whether the NUL-separated environment of the process has the variables with those very values.
-bool HasVariables(const std::string& proc_root, pid_t pid,
-                  const std::vector<std::string>& variables) {
-  const Result<std::string> environment =
-      os::ReadFile(fmt::format("{}/{}/environ", proc_root, pid));
-  if (!environment.ok()) return false;  // gone, a kernel thread, or not ours to read
-  const std::string all = std::string(1, '\0') + *environment;
+/// "" when it is gone, the kernel's own, or not ours to read.
+std::string ReadText(const std::string& proc_root, pid_t pid, const char* file) {
+  return os::ReadFile(fmt::format("{}/{}/{}", proc_root, pid, file)).value_or(std::string());
+}
+
+/// Whether the NUL-separated environment has the variables with those very values.
+bool HasVariables(const std::string& environment, const std::vector<std::string>& variables) {
+  const std::string all = std::string(1, '\0') + environment;
   return std::all_of(variables.begin(), variables.end(), [&all](const std::string& variable) {
     // The last one may lack its end, when the process has written over it.
     const std::string begun = std::string(1, '\0') + variable;
@@ -36,31 +37,33 @@ bool HasVariables(const std::string& proc_root, pid_t pid,
   });
 }
 
-/// Whether it is on its way through execve(2), where for a moment it has neither arguments nor an
-/// environment: who it is shows later.
-bool IsInExec(const std::string& proc_root, pid_t pid) {
+/// Whether a process without an environment may be on its way through execve(2), where for a moment
+/// it has neither that nor arguments: who it is shows later.
+bool MayBeInExec(const std::string& proc_root, pid_t pid) {
   constexpr pid_t kThreadDaemon = 2;  // parent of the kernel's threads, which never have any
   const Result<os::ProcStat> stat = os::ReadProcStat(pid, proc_root);
   if (!stat.ok() || stat->state == 'Z' || stat->state == 'X') return false;
   if (pid == kThreadDaemon || stat->parent == kThreadDaemon) return false;
-  for (const char* file : {"environ", "cmdline"}) {
-    const Result<std::string> text = os::ReadFile(fmt::format("{}/{}/{}", proc_root, pid, file));
-    if (!text.ok() || !text->empty()) return false;
-  }
-  return true;
+  const Result<std::string> arguments = os::ReadFile(fmt::format("{}/{}/cmdline", proc_root, pid));
+  return arguments.ok() && arguments->empty();
 }
 
-/// Waits until it shows who it is; for a while only, in which any execve comes to its end.
-void AwaitExec(const CallContext& cc, const std::string& proc_root, pid_t pid) {
+/// Of a process in execve(2) the one that it comes out with; that is waited for only as long as any
+/// execve takes.
+std::string EnvironmentOf(const CallContext& cc, const std::string& proc_root, pid_t pid) {
   constexpr std::chrono::seconds kPatience(1);
   constexpr std::chrono::milliseconds kRound(1);
   const SteadyTime until = std::chrono::steady_clock::now() + kPatience;
-  while (IsInExec(proc_root, pid) && cc.Check().ok()) {
+  while (true) {
+    std::string environment = ReadText(proc_root, pid, "environ");
+    if (!environment.empty()) return environment;
+    // Read again: it may have come out of it since.
+    if (!MayBeInExec(proc_root, pid)) return ReadText(proc_root, pid, "environ");
     if (std::chrono::steady_clock::now() >= until) {
       log::Warn("a process does not come out of execve", {{"pid", pid}});
-      return;
+      return environment;
     }
-    std::this_thread::sleep_for(kRound);
+    if (!work::Pause(cc, kRound).ok()) return environment;
   }
 }
 
@@ -123,11 +126,10 @@ Result<std::vector<os::PidFd>> FindOnce(const CallContext& cc,
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
     if (error != std::errc() || end != name.data() + name.size() || pid == ::getpid()) continue;
     if (!suspects.Has(pid)) continue;
-    AwaitExec(cc, proc_root, pid);
-    if (!HasVariables(proc_root, pid, variables)) continue;
+    if (!HasVariables(EnvironmentOf(cc, proc_root, pid), variables)) continue;
     Result<os::PidFd> process = os::PidFd::Open(pid);
     // Looked at again: the number may have passed to another process before it was opened.
-    if (process.ok() && HasVariables(proc_root, pid, variables))
+    if (process.ok() && HasVariables(ReadText(proc_root, pid, "environ"), variables))
       found.push_back(std::move(process).value());
   }
   return found;

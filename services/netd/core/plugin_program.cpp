@@ -6,7 +6,6 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <condition_variable>
 #include <utility>
 
 #include "libs/base/try.h"
@@ -16,6 +15,7 @@
 #include "libs/os/files.h"
 #include "libs/process/command.h"
 #include "libs/work/operations.h"
+#include "libs/work/pause.h"
 
 namespace crisp::netd {
 namespace {
@@ -62,13 +62,10 @@ bool IsBinary(const std::string& program) {
 /// A program whose file is open for writing (ETXTBSY) is tried again until the call is over.
 Result<process::Output> RunWhole(const CallContext& cc, const process::Command& command) {
   constexpr std::chrono::milliseconds kRound(20);
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock wait(mutex);
   while (true) {
     Result<process::Output> output = process::Run(cc, command);
     if (output.status().error() != ETXTBSY) return output;
-    never.wait_for(wait, cc.stop(), kRound, [] { return false; });
+    static_cast<void>(work::Pause(cc, kRound).ok());
   }
 }
 

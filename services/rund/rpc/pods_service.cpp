@@ -55,9 +55,8 @@ ServerUnaryReactor* PodsService::RemovePod(CallbackServerContext* context,
                                            v1::RemovePodResponse* response) {
   return rpc::Unary(pool_, Lane::kWait, context, request, response,
                     [this](const CallContext& cc, const auto& req, auto& resp) {
-                      const PodId id(req.pod_id());
-                      resp = CRISP_TRY(req.if_half_made() ? pods_.RemoveIf(cc, id, &IsHalfMade)
-                                                          : pods_.Remove(cc, id));
+                      resp = CRISP_TRY(pods_.RemoveIf(cc, PodId(req.pod_id()),
+                                                      req.if_half_made() ? &IsHalfMade : nullptr));
                       return Status::Ok();
                     });
 }
