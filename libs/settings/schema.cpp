@@ -151,9 +151,10 @@ void AddImaged(Schema& schema, Imaged& imaged) {
       .Int("imaged.parallel_downloads", &imaged.parallel_downloads, 1, 256,
            {.text = "Connections for layers at the same time, over all pulls."})
       .Int("imaged.layer_connections", &imaged.layer_connections, 1, 16,
-           {.text = "Connections for one layer of 64 MiB or more at most, where the registry answers "
-                    "ranges of it: one, and more as long as they bring more. Each takes 4 MiB of "
-                    "memory more. 1: never more than one."})
+           {.text =
+                "Connections for one layer of 64 MiB or more at most, where the registry answers "
+                "ranges of it: one, and more as long as they bring more. Each takes 4 MiB of "
+                "memory more. 1: never more than one."})
       .List("imaged.insecure_registries", &imaged.insecure_registries,
             {.text = "host:port of registries that may speak plain HTTP or show a certificate that "
                      "nobody vouches for. Loopback ones may always speak plain HTTP."},

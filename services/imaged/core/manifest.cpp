@@ -208,8 +208,8 @@ Platform Platform::Host() {
   if (machine == "armv6l") return {"linux", "arm", "v6"};
   if (machine == "i686" || machine == "i586" || machine == "i386") return {"linux", "386", ""};
   if (machine != "x86_64") return {"linux", std::string(machine), ""};
-  // clang knows the levels since 18; Debian 12's serves the fuzzers and clang-tidy.
 #if defined(__x86_64__) && (!defined(__clang__) || __clang_major__ >= 18)
+  // clang knows the levels since 18; Debian 12's serves the fuzzers and clang-tidy.
   if (__builtin_cpu_supports("x86-64-v4")) return {"linux", "amd64", "v4"};
   if (__builtin_cpu_supports("x86-64-v3")) return {"linux", "amd64", "v3"};
   if (__builtin_cpu_supports("x86-64-v2")) return {"linux", "amd64", "v2"};
