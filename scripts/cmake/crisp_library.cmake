@@ -1,12 +1,16 @@
 # Precompiled headers, made once each and shared: `std` by everything that does not speak gRPC, `rpc` by what does, `cri`
-# and `cri_rpc` where the CRI is there too (its generated headers take seconds to read), `test…` by the tests. What is in
-# them is in scripts/cmake/pch/.
+# and `cri_rpc` where the CRI is there too (its generated headers take seconds to read), `cli` by crispctl, `test…` by the
+# tests. What is in them is in scripts/cmake/pch/. The less the better: what gRPC's headers use of templates costs each
+# file that has them precompiled two seconds more.
 function(crisp_pch name)
   cmake_parse_arguments(arg "" "" "DEPS" ${ARGN})
   set(stub ${CMAKE_BINARY_DIR}/pch/${name}.cpp)
   file(CONFIGURE OUTPUT ${stub} CONTENT "// The precompiled header's own translation unit.\n")
   add_library(crisp_pch_${name} OBJECT ${stub})
   target_link_libraries(crisp_pch_${name} PRIVATE crisp_options ${arg_DEPS})
+  if(name MATCHES "^test")
+    target_compile_options(crisp_pch_${name} PRIVATE ${CRISP_TEST_OPTIONS})
+  endif()
   target_precompile_headers(crisp_pch_${name} PRIVATE ${CMAKE_SOURCE_DIR}/scripts/cmake/pch/${name}.h)
 endfunction()
 
@@ -14,30 +18,41 @@ crisp_pch(std DEPS fmt::fmt nlohmann_json::nlohmann_json)
 crisp_pch(rpc DEPS fmt::fmt nlohmann_json::nlohmann_json gRPC::grpc++_unsecure)
 crisp_pch(cri DEPS fmt::fmt nlohmann_json::nlohmann_json crisp::cri_pb)
 crisp_pch(cri_rpc DEPS fmt::fmt nlohmann_json::nlohmann_json crisp::cri_grpc)
+crisp_pch(cli DEPS fmt::fmt nlohmann_json::nlohmann_json crisp::cri_pb CLI11::CLI11)
 if(CRISP_TESTS)
   crisp_pch(test DEPS fmt::fmt nlohmann_json::nlohmann_json Catch2::Catch2)
   crisp_pch(test_rpc DEPS fmt::fmt nlohmann_json::nlohmann_json Catch2::Catch2 gRPC::grpc++_unsecure)
   crisp_pch(test_cri DEPS fmt::fmt nlohmann_json::nlohmann_json Catch2::Catch2 crisp::cri_pb)
   crisp_pch(test_cri_rpc DEPS fmt::fmt nlohmann_json::nlohmann_json Catch2::Catch2 crisp::cri_grpc)
+  crisp_pch(test_cli DEPS fmt::fmt nlohmann_json::nlohmann_json Catch2::Catch2 crisp::cri_pb CLI11::CLI11)
   file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/pch/catch_main.cpp
        CONTENT "#define CATCH_CONFIG_MAIN\n#include <catch2/catch.hpp>\n")
   add_library(crisp_catch_main OBJECT ${CMAKE_BINARY_DIR}/pch/catch_main.cpp)
   target_link_libraries(crisp_catch_main PUBLIC Catch2::Catch2)
+  target_compile_options(crisp_catch_main PRIVATE ${CRISP_TEST_OPTIONS})
 endif()
 
-# crisp_tests(NAME SRCS ... [DEPS ...] [LABELS root] [ENVIRONMENT K=V ...] [TIMEOUT seconds] [PCH test|test_rpc|test_cri|test_cri_rpc])
-# One Catch2 program, one ctest. PCH test_rpc for what links gRPC (whose flags the plain one does not have). The label `root` marks tests that need root or the real runtime parts.
+# crisp_test_program(NAME SRCS ... [DEPS ...] [PCH test|test_rpc|test_cri|test_cri_rpc|test_cli]): one Catch2 program,
+# compiled with CRISP_TEST_OPTIONS.
+function(crisp_test_program name)
+  cmake_parse_arguments(arg "" "PCH" "SRCS;DEPS" ${ARGN})
+  add_executable(${name} ${arg_SRCS} $<TARGET_OBJECTS:crisp_catch_main>)
+  target_link_libraries(${name} PRIVATE crisp_options Catch2::Catch2 ${arg_DEPS})
+  target_compile_options(${name} PRIVATE ${CRISP_TEST_OPTIONS})
+  if(NOT arg_PCH)
+    set(arg_PCH test)
+  endif()
+  target_precompile_headers(${name} REUSE_FROM crisp_pch_${arg_PCH})
+endfunction()
+
+# crisp_tests(NAME SRCS ... [DEPS ...] [PCH ...] [LABELS root] [ENVIRONMENT K=V ...] [TIMEOUT seconds])
+# A crisp_test_program as one ctest. The label `root` marks tests that need root or the real runtime parts.
 function(crisp_tests name)
   if(NOT CRISP_TESTS)
     return()
   endif()
   cmake_parse_arguments(arg "" "TIMEOUT;PCH" "SRCS;DEPS;LABELS;ENVIRONMENT" ${ARGN})
-  add_executable(${name} ${arg_SRCS} $<TARGET_OBJECTS:crisp_catch_main>)
-  target_link_libraries(${name} PRIVATE crisp_options Catch2::Catch2 ${arg_DEPS})
-  if(NOT arg_PCH)
-    set(arg_PCH test)
-  endif()
-  target_precompile_headers(${name} REUSE_FROM crisp_pch_${arg_PCH})
+  crisp_test_program(${name} SRCS ${arg_SRCS} DEPS ${arg_DEPS} PCH ${arg_PCH})
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 120)
   endif()
@@ -47,7 +62,7 @@ function(crisp_tests name)
 endfunction()
 
 # crisp_library(NAME SRCS ... HDRS ... [DEPS ...] [PRIVATE_DEPS ...] [TESTS ...] [TEST_DEPS ...] [TEST_LABELS ...]
-#               [PCH std|rpc|cri|cri_rpc|none])
+#               [PCH std|rpc|cri|cri_rpc|cli|none])
 # A static library crisp_NAME, alias crisp::NAME, with its tests as crisp_NAME_test.
 function(crisp_library name)
   cmake_parse_arguments(arg "" "PCH;TEST_TIMEOUT" "SRCS;HDRS;DEPS;PRIVATE_DEPS;TESTS;TEST_DEPS;TEST_LABELS" ${ARGN})

@@ -7,6 +7,8 @@ target_compile_options(crisp_options INTERFACE
   # g++ 12 sees overruns in its own inlined std::string (GCC bugs 105329, 105651) that are not there.
   $<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-stringop-overread;-Wno-stringop-overflow;-Wno-restrict>)
 target_include_directories(crisp_options INTERFACE ${CMAKE_SOURCE_DIR})
+# As gRPC's users have it: all alike, so that each may use any of the precompiled headers.
+target_compile_options(crisp_options INTERFACE -pthread)
 
 # Everything ends in position independent executables.
 add_compile_options(-fPIE)

@@ -552,7 +552,7 @@ TEST_CASE("a client that has nothing under way does not hold the server's end up
   REQUIRE(connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
   // An HTTP/2 client that connects, and then neither reads nor writes.
   constexpr std::string_view kPreface{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33};
-  REQUIRE(write(client.get(), kPreface.data(), kPreface.size()) == kPreface.size());
+  REQUIRE(write(client.get(), kPreface.data(), kPreface.size()) == std::ssize(kPreface));
   char first = 0;
   REQUIRE(read(client.get(), &first, 1) == 1);  // the server's settings: it has heard us
   auto end = std::async(std::launch::async, [&server] { server.server.Shutdown(1h); });

@@ -1,6 +1,5 @@
 #include "services/crispctl/why/gather.h"
 
-#include <grpcpp/grpcpp.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
