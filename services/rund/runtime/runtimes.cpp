@@ -244,6 +244,9 @@ Result<const OciRuntime*> Runtimes::Find(const std::string& handler) const {
   const auto found = now.working.find(name);
   if (found != now.working.end()) return &found->second;
   if (const Status why = now.WhyMissing(name); !why.ok()) {
+    // It is asked again: so may whoever wants it.
+    if (why.code() == Code::kDeadlineExceeded)
+      return Unavailable("runtime handler '{}' does not answer yet: {}", name, why.message());
     return InvalidArgument("runtime handler '{}' is not available: {}", name, why.message());
   }
   return InvalidArgument("runtime handler '{}' is not known; there are: {}", name,

@@ -49,7 +49,8 @@ class Runtimes {
   void LookAgain(const CallContext& cc, const os::Cgroups& cgroups);
 
   /// "" is the default. kInvalidArgument names the handlers that there are; for one that is
-  /// configured but does not work, says why.
+  /// configured but does not work, says why. kUnavailable: it has not answered in time when it was
+  /// asked who it is, and is asked again.
   Result<const OciRuntime*> Find(const std::string& handler) const;
   /// By a name that a record holds; also one that is out of service now. Null when neither the
   /// settings nor `kept` have known it since the start.
