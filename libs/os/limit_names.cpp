@@ -161,4 +161,11 @@ Result<Ulimit> ParseUlimit(std::string_view text) {
   return Ulimit{std::string(name), *soft, *hard};
 }
 
+Result<std::uint32_t> ParseUmask(std::string_view text) {
+  std::uint32_t umask = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), umask, 8);
+  if (error == std::errc() && end == text.data() + text.size() && umask <= 0777) return umask;
+  return InvalidArgument("'{}' is not an octal mask up to 0777", text);
+}
+
 }  // namespace crisp::os

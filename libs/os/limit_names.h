@@ -8,7 +8,8 @@
 
 #include "libs/base/result.h"
 
-// The kernel's names of capabilities and resource limits, as settings and OCI specs write them.
+// The kernel's names of capabilities and resource limits, and modes' masks, as settings and OCI
+// specs write them.
 namespace crisp::os {
 
 /// How many capabilities we know: their numbers are below it.
@@ -40,5 +41,8 @@ struct Ulimit {
 /// "nofile=1024:4096"; -1 is no limit. kInvalidArgument: another form, an unknown name, more soft
 /// than hard.
 Result<Ulimit> ParseUlimit(std::string_view text);
+
+/// "0022", octal with or without the 0. kInvalidArgument: another form, or more than 0777.
+Result<std::uint32_t> ParseUmask(std::string_view text);
 
 }  // namespace crisp::os

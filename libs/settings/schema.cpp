@@ -282,11 +282,7 @@ Status CheckAssignment(const std::string& text) {
 }
 
 Status CheckUmask(const std::string& text) {
-  if (text.size() <= 4 && text.find_first_not_of("01234567") == text.npos &&
-      (text.size() < 4 || text.front() == '0')) {
-    return Status::Ok();
-  }
-  return InvalidArgument("'{}' is not an octal mask up to 0777", text);
+  return text.empty() ? Status::Ok() : os::ParseUmask(text).status();
 }
 
 /// "host[:container[:permissions]]"

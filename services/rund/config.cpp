@@ -1,12 +1,12 @@
 #include "services/rund/config.h"
 
 #include <algorithm>
-#include <charconv>
 #include <string_view>
 #include <utility>
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "libs/os/limit_names.h"
 #include "services/rund/spec/devices.h"
 
 namespace crisp::rund {
@@ -68,12 +68,7 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
   for (const std::string& text : rund.default_sysctls) {
     config.sysctls[text.substr(0, text.find('='))] = text.substr(text.find('=') + 1);
   }
-  if (!rund.default_umask.empty()) {
-    std::uint32_t umask = 0;
-    std::from_chars(rund.default_umask.data(),
-                    rund.default_umask.data() + rund.default_umask.size(), umask, 8);
-    config.umask = umask;
-  }
+  if (!rund.default_umask.empty()) config.umask = CRISP_TRY(os::ParseUmask(rund.default_umask));
   config.apparmor_profile = rund.apparmor_profile;
   config.selinux = rund.selinux;
   config.never_created_host_paths = rund.absent_mount_sources_to_reject;

@@ -51,4 +51,13 @@ TEST_CASE("a limit is name=soft:hard, and -1 is none") {
                          "(known: as, core, "));
 }
 
+TEST_CASE("a umask is octal") {
+  CHECK(ParseUmask("0022").value_or(0) == 022);
+  CHECK(ParseUmask("77").value_or(0) == 077);
+  for (const char* text : {"", "0800", "1000", "-1", "0x1f", "22 "}) {
+    INFO(text);
+    CHECK(ParseUmask(text).code() == Code::kInvalidArgument);
+  }
+}
+
 }  // namespace crisp::os

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <string_view>
 #include <utility>
 
 #include "libs/base/quantity.h"
 #include "libs/base/try.h"
+#include "libs/os/limit_names.h"
 #include "services/rund/spec/annotations.h"
 #include "services/rund/spec/devices.h"
 #include "services/rund/spec/text.h"
@@ -107,14 +107,6 @@ class Annotations {
   std::vector<std::string>& notes_;
 };
 
-Result<std::uint32_t> ParseUmask(const Asked& asked) {
-  const std::string& text = asked.value;
-  std::uint32_t umask = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), umask, 8);
-  if (error == std::errc() && end == text.data() + text.size() && umask <= 0777) return umask;
-  return InvalidArgument("annotation {}: '{}' is not an octal number up to 0777", asked.name, text);
-}
-
 Result<bool> ParseFlag(const Asked& asked) {
   if (asked.value == "true") return true;
   if (asked.value == "false") return false;
@@ -167,7 +159,8 @@ Result<OptIns> OptInsOf(const cri::ContainerConfig& config, const cri::PodSandbo
                         const RuntimeInfo& runtime, const SpecDefaults& defaults) {
   OptIns opt_ins;
   Annotations annotations(&config, sandbox, runtime, opt_ins.notes);
-  if (const auto asked = annotations.Find(kUmask)) opt_ins.umask = CRISP_TRY(ParseUmask(*asked));
+  if (const auto asked = annotations.Find(kUmask))
+    opt_ins.umask = CRISP_TRY(os::ParseUmask(asked->value).While("annotation {}", asked->name));
   if (const auto asked = annotations.Find(kWritableCgroups)) {
     opt_ins.writable_cgroups = CRISP_TRY(WritableCgroups(*asked, defaults));
   }
