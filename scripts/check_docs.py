@@ -97,8 +97,7 @@ class Node:
         self.cover("/var", work / "nothing")
         # Images cannot be unpacked into an overlay.
         for place in ("/run", "/tmp", "/srv", "/media", "/var/lib/crisp"):
-            pathlib.Path(place).mkdir(exist_ok=True)
-            subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+            self.empty(pathlib.Path(place))
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         for place in ("/etc/cni/net.d", "/etc/containers", "/tmp/registry"):
             pathlib.Path(place).mkdir(parents=True, exist_ok=True)
@@ -112,6 +111,17 @@ class Node:
             directory.mkdir(parents=True)
         options = f"lowerdir={over}:{place},upperdir={upper}/upper,workdir={upper}/work"
         subprocess.run(["mount", "-t", "overlay", "-o", options, "none", place], check=True)
+
+    def empty(self, place):
+        """What we ourselves run from stays visible."""
+        kept = {path: os.open(path, os.O_PATH) for path in (REPO, self.build) if place in path.parents}
+        place.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+        for path, descriptor in kept.items():
+            path.mkdir(parents=True, exist_ok=True)
+            subprocess.run(
+                ["mount", "--no-canonicalize", "--bind", f"/proc/self/fd/{descriptor}", path], pass_fds=[descriptor], check=True
+            )
 
     def start_registry(self):
         pathlib.Path("/tmp/registry/config.yml").write_text(
