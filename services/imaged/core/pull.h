@@ -102,6 +102,7 @@ class Puller {
 
  private:
   struct LayerFlight;
+  struct StagedLayer;
   struct Work;
 
   Result<std::string> PullName(const CallContext& cc, const ref::ImageRef& parsed,
@@ -127,6 +128,9 @@ class Puller {
   void Fly(std::shared_ptr<LayerFlight> flight, std::shared_ptr<Work> work, std::size_t index);
   Result<LayerRecord> FetchLayer(const CallContext& cc, LayerFlight& flight, Work& work,
                                  std::size_t index);
+  Result<StagedLayer> StageLayer(const digest::Digest& chain);
+  Status PullStaged(const CallContext& cc, LayerFlight& flight, Work& work, std::size_t index,
+                    std::optional<StagedLayer>& staged, LayerNews& news);
   void Leave(const std::vector<std::shared_ptr<LayerFlight>>& flights);
   Status Begin(const CallContext& cc);
   void End(const std::string& key, bool begun);

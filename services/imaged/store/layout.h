@@ -15,7 +15,8 @@ namespace crisp::imaged {
 ///     in-use                            locked, together, by each imaged that runs
 ///     locks                             byte-range locks of chain ids, one file for all
 ///     layers/<chain id>/diff            a finished layer: what overlayfs gets as lowerdir
-///     staging/<chain id>.<random>/diff  a layer on its way; renamed into layers/ when its digests
+///     layers/<chain id>/files           of a zstd:chunked layer: which contents lie where in it
+///     staging/<chain id>.<random>/      a layer on its way; renamed into layers/ when its digests
 ///                                       match
 ///     snapshots/<owner>/{upper,work}    a container's writable part
 ///     empty/                            the lowerdir of an image without layers
@@ -37,6 +38,10 @@ class Layout {
     return Layers() + "/" + std::string(chain_hex);
   }
   std::string Diff(std::string_view chain_hex) const { return Layer(chain_hex) + "/diff"; }
+  static constexpr std::string_view kFiles = "files";  // in a layer's directory, staged or not
+  std::string Files(std::string_view chain_hex) const {
+    return Layer(chain_hex) + "/" + std::string(kFiles);
+  }
   std::string Staging() const { return root_ + "/staging"; }
   /// Always below state_root: containers' files may have a file system of their own.
   const std::string& snapshots_root() const { return snapshots_root_; }
