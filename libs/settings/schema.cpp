@@ -155,6 +155,10 @@ void AddImaged(Schema& schema, Imaged& imaged) {
                 "Connections for one layer of 64 MiB or more at most, where the registry answers "
                 "ranges of it: one, and more as long as they bring more. Each takes 4 MiB of "
                 "memory more. 1: never more than one."})
+      .Bool("imaged.reuse_files", &imaged.reuse_files,
+            {.text = "Of a layer in the form of zstd:chunked only those files are fetched that no "
+                     "other such layer here has. Its registry can tell from that which files are "
+                     "here. false: each layer comes whole."})
       .List("imaged.insecure_registries", &imaged.insecure_registries,
             {.text = "host:port of registries that may speak plain HTTP or show a certificate that "
                      "nobody vouches for. Loopback ones may always speak plain HTTP."},

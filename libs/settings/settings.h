@@ -53,6 +53,7 @@ struct Imaged {
   std::int64_t parallel_unpackers = 8;
   std::int64_t parallel_downloads = 16;
   std::int64_t layer_connections = 4;
+  bool reuse_files = true;
   std::vector<std::string> insecure_registries;
   std::string registries_conf = "/etc/containers/registries.conf";
   std::string short_name_aliases = "/var/cache/containers/short-name-aliases.conf";

@@ -19,6 +19,7 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   config.pull.parallel_unpackers = static_cast<std::size_t>(own.parallel_unpackers);
   config.pull.parallel_downloads = static_cast<std::size_t>(own.parallel_downloads);
   config.pull.spread.most = static_cast<std::size_t>(own.layer_connections);
+  config.pull.reuse_files = own.reuse_files;
   config.pull.max_rate = own.max_rate;
   config.pull.max_pull_rate = own.max_pull_rate;
   config.pull.timeout = own.pull_timeout;

@@ -17,7 +17,7 @@ constexpr const char* kTarSplitPlace = "io.github.containers.zstd-chunked.tarspl
 constexpr std::uint64_t kTocKind = 1;
 // Held in memory as they lie in the blob, for as long as the layer is pulled.
 constexpr std::uint64_t kMaxToc = std::uint64_t{16} << 20U;
-constexpr std::uint64_t kMaxTarSplit = std::uint64_t{32} << 20U;
+constexpr std::uint64_t kMaxTarSplit = std::uint64_t{16} << 20U;
 constexpr std::size_t kMaxTocText = std::size_t{256} << 20U;  // read as it is inflated
 constexpr std::size_t kMaxLine = std::size_t{4} << 20U;       // of the tar-split: a PAX header
 constexpr std::size_t kPiece = std::size_t{64} << 10U;

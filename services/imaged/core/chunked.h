@@ -40,7 +40,7 @@ struct TocFile {
 Result<digest::Digest> ReadToc(std::string_view toc,
                                const std::function<Status(const TocFile&)>& file);
 
-inline constexpr std::size_t kMaxTocFiles = 500'000;
+inline constexpr std::size_t kMaxTocFiles = 200'000;
 
 /// The tar-split as it lies in the blob (compressed), which must outlive it. One thread.
 class TarSplitReader {

@@ -46,6 +46,7 @@ struct PullOptions {
   std::size_t parallel_downloads = 16;  // connections over all pulls
   Spread spread{.most = 4};             // of one large layer
   Bytes ranged_from = MiB(64);          // what a large layer is, compressed
+  bool reuse_files = true;              // of other layers, for zstd:chunked ones
   Bytes max_rate{0};                    // a second, of all pulls together; 0: any
   Bytes max_pull_rate{0};               // of one pull
   std::chrono::nanoseconds tell_every = std::chrono::seconds(5);  // of a long pull, in the log

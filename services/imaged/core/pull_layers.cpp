@@ -156,7 +156,8 @@ Status Puller::PullStaged(const CallContext& cc, LayerFlight& flight, Work& work
       .outage = options_.outage,
       .on_fetched = [this](std::uint64_t count) { metrics_.Fetched(count); },
   };
-  std::optional<ReusePlan> plan = CRISP_TRY(PlanReuse(cc, blob, open, store_, limits));
+  std::optional<ReusePlan> plan;
+  if (options_.reuse_files) plan = CRISP_TRY(PlanReuse(cc, blob, open, store_, limits));
   WantedLayer layer{blob, work.config.diff_ids[index], open, plan ? &*plan : nullptr};
   Status pulled = PullLayer(cc, layer, staged->unpacker, limits, *flight.progress, news);
   if (!plan) return pulled;
@@ -222,7 +223,7 @@ Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& fligh
     parents.push_back(store_.layout().Diff(work.commit.chain[i - 1].hex()));
   const work::Stage stage(cc, "finish the layer's files");
   CRISP_TRY(unpacker.Finish(cc, parents).While("layer {}", blob.digest.str()));
-  if (!news.toc.empty())
+  if (!news.toc.empty() && options_.reuse_files)
     log::IfError("index the files of a layer", IndexFiles(news.toc, staged->path));
   CRISP_TRY(store_.Commit(staged->path, flight.chain));
   staged->discard.Dismiss();

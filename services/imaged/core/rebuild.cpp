@@ -7,6 +7,8 @@
 #include <array>
 
 #include "libs/base/try.h"
+#include "libs/log/log.h"
+#include "libs/os/files.h"
 
 namespace crisp::imaged {
 namespace {
@@ -81,8 +83,8 @@ Status TarRebuild::OpenFile(std::uint64_t size) {
     return Status::Ok();
   }
   const ReusePlan::Local& local = plan_.locals[*file.local];
-  local_ =
-      CRISP_TRY(plan_.roots[local.root].OpenFile(local.path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+  local_ = CRISP_TRY(
+      plan_.layers[local.layer].root.OpenFile(local.path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
   return Status::Ok();
 }
 
@@ -96,9 +98,14 @@ Status TarRebuild::FileEnds() {
     return Status::Ok();
   }
   local_.reset();
-  if (sum_.Finish().Bytes() != file.digest)
-    return DataLoss("{} in {} is not what it was", plan_.locals[*file.local].path,
-                    plan_.roots[plan_.locals[*file.local].root].name());
+  if (sum_.Finish().Bytes() != file.digest) {
+    const ReusePlan::Local& local = plan_.locals[*file.local];
+    const ReusePlan::Layer& layer = plan_.layers[local.layer];
+    // It would cost the next pull as much as this one.
+    log::IfError("delete the index of a layer", os::RemoveFile(layer.index));
+    return DataLoss("{} in {} is not what the index of that layer says", local.path,
+                    layer.root.name());
+  }
   if (!used_[*file.local]) reused_ += file.size;
   used_[*file.local] = true;
   return Status::Ok();

@@ -20,7 +20,7 @@ constexpr std::uint64_t kMinBlob = std::uint64_t{1} << 20U;
 // request would bring more than that.
 constexpr std::uint64_t kGap = std::uint64_t{256} << 10U;
 constexpr std::size_t kMaxParts = 256;
-constexpr std::size_t kMaxRoots = 64;  // layers that files are taken from: two descriptors each
+constexpr std::size_t kMaxLayers = 64;  // layers that files are taken from: two descriptors each
 // So much of the blob must be saved, as a fraction.
 constexpr std::uint64_t kWorth = 4;
 constexpr std::uint32_t kNowhere = ~std::uint32_t{0};
@@ -91,13 +91,12 @@ void LookIn(const digest::Digest& chain, const LayerStore& store,
     if (where[number] != kNowhere || !IsFile(*root, path, wanted[number].size)) return;
     where[number] = static_cast<std::uint32_t>(plan.locals.size());
     plan.locals.push_back(
-        {.root = static_cast<std::uint32_t>(plan.roots.size()), .path = std::move(path)});
+        {.layer = static_cast<std::uint32_t>(plan.layers.size()), .path = std::move(path)});
   };
-  log::IfError("look for files of a layer",
-               LookUpFiles(store.layout().Files(chain.hex()), wanted, found));
+  std::string index = store.layout().Files(chain.hex());
+  log::IfError("look for files of a layer", LookUpFiles(index, wanted, found));
   if (plan.locals.size() == before) return;
-  plan.roots.push_back(*std::move(root));
-  plan.locks.push_back(*std::move(lock));
+  plan.layers.push_back({*std::move(lock), *std::move(root), std::move(index)});
 }
 
 void FindLocals(const std::vector<digest::Digest>& chains, const LayerStore& store,
@@ -109,7 +108,7 @@ void FindLocals(const std::vector<digest::Digest>& chains, const LayerStore& sto
   wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
   std::vector<std::uint32_t> where(wanted.size(), kNowhere);
   for (const digest::Digest& chain : chains) {
-    if (plan.roots.size() == kMaxRoots || plan.locals.size() == wanted.size()) break;
+    if (plan.layers.size() == kMaxLayers || plan.locals.size() == wanted.size()) break;
     LookIn(chain, store, wanted, where, plan);
   }
   for (ReusePlan::File& file : plan.files) {

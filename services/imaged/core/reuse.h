@@ -31,18 +31,23 @@ struct ReusePlan {
   };
   /// Contents that the store has.
   struct Local {
-    std::uint32_t root = 0;  // in roots
+    std::uint32_t layer = 0;  // in layers
     std::string path;
+  };
+  /// Another layer, which stays as long as the lock is held.
+  struct Layer {
+    ChainLock lock;
+    os::Beneath root;
+    std::string index;  // which told of the files; where it was wrong it is deleted
   };
 
   std::vector<File> files;
   std::vector<Local> locals;
-  std::vector<os::Beneath> roots;  // other layers, which stay as long as
-  std::vector<ChainLock> locks;    // these are held
-  std::vector<BlobRange> parts;    // of the blob, to be fetched in this order; first the tar-split
-  std::uint64_t fetch_size = 0;    // of them
-  digest::Digest tar_split;        // empty: the table does not say
-  std::string toc;                 // the table, as it lies in the blob
+  std::vector<Layer> layers;
+  std::vector<BlobRange> parts;  // of the blob, to be fetched in this order; first the tar-split
+  std::uint64_t fetch_size = 0;  // of them
+  digest::Digest tar_split;      // empty: the table does not say
+  std::string toc;               // the table, as it lies in the blob
 };
 
 /// Fetches the layer's table and looks which of its files the store has. Nothing: the layer comes

@@ -19,7 +19,7 @@ constexpr std::size_t kHead = 16;
 constexpr std::size_t kEntry = 48;           // digest, size (8), place (4) and size (4) of its path
 constexpr std::size_t kEntriesAtOnce = 512;  // 24 KiB
 constexpr std::size_t kMaxPath = 4096;
-constexpr std::size_t kMaxPaths = std::size_t{64} << 20U;  // of a layer
+constexpr std::size_t kMaxPaths = std::size_t{32} << 20U;  // of a layer
 
 /// "./usr//bin/x" → "usr//bin/x"; "" for what leads nowhere.
 std::string_view Relative(std::string_view name) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "libs/archive/tests/compress.h"
 #include "libs/base/text.h"
 #include "libs/digest/digest.h"
+#include "services/imaged/tests/fake_registry.h"
 
 // Layers in the form of zstd:chunked, honest or not.
 namespace crisp::imaged::testing {
@@ -147,5 +149,27 @@ class ChunkedWriter {
   nlohmann::json toc_;
   int lines_ = 0;
 };
+
+/// Random enough not to shrink, another text for each seed.
+inline std::string NoiseOf(unsigned seed, std::size_t size) {
+  std::mt19937_64 random(seed);
+  std::string text(size, '\0');
+  for (char& c : text) c = static_cast<char>(random());
+  return text;
+}
+
+/// Of one layer, which is `tar` in the form of zstd:chunked.
+inline TestImage ChunkedImage(const std::string& tar, ChunkedBlob blob) {
+  TestImage image = TestImage::Make({{tar, Pack::kZstd}});
+  image.blobs.erase(image.layer_digests[0]);
+  nlohmann::json manifest = nlohmann::json::parse(image.manifest);
+  manifest["layers"][0]["size"] = blob.bytes.size();
+  manifest["layers"][0]["annotations"] = blob.annotations;
+  image.layer_digests[0] = image.Add(std::move(blob.bytes));
+  manifest["layers"][0]["digest"] = image.layer_digests[0];
+  image.manifest = manifest.dump();
+  image.manifest_digest = "sha256:" + digest::Sha256Hex(image.manifest);
+  return image;
+}
 
 }  // namespace crisp::imaged::testing

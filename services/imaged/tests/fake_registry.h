@@ -107,6 +107,12 @@ class LyingRegistry {
     documents[digest] = {type, text};
     return digest;
   }
+  /// Serves another image, too, by its tag.
+  void Also(const TestImage& other, const std::string& tag) {
+    const std::lock_guard lock(mutex);
+    image.blobs.insert(other.blobs.begin(), other.blobs.end());
+    documents[tag] = {other.manifest_type, other.manifest};
+  }
   // What goes wrong; set before the first request.
   std::string wrong_blob;              // digest whose bytes are another's
   std::string cut_blob;                // digest that breaks off after each 100 KB

@@ -2,13 +2,11 @@
 // is wrong with its table, the layer is what it should be in the end. Needs root.
 #include <algorithm>
 #include <catch2/catch.hpp>
-#include <random>
 
 #include "services/imaged/core/chunked.h"
 #include "services/imaged/core/gather.h"
 #include "services/imaged/store/file_index.h"
 #include "services/imaged/tests/chunked_blob.h"
-#include "services/imaged/tests/fake_registry.h"
 #include "services/imaged/tests/node.h"
 #include "services/imaged/tests/real_registry.h"
 #include "services/imaged/tests/second_opinion.h"
@@ -17,13 +15,6 @@ namespace crisp::imaged {
 namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): what the tests are written in
-
-std::string NoiseOf(unsigned seed, std::size_t size) {
-  std::mt19937_64 random(seed);
-  std::string text(size, '\0');
-  for (char& c : text) c = static_cast<char>(random());
-  return text;
-}
 
 constexpr std::size_t kFiles = 24;
 constexpr unsigned kChanged = 13;
@@ -41,20 +32,6 @@ std::string LayerTar(unsigned version) {
   return tar.Done();
 }
 
-/// Of one layer, which is `tar` in the form of zstd:chunked.
-TestImage ChunkedImage(const std::string& tar, ChunkedBlob blob) {
-  TestImage image = TestImage::Make({{tar, Pack::kZstd}});
-  image.blobs.erase(image.layer_digests[0]);
-  nlohmann::json manifest = nlohmann::json::parse(image.manifest);
-  manifest["layers"][0]["size"] = blob.bytes.size();
-  manifest["layers"][0]["annotations"] = blob.annotations;
-  image.layer_digests[0] = image.Add(std::move(blob.bytes));
-  manifest["layers"][0]["digest"] = image.layer_digests[0];
-  image.manifest = manifest.dump();
-  image.manifest_digest = "sha256:" + digest::Sha256Hex(image.manifest);
-  return image;
-}
-
 TestImage Version(unsigned version, const ChunkedLies& lies = {}) {
   const std::string tar = LayerTar(version);
   return ChunkedImage(tar, ChunkedWriter(lies).Write(tar));
@@ -63,8 +40,7 @@ TestImage Version(unsigned version, const ChunkedLies& lies = {}) {
 /// A registry of version 1, and of another image as ":v2".
 struct TwoVersions {
   explicit TwoVersions(TestImage second) : next(std::move(second)), registry(Version(1)) {
-    registry.image.blobs.insert(next.blobs.begin(), next.blobs.end());
-    registry.documents["v2"] = {next.manifest_type, next.manifest};
+    registry.Also(next, "v2");
   }
   const std::string& Layer() const { return next.layer_digests[0]; }
   std::uint64_t Size() const { return next.blobs.at(Layer()).size(); }
@@ -126,13 +102,24 @@ TEST_CASE("A layer that was made of others' files serves its own in turn") {
   REQUIRE(node.Pull(two.registry.Name()).ok());
   REQUIRE(node.Pull(two.registry.Name(":v2")).ok());
   const TestImage third = Version(3);
-  two.registry.image.blobs.insert(third.blobs.begin(), third.blobs.end());
-  two.registry.documents["v3"] = {third.manifest_type, third.manifest};
+  two.registry.Also(third, "v3");
   REQUIRE(*node.catalogue->RemoveImage(node.Image(two.registry.Name()).id()));
   REQUIRE(node.gc.Collect().ok());
   REQUIRE(os::ListDir(node.layout.Layers())->size() == 1);
   REQUIRE(node.Pull(two.registry.Name(":v3")).ok());
   CHECK(two.registry.Answered(third.layer_digests[0]) < two.Size() / 10);
+}
+
+TEST_CASE("With reuse_files off every layer comes whole, and none has an index") {
+  TwoVersions two(Version(2));
+  PullOptions options;
+  options.reuse_files = false;
+  Node node(options);
+  const auto first = node.Pull(two.registry.Name());
+  REQUIRE(first.ok());
+  CHECK_FALSE(os::Exists(DiffOf(node, *first) + "/../files"));
+  REQUIRE(node.Pull(two.registry.Name(":v2")).ok());
+  CHECK(two.registry.Answered(two.Layer()) == two.Size());
 }
 
 TEST_CASE("Nothing is asked for that would not pay") {
@@ -142,7 +129,7 @@ TEST_CASE("Nothing is asked for that would not pay") {
   SECTION("it has one, of other files: only the table comes") {
     const std::string tar = TarWriter().File("x", NoiseOf(77, 2'000'000)).Done();
     two.registry.image = ChunkedImage(tar, ChunkedWriter().Write(tar));
-    two.registry.image.blobs.insert(two.next.blobs.begin(), two.next.blobs.end());
+    two.registry.Also(two.next, "v2");
     REQUIRE(node.Pull(two.registry.Name()).ok());
   }
   const bool asked = !os::ListDir(node.layout.Layers())->empty();
@@ -242,7 +229,8 @@ std::vector<Lie> LiesOfTables() {
   split("without its last part", [](std::string& s) { s.resize(s.size() / 2); });
   split("no JSON", [](std::string& s) { s = std::string(2000, 'x') + "\n"; });
   split("of an unknown type", [](std::string& s) { s = "{\"type\":3}\n" + s; });
-  split("begins with contents", [](std::string& s) { s.erase(0, s.find("\"type\":1") - 100); });
+  split("begins with contents",
+        [](std::string& s) { s.erase(0, s.rfind('\n', s.find("\"size\"")) + 1); });
   split("a file more", [](std::string& s) {
     s += R"({"type":1,"size":5})"
          "\n";
@@ -306,17 +294,43 @@ TEST_CASE("A file of the store that is not what it was is not used") {
   SECTION("gone: seen before anything is fetched") { change = "gone", least = 0; }
   SECTION("a link to elsewhere: seen before anything is fetched") { change = "link", least = 0; }
   const double sent = PullAfter(two, [&](Node& node) {
-    const std::string path = DiffOf(node, node.Image(two.registry.Name()).id()) + "/data/5";
-    std::string text = *os::ReadFile(path);
-    text[1000] ^= 1;
+    const std::string data = DiffOf(node, node.Image(two.registry.Name()).id()) + "/data/";
+    std::string text = *os::ReadFile(data + "5");
+    text[1000] = static_cast<char>(text[1000] ^ 1);
     if (change == "short") text.pop_back();
-    if (change.empty() || change == "short") REQUIRE(os::WriteFile(path, text).ok());
-    if (change == "gone" || change == "link") REQUIRE(os::RemoveFile(path).ok());
-    if (change == "link")
-      REQUIRE(os::Symlink(node.root.Write("victim", *os::ReadFile(path + "/../6")), path).ok());
+    REQUIRE(os::RemoveFile(data + "5").ok());
+    if (change.empty() || change == "short") REQUIRE(os::WriteFile(data + "5", text).ok());
+    if (change == "link") REQUIRE(os::Symlink("6", data + "5").ok());
   });
   CHECK(sent >= least);
   if (least == 0) CHECK(sent < 0.2);
+}
+
+TEST_CASE("An index that said something wrong is not believed again") {
+  // The first image says that a file of it holds what a file of the next one does.
+  ChunkedLies lies{.toc = [](nlohmann::json& toc) {
+    Kept(toc)["digest"] = "sha256:" + digest::Sha256Hex(NoiseOf(500, 150'000 + 7919 * 5));
+  }};
+  TwoVersions two(Version(2));
+  const std::string tar = LayerTar(1);
+  two.registry.image = ChunkedImage(tar, ChunkedWriter(lies).Write(tar));
+  TarWriter wanted;
+  wanted.File("x", NoiseOf(500, 150'000 + 7919 * 5));
+  for (unsigned i = 6; i < 12; ++i) wanted.File(std::to_string(i), NoiseOf(i, 150'000 + 7919 * i));
+  const std::string next = wanted.Done();
+  const TestImage victim = ChunkedImage(next, ChunkedWriter().Write(next));
+  two.registry.Also(victim, "victim");
+  Node node;
+  const auto first = node.Pull(two.registry.Name());
+  REQUIRE(first.ok());
+  const std::string index = DiffOf(node, *first) + "/../files";
+  REQUIRE(os::Exists(index));
+  const auto id = node.Pull(two.registry.Name(":victim"));
+  REQUIRE(id.status().message() == "");
+  CHECK(node.File(*id, 0, "x") == NoiseOf(500, 150'000 + 7919 * 5));
+  CHECK(two.registry.Answered(victim.layer_digests[0]) >=
+        victim.blobs.at(victim.layer_digests[0]).size());
+  CHECK_FALSE(os::Exists(index));
 }
 
 TEST_CASE("An index that is damaged costs the layer's coming whole") {
@@ -395,10 +409,8 @@ TEST_CASE("Contents that are taken again and again count as expansion") {
   // would come whole it is far less, so that it is allowed then.
   const std::string many = repeated(60);
   TwoVersions two(ChunkedImage(many, ChunkedWriter({.chunk = 4'000'000}).Write(many)));
-  two.registry.image.blobs.clear();
-  TestImage one = ChunkedImage(first, ChunkedWriter().Write(first));
-  one.blobs.insert(two.next.blobs.begin(), two.next.blobs.end());
-  two.registry.image = std::move(one);
+  two.registry.image = ChunkedImage(first, ChunkedWriter().Write(first));
+  two.registry.Also(two.next, "v2");
   PullOptions options;
   options.expansion.max_times = 100;
   Node node(options);
