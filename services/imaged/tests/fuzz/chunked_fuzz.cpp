@@ -27,7 +27,7 @@ std::string Compressed(std::string_view text) {
   return out;
 }
 
-void Toc(std::string_view toc) {
+void FuzzToc(std::string_view toc) {
   FileIndexWriter index;
   static_cast<void>(ReadToc(toc, [&index](const TocFile& file) {
                       index.Add(file.digest, file.size, file.name);
@@ -35,7 +35,7 @@ void Toc(std::string_view toc) {
                     }).ok());
 }
 
-void TarSplit(std::string_view text) {
+void FuzzTarSplit(std::string_view text) {
   TarSplitReader reader(text);
   TarSplitReader::Item item;
   std::size_t bytes = 0;
@@ -43,7 +43,7 @@ void TarSplit(std::string_view text) {
   if (bytes > std::size_t{1} << 32U) std::abort();
 }
 
-void Index(std::string_view bytes) {
+void FuzzIndex(std::string_view bytes) {
   static const crisp::os::TempDir temp = *crisp::os::TempDir::Create("/tmp/crisp-fuzz-");
   const std::string path = temp.path() + "/files";
   if (!crisp::os::WriteFile(path, bytes).ok()) std::abort();
@@ -62,10 +62,10 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   if (size == 0) return 0;
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
   switch (data[0]) {
-    case 't': Toc(Compressed(text)); break;
-    case 'T': Toc(text); break;
-    case 's': TarSplit(Compressed(text)); break;
-    case 'S': TarSplit(text); break;
+    case 't': FuzzToc(Compressed(text)); break;
+    case 'T': FuzzToc(text); break;
+    case 's': FuzzTarSplit(Compressed(text)); break;
+    case 'S': FuzzTarSplit(text); break;
     case 'a': {
       const auto annotations = crisp::json::Parse(text);
       constexpr std::uint64_t kBlob = 100'000;
@@ -76,7 +76,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
         std::abort();
       break;
     }
-    case 'i': Index(text); break;
+    case 'i': FuzzIndex(text); break;
     default: break;
   }
   return 0;
