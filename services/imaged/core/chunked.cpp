@@ -18,21 +18,22 @@ constexpr std::uint64_t kTocKind = 1;
 // Held in memory as they lie in the blob, for as long as the layer is pulled.
 constexpr std::uint64_t kMaxToc = std::uint64_t{16} << 20U;
 constexpr std::uint64_t kMaxTarSplit = std::uint64_t{16} << 20U;
-constexpr std::size_t kMaxTocText = std::size_t{256} << 20U;  // read as it is inflated
-constexpr std::size_t kMaxLine = std::size_t{4} << 20U;       // of the tar-split: a PAX header
+constexpr std::size_t kMaxTocText = std::size_t{256} << 20U;         // read as it is inflated
+constexpr std::uint64_t kMaxTarSplitText = std::uint64_t{1} << 30U;  // likewise
+constexpr std::size_t kMaxLine = std::size_t{4} << 20U;  // of the tar-split: a PAX header
 constexpr std::size_t kPiece = std::size_t{64} << 10U;
 
 /// "1:22:333" as so many numbers; nothing for anything else.
-template <std::size_t count>
-std::optional<std::array<std::uint64_t, count>> Numbers(const nlohmann::json& annotations,
+template <std::size_t Count>
+std::optional<std::array<std::uint64_t, Count>> Numbers(const nlohmann::json& annotations,
                                                         const char* key) {
   const auto found = annotations.find(key);
   if (found == annotations.end() || !found->is_string()) return std::nullopt;
   const std::string& text = found->get_ref<const std::string&>();
-  std::array<std::uint64_t, count> numbers{};
+  std::array<std::uint64_t, Count> numbers{};
   const char* at = text.data();
   const char* const end = text.data() + text.size();
-  for (std::size_t i = 0; i < count; ++i) {
+  for (std::size_t i = 0; i < Count; ++i) {
     if (i > 0 && (at == end || *at++ != ':')) return std::nullopt;
     const auto [stop, error] = std::from_chars(at, end, numbers[i]);
     if (error != std::errc()) return std::nullopt;
@@ -122,6 +123,9 @@ Result<bool> TarSplitReader::NextLine(std::string& line) {
     at_ = 0;
     filled_ = CRISP_TRY(plain_->Read(buffer_));
     if (filled_ == 0) return !line.empty();
+    read_ += filled_;
+    if (read_ > kMaxTarSplitText)
+      return InvalidArgument("the tar-split inflates to more than {} bytes", kMaxTarSplitText);
   }
 }
 

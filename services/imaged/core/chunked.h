@@ -62,6 +62,7 @@ class TarSplitReader {
   std::string buffer_;
   std::size_t at_ = 0;
   std::size_t filled_ = 0;
+  std::uint64_t read_ = 0;
 };
 
 }  // namespace crisp::imaged

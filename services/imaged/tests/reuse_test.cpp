@@ -438,6 +438,22 @@ TEST_CASE("A real registry sends the parts of a layer that are asked for") {
   CHECK(Metric(node, "crisp_imaged_fetched_bytes_total") - before < size / 10);
 }
 
+TEST_CASE("A table of more files than one may have is refused") {
+  std::string text = R"({"version":1,"entries":[)";
+  const std::string entry = fmt::format(
+      R"({{"type":"reg","name":"f","size":1,"digest":"sha256:{}","offset":1,"endOffset":2}},)",
+      digest::Sha256Hex("x"));
+  for (std::size_t i = 0; i <= kMaxTocFiles; ++i) text += entry;
+  text.back() = ']';
+  std::size_t count = 0;
+  const auto read = ReadToc(ZstdOf(text + "}"), [&count](const TocFile&) {
+    ++count;
+    return Status::Ok();
+  });
+  CHECK(read.code() == Code::kResourceExhausted);
+  CHECK(count == kMaxTocFiles);
+}
+
 TEST_CASE("An index finds contents by digest and size, under paths of the layer") {
   const crisp::testing::TestRoot root;
   FileIndexWriter writer;
