@@ -45,7 +45,8 @@ std::array<unsigned char, 32> Digest::Bytes() const {
   std::array<unsigned char, 32> bytes = {};
   const std::string_view text = hex();
   for (std::size_t i = 0; i < text.size(); ++i)
-    bytes[i / 2] = static_cast<unsigned char>(bytes[i / 2] << 4U | kHexDigits.find(text[i]));
+    bytes[i / 2] =
+        static_cast<unsigned char>(std::size_t{bytes[i / 2]} << 4U | kHexDigits.find(text[i]));
   return bytes;
 }
 

@@ -64,8 +64,8 @@ Tree Expected() {
 }
 
 void CheckVersion2(Node& node, const std::string& image) {
-  static const Tree expected = Expected();
-  CheckSame(Tree(DiffOf(node, image)), expected);
+  static const Tree kExpected = Expected();
+  CheckSame(Tree(DiffOf(node, image)), kExpected);
   node.CheckClean();
 }
 
@@ -472,7 +472,7 @@ TEST_CASE("An index finds contents by digest and size, under paths of the layer"
   REQUIRE(writer.Write(root / "files").message() == "");
   std::size_t count = 0;
   const Status status =
-      LookUpFiles(root / "files", wanted, [&](std::size_t number, std::string path) {
+      LookUpFiles(root / "files", wanted, [&](std::size_t number, const std::string& path) {
         ++count;
         CHECK(wanted[number].digest ==
               digest::Sha256Digest(path.substr(path.rfind('/') + 1)).Bytes());
@@ -480,7 +480,7 @@ TEST_CASE("An index finds contents by digest and size, under paths of the layer"
       });
   CHECK(status.message() == "");
   CHECK(count == 1000);
-  CHECK(LookUpFiles(root / "absent", wanted, [](std::size_t, std::string) {}).ok());
+  CHECK(LookUpFiles(root / "absent", wanted, [](std::size_t, const std::string&) {}).ok());
 }
 
 }  // namespace

@@ -44,8 +44,8 @@ void FuzzTarSplit(std::string_view text) {
 }
 
 void FuzzIndex(std::string_view bytes) {
-  static const crisp::os::TempDir temp = *crisp::os::TempDir::Create("/tmp/crisp-fuzz-");
-  const std::string path = temp.path() + "/files";
+  static const crisp::os::TempDir kTemp = *crisp::os::TempDir::Create("/tmp/crisp-fuzz-");
+  const std::string path = kTemp.path() + "/files";
   if (!crisp::os::WriteFile(path, bytes).ok()) std::abort();
   std::vector<WantedFile> wanted(3);
   wanted[1].digest.fill('a');
