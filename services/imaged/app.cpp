@@ -12,6 +12,7 @@
 #include "libs/log/log.h"
 #include "libs/os/file_lock.h"
 #include "libs/os/files.h"
+#include "libs/os/image_mount.h"
 #include "libs/os/mount.h"
 #include "services/imaged/config.h"
 #include "services/imaged/confinement.h"
@@ -305,6 +306,7 @@ Status CheckSettings(const settings::Settings& settings, const daemon::Options& 
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = Config::From(daemon.settings(), daemon::Version());
   config.http.proxy = CRISP_TRY(http::ProxyConfig::FromEnvironment());
+  if (config.pull.erofs) CRISP_TRY(os::CheckImageLayers().While("imaged.driver: erofs"));
   if (config.driver == Snapshots::Driver::kOverlay && !os::KernelHasFilesystem("overlay")) {
     log::Warn("this kernel has no overlayfs: each container gets a full copy of its image",
               {{"imaged.driver", "vfs"}});

@@ -30,6 +30,7 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   config.verify = own.verify;
   config.overlay_options = own.overlay_options;
   if (own.driver == "vfs") config.driver = Snapshots::Driver::kVfs;
+  config.pull.erofs = own.driver == "erofs";
   config.trust.policy = own.policy;
   config.trust.policy_may_be_absent = own.policy == settings::Imaged().policy;
   config.trust.registries_dir = own.registries_d;

@@ -34,7 +34,7 @@ Finding CrioStorageDriver(const Case& one) {
   }
   if (driver == "vfs") return one.Put("imaged.driver", YamlText(driver));
   return NotSupportedHere(
-      fmt::format("there is no driver {}: overlay is taken, or set imaged.driver to vfs", driver));
+      fmt::format("there is no driver {}: overlay is taken, or set imaged.driver", driver));
 }
 
 Finding CrioStreamAddress(const Case& one) {

@@ -62,11 +62,11 @@ Status Gc::DiscardOldHomes() {
 
 Status Gc::ForgetMissing() {
   for (const CatalogueLayer& layer : CRISP_TRY(catalogue_.AllLayers())) {
-    const std::string path = store_.layout().Diff(layer.chain.hex());
-    if (os::IsDirectory(path)) continue;
+    const auto is_there = [this, &layer] { return os::Exists(store_.PathOf(layer.chain)); };
+    if (is_there()) continue;
     // Looked at again with the lock: another instance may have collected it, and fetched it anew.
     const Result<ChainLock> lock = store_.TryLock(layer.chain);
-    if (!lock.ok() || os::IsDirectory(path)) continue;
+    if (!lock.ok() || is_there()) continue;
     const Result<std::vector<std::string>> images = catalogue_.ForgetLayer(layer.chain);
     if (!images.ok()) {
       log::Error("a layer is not there",

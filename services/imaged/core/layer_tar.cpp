@@ -1,135 +1,97 @@
 #include "services/imaged/core/layer_tar.h"
 
-#include <dirent.h>
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/xattr.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <map>
 #include <memory>
-#include <vector>
+#include <span>
 
 #include "libs/archive/tar_writer.h"
 #include "libs/base/try.h"
-#include "libs/os/files.h"
-#include "libs/os/unique_fd.h"
 #include "services/imaged/store/layer_file.h"
+#include "services/imaged/store/layer_reader.h"
 
 namespace crisp::imaged {
 namespace {
 
 constexpr std::size_t kPiece = std::size_t{256} << 10U;
-constexpr std::size_t kMaxXattr = 65536;
 
 class Writer {
  public:
-  Writer(const CallContext& cc, os::UniqueFd root,
+  Writer(const CallContext& cc, const LayerReader& layer,
          const std::function<Status(std::string_view)>& sink)
-      : cc_(cc), root_(std::move(root)), sink_(sink) {}
+      : cc_(cc), layer_(layer), sink_(sink) {}
 
   Status All() {
-    CRISP_TRY(One("."));
+    const LayerNode root = CRISP_TRY(layer_.Root());
+    CRISP_TRY(One(root, "."));
     return sink_(archive::TarEnd());
   }
 
  private:
-  /// `path` below the root, and what is below it.
-  Status One(const std::string& path);
-  Status Directory(const std::string& path, archive::TarEntry& entry);
-  Status File(const std::string& path, archive::TarEntry& entry);
+  /// What is called `path` in the layer, and what is below it.
+  Status One(const LayerNode& node, const std::string& path);
+  Status Directory(const LayerNode& node, const std::string& path, archive::TarEntry& entry);
+  Status File(const LayerNode& node, const std::string& path, archive::TarEntry& entry);
   Status Put(const archive::TarEntry& entry) {
     const std::string header = CRISP_TRY(archive::TarHeader(entry));
     return sink_(header);
   }
-  Status ReadXattrs(int fd, const std::string& path, archive::TarEntry& entry) const;
-  Result<std::vector<std::string>> Names(const std::string& path) const;
+  Status AddXattrs(const LayerNode& node, archive::TarEntry& entry) const;
 
   const CallContext& cc_;
-  const os::UniqueFd root_;
+  const LayerReader& layer_;
   const std::function<Status(std::string_view)>& sink_;
   std::map<ino_t, std::string> linked_;  // files with several names: the one that was written
   std::string piece_ = std::string(kPiece, '\0');
 };
 
-Status Writer::ReadXattrs(int fd, const std::string& path, archive::TarEntry& entry) const {
-  std::string names(kMaxXattr, '\0');
-  const ssize_t size = ::flistxattr(fd, names.data(), names.size());
-  if (size < 0 && errno == EOPNOTSUPP) return Status::Ok();
-  if (size < 0) return Status::Errno(errno, "{}: list extended attributes", path);
-  names.resize(static_cast<std::size_t>(size));
-  for (std::string_view rest = names; !rest.empty();) {
-    const std::string name(rest.substr(0, rest.find('\0')));
-    rest.remove_prefix(std::min(rest.size(), name.size() + 1));
+Status Writer::AddXattrs(const LayerNode& node, archive::TarEntry& entry) const {
+  for (auto& [name, value] : CRISP_TRY(layer_.ReadXattrs(node))) {
     // What overlayfs means by its own is written as .wh. files; trusted.* is nobody's to pass on.
     if (name.starts_with("user.overlay.") && name != kOpaqueXattr) continue;
     if (name.starts_with("trusted.")) continue;
-    std::string value(kMaxXattr, '\0');
-    const ssize_t length = ::fgetxattr(fd, name.c_str(), value.data(), value.size());
-    if (length < 0) return Status::Errno(errno, "{}: read {}", path, name);
-    value.resize(static_cast<std::size_t>(length));
-    entry.xattrs[name] = std::move(value);
+    entry.xattrs[name] = value;
   }
   return Status::Ok();
 }
 
-Result<std::vector<std::string>> Writer::Names(const std::string& path) const {
-  os::UniqueFd fd(::openat(root_.get(), path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid()) return Status::Errno(errno, "open {}", path);
-  const std::unique_ptr<DIR, int (*)(DIR*)> directory(::fdopendir(fd.get()), &::closedir);
-  if (!directory) return Status::Errno(errno, "read {}", path);
-  static_cast<void>(fd.release());  // closedir closes it
-  std::vector<std::string> names;
-  errno = 0;
-  while (const dirent* each = ::readdir(directory.get())) {
-    const std::string_view name = each->d_name;
-    if (name != "." && name != "..") names.emplace_back(name);
-  }
-  if (errno != 0) return Status::Errno(errno, "read {}", path);
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-Status Writer::Directory(const std::string& path, archive::TarEntry& entry) {
-  const os::UniqueFd fd(::openat(root_.get(), path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid()) return Status::Errno(errno, "open {}", path);
-  CRISP_TRY(ReadXattrs(fd.get(), path, entry));
+Status Writer::Directory(const LayerNode& node, const std::string& path, archive::TarEntry& entry) {
+  CRISP_TRY(AddXattrs(node, entry));
   const bool opaque = entry.xattrs.erase(std::string(kOpaqueXattr)) > 0;
   CRISP_TRY(Put(entry));
   const std::string below = path == "." ? "" : path + "/";
   if (opaque) CRISP_TRY(Put({.path = below + ".wh..wh..opq", .mode = 0644}));
-  const std::vector<std::string> names = CRISP_TRY(Names(path));
-  for (const std::string& name : names) CRISP_TRY(One(below + name));
+  for (const std::string& name : CRISP_TRY(layer_.Names(node))) {
+    const auto child = CRISP_TRY(layer_.Find(node, name));
+    if (!child) return DataLoss("{}{} vanished while it was read", below, name);
+    CRISP_TRY(One(*child, below + name));
+  }
   return Status::Ok();
 }
 
-Status Writer::File(const std::string& path, archive::TarEntry& entry) {
-  const os::UniqueFd fd(
-      ::openat(root_.get(), path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-  if (!fd.valid()) return Status::Errno(errno, "open {}", path);
-  CRISP_TRY(ReadXattrs(fd.get(), path, entry));
+Status Writer::File(const LayerNode& node, const std::string& path, archive::TarEntry& entry) {
+  CRISP_TRY(AddXattrs(node, entry));
   CRISP_TRY(Put(entry));
-  for (std::uint64_t left = entry.size; left > 0;) {
+  const LayerContents contents = CRISP_TRY(layer_.Contents(node));
+  for (std::uint64_t at = 0; at < entry.size;) {
     CRISP_TRY(cc_.Check());
-    const ssize_t count =
-        ::read(fd.get(), piece_.data(),
-               static_cast<std::size_t>(std::min<std::uint64_t>(left, piece_.size())));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return Status::Errno(errno, "read {}", path);
+    const auto size =
+        static_cast<std::size_t>(std::min<std::uint64_t>(entry.size - at, piece_.size()));
+    const std::size_t count =
+        CRISP_TRY(contents.Read(at, std::span(piece_.data(), size)).While("{}", path));
     if (count == 0) return DataLoss("{} became shorter while it was read", path);
-    CRISP_TRY(sink_(std::string_view(piece_.data(), static_cast<std::size_t>(count))));
-    left -= static_cast<std::uint64_t>(count);
+    CRISP_TRY(sink_(std::string_view(piece_.data(), count)));
+    at += count;
   }
   return sink_(archive::TarPadding(entry.size));
 }
 
-Status Writer::One(const std::string& path) {
+Status Writer::One(const LayerNode& node, const std::string& path) {
   CRISP_TRY(cc_.Check());
-  struct stat info {};
-  if (::fstatat(root_.get(), path.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
-    return Status::Errno(errno, "stat {}", path);
+  const struct stat& info = node.info;
   archive::TarEntry entry;
   entry.path = path == "." ? "./" : path;
   entry.mode = info.st_mode & 07777U;
@@ -139,9 +101,9 @@ Status Writer::One(const std::string& path) {
   entry.mtime_nanoseconds = static_cast<std::uint32_t>(info.st_mtim.tv_nsec);
   if (S_ISDIR(info.st_mode)) {
     entry.type = archive::EntryType::kDirectory;
-    return Directory(path, entry);
+    return Directory(node, path, entry);
   }
-  if (S_ISCHR(info.st_mode) && info.st_rdev == 0) {
+  if (LayerReader::IsWhiteout(node)) {
     const std::size_t name = path.rfind('/') + 1;  // 0 without a slash
     return Put({.path = path.substr(0, name) + ".wh." + path.substr(name), .mode = 0644});
   }
@@ -155,14 +117,11 @@ Status Writer::One(const std::string& path) {
   }
   if (S_ISREG(info.st_mode)) {
     entry.size = static_cast<std::uint64_t>(info.st_size);
-    return File(path, entry);
+    return File(node, path, entry);
   }
   if (S_ISLNK(info.st_mode)) {
     entry.type = archive::EntryType::kSymlink;
-    std::string target(4096, '\0');
-    const ssize_t size = ::readlinkat(root_.get(), path.c_str(), target.data(), target.size());
-    if (size < 0) return Status::Errno(errno, "read the link {}", path);
-    entry.link = target.substr(0, static_cast<std::size_t>(size));
+    entry.link = CRISP_TRY(layer_.LinkTarget(node));
     return Put(entry);
   }
   if (S_ISFIFO(info.st_mode)) {
@@ -181,10 +140,10 @@ Status Writer::One(const std::string& path) {
 
 }  // namespace
 
-Status WriteLayerTar(const CallContext& cc, const std::string& directory,
+Status WriteLayerTar(const CallContext& cc, const std::string& path,
                      const std::function<Status(std::string_view)>& sink) {
-  os::UniqueFd root = CRISP_TRY(os::Open(directory, O_RDONLY | O_DIRECTORY));
-  return Writer(cc, std::move(root), sink).All();
+  const std::unique_ptr<LayerReader> layer = CRISP_TRY(LayerReader::Open(path));
+  return Writer(cc, *layer, sink).All();
 }
 
 }  // namespace crisp::imaged

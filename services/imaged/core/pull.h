@@ -57,6 +57,7 @@ struct PullOptions {
   Bytes max_manifest_size = MiB(4);
   std::size_t max_layers = 127;
   std::uint64_t max_files = 4'000'000;  // of one layer
+  bool erofs = false;                   // each layer becomes one image file
 };
 
 /// Pulls images: resolve, config, layers side by side, commit. A pull of the same image with the

@@ -185,13 +185,17 @@ Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& fligh
   }
   std::vector<std::string> parents;
   for (std::size_t i = index; i > 0; --i)
-    parents.push_back(store_.layout().Diff(work.commit.chain[i - 1].hex()));
+    parents.push_back(store_.PathOf(work.commit.chain[i - 1]));
   const work::Stage stage(cc, "finish the layer's files");
   CRISP_TRY(unpacker.Finish(cc, parents).While("layer {}", blob.digest.str()));
+  Usage usage = unpacker.usage();
+  if (options_.erofs) {
+    const auto image = CRISP_TRY(store_.MakeImage(cc, staged).While("layer {}", blob.digest.str()));
+    if (image) usage = *image;
+  }
   CRISP_TRY(store_.Commit(staged, flight.chain));
   discard.Dismiss();
-  return LayerRecord{flight.chain, work.config.diff_ids[index], unpacker.usage().bytes,
-                     unpacker.usage().inodes};
+  return LayerRecord{flight.chain, work.config.diff_ids[index], usage.bytes, usage.inodes};
 }
 
 /// The pull needs its flights no more. Those that nobody else wants are stopped; finished layers

@@ -6,6 +6,7 @@
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
+#include "libs/os/image_mount.h"
 #include "services/imaged/store/flatten.h"
 
 namespace crisp::imaged {
@@ -73,7 +74,7 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
   snapshot.image_name = record && !record->tags.empty() ? record->tags.front() : snapshot.image_ref;
   OverlayMount& mount = snapshot.mount;
   for (const digest::Digest& chain : CRISP_TRY(catalogue_.Layers(id)))
-    mount.lower_dirs.insert(mount.lower_dirs.begin(), layout.Diff(chain.hex()));
+    mount.lower_dirs.insert(mount.lower_dirs.begin(), store_.PathOf(chain));
   if (mount.lower_dirs.empty()) mount.lower_dirs.push_back(layout.Empty());
   // userxattr: our opaque marks are user.overlay.*. volatile: a container's own files need not
   // outlive a power cut, and unmounting never syncs the whole file system.
@@ -127,9 +128,12 @@ Result<PreparedVolume> Snapshots::PrepareVolume(const CallContext& cc, const Own
   volume.image_id = CRISP_TRY(Hold(cc, row, image, user_specified));
   const Layout& layout = store_.layout();
   for (const digest::Digest& chain : CRISP_TRY(catalogue_.Layers(volume.image_id)))
-    volume.layers.insert(volume.layers.begin(), layout.Diff(chain.hex()));
+    volume.layers.insert(volume.layers.begin(), store_.PathOf(chain));
   if (driver_ == Driver::kVfs) {
-    if (volume.layers.size() > 1) volume.layers = {CRISP_TRY(Copy(cc, row, volume.layers))};
+    // A tree alone is bound as it is; an image cannot be.
+    const bool several = volume.layers.size() > 1;
+    if (several || (!volume.layers.empty() && os::IsImage(volume.layers.front())))
+      volume.layers = {CRISP_TRY(Copy(cc, row, volume.layers))};
     if (volume.layers.empty()) volume.layers.push_back(layout.Empty());
     volume.options = {"ro"};
     return volume;

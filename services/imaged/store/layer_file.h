@@ -1,12 +1,12 @@
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
 
-#include "libs/base/call_context.h"
-#include "libs/base/status.h"
+#include "libs/base/result.h"
 
-// What a file of a layer may have, and how it is copied.
+// What a file of a layer may have beside its contents.
 namespace crisp::imaged {
 
 /// overlayfs's mark (mounted with `userxattr`), "y" on a directory: nothing below it shows.
@@ -16,12 +16,10 @@ inline constexpr const char* kOpaqueXattr = "user.overlay.opaque";
 /// name, or are the host's to give.
 bool IsLayerXattr(std::string_view name);
 
-/// The extended attributes of an open file or directory that a layer may have. `path` is for
-/// errors, here and below.
-Status CopyXattrs(int from, int to, const std::string& path);
-
-/// The contents of an open file into an empty one. Holes stay holes; blocks are shared where the
-/// file system can. Ends with the call.
-Status CopyContents(const CallContext& cc, int from, int to, const std::string& path);
+/// All extended attributes of an open file or directory. `path` is for errors, here and below.
+Result<std::map<std::string, std::string>> ReadXattrs(int fd, const std::string& path);
+/// Those of them that a layer may have, on another one.
+Status WriteXattrs(const std::map<std::string, std::string>& xattrs, int to,
+                   const std::string& path);
 
 }  // namespace crisp::imaged

@@ -11,6 +11,8 @@
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 #include "libs/work/pause.h"
+#include "services/imaged/store/erofs_writer.h"
+#include "services/imaged/store/layer_reader.h"
 
 namespace crisp::imaged {
 namespace {
@@ -86,8 +88,23 @@ Result<std::string> LayerStore::Stage(const digest::Digest& chain) const {
   const std::string staged =
       fmt::format("{}/{}.{}", layout_.Staging(), chain.hex(), RandomIds().Next().substr(0, 12));
   CRISP_TRY(os::MakeDirs(staged, 0755));
-  CRISP_TRY(os::MakeDirs(staged + "/diff", 0755));
+  CRISP_TRY(os::MakeDirs(staged + std::string(Layout::kDiff), 0755));
   return staged;
+}
+
+Result<std::optional<Usage>> LayerStore::MakeImage(const CallContext& cc,
+                                                   const std::string& staged) const {
+  const std::string tree = staged + std::string(Layout::kDiff);
+  const std::string image = staged + std::string(Layout::kImage);
+  const bool made = CRISP_TRY(WriteErofs(cc, tree, image));
+  if (!made) return std::optional<Usage>();
+  CRISP_TRY(Discard(tree));
+  return std::optional<Usage>(CRISP_TRY(MeasureTree(image)));
+}
+
+std::string LayerStore::PathOf(const digest::Digest& chain) const {
+  std::string image = layout_.Image(chain.hex());
+  return os::Exists(image) ? image : layout_.Diff(chain.hex());
 }
 
 Status LayerStore::Commit(const std::string& staged, const digest::Digest& chain) const {
@@ -106,8 +123,8 @@ Status LayerStore::MakeSnapshot(std::string_view owner, const std::string& root_
   CRISP_TRY(os::MakeDirs(snapshot + "/work", 0755));
   // What a volatile mount leaves behind would refuse the next one.
   CRISP_TRY(os::RemoveTree(snapshot + "/work/work/incompat"));
-  struct stat info {};
-  if (::stat(root_like.c_str(), &info) != 0) return Status::Errno(errno, "stat {}", root_like);
+  const std::unique_ptr<LayerReader> top = CRISP_TRY(LayerReader::Open(root_like));
+  const struct stat info = CRISP_TRY(top->Root()).info;
   if (::chown(upper.c_str(), info.st_uid, info.st_gid) != 0 ||
       ::chmod(upper.c_str(), info.st_mode & 07777U) != 0)
     return Status::Errno(errno, "attributes of {}", upper);

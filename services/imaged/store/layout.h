@@ -15,7 +15,9 @@ namespace crisp::imaged {
 ///     in-use                            locked, together, by each imaged that runs
 ///     locks                             byte-range locks of chain ids, one file for all
 ///     layers/<chain id>/diff            a finished layer: what overlayfs gets as lowerdir
-///     staging/<chain id>.<random>/diff  a layer on its way; renamed into layers/ when its digests
+///     layers/<chain id>/layer.erofs     or as one file, when it was pulled with imaged.driver
+///     erofs staging/<chain id>.<random>/diff  a layer on its way; renamed into layers/ when its
+///     digests
 ///                                       match
 ///     snapshots/<owner>/{upper,work}    a container's writable part
 ///     empty/                            the lowerdir of an image without layers
@@ -36,7 +38,10 @@ class Layout {
   std::string Layer(std::string_view chain_hex) const {
     return Layers() + "/" + std::string(chain_hex);
   }
-  std::string Diff(std::string_view chain_hex) const { return Layer(chain_hex) + "/diff"; }
+  std::string Diff(std::string_view chain_hex) const { return Layer(chain_hex).append(kDiff); }
+  std::string Image(std::string_view chain_hex) const { return Layer(chain_hex).append(kImage); }
+  static constexpr std::string_view kDiff = "/diff";
+  static constexpr std::string_view kImage = "/layer.erofs";
   std::string Staging() const { return root_ + "/staging"; }
   /// Always below state_root: containers' files may have a file system of their own.
   const std::string& snapshots_root() const { return snapshots_root_; }
