@@ -59,15 +59,15 @@ Status CheckOverlayOption(const std::string& option) {
 
 /// Words that configurations of older runtimes have get an answer of their own.
 Status CheckDriver(const std::string& driver) {
-  if (driver == "overlay" || driver == "erofs" || driver == "vfs") return Status::Ok();
+  if (driver == "overlay" || driver == "erofs" || driver == "btrfs" || driver == "vfs")
+    return Status::Ok();
   if (driver == "overlay2") return InvalidArgument("'overlay2' is called overlay here");
   if (driver == "aufs")
     return InvalidArgument("'aufs' is in no kernel any more: overlay has replaced it");
   if (driver == "devicemapper")
     return InvalidArgument("'devicemapper' is given up everywhere: overlay has replaced it");
-  if (driver == "btrfs" || driver == "zfs")
-    return InvalidArgument("'{}' is not supported: use overlay", driver);
-  return InvalidArgument("'{}' is no driver (overlay, erofs, vfs)", driver);
+  if (driver == "zfs") return InvalidArgument("'zfs' is not supported: use overlay");
+  return InvalidArgument("'{}' is no driver (overlay, erofs, btrfs, vfs)", driver);
 }
 
 void AddLog(Schema& schema, Log& log) {
@@ -124,14 +124,15 @@ void AddCrid(Schema& schema, Crid& crid) {
 
 void AddImaged(Schema& schema, Imaged& imaged) {
   schema.Section("imaged", "Images: registries, layers, snapshots.")
-      .Text("imaged.driver", &imaged.driver,
-            {.text =
-                 "How containers get their root file system: overlay; erofs (the same, but each "
-                 "layer that is pulled becomes one file, an EROFS image; Linux 6.15 and later); or "
-                 "vfs (a full copy for each container), which is also taken where the kernel has "
-                 "no overlayfs. Layers that are there keep their form, and are used as they are.",
-             .cost = Cost::kNewPods},
-            CheckDriver)
+      .Text(
+          "imaged.driver", &imaged.driver,
+          {.text = "How containers get their root file system: overlay; erofs (the same, but each "
+                   "layer that is pulled becomes one file, an EROFS image; Linux 6.15 and later); "
+                   "btrfs (a snapshot of one copy of the image; state_root lies on btrfs); or vfs "
+                   "(a full copy for each container), which is also taken where the kernel has "
+                   "no overlayfs. Layers that are there keep their form, and are used as they are.",
+           .cost = Cost::kNewPods},
+          CheckDriver)
       .List("imaged.overlay_options", &imaged.overlay_options,
             {.text = "Options of overlayfs for containers and image volumes, beside those that "
                      "imaged takes itself: nodev, nosuid, noexec, xino=on, xino=off, xino=auto, "

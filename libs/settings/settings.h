@@ -45,7 +45,7 @@ struct Crid {
 };
 
 struct Imaged {
-  std::string driver = "overlay";            // overlay | erofs | vfs
+  std::string driver = "overlay";            // overlay | erofs | btrfs | vfs
   std::vector<std::string> overlay_options;  // beside those that imaged takes itself
   std::string image_root;                    // empty = <state_root>/imaged
   std::int64_t parallel_layers = 4;

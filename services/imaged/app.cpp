@@ -10,6 +10,7 @@
 #include "libs/base/guarded.h"
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/os/btrfs.h"
 #include "libs/os/file_lock.h"
 #include "libs/os/files.h"
 #include "libs/os/image_mount.h"
@@ -314,6 +315,12 @@ Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   }
   const Layout layout = config.layout;
   LayerStore store = CRISP_TRY(LayerStore::Open(layout));
+  if (config.driver == Snapshots::Driver::kBtrfs) {
+    const bool there = CRISP_TRY(os::IsOnBtrfs(layout.snapshots_root()));
+    if (!there)
+      return FailedPrecondition("imaged.driver: btrfs: {} is not on a btrfs file system",
+                                layout.snapshots_root());
+  }
   os::FileLock in_use = CRISP_TRY(
       os::FileLock::TryLockShared(layout.InUse()).While("the image store is being repaired"));
   const std::string boot_id = CRISP_TRY(os::BootId());

@@ -30,6 +30,7 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   config.verify = own.verify;
   config.overlay_options = own.overlay_options;
   if (own.driver == "vfs") config.driver = Snapshots::Driver::kVfs;
+  if (own.driver == "btrfs") config.driver = Snapshots::Driver::kBtrfs;
   config.pull.erofs = own.driver == "erofs";
   config.trust.policy = own.policy;
   config.trust.policy_may_be_absent = own.policy == settings::Imaged().policy;

@@ -20,7 +20,7 @@ constexpr std::string_view kAuth =
     "put the credentials into /etc/crisp/auth.json (see imaged.auth_files)";
 constexpr std::string_view kOnePlugin = "containerd's own; nothing in crisp is like it";
 constexpr std::string_view kSnapshotters =
-    "imaged.driver is overlay, erofs or vfs, imaged.image_root says where layers lie";
+    "imaged.driver is overlay, erofs, btrfs or vfs, imaged.image_root says where layers lie";
 
 }  // namespace
 

@@ -5,6 +5,7 @@
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/os/btrfs.h"
 #include "libs/os/files.h"
 #include "libs/os/image_mount.h"
 #include "services/imaged/store/flatten.h"
@@ -84,7 +85,42 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
   mount.work_dir = layout.Snapshot(owner.str()) + "/work";
   CRISP_TRY(store_.MakeSnapshot(owner.str(), mount.lower_dirs.front()));
   if (driver_ == Driver::kVfs) snapshot.copied_root = CRISP_TRY(Copy(cc, owner, mount.lower_dirs));
+  if (driver_ == Driver::kBtrfs)
+    snapshot.copied_root = CRISP_TRY(Branch(cc, owner, id, mount.lower_dirs));
+  snapshot.is_branch = driver_ == Driver::kBtrfs;
   return snapshot;
+}
+
+Result<std::string> Snapshots::Flat(const CallContext& cc, const std::string& image,
+                                    const std::vector<std::string>& layers) {
+  const std::vector<digest::Digest> chain = CRISP_TRY(catalogue_.Layers(image));
+  if (chain.empty()) return store_.layout().Empty();
+  std::string flat = store_.layout().Flat(chain.back().hex());
+  const ChainLock lock = CRISP_TRY(store_.LockFlat(cc, chain.back()));
+  if (os::Exists(flat)) return flat;
+  // Renamed once whole, as in Copy.
+  const std::string partial = flat + ".partial";
+  CRISP_TRY(store_.Discard(partial));
+  CRISP_TRY(os::MakeDirs(store_.layout().Flats(), 0755));
+  CRISP_TRY(os::MakeSubvolume(partial));
+  CRISP_TRY(Flatten(cc, layers, partial));
+  CRISP_TRY(os::Rename(partial, flat));
+  return flat;
+}
+
+Result<std::string> Snapshots::Branch(const CallContext& cc, const OwnerId& owner,
+                                      const std::string& image,
+                                      const std::vector<std::string>& layers) {
+  std::string root = store_.layout().Snapshot(owner.str()) + "/rootfs";
+  if (os::Exists(root)) return root;
+  const std::string flat = CRISP_TRY(Flat(cc, image, layers));
+  // An image without layers has none to be branched from.
+  if (flat == store_.layout().Empty()) {
+    CRISP_TRY(os::MakeSubvolume(root));
+  } else {
+    CRISP_TRY(os::SnapshotSubvolume(flat, root));
+  }
+  return root;
 }
 
 Result<std::string> Snapshots::Copy(const CallContext& cc, const OwnerId& row,
@@ -129,6 +165,11 @@ Result<PreparedVolume> Snapshots::PrepareVolume(const CallContext& cc, const Own
   const Layout& layout = store_.layout();
   for (const digest::Digest& chain : CRISP_TRY(catalogue_.Layers(volume.image_id)))
     volume.layers.insert(volume.layers.begin(), store_.PathOf(chain));
+  if (driver_ == Driver::kBtrfs) {
+    volume.layers = {CRISP_TRY(Flat(cc, volume.image_id, volume.layers))};
+    volume.options = {"ro"};
+    return volume;
+  }
   if (driver_ == Driver::kVfs) {
     // A tree alone is bound as it is; an image cannot be.
     const bool several = volume.layers.size() > 1;

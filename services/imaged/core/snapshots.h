@@ -39,7 +39,8 @@ struct PreparedSnapshot {
   std::string image_name;  // a tag, or image_ref
   std::string config;
   OverlayMount mount;
-  std::string copied_root;  // vfs: the whole tree, to be bind-mounted instead
+  std::string copied_root;  // vfs, btrfs: the whole tree, to be bind-mounted instead
+  bool is_branch = false;   // btrfs: of which only what is changed takes space
 };
 
 /// Writable snapshots of images, each held for an owner (a container's id), and views that their
@@ -52,7 +53,8 @@ class Snapshots {
  public:
   enum class Driver {
     kOverlay,
-    kVfs,  // a full copy for each owner: where the kernel has no overlayfs
+    kVfs,    // a full copy for each owner: where the kernel has no overlayfs
+    kBtrfs,  // a snapshot for each owner of one copy for all of an image
   };
   /// `overlay_options`: beside our own.
   Snapshots(Catalogue& catalogue, LayerStore& store, Trust& trust, Metrics& metrics, Clock& clock,
@@ -95,6 +97,12 @@ class Snapshots {
   /// The image that this row holds, made when it is new.
   Result<std::string> Hold(const CallContext& cc, const OwnerId& row, std::string_view image,
                            std::string_view user_specified);
+  /// btrfs: what an image's layers show together, copied once; its path.
+  Result<std::string> Flat(const CallContext& cc, const std::string& image,
+                           const std::vector<std::string>& layers);
+  /// btrfs: a snapshot of that in the owner's directory; its path.
+  Result<std::string> Branch(const CallContext& cc, const OwnerId& owner, const std::string& image,
+                             const std::vector<std::string>& layers);
   /// vfs: what the layers (topmost first) show together, in the row's directory; its path.
   Result<std::string> Copy(const CallContext& cc, const OwnerId& row,
                            const std::vector<std::string>& layers);

@@ -59,6 +59,14 @@ Result<std::vector<std::string>> Strays(Catalogue& catalogue, const LayerStore& 
     if (!chain.ok() || !CRISP_TRY(catalogue.HasLayer(*chain)))
       strays.push_back(layout.Layers() + "/" + name);
   }
+  const Result<std::vector<std::string>> flats = os::ListDir(layout.Flats());
+  if (!flats.ok() && flats.code() != Code::kNotFound) return flats.status();
+  for (const std::string& name : flats.ok() ? *flats : std::vector<std::string>()) {
+    const std::string hex = name.substr(0, name.find('.'));
+    if (store.TryLockFlat(hex).code() == Code::kUnavailable) continue;
+    const Result<digest::Digest> top = digest::Digest::Parse("sha256:" + name);
+    if (!top.ok() || !CRISP_TRY(catalogue.IsTop(*top))) strays.push_back(layout.Flat(name));
+  }
   for (const std::string& name : CRISP_TRY(os::ListDir(layout.Snapshots())))
     if (!CRISP_TRY(catalogue.FindSnapshot(OwnerId(name)))) strays.push_back(layout.Snapshot(name));
   return strays;

@@ -15,6 +15,7 @@ void Fill(const PreparedSnapshot& snapshot, v1::PrepareResponse& response) {
   if (!snapshot.copied_root.empty()) {
     mount.set_kind("bind");
     mount.set_source(snapshot.copied_root);
+    if (snapshot.is_branch) mount.set_upper_dir(snapshot.copied_root);
     return;
   }
   mount.set_kind("overlay");

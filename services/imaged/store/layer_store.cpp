@@ -9,6 +9,7 @@
 
 #include "libs/base/ids.h"
 #include "libs/base/try.h"
+#include "libs/os/btrfs.h"
 #include "libs/os/files.h"
 #include "libs/work/pause.h"
 #include "services/imaged/store/erofs_writer.h"
@@ -18,6 +19,10 @@ namespace crisp::imaged {
 namespace {
 
 constexpr auto kLockPause = std::chrono::milliseconds(100);
+
+digest::Digest FlatKey(std::string_view top_chain_hex) {
+  return digest::Sha256Digest(fmt::format("flat {}", top_chain_hex));
+}
 
 /// Where in the lock file a chain id's byte is: 62 bits of the digest never meet by accident.
 off_t LockOffset(const digest::Digest& chain) {
@@ -84,6 +89,14 @@ Result<ChainLock> LayerStore::Share(const CallContext& cc, const digest::Digest&
   return WaitFor(cc, [this, &chain] { return TryShare(chain); });
 }
 
+Result<ChainLock> LayerStore::LockFlat(const CallContext& cc, const digest::Digest& top) const {
+  return Lock(cc, FlatKey(top.hex()));
+}
+
+Result<ChainLock> LayerStore::TryLockFlat(std::string_view top_chain_hex) const {
+  return TryLock(FlatKey(top_chain_hex));
+}
+
 Result<std::string> LayerStore::Stage(const digest::Digest& chain) const {
   const std::string staged =
       fmt::format("{}/{}.{}", layout_.Staging(), chain.hex(), RandomIds().Next().substr(0, 12));
@@ -132,7 +145,8 @@ Status LayerStore::MakeSnapshot(std::string_view owner, const std::string& root_
 }
 
 Result<std::string> LayerStore::MoveToTrash(const std::string& path) const {
-  const bool snapshot = path.starts_with(layout_.Snapshots() + "/");
+  const bool snapshot =
+      os::IsAtOrBelow(path, layout_.Snapshots()) || os::IsAtOrBelow(path, layout_.Flats());
   std::string to = (snapshot ? layout_.SnapshotsTrash() : layout_.Trash()) + "/" +
                    RandomIds().Next().substr(0, 24);
   if (::rename(path.c_str(), to.c_str()) == 0) return to;
@@ -156,6 +170,11 @@ Result<std::vector<std::string>> LayerStore::Trash() const {
 }
 
 Result<bool> LayerStore::DeleteSome(const std::string& trash, std::uint64_t files) const {
+  // Subvolumes go at once where we may do that.
+  for (const char* subvolume : {"", "/rootfs"}) {
+    const Result<bool> deleted = os::DeleteSubvolume(trash + subvolume);
+    if (!deleted.ok()) return deleted.status();
+  }
   return os::RemoveSome(trash, files);
 }
 

@@ -56,6 +56,11 @@ class LayerStore {
   /// moved away. The caller holds the chain's lock.
   Status Commit(const std::string& staged, const digest::Digest& chain) const;
 
+  /// Of what is made of a topmost layer's image (Layout::Flat), for which the layer's own lock is
+  /// not enough, as pulls hold that for long. Otherwise as Lock and TryLock.
+  Result<ChainLock> LockFlat(const CallContext& cc, const digest::Digest& top) const;
+  Result<ChainLock> TryLockFlat(std::string_view top_chain_hex) const;
+
   /// Makes (or finds again) upper and work of a snapshot; the upper gets the attributes of
   /// the root directory of `root_like`, the topmost layer.
   Status MakeSnapshot(std::string_view owner, const std::string& root_like) const;

@@ -20,6 +20,9 @@ namespace crisp::imaged {
 ///     digests
 ///                                       match
 ///     snapshots/<owner>/{upper,work}    a container's writable part
+///     snapshots/<owner>/rootfs          or all of its root file system: drivers vfs and btrfs
+///     flat/<chain id>                   btrfs: what an image of this topmost layer shows, a
+///                                       subvolume that rootfs is a snapshot of
 ///     empty/                            the lowerdir of an image without layers
 ///     trash/<random>                    renamed here, deleted slowly later
 class Layout {
@@ -50,6 +53,11 @@ class Layout {
   std::string SnapshotsTrash() const { return snapshots_root_ + "/trash"; }
   std::string Snapshot(std::string_view owner) const {
     return Snapshots() + "/" + std::string(owner);
+  }
+  /// A subvolume for each image that was used with the driver btrfs, beside the snapshots of it.
+  std::string Flats() const { return snapshots_root_ + "/flat"; }
+  std::string Flat(std::string_view top_chain_hex) const {
+    return Flats() + "/" + std::string(top_chain_hex);
   }
   std::string Empty() const { return root_ + "/empty"; }
   std::string Trash() const { return root_ + "/trash"; }
