@@ -7,14 +7,10 @@
 #include <algorithm>
 #include <climits>
 
+#include "libs/archive/tar.h"
 #include "libs/base/try.h"
 
 namespace crisp::imaged {
-
-bool IsLayerXattr(std::string_view name) {
-  if (name == "security.capability") return true;
-  return name.starts_with("user.") && !name.starts_with("user.overlay.");
-}
 
 Status CopyXattrs(int from, int to, const std::string& path) {
   const ssize_t size = ::flistxattr(from, nullptr, 0);
@@ -26,7 +22,7 @@ Status CopyXattrs(int from, int to, const std::string& path) {
   for (std::size_t at = 0; at < static_cast<std::size_t>(got);) {
     const std::string name = names.c_str() + at;
     at += name.size() + 1;
-    if (!IsLayerXattr(name)) continue;
+    if (!archive::IsHarmlessXattr(name)) continue;
     const ssize_t length = ::fgetxattr(from, name.c_str(), value.data(), value.size());
     if (length < 0 ||
         ::fsetxattr(to, name.c_str(), value.data(), static_cast<std::size_t>(length), 0) != 0)

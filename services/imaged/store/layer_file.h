@@ -12,10 +12,6 @@ namespace crisp::imaged {
 /// overlayfs's mark (mounted with `userxattr`), "y" on a directory: nothing below it shows.
 inline constexpr const char* kOpaqueXattr = "user.overlay.opaque";
 
-/// True for the extended attributes that an image may bring: others would speak to overlayfs in our
-/// name, or are the host's to give.
-bool IsLayerXattr(std::string_view name);
-
 /// The extended attributes of an open file or directory that a layer may have. `path` is for
 /// errors, here and below.
 Status CopyXattrs(int from, int to, const std::string& path);
