@@ -471,7 +471,12 @@ void AddRund(Schema& schema, Rund& rund) {
       .Bool("rund.log_journald", &rund.log_journald,
             {.text = "What containers with a log file write goes to the journal as well, without "
                      "the limits above: the journal has its own.",
-             .cost = Cost::kNewPods});
+             .cost = Cost::kNewPods})
+      .Bool("rund.restore_checkpoints", &rund.restore_checkpoints,
+            {.text = "Containers may be made from checkpoints: from an archive on the node, or "
+                     "from an image that holds one. Their processes come back with the identity, "
+                     "the capabilities and the system-call filter that are written in it: whoever "
+                     "may choose the image of a pod then may become root of the node."});
 }
 
 }  // namespace

@@ -147,6 +147,7 @@ struct Rund {
   Bytes max_log_size{0};            // of the file, before it is started anew; 0 = no limit
   bool log_guarded = false;         // crisp-log writes those without limits, too
   bool log_journald = false;
+  bool restore_checkpoints = false;
 };
 
 /// The whole file. Defaults are the values of a fresh object.

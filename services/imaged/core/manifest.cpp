@@ -123,7 +123,7 @@ Result<Manifest::Kind> KindOf(const nlohmann::json& layers, const Descriptor& co
   return Manifest::Kind::kBare;
 }
 
-/// They are only shown: what is malformed of them is no reason to refuse an image.
+/// Most are only shown: what is malformed of them is no reason to refuse an image.
 std::map<std::string, std::string> AnnotationsOf(const nlohmann::json& json) {
   std::map<std::string, std::string> annotations;
   std::size_t size = 0;

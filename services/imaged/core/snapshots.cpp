@@ -1,6 +1,7 @@
 #include "services/imaged/core/snapshots.h"
 
 #include <algorithm>
+#include <array>
 #include <set>
 
 #include "libs/base/try.h"
@@ -24,6 +25,11 @@ Status CheckOwner(const OwnerId& owner) {
     return InvalidArgument("the owner id \"{:.64}\" is malformed", text);
   return Status::Ok();
 }
+
+// Of a manifest: what the image holds is a checkpoint of the container of this name. The second one
+// is CRI-O's own.
+constexpr std::array kCheckpointAnnotations = {"org.criu.checkpoint.container.name",
+                                               "io.kubernetes.cri-o.annotations.checkpoint.name"};
 
 // Behind the owner's name in the row of a view.
 constexpr std::string_view kVolume = ".volume-";
@@ -62,10 +68,12 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
                                             std::string_view user_specified) {
   CRISP_TRY(CheckOwner(owner));
   const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
+  PreparedSnapshot snapshot;
+  snapshot.checkpoint_of = CRISP_TRY(CheckpointOf(image));
+  if (!snapshot.checkpoint_of.empty()) return snapshot;
   const std::string id = CRISP_TRY(Hold(cc, owner, image, user_specified));
 
   const Layout& layout = store_.layout();
-  PreparedSnapshot snapshot;
   snapshot.image_id = id;
   snapshot.config = CRISP_TRY(catalogue_.Config(id));
   const std::optional<ImageRecord> record = CRISP_TRY(catalogue_.Find(id));
@@ -84,6 +92,18 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
   CRISP_TRY(store_.MakeSnapshot(owner.str(), mount.lower_dirs.front()));
   if (driver_ == Driver::kVfs) snapshot.copied_root = CRISP_TRY(Copy(cc, owner, mount.lower_dirs));
   return snapshot;
+}
+
+Result<std::string> Snapshots::CheckpointOf(std::string_view image) const {
+  const std::optional<std::string> id = CRISP_TRY(catalogue_.Resolve(image));
+  if (!id) return "";
+  const std::optional<ImageRecord> record = CRISP_TRY(catalogue_.Find(*id));
+  if (!record) return "";
+  for (const char* annotation : kCheckpointAnnotations) {
+    const auto found = record->annotations.find(annotation);
+    if (found != record->annotations.end() && !found->second.empty()) return found->second;
+  }
+  return "";
 }
 
 Result<std::string> Snapshots::Copy(const CallContext& cc, const OwnerId& row,

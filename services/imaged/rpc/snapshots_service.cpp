@@ -7,6 +7,8 @@ namespace crisp::imaged {
 namespace {
 
 void Fill(const PreparedSnapshot& snapshot, v1::PrepareResponse& response) {
+  response.set_checkpoint_of(snapshot.checkpoint_of);
+  if (!snapshot.checkpoint_of.empty()) return;
   response.set_image_id(snapshot.image_id);
   response.set_image_ref(snapshot.image_ref);
   response.set_image_name(snapshot.image_name);

@@ -13,12 +13,15 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/work/operations.h"
+#include "services/rund/core/checkpoints.h"
 #include "services/rund/core/exec.h"
 #include "services/rund/core/log_limits.h"
 #include "services/rund/core/log_path.h"
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/status.h"
+#include "services/rund/runtime/checkpoint_archive.h"
 #include "services/rund/runtime/conmon.h"
+#include "services/rund/runtime/criu.h"
 #include "services/rund/runtime/exec_sync.h"
 #include "services/rund/runtime/rootfs.h"
 #include "services/rund/runtime/volume_mounts.h"
@@ -99,6 +102,24 @@ Result<v1::ReserveContainerResponse> Containers::Reserve(
   response.set_seq(reserved.seq);
   return response;
 }
+
+namespace {
+
+Status CheckRestore(const v1::CreateContainerRequest& request, const PodFiles& pod) {
+  if (!request.restore()) return Status::Ok();
+  if (pod.userns) {
+    return FailedPrecondition(
+        "a checkpoint cannot be restored into a pod with a user namespace of its own");
+  }
+  const auto& namespaces = request.config().linux().security_context().namespace_options();
+  if (namespaces.pid() == cri::TARGET) {
+    return InvalidArgument(
+        "namespace_options.pid: a checkpoint cannot be restored into another container's PIDs");
+  }
+  return Status::Ok();
+}
+
+}  // namespace
 
 Result<Containers::Plan> Containers::MakePlan(const v1::CreateContainerRequest& request,
                                               const PodRef& pod) {
@@ -202,6 +223,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   WarmUpCgroups(cc);
   CRISP_TRY(os::MakeDirs(layout.Bundle(id), 0711));
   const PodFiles pod_files = PodFilesOf(layout, *plan.pod);
+  CRISP_TRY(CheckRestore(request, pod_files));
   const SelinuxLabels labels = CRISP_TRY(ContainerLabels(
       p_.spec_defaults.selinux, request.config(), plan.pod->config(), pod_files.selinux_level));
   {
@@ -222,7 +244,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
                     .target_pid_ns_path = PathOf(plan.target_pids),
                     .mounts_dir = layout.MountsOf(id),
                     .labels = labels};
-  const BuiltSpec built = CRISP_TRY([&] {
+  BuiltSpec built = CRISP_TRY([&] {
     const work::Stage stage(cc, "look at volumes and devices");
     return BuildSpec(cc, inputs, p_.spec_defaults);
   }());
@@ -232,23 +254,15 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   for (const std::string& note : built.notes) {
     log::Warn("container gets less than it asked for", {{"container", id}, {"what", note}});
   }
+  if (request.restore()) CRISP_TRY(ApplyCheckpoint(cc, layout, id, built.spec));
   CRISP_TRY(os::WriteFile(layout.SpecPath(id), json::Dump(built.spec), 0600));
 
   const cri::ContainerConfig& config = request.config();
-  const Logs::Place log =
-      CRISP_TRY(lifecycle_.logs().Prepare(cc, *plan.pod, *p_.state.FindContainer(id)));
-  MonitorArgs args{.conmon = p_.config.conmon,
-                   .id = id,
-                   .bundle = layout.Bundle(id),
-                   .exit_dir = layout.ExitsDir(),
-                   .log_path = log.path,
-                   .journal_name = p_.config.log_to_journal ? JournalName(*plan.pod, config) : "",
-                   .tty = config.tty(),
-                   .stdin_open = config.stdin(),
-                   .stdin_once = config.stdin_once(),
-                   .systemd_cgroup = plan.place.by_systemd};
-  const Monitored monitored = CRISP_TRY(CreateMonitored(cc, *plan.runtime, args));
-
+  // One that is restored runs from its first process on: it gets that when it is started.
+  Monitored monitored;
+  if (!request.restore()) {
+    monitored = CRISP_TRY(Monitor(cc, *plan.pod, id, *plan.runtime, /*restore=*/false));
+  }
   const std::string cgroup = CgroupDriver::CgroupOfInit(plan.place.cgroup, monitored.init.pid);
   const auto oom_kills = lifecycle_.oom_kills().Before(*plan.pod);
   const auto seq = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
@@ -265,15 +279,43 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
     record.set_own_pid_namespace(HasOwnPidNamespace(built.spec));
     record.set_cgroup_path(cgroup);
     if (oom_kills) record.set_pod_oom_kills(*oom_kills);
+    record.set_restores(request.restore());
     *record.mutable_init() = RecordOf(monitored.init);
     *record.mutable_monitor() = RecordOf(monitored.monitor);
     return Status::Ok();
   });
   if (!seq.ok()) return seq;
-  p_.supervisor->WatchMonitor(id, monitored.monitor);
+  if (!request.restore()) p_.supervisor->WatchMonitor(id, monitored.monitor);
   log::Info("container created",
             {{"container", id}, {"pod", plan.pod->id()}, {"pid", monitored.init.pid}});
   return seq;
+}
+
+Result<Monitored> Containers::Monitor(const CallContext& cc, const PodRecord& pod,
+                                      const ContainerId& id, const OciRuntime& runtime,
+                                      bool restore) {
+  const Layout& layout = p_.config.layout;
+  const ContainerRef container = p_.state.FindContainer(id);
+  const cri::ContainerConfig& config = container->config();
+  const Logs::Place log = CRISP_TRY(lifecycle_.logs().Prepare(cc, pod, *container));
+  MonitorArgs args{
+      .conmon = p_.config.conmon,
+      .id = id,
+      .bundle = layout.Bundle(id),
+      .exit_dir = layout.ExitsDir(),
+      .log_path = log.path,
+      .journal_name = p_.config.log_to_journal ? JournalName(pod, config) : "",
+      .tty = config.tty(),
+      .stdin_open = config.stdin(),
+      .stdin_once = config.stdin_once(),
+      .systemd_cgroup = CgroupDriver::ContainerPlace(pod.cgroup_parent(), id).by_systemd};
+  if (restore) {
+    const SelinuxLabels labels = CRISP_TRY(ContainerLabels(
+        p_.spec_defaults.selinux, config, pod.config(), PodFilesOf(layout, pod).selinux_level));
+    args.restore_images = CheckpointDir{layout.RestoreOf(id)}.Images();
+    args.restore_options = RestoreOptions(labels.process, labels.mount);
+  }
+  return CreateMonitored(cc, runtime, args);
 }
 
 namespace {
@@ -339,6 +381,7 @@ Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const Container
     record.set_starting_at(p_.state.NextTimestamp());
     return Status::Ok();
   }));
+  if (container->restores()) return DoRestore(cc, id, *runtime);
   Status outcome = runtime->Start(cc, id);
   if (!outcome.ok()) return FailStart(cc, id, outcome);
   const auto seq = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
@@ -353,6 +396,41 @@ Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const Container
   return seq;
 }
 
+Result<Monitored> Containers::Restore(const CallContext& cc, const ContainerId& id,
+                                      const OciRuntime& runtime) {
+  const std::string bundle = p_.config.layout.Bundle(id);
+  // Of an attempt that was cut short: nobody is to take it for this one's.
+  CRISP_TRY(os::RemoveFile(bundle + "/pid"));
+  const PodRef pod = p_.state.FindPod(PodId(p_.state.FindContainer(id)->pod_id()));
+  CRISP_TRY(CheckTakesContainers(pod.get(), pod ? pod->id() : ""));
+  auto restored = Monitor(cc, *pod, id, runtime, /*restore=*/true);
+  if (restored.ok() || restored.code() != Code::kInternal) return restored;
+  return Internal("{} restore: {}", runtime.info().name,
+                  CriuWordsIn(bundle, "restore.log", restored.status().message()));
+}
+
+Result<std::uint64_t> Containers::DoRestore(const CallContext& cc, const ContainerId& id,
+                                            const OciRuntime& runtime) {
+  const auto monitored = Restore(cc, id, runtime);
+  if (!monitored.ok()) return FailStart(cc, id, monitored.status());
+  const auto seq = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
+    Lifecycle::Restored(*monitored, record);
+    record.set_starting_at(0);
+    record.set_started_at(p_.state.NextTimestamp());
+    return Status::Ok();
+  });
+  // Not stored: whoever comes next takes it over.
+  if (!seq.ok()) return seq;
+  log::Info("container restored", {{"container", id}, {"pid", monitored->init.pid}});
+  p_.supervisor->WatchMonitor(id, monitored->monitor);
+  log::IfError("a checkpoint's files", os::RemoveTree(p_.config.layout.RestoreOf(id)));
+  const ContainerRef container = p_.state.FindContainer(id);
+  // Asked for while there was nothing to kill.
+  if (container && container->stop_asked_at() != 0) lifecycle_.KillInit(*container);
+  lifecycle_.CheckExit(id);
+  return seq;
+}
+
 Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const ContainerId& id,
                                             const Status& failure) {
   log::Warn("container could not be started", {{"container", id}, {"error", failure}});
@@ -360,6 +438,7 @@ Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const Contain
   if (const ContainerRef container = p_.state.FindContainer(id)) lifecycle_.KillInit(*container);
   const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     record.set_starting_at(0);
+    record.set_restores(false);
     record.set_state(cri::CONTAINER_EXITED);
     record.set_started_at(p_.state.NextTimestamp());
     record.set_finished_at(p_.state.NextTimestamp());
@@ -394,6 +473,7 @@ Result<std::uint64_t> Containers::RemoveIf(
   if (!container) return p_.state.seq();
   if (still && !still(*container)) return Aborted("it is wanted again");
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
+  CRISP_TRY(UndoCheckpoint(p_, id));
   CRISP_TRY(lifecycle_.UndoCreate(own, id));
   const auto marked = p_.state.ChangeContainer(id, [&still](ContainerRecord& record) {
     // Another reservation may have come in between; creating it takes the lock that we hold.

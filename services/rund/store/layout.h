@@ -12,6 +12,9 @@ namespace crisp::rund {
 ///       lock                                   held by the running instance
 ///       records.db                             pods and containers (store/records.h)
 ///       volumes/<container>/                   directories of the image's VOLUMEs
+///       checkpoints/<container>/               files of a checkpoint while it is being written
+///       restores/<container>/                  those of the one that it is made from, until it
+///       runs
 ///     <run_root>/rund/<instance>/              gone after a reboot (tmpfs)
 ///       exits/<container>                      exit code, by conmon's rename
 ///       runtimes/<name>/                       the OCI runtime's own state
@@ -37,6 +40,14 @@ struct Layout {
   std::string DatabasePath() const { return state_dir + "/records.db"; }
   std::string VolumesDir() const { return state_dir + "/volumes"; }
   std::string VolumesOf(const ContainerId& id) const { return VolumesDir() + "/" + id.str(); }
+
+  /// Not in memory: they hold what the processes have in theirs.
+  std::string CheckpointsDir() const { return state_dir + "/checkpoints"; }
+  std::string CheckpointOf(const ContainerId& id) const {
+    return CheckpointsDir() + "/" + id.str();
+  }
+  std::string RestoresDir() const { return state_dir + "/restores"; }
+  std::string RestoreOf(const ContainerId& id) const { return RestoresDir() + "/" + id.str(); }
 
   std::string ExitsDir() const { return run_dir + "/exits"; }
   std::string ExitPath(const ContainerId& id) const { return ExitsDir() + "/" + id.str(); }
