@@ -279,8 +279,8 @@ Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runti
 
   process::Command command = CommandOf(runtime, args);
   command.fds = {{kSyncFd, sync.write.get()}, {kStartFd, start.read.get()}};
-  // conmon ends when nobody is there to hear its word, which is fine for what a create has made, but
-  // not for what runs already: it holds the other end, too.
+  // conmon ends when nobody is there to hear its word, which is fine for what a create has made,
+  // but not for what runs already: it holds the other end, too.
   if (!args.restore_images.empty()) command.fds.emplace_back(kHeldFd, sync.read.get());
   command.err_fd = errors.get();
   const std::string verb = args.restore_images.empty() ? "create" : "restore";
