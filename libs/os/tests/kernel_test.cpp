@@ -333,6 +333,11 @@ TEST_CASE("Cgroups are made, filled, killed and removed in every hierarchy") {
   REQUIRE(cgroups->Add(path, pid).ok());
   REQUIRE(::kill(pid, SIGCONT) == 0);
   CHECK(CgroupOf(pid, cgroups->mode() == CgroupMode::kV2 ? "" : "memory").value() == path);
+  CHECK(cgroups->Freeze(top).ok());
+  CHECK(cgroups->Freeze(top).ok());
+  CHECK(cgroups->Thaw(top).ok());
+  CHECK(cgroups->Freeze(top + "/absent").code() == Code::kNotFound);
+  CHECK(cgroups->Thaw(top + "/absent").ok());
   const auto pids = cgroups->Pids(top);
   REQUIRE(pids.ok());
   CHECK(std::find(pids->begin(), pids->end(), pid) != pids->end());

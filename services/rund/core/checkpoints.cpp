@@ -274,6 +274,13 @@ Status ApplyCheckpoint(const CallContext& cc, const Layout& layout, const Contai
   for (const std::string& path : facts.masked_paths) {
     if (std::find(masked.begin(), masked.end(), path) == masked.end()) masked.push_back(path);
   }
+  // The runtime has put CRIU into the new cgroup, and what that makes is to stay there. Some
+  // runtimes have no option for it.
+  const std::string criu_config = layout.Bundle(id) + "/criu.conf";
+  CRISP_TRY(os::WriteFile(criu_config, "manage-cgroups=ignore\n", 0600));
+  nlohmann::json& annotations = spec["annotations"];
+  if (!annotations.is_object()) annotations = nlohmann::json::object();
+  annotations["org.criu.config"] = criu_config;
   const std::vector<std::string> deleted = CRISP_TRY(ReadDeleted(dir));
   const work::Stage stage(cc, "bring the checkpoint's files into the root file system");
   // Not written when there was nothing to write.

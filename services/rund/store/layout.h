@@ -26,6 +26,7 @@ namespace crisp::rund {
 ///       containers/<container>/                the bundle: config.json rootfs/ (mounts),
 ///                                              mounts/<n>/ (mounts for the runtime to bind),
 ///                                              conmon's pid conmon.pid attach ctl winsz exit oom;
+///                                              criu.conf of one that is restored;
 ///                                              log (a FIFO) and log.sock of crisp-log;
 ///                                              lower/ while the rootfs of a pod with a user
 ///                                              namespace is being mounted
