@@ -33,6 +33,7 @@ RUN_PACKAGES=(
 )
 CHECK_PACKAGES=(
   clang-format shellcheck mandoc man-db apparmor zsh fish dpkg-dev fakeroot lintian patchelf rpm prometheus python3-yaml ansible-core
+  btrfs-progs erofs-utils
 )
 # A machine of another kind, in software emulation.
 VM_PACKAGES=(qemu-system-x86 debootstrap)

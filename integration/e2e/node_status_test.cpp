@@ -2,6 +2,7 @@
 #include <set>
 
 #include "integration/e2e/shared_node.h"
+#include "libs/os/files.h"
 
 namespace crisp::harness {
 namespace {
@@ -62,9 +63,46 @@ void CheckUnimplemented(const Cri& cri,
 
 TEST_CASE("What is not there yet says so in a sentence") {
   OnNode on;
-  CheckUnimplemented(on.cri, &Runtime::CheckpointContainer, cri::CheckpointContainerRequest());
   CheckUnimplemented(on.cri, &Runtime::CheckpointPod, cri::CheckpointPodRequest());
   CheckUnimplemented(on.cri, &Runtime::RestorePod, cri::RestorePodRequest());
+}
+
+TEST_CASE("A container is checkpointed, or goes on and the answer says why it is not") {
+  OnNode on;
+  const auto pod_config = on.node.PodConfig("checkpoint", true);
+  const std::string pod = on.Pod(pod_config);
+  const std::string id =
+      on.Running(pod, pod_config, on.node.ContainerConfig("c", {"sleep", "1000"}));
+  const std::string dir = on.node.dir() + "/checkpoints";
+  REQUIRE(os::MakeDirs(dir).ok());
+  cri::CheckpointContainerRequest request;
+  request.set_container_id(id);
+  request.set_location(dir + "/a.tar");
+  const auto answer = on.cri.Call(&Runtime::CheckpointContainer, request);
+  INFO(Describe(answer.status));
+  if (answer.ok()) {
+    CHECK(os::ListDir(dir).value() == std::vector<std::string>{"a.tar"});
+  } else {
+    // There is no criu, or it does not know this kernel.
+    const bool without = answer.message().find("there is no program criu") != std::string::npos;
+    const bool refused = answer.message().find("CRIU: ") != std::string::npos;
+    CHECK(answer.code() ==
+          (without ? grpc::StatusCode::UNIMPLEMENTED : grpc::StatusCode::FAILED_PRECONDITION));
+    CHECK((without || refused));
+    CHECK(os::ListDir(dir).value().empty());
+  }
+  CHECK(on.cri.ExecSync(id, {"echo", "up"}, 10)->stdout() == "up\n");
+  request.set_location("a.tar");
+  CHECK(on.cri.Call(&Runtime::CheckpointContainer, request).code() ==
+        grpc::StatusCode::INVALID_ARGUMENT);
+  request.set_container_id(std::string(64, 'e'));
+  CHECK(on.cri.Call(&Runtime::CheckpointContainer, request).code() == grpc::StatusCode::NOT_FOUND);
+  // The nodes of the tests restore none.
+  auto config = on.node.ContainerConfig("d", {});
+  config.mutable_image()->set_image(dir + "/a.tar");
+  const auto created = on.cri.Create(pod, config, pod_config);
+  CHECK(created.code() == grpc::StatusCode::FAILED_PRECONDITION);
+  CHECK(created.message().find("rund.restore_checkpoints") != std::string::npos);
 }
 
 TEST_CASE("Verbose status gives JSON under the keys that tools read") {

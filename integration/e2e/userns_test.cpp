@@ -89,7 +89,12 @@ void CheckUserPod(Node& node, const std::string& handler) {
   REQUIRE_OK(other);
   node.Remember(other->container_id());
   REQUIRE_OK(cri.Start(other->container_id()));
-  CHECK(Said(cri, other->container_id(), "id -u; stat -c %u .") == "1234\n1234");
+  // Where the rootfs is ID-mapped as a whole, the runtime alone can make its place, as root.
+  const char* driver = std::getenv("CRISP_TEST_DRIVER");
+  const bool whole =
+      driver != nullptr && (driver == std::string("btrfs") || driver == std::string("vfs"));
+  CHECK(Said(cri, other->container_id(), "id -u; stat -c %u .") ==
+        (whole ? "1234\n0" : "1234\n1234"));
   CHECK(Said(cri, other->container_id(), "readlink /proc/self/ns/user") ==
         Said(cri, id, "readlink /proc/self/ns/user"));
 

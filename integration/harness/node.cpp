@@ -212,8 +212,12 @@ void Node::StartHolder() {
 void Node::Configure() const {
   const Ran ran = RunProgram({CRISP_SOURCE_DIR "/scripts/run-local", "--conf-only", dir_});
   if (ran.code != 0) throw std::runtime_error("run-local --conf-only: " + ran.err);
-  if (options_.yaml.empty()) return;
   Must(os::MakeDirs(dir_ + "/crisp.yaml.d"));
+  // The same tests, with another storage driver.
+  if (const char* driver = std::getenv("CRISP_TEST_DRIVER"))
+    Must(os::WriteFile(dir_ + "/crisp.yaml.d/05-driver.yaml",
+                       fmt::format("imaged:\n  driver: {}\n", driver)));
+  if (options_.yaml.empty()) return;
   Must(os::WriteFile(dir_ + "/crisp.yaml.d/10-test.yaml", options_.yaml));
 }
 

@@ -1,5 +1,9 @@
 #include "libs/archive/source.h"
 
+#include <unistd.h>
+
+#include <cerrno>
+
 #include "libs/base/try.h"
 
 namespace crisp::archive {
@@ -16,6 +20,16 @@ Result<std::string_view> PeekSource::Peek() {
   if (!peeked_) piece_ = CRISP_TRY(source_.Next());
   peeked_ = true;
   return piece_;
+}
+
+Result<std::string_view> FileSource::Next() {
+  constexpr std::size_t kPiece = std::size_t{256} << 10U;
+  piece_.resize(kPiece);
+  while (true) {
+    const ssize_t count = ::read(fd_, piece_.data(), piece_.size());
+    if (count >= 0) return std::string_view(piece_.data(), static_cast<std::size_t>(count));
+    if (errno != EINTR) return Status::Errno(errno, "read {}", name_);
+  }
 }
 
 }  // namespace crisp::archive

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <string>
 #include <string_view>
+#include <utility>
 
 #include "libs/base/result.h"
 
@@ -42,6 +44,19 @@ class StringSource final : public ChunkSource {
  private:
   std::string_view text_;
   std::size_t piece_;
+};
+
+/// A file from where it stands to its end. `fd` must outlive it.
+class FileSource final : public ChunkSource {
+ public:
+  /// `name` is for errors.
+  FileSource(int fd, std::string name) : fd_(fd), name_(std::move(name)) {}
+  Result<std::string_view> Next() override;
+
+ private:
+  const int fd_;
+  const std::string name_;
+  std::string piece_;
 };
 
 }  // namespace crisp::archive

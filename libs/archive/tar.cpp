@@ -253,4 +253,9 @@ Status TarReader::Drain() {
   return Status::Ok();
 }
 
+bool IsHarmlessXattr(std::string_view name) {
+  if (name == "security.capability") return true;
+  return name.starts_with("user.") && !name.starts_with("user.overlay.");
+}
+
 }  // namespace crisp::archive

@@ -39,6 +39,10 @@ struct TarEntry {
   std::map<std::string, std::string> xattrs;  // from PAX SCHILY.xattr.*
 };
 
+/// True for the extended attributes that an archive from outside may bring: others would speak to
+/// overlayfs in our name, or are the host's to give.
+bool IsHarmlessXattr(std::string_view name);
+
 struct TarLimits {
   std::uint64_t max_entries = 4'000'000;
   Bytes max_header = MiB(1);  // one PAX header or long name

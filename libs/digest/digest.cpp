@@ -41,6 +41,15 @@ Result<Digest> Digest::Parse(std::string_view text) {
   return digest;
 }
 
+std::array<unsigned char, 32> Digest::Bytes() const {
+  std::array<unsigned char, 32> bytes = {};
+  const std::string_view text = hex();
+  for (std::size_t i = 0; i < text.size(); ++i)
+    bytes[i / 2] =
+        static_cast<unsigned char>(std::size_t{bytes[i / 2]} << 4U | kHexDigits.find(text[i]));
+  return bytes;
+}
+
 struct Sha256::Impl {
   // Fails only without memory or without SHA-256 in libcrypto: nothing goes on then.
   Impl() : context(::EVP_MD_CTX_new()) {

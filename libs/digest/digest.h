@@ -24,6 +24,8 @@ class Digest {
   /// The 64 characters: fit for a file name.
   std::string_view hex() const { return std::string_view(text_).substr(text_.empty() ? 0 : 7); }
   bool empty() const { return text_.empty(); }
+  /// The 32 bytes themselves; zeros when empty.
+  std::array<unsigned char, 32> Bytes() const;
   auto operator<=>(const Digest&) const = default;
 
  private:

@@ -13,31 +13,115 @@ using nlohmann::json;
 
 /// Counts the depth before anything is built: the parser itself has no bound, and the destructor
 /// of a deep value recurses. Quotes are the only thing that hides a bracket.
-Status CheckDepth(std::string_view text, std::size_t max_depth) {
-  std::size_t depth = 0;
-  bool quoted = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (quoted) {
-      if (c == '\\') {
-        ++i;
-      } else if (c == '"') {
-        quoted = false;
-      }
-      continue;
-    }
-    if (c == '"') {
-      quoted = true;
+class Depth {
+ public:
+  explicit Depth(std::size_t most) : most_(most) {}
+
+  /// Takes the next byte; false when that is nested too deep.
+  bool Take(char c) {
+    if (escaped_) {
+      escaped_ = false;
+    } else if (quoted_) {
+      escaped_ = c == '\\';
+      quoted_ = c != '"';
+    } else if (c == '"') {
+      quoted_ = true;
     } else if (c == '[' || c == '{') {
-      if (++depth > max_depth) {
-        return InvalidArgument("JSON: nested deeper than {} at byte {}", max_depth, i);
-      }
-    } else if ((c == ']' || c == '}') && depth > 0) {
-      --depth;
+      return ++depth_ <= most_;
+    } else if ((c == ']' || c == '}') && depth_ > 0) {
+      --depth_;
     }
+    return true;
   }
+
+ private:
+  const std::size_t most_;
+  std::size_t depth_ = 0;
+  bool quoted_ = false;
+  bool escaped_ = false;
+};
+
+Status TooDeep(std::size_t max_depth, std::size_t byte) {
+  return InvalidArgument("JSON: nested deeper than {} at byte {}", max_depth, byte);
+}
+
+Status CheckDepth(std::string_view text, std::size_t max_depth) {
+  Depth depth(max_depth);
+  for (std::size_t i = 0; i < text.size(); ++i)
+    if (!depth.Take(text[i])) return TooDeep(max_depth, i);
   return Status::Ok();
 }
+
+/// A text that comes piece by piece, byte by byte for the parser. It ends early when something is
+/// wrong with it.
+class Pieces {
+ public:
+  Pieces(const std::function<Result<std::string_view>()>& next, const ItemLimits& limits)
+      : next_(next), limits_(limits), depth_(limits.max_depth) {}
+
+  /// False at the end.
+  bool Fill() {
+    if (at_ < piece_.size()) return true;
+    if (ended_ || !status_.ok()) return false;
+    Result<std::string_view> piece = next_();
+    at_ = 0;
+    piece_ = piece.ok() ? *piece : std::string_view();
+    ended_ = piece_.empty();
+    if (!piece.ok()) End(std::move(piece).status());
+    return !ended_;
+  }
+  char Front() const { return piece_[at_]; }
+  void Pop() {
+    const bool deep = !depth_.Take(piece_[at_++]);
+    ++taken_;
+    if (deep) End(TooDeep(limits_.max_depth, taken_));
+    if (taken_ > limits_.max_bytes)
+      End(ResourceExhausted("JSON: more than {} bytes", limits_.max_bytes));
+    if (taken_ - item_end_ > limits_.max_item)
+      End(ResourceExhausted("JSON: {} bytes without an item before byte {}", limits_.max_item,
+                            taken_));
+  }
+  void ItemEnds() { item_end_ = taken_; }
+  void End(Status why) {
+    if (status_.ok()) status_ = std::move(why);
+    piece_ = {};
+    at_ = 0;
+  }
+  const Status& status() const { return status_; }
+
+ private:
+  const std::function<Result<std::string_view>()>& next_;
+  const ItemLimits& limits_;
+  Depth depth_;
+  Status status_;
+  std::string_view piece_;
+  std::size_t at_ = 0;
+  std::size_t taken_ = 0;
+  std::size_t item_end_ = 0;
+  bool ended_ = false;
+};
+
+/// What nlohmann's parser reads Pieces by.
+class PiecesIterator {
+ public:
+  using iterator_category = std::input_iterator_tag;  // NOLINT(readability-identifier-naming)
+  using value_type = char;                            // NOLINT(readability-identifier-naming)
+  using difference_type = std::ptrdiff_t;             // NOLINT(readability-identifier-naming)
+  using pointer = const char*;                        // NOLINT(readability-identifier-naming)
+  using reference = char;                             // NOLINT(readability-identifier-naming)
+
+  explicit PiecesIterator(Pieces* pieces = nullptr) : pieces_(pieces) {}
+  char operator*() const { return pieces_->Front(); }
+  PiecesIterator& operator++() {
+    pieces_->Pop();
+    return *this;
+  }
+  void operator++(int) { ++*this; }
+  bool operator==(const PiecesIterator& /*end*/) const { return !pieces_->Fill(); }
+
+ private:
+  Pieces* pieces_;
+};
 
 /// Looks for keys that an object has twice, while it is parsed.
 struct KeyCheck {
@@ -123,6 +207,34 @@ Result<json> Parse(std::string_view text, const Limits& limits) {
   } catch (const json::parse_error& error) {
     return InvalidArgument("JSON: wrong at byte {}", error.byte);
   } catch (const json::exception& error) {
+    return InvalidArgument("JSON: {}", error.what());  // numbers out of range
+  }
+}
+
+Result<json> ParseItems(const std::function<Result<std::string_view>()>& next, std::string_view key,
+                        const std::function<Status(const json&)>& item, const ItemLimits& limits) {
+  constexpr int kMember = 1;  // depth of the top object's keys and values
+  constexpr int kItem = 2;
+  Pieces pieces(next, limits);
+  bool inside = false;  // the array of that name
+  const json::parser_callback_t watch = [&](int depth, json::parse_event_t event, json& value) {
+    if (event == json::parse_event_t::key && depth == kMember)
+      inside = value.get_ref<const std::string&>() == key;
+    if (!inside || depth != kItem || event != json::parse_event_t::object_end) return true;
+    pieces.ItemEnds();
+    if (pieces.status().ok())
+      if (Status status = item(value); !status.ok()) pieces.End(std::move(status));
+    return false;
+  };
+  try {
+    json rest = json::parse(PiecesIterator(&pieces), PiecesIterator(), watch);
+    CRISP_TRY(Status(pieces.status()));
+    return rest;
+  } catch (const json::parse_error& error) {
+    CRISP_TRY(Status(pieces.status()));
+    return InvalidArgument("JSON: wrong at byte {}", error.byte);
+  } catch (const json::exception& error) {
+    CRISP_TRY(Status(pieces.status()));
     return InvalidArgument("JSON: {}", error.what());  // numbers out of range
   }
 }

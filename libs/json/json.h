@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -21,6 +22,21 @@ struct Limits {
 /// RFC 8259, nothing after the value. kInvalidArgument with the offset of what is wrong, or when it
 /// is nested too deep, or a key that is there twice; kResourceExhausted when it is too long.
 Result<nlohmann::json> Parse(std::string_view text, const Limits& limits = {});
+
+struct ItemLimits {
+  std::size_t max_bytes = std::size_t{64} << 20U;
+  std::size_t max_item = std::size_t{1} << 20U;  // between the ends of two items: bounds the memory
+  std::size_t max_depth = 16;
+};
+
+/// A document that is too large to be held, of which one member `key` of the top object is an array
+/// of many objects: each is given to `item` as soon as it is read, then forgotten. `next` answers
+/// the next piece of the text, empty at the end. The answer is the object without the items. Errors
+/// as of Parse; those of `next` and `item` end it and pass through.
+Result<nlohmann::json> ParseItems(const std::function<Result<std::string_view>()>& next,
+                                  std::string_view key,
+                                  const std::function<Status(const nlohmann::json&)>& item,
+                                  const ItemLimits& limits = {});
 
 /// A file of an operator's: what is wrong is told as "name:line: …", without a byte of the text,
 /// which may hold secrets.

@@ -24,6 +24,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::chrono::seconds kFreezeTime{5};
+
 constexpr std::array<std::string_view, 6> kNotControllers = {
     "rw", "ro", "xattr", "clone_children", "noprefix", "cpuset_v2_mode"};
 
@@ -356,6 +358,30 @@ Result<std::uint64_t> Cgroups::MemoryInUse(const std::string& path) const {
   const std::uint64_t files = FlatValue(stat, prefix + "active_file").value_or(0) +
                               FlatValue(stat, prefix + "inactive_file").value_or(0);
   return used > files ? used - files : 0;
+}
+
+Status Cgroups::Freeze(const std::string& path) const {
+  const bool v2 = mode_ == CgroupMode::kV2;
+  const Result<std::string> dir = v2 ? UnifiedDir(path) : DirFor("freezer", path);
+  if (!dir.ok()) return Unimplemented("there is no freezer of cgroups: {}", dir.status().message());
+  const std::string order = *dir + (v2 ? "/cgroup.freeze" : "/freezer.state");
+  const std::string state = *dir + (v2 ? "/cgroup.events" : "/freezer.state");
+  const std::string_view frozen = v2 ? "frozen 1" : "FROZEN";
+  CRISP_TRY(WriteExisting(order, v2 ? "1" : "FROZEN"));
+  const auto end = std::chrono::steady_clock::now() + kFreezeTime;
+  while (true) {
+    const Result<std::string> text = ReadFile(state, KiB(4));
+    if (text.ok() && text->find(frozen) != std::string::npos) return Status::Ok();
+    if (!text.ok() || std::chrono::steady_clock::now() > end) {
+      Status thawed = Thaw(path);
+      if (!text.ok()) return text.status();
+      if (!thawed.ok()) return std::move(thawed).While("a cgroup that does not freeze");
+      return DeadlineExceeded("cgroup {} does not freeze", path);
+    }
+    poll(nullptr, 0, 1);
+    // On v1 a process that came in between is caught by another order.
+    if (!v2) CRISP_TRY(WriteExisting(order, "FROZEN"));
+  }
 }
 
 Status Cgroups::Thaw(const std::string& path) const {

@@ -67,6 +67,10 @@ class Cgroups {
   /// Memory of the cgroup that cannot just be dropped: what is used less the page cache of files.
   /// kNotFound without a memory controller or without the cgroup.
   Result<std::uint64_t> MemoryInUse(const std::string& path) const;
+  /// Holds all of its processes, and those below, until Thaw; returns when they stand still. Frozen
+  /// already is Ok. kDeadlineExceeded: some of them do not within five seconds (it is thawed again
+  /// then); kUnimplemented without a freezer; kNotFound without the cgroup.
+  Status Freeze(const std::string& path) const;
   /// Lets a frozen cgroup run (nothing dies while it is frozen). Not frozen, or absent, is Ok.
   Status Thaw(const std::string& path) const;
 

@@ -204,6 +204,18 @@ Result<std::string> ReadFile(const std::string& path, Bytes limit) {
   return ReadAll(fd.get(), path, limit);
 }
 
+Status ReadAt(int fd, std::uint64_t offset, std::span<char> into, std::string_view name) {
+  while (!into.empty()) {
+    const ssize_t count = ::pread(fd, into.data(), into.size(), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return Status::Errno(errno, "read {}", name);
+    if (count == 0) return DataLoss("{}: is shorter than it was", name);
+    offset += static_cast<std::uint64_t>(count);
+    into = into.subspan(static_cast<std::size_t>(count));
+  }
+  return Status::Ok();
+}
+
 Status WriteAll(int fd, std::string_view text, std::string_view name) {
   while (!text.empty()) {
     const ssize_t written = ::write(fd, text.data(), text.size());

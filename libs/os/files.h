@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,6 +23,8 @@ Result<UniqueFd> Open(const std::string& path, int flags, mode_t mode = 0);
 Result<std::string> ReadFile(const std::string& path, Bytes limit = MiB(4));
 /// What is still to be read from `fd`, with the same limit; `name` is for errors.
 Result<std::string> ReadAll(int fd, std::string_view name, Bytes limit = MiB(4));
+/// Fills `into` from that place of a file. kDataLoss where it ends before.
+Status ReadAt(int fd, std::uint64_t offset, std::span<char> into, std::string_view name);
 /// Writes all of `text`, over short writes and EINTR.
 Status WriteAll(int fd, std::string_view text, std::string_view name);
 

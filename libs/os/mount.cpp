@@ -16,6 +16,8 @@
 #include "libs/base/cleanup.h"
 #include "libs/base/try.h"
 #include "libs/os/files.h"
+#include "libs/os/image_mount.h"
+#include "libs/os/mount_context.h"
 #include "libs/os/namespaces.h"
 #include "libs/os/unique_fd.h"
 
@@ -23,25 +25,6 @@ namespace crisp::os {
 namespace {
 
 constexpr std::size_t kMountDataLimit = 4095;  // one page, less the final zero
-
-/// What the kernel left to be read on a file system context: "e overlay: ...".
-std::string ContextMessages(int context) {
-  std::string all;
-  std::array<char, 512> line;
-  while (true) {
-    const ssize_t length = ::read(context, line.data(), line.size());
-    if (length <= 0) return all;
-    if (!all.empty()) all += "; ";
-    all.append(line.data(), static_cast<std::size_t>(length));
-    while (!all.empty() && all.back() == '\n') all.pop_back();
-  }
-}
-
-Status ContextError(int error, int context, std::string_view what) {
-  const std::string words = ContextMessages(context);
-  if (words.empty()) return Status::FromErrno(error, what);
-  return Status::Errno(error, "{} ({})", what, words);
-}
 
 /// `\` and `:` (and `,` for the option string) are special to overlayfs.
 std::string Escape(std::string_view path, std::string_view special) {
@@ -86,10 +69,16 @@ Result<ByContext> MountOverlayByContext(const Overlay& overlay, const std::strin
     return ::fsconfig(context.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0);
   };
   if (set("source", "overlay") != 0) return ContextError(errno, context.get(), "overlay: source");
+  std::vector<UniqueFd> images;  // which the overlay takes as its own when it is created
   for (const std::string& lower : overlay.lower_dirs) {
-    if (set("lowerdir+", lower) != 0) {
+    const bool image = IsImage(lower);
+    if (image) images.push_back(CRISP_TRY(MountImage(lower, overlay.userns)));
+    const int done = image ? ::fsconfig(context.get(), FSCONFIG_SET_FD, "lowerdir+", nullptr,
+                                        images.back().get())
+                           : set("lowerdir+", lower);
+    if (done != 0) {
       const int error = errno;
-      if (error == EINVAL) return ByContext{false, ContextMessages(context.get())};
+      if (error == EINVAL && !image) return ByContext{false, ContextMessages(context.get())};
       return ContextError(error, context.get(), fmt::format("overlay: lower layer {}", lower));
     }
   }
@@ -313,7 +302,8 @@ Status MountOverlayByOptions(const Overlay& overlay, const std::string& target) 
 Status MountOverlay(const Overlay& overlay, const std::string& target) {
   if (overlay.lower_dirs.empty()) return InvalidArgument("overlay: no lower layer");
   const auto& options = overlay.options;
-  if (overlay.upper_dir.empty() && overlay.lower_dirs.size() == 1) {
+  if (overlay.upper_dir.empty() && overlay.lower_dirs.size() == 1 &&
+      !IsImage(overlay.lower_dirs.front())) {
     // The kernel wants two layers at least.
     return BindMount(overlay.lower_dirs.front(), target, {.readonly = true});
   }
@@ -324,6 +314,9 @@ Status MountOverlay(const Overlay& overlay, const std::string& target) {
   const ByContext tried =
       CRISP_TRY(MountOverlayByContext(overlay, target).While("mount on {}", target));
   if (tried.done) return Status::Ok();
+  if (std::any_of(overlay.lower_dirs.begin(), overlay.lower_dirs.end(), IsImage))
+    return FailedPrecondition("mount on {}: overlayfs takes no images as layers: {}", target,
+                              tried.refused);
   Status mounted = MountOverlayByOptions(overlay, target);
   if (mounted.code() == Code::kNotFound) {
     // The kernel does not say which.

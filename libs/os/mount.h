@@ -40,12 +40,14 @@ Status IdmappedBindMount(const std::string& source, const std::string& target, i
 Status ProbeRecursiveReadOnly(const std::string& dir);
 
 struct Overlay {
-  std::vector<std::string> lower_dirs;  // the topmost layer first
+  std::vector<std::string> lower_dirs;  // the topmost layer first; a file is an image (MountImage)
   std::string upper_dir;                // empty = read-only
   std::string work_dir;
   std::vector<std::string> options;  // "volatile", "metacopy=off", "ro"
+  int userns = -1;  // a descriptor: layers that are images show the owners that it gives them
 };
 /// fsopen + `lowerdir+` (no 4096-byte limit, no escaping), where the kernel lacks that mount(2).
+/// kFailedPrecondition: layers that are images, and a kernel that does not take them.
 /// With "volatile" a stale work/incompat/volatile of an earlier mount is cleared first.
 Status MountOverlay(const Overlay& overlay, const std::string& target);
 /// By mount(2) alone, as on kernels before 6.8. As many layers as overlayfs takes (500), however

@@ -59,15 +59,15 @@ Status CheckOverlayOption(const std::string& option) {
 
 /// Words that configurations of older runtimes have get an answer of their own.
 Status CheckDriver(const std::string& driver) {
-  if (driver == "overlay" || driver == "vfs") return Status::Ok();
+  if (driver == "overlay" || driver == "erofs" || driver == "btrfs" || driver == "vfs")
+    return Status::Ok();
   if (driver == "overlay2") return InvalidArgument("'overlay2' is called overlay here");
   if (driver == "aufs")
     return InvalidArgument("'aufs' is in no kernel any more: overlay has replaced it");
   if (driver == "devicemapper")
     return InvalidArgument("'devicemapper' is given up everywhere: overlay has replaced it");
-  if (driver == "btrfs" || driver == "zfs" || driver == "erofs")
-    return InvalidArgument("'{}' is not supported: use overlay", driver);
-  return InvalidArgument("'{}' is no driver (overlay, vfs)", driver);
+  if (driver == "zfs") return InvalidArgument("'zfs' is not supported: use overlay");
+  return InvalidArgument("'{}' is no driver (overlay, erofs, btrfs, vfs)", driver);
 }
 
 void AddLog(Schema& schema, Log& log) {
@@ -124,12 +124,15 @@ void AddCrid(Schema& schema, Crid& crid) {
 
 void AddImaged(Schema& schema, Imaged& imaged) {
   schema.Section("imaged", "Images: registries, layers, snapshots.")
-      .Text("imaged.driver", &imaged.driver,
-            {.text =
-                 "How containers get their root file system: overlay, or vfs (a full copy for each "
-                 "container), which is also taken where the kernel has no overlayfs.",
-             .cost = Cost::kNewPods},
-            CheckDriver)
+      .Text(
+          "imaged.driver", &imaged.driver,
+          {.text = "How containers get their root file system: overlay; erofs (the same, but each "
+                   "layer that is pulled becomes one file, an EROFS image; Linux 6.15 and later); "
+                   "btrfs (a snapshot of one copy of the image; state_root lies on btrfs); or vfs "
+                   "(a full copy for each container), which is also taken where the kernel has "
+                   "no overlayfs. Layers that are there keep their form, and are used as they are.",
+           .cost = Cost::kNewPods},
+          CheckDriver)
       .List("imaged.overlay_options", &imaged.overlay_options,
             {.text = "Options of overlayfs for containers and image volumes, beside those that "
                      "imaged takes itself: nodev, nosuid, noexec, xino=on, xino=off, xino=auto, "
@@ -155,6 +158,10 @@ void AddImaged(Schema& schema, Imaged& imaged) {
                 "Connections for one layer of 64 MiB or more at most, where the registry answers "
                 "ranges of it: one, and more as long as they bring more. Each takes 4 MiB of "
                 "memory more. 1: never more than one."})
+      .Bool("imaged.reuse_files", &imaged.reuse_files,
+            {.text = "Of a layer in the form of zstd:chunked only those files are fetched that no "
+                     "other such layer here has. Its registry can tell from that which files are "
+                     "here. false: each layer comes whole."})
       .List("imaged.insecure_registries", &imaged.insecure_registries,
             {.text = "host:port of registries that may speak plain HTTP or show a certificate that "
                      "nobody vouches for. Loopback ones may always speak plain HTTP."},
@@ -467,7 +474,12 @@ void AddRund(Schema& schema, Rund& rund) {
       .Bool("rund.log_journald", &rund.log_journald,
             {.text = "What containers with a log file write goes to the journal as well, without "
                      "the limits above: the journal has its own.",
-             .cost = Cost::kNewPods});
+             .cost = Cost::kNewPods})
+      .Bool("rund.restore_checkpoints", &rund.restore_checkpoints,
+            {.text = "Containers may be made from checkpoints: from an archive on the node, or "
+                     "from an image that holds one. Their processes come back with the identity, "
+                     "the capabilities and the system-call filter that are written in it: whoever "
+                     "may choose the image of a pod then may become root of the node."});
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ struct Crid {
 };
 
 struct Imaged {
-  std::string driver = "overlay";            // overlay | vfs
+  std::string driver = "overlay";            // overlay | erofs | btrfs | vfs
   std::vector<std::string> overlay_options;  // beside those that imaged takes itself
   std::string image_root;                    // empty = <state_root>/imaged
   std::int64_t parallel_layers = 4;
@@ -53,6 +53,7 @@ struct Imaged {
   std::int64_t parallel_unpackers = 8;
   std::int64_t parallel_downloads = 16;
   std::int64_t layer_connections = 4;
+  bool reuse_files = true;
   std::vector<std::string> insecure_registries;
   std::string registries_conf = "/etc/containers/registries.conf";
   std::string short_name_aliases = "/var/cache/containers/short-name-aliases.conf";
@@ -147,6 +148,7 @@ struct Rund {
   Bytes max_log_size{0};            // of the file, before it is started anew; 0 = no limit
   bool log_guarded = false;         // crisp-log writes those without limits, too
   bool log_journald = false;
+  bool restore_checkpoints = false;
 };
 
 /// The whole file. Defaults are the values of a fresh object.

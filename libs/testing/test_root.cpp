@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <cstdio>
+#include <cstdlib>
 
 #include "libs/base/check.h"
 #include "libs/os/files.h"
@@ -10,9 +11,17 @@
 #include "libs/os/temp_dir.h"
 
 namespace crisp::testing {
+namespace {
+
+std::string Parent() {
+  const char* elsewhere = std::getenv("CRISP_TEST_ROOT");
+  return elsewhere == nullptr ? "/tmp" : elsewhere;
+}
+
+}  // namespace
 
 TestRoot::TestRoot() {
-  auto dir = os::TempDir::Create("/tmp/cr-");
+  auto dir = os::TempDir::Create(Parent() + "/cr-");
   CRISP_CHECK(dir.ok());
   path_ = dir->Release();
   CRISP_CHECK(::chmod(path_.c_str(), 0755) == 0);

@@ -6,7 +6,8 @@
 namespace crisp::testing {
 
 /// A temporary directory with a short path (unix sockets have 107 characters), removed at the end
-/// with all in it; mounts below it are taken away first. Dies loudly when it cannot be made.
+/// with all in it; mounts below it are taken away first. It lies in /tmp, or where CRISP_TEST_ROOT
+/// says when it is made. Dies loudly when it cannot be made.
 class TestRoot {
  public:
   TestRoot();

@@ -20,8 +20,8 @@ namespace crisp::work {
 /// reopened: milliseconds, and somebody waits for them. kBulk: layers, garbage. kFlight: the work
 /// of Flights, which callers in other lanes wait for; do not use it for anything else. Flights that
 /// others' programs may hold up for long (a network plugin that hangs) have kSlowFlight, and those
-/// who wait for them kSlowWait; flights that take things down have kEndFlight: what hangs must not
-/// keep the rest from ending.
+/// who wait for them kSlowWait (as do checkpoints, which last as long as memory is written);
+/// flights that take things down have kEndFlight: what hangs must not keep the rest from ending.
 /// kCreate: creates and starts of containers, which last as long as an OCI runtime pleases, or the
 /// calls that wait for them; kCreateFlight: their flights. kClean: what is left of ended containers
 /// is taken down behind everybody's back, by the same runtimes.

@@ -343,6 +343,19 @@ Status Client::StopContainer(const std::string& id, std::chrono::seconds grace) 
       .status();
 }
 
+Status Client::CheckpointContainer(const std::string& id, const std::string& location,
+                                   std::chrono::seconds timeout) {
+  runtime::v1::CheckpointContainerRequest request;
+  request.set_container_id(id);
+  request.set_location(location);
+  request.set_timeout(timeout.count());
+  // The node ends it, and says why.
+  const auto patience = timeout.count() == 0 ? std::chrono::hours(1) : timeout;
+  return impl_
+      ->Call(*impl_->runtime, &RuntimeService::Stub::CheckpointContainer, request, patience + kCall)
+      .status();
+}
+
 Status Client::RemoveContainer(const std::string& id) {
   runtime::v1::RemoveContainerRequest request;
   request.set_container_id(id);

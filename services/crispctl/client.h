@@ -91,6 +91,9 @@ class Client {
   Result<std::string> CreateContainer(const runtime::v1::CreateContainerRequest& request);
   Status StartContainer(const std::string& id);
   Status StopContainer(const std::string& id, std::chrono::seconds grace);
+  /// `timeout` 0: the node's own.
+  Status CheckpointContainer(const std::string& id, const std::string& location,
+                             std::chrono::seconds timeout);
   Status RemoveContainer(const std::string& id);
   Result<runtime::v1::ContainerStatusResponse> ContainerStatus(const std::string& id,
                                                                bool verbose = false);

@@ -10,8 +10,10 @@
 #include "libs/base/guarded.h"
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/os/btrfs.h"
 #include "libs/os/file_lock.h"
 #include "libs/os/files.h"
+#include "libs/os/image_mount.h"
 #include "libs/os/mount.h"
 #include "services/imaged/config.h"
 #include "services/imaged/confinement.h"
@@ -305,6 +307,7 @@ Status CheckSettings(const settings::Settings& settings, const daemon::Options& 
 Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   Config config = Config::From(daemon.settings(), daemon::Version());
   config.http.proxy = CRISP_TRY(http::ProxyConfig::FromEnvironment());
+  if (config.pull.erofs) CRISP_TRY(os::CheckImageLayers().While("imaged.driver: erofs"));
   if (config.driver == Snapshots::Driver::kOverlay && !os::KernelHasFilesystem("overlay")) {
     log::Warn("this kernel has no overlayfs: each container gets a full copy of its image",
               {{"imaged.driver", "vfs"}});
@@ -312,6 +315,12 @@ Result<std::unique_ptr<daemon::App>> MakeApp(daemon::Daemon& daemon) {
   }
   const Layout layout = config.layout;
   LayerStore store = CRISP_TRY(LayerStore::Open(layout));
+  if (config.driver == Snapshots::Driver::kBtrfs) {
+    const bool there = CRISP_TRY(os::IsOnBtrfs(layout.snapshots_root()));
+    if (!there)
+      return FailedPrecondition("imaged.driver: btrfs: {} is not on a btrfs file system",
+                                layout.snapshots_root());
+  }
   os::FileLock in_use = CRISP_TRY(
       os::FileLock::TryLockShared(layout.InUse()).While("the image store is being repaired"));
   const std::string boot_id = CRISP_TRY(os::BootId());

@@ -19,6 +19,7 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   config.pull.parallel_unpackers = static_cast<std::size_t>(own.parallel_unpackers);
   config.pull.parallel_downloads = static_cast<std::size_t>(own.parallel_downloads);
   config.pull.spread.most = static_cast<std::size_t>(own.layer_connections);
+  config.pull.reuse_files = own.reuse_files;
   config.pull.max_rate = own.max_rate;
   config.pull.max_pull_rate = own.max_pull_rate;
   config.pull.timeout = own.pull_timeout;
@@ -30,6 +31,8 @@ Config Config::From(const settings::Settings& settings, std::string_view version
   config.verify = own.verify;
   config.overlay_options = own.overlay_options;
   if (own.driver == "vfs") config.driver = Snapshots::Driver::kVfs;
+  if (own.driver == "btrfs") config.driver = Snapshots::Driver::kBtrfs;
+  config.pull.erofs = own.driver == "erofs";
   config.trust.policy = own.policy;
   config.trust.policy_may_be_absent = own.policy == settings::Imaged().policy;
   config.trust.registries_dir = own.registries_d;

@@ -59,6 +59,9 @@ Metrics::Metrics(metrics::Registry& registry)
       unpack_seconds_(StageSeconds(registry, "unpack")),
       layer_bytes_(registry.AddCounter("crisp_imaged_fetched_bytes_total",
                                        "Compressed bytes of layers fetched, as they come")),
+      reused_bytes_(
+          registry.AddCounter("crisp_imaged_reused_bytes_total",
+                              "Compressed bytes of layers not fetched: their files were here")),
       snapshots_made_(registry.AddCounter("crisp_imaged_snapshots_made_total", "Snapshots made")),
       snapshots_released_(
           registry.AddCounter("crisp_imaged_snapshots_released_total", "Snapshots given back")),
@@ -94,6 +97,9 @@ void Metrics::LayerDone(const Status& status, const StageTimes& times) {
 }
 void Metrics::Fetched(std::uint64_t compressed_bytes) {
   layer_bytes_.Add(static_cast<double>(compressed_bytes));
+}
+void Metrics::Reused(std::uint64_t compressed_bytes) {
+  reused_bytes_.Add(static_cast<double>(compressed_bytes));
 }
 void Metrics::SnapshotMade() { snapshots_made_.Add(); }
 void Metrics::SnapshotReleased() { snapshots_released_.Add(); }

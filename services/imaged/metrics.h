@@ -35,6 +35,8 @@ class Metrics {
   void LayerStarted();
   void LayerDone(const Status& status, const StageTimes& times);
   void Fetched(std::uint64_t compressed_bytes);
+  /// Of a zstd:chunked layer: what need not come, as its files were here.
+  void Reused(std::uint64_t compressed_bytes);
   void SnapshotMade();
   void SnapshotReleased();
   void OrphansFreed(std::size_t count);
@@ -54,6 +56,7 @@ class Metrics {
   metrics::Counter& digest_seconds_;
   metrics::Counter& unpack_seconds_;
   metrics::Counter& layer_bytes_;
+  metrics::Counter& reused_bytes_;
   metrics::Counter& snapshots_made_;
   metrics::Counter& snapshots_released_;
   metrics::Counter& orphans_;

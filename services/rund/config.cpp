@@ -86,6 +86,7 @@ Result<Config> Config::From(const settings::Settings& settings, const std::strin
                        .max_size = rund.max_log_size,
                        .guarded = rund.log_guarded};
   config.log_to_journal = rund.log_journald;
+  config.restore_checkpoints = rund.restore_checkpoints;
   return config;
 }
 

@@ -58,6 +58,8 @@ struct Config {
   std::string blockio_config_file;  // empty = none
   LogLimits log_limits;
   bool log_to_journal = false;
+  bool restore_checkpoints = false;
+  std::string criu;  // the runtimes look for it themselves; empty = in the PATH that they get
 
   /// kInvalidArgument names the key.
   static Result<Config> From(const settings::Settings& settings, const std::string& instance);

@@ -15,6 +15,11 @@ Metrics::Metrics(metrics::Registry& r)
                                     metrics::LatencyBuckets())),
       starts_failed_(r.AddCounter("crisp_rund_container_start_failures_total",
                                   "Containers that could not be started.")),
+      checkpoint_seconds_(r.AddHistogram("crisp_rund_container_checkpoint_seconds",
+                                         "A container's checkpoint, as an archive.",
+                                         metrics::LatencyBuckets())),
+      checkpoints_failed_(r.AddCounter("crisp_rund_container_checkpoint_failures_total",
+                                       "Containers that could not be checkpointed.")),
       exits_(r.AddCounter("crisp_rund_container_exits_total", "Containers that ended.")),
       oom_kills_(r.AddCounter("crisp_rund_container_oom_kills_total",
                               "Containers that ended because memory ran out.")),
@@ -47,6 +52,11 @@ void Metrics::ContainerCreated(const Status& status, std::chrono::nanoseconds to
 void Metrics::ContainerStarted(const Status& status, std::chrono::nanoseconds took) {
   if (!status.ok()) return starts_failed_.Add();
   start_seconds_.Observe(std::chrono::duration<double>(took).count());
+}
+
+void Metrics::ContainerCheckpointed(const Status& status, std::chrono::nanoseconds took) {
+  if (!status.ok()) return checkpoints_failed_.Add();
+  checkpoint_seconds_.Observe(std::chrono::duration<double>(took).count());
 }
 
 void Metrics::ContainerExited(bool oom) {

@@ -17,6 +17,7 @@ class Metrics {
   void PodStarted(const Status& status);
   void ContainerCreated(const Status& status, std::chrono::nanoseconds took);
   void ContainerStarted(const Status& status, std::chrono::nanoseconds took);
+  void ContainerCheckpointed(const Status& status, std::chrono::nanoseconds took);
   void ContainerExited(bool oom);
   /// conmon ended without leaving an exit code.
   void MonitorLost();
@@ -37,6 +38,8 @@ class Metrics {
   metrics::Counter& creates_failed_;
   metrics::Histogram& start_seconds_;
   metrics::Counter& starts_failed_;
+  metrics::Histogram& checkpoint_seconds_;
+  metrics::Counter& checkpoints_failed_;
   metrics::Counter& exits_;
   metrics::Counter& oom_kills_;
   metrics::Counter& monitors_lost_;

@@ -38,6 +38,9 @@ TEST_CASE("Only whole sha256 digests are digests") {
   REQUIRE(parsed.ok());
   CHECK(parsed->str() == good);
   CHECK_FALSE(parsed->empty());
+  CHECK(parsed->Bytes()[0] == 0xba);
+  CHECK(parsed->Bytes()[31] == 0xad);
+  CHECK(Digest().Bytes() == std::array<unsigned char, 32>());
   CHECK(Digest().empty());
   CHECK(Digest().hex().empty());
   for (const std::string& bad :

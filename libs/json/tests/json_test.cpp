@@ -83,5 +83,57 @@ TEST_CASE("A key that is there twice is refused where keys must be unique") {
 
 TEST_CASE("Dump never throws") { CHECK(Dump({{"a", "\xff"}}) == "{\"a\":\"\xEF\xBF\xBD\"}"); }
 
+/// The items' "n", and the rest; the text comes in pieces of that size.
+struct Items {
+  explicit Items(std::string_view text, std::size_t piece = 3, const ItemLimits& limits = {}) {
+    const auto next = [&text, piece]() -> Result<std::string_view> {
+      const std::string_view now = text.substr(0, piece);
+      text.remove_prefix(now.size());
+      return now;
+    };
+    const auto item = [this](const nlohmann::json& value) -> Status {
+      const auto n = GetInt(value, "n");
+      if (!n.ok()) return n.status();
+      found.push_back(*n);
+      return Status::Ok();
+    };
+    rest = ParseItems(next, "items", item, limits);
+  }
+  std::vector<std::int64_t> found;
+  Result<nlohmann::json> rest = Internal("not parsed");
+};
+
+TEST_CASE("A large document's items come one by one, in pieces of any size") {
+  const std::string text =
+      R"({"v": 1, "items": [{"n": 1, "x": {"n": 5}}, {"n": 2, "s": "}]\"["}], "d": {"n": 7}})";
+  for (const std::size_t piece : {1UL, 3UL, 1000UL}) {
+    const Items items(text, piece);
+    REQUIRE(items.rest.status().message() == "");
+    CHECK(items.found == std::vector<std::int64_t>{1, 2});
+    CHECK(GetInt(*items.rest, "v").value() == 1);
+    CHECK(GetInt(*items.rest, "d.n").value() == 7);
+    CHECK(GetArray(*items.rest, "items").value().empty());
+  }
+  CHECK(Items("[{\"n\": 1}]").found.empty());
+  CHECK(Items(R"({"other": [{"n": 1}]})").found.empty());
+}
+
+TEST_CASE("A large document is held to its bounds, and ends at the first wrong item") {
+  CHECK(Items("{\"items\": [{\"n\": 1}, {\"n\": \"x\"}, {\"n\": 3}]}").rest.status().message() ==
+        "n: an integer is expected, got string");
+  CHECK(Items("{\"items\": [{\"n\": 1}").rest.code() == Code::kInvalidArgument);
+  CHECK(Items("").rest.code() == Code::kInvalidArgument);
+  CHECK(Items("{} {}").rest.code() == Code::kInvalidArgument);
+  CHECK(Items(std::string(100'000, '[')).rest.code() == Code::kInvalidArgument);
+  std::string many = "{\"items\": [{\"n\": 0}";
+  for (int i = 1; i < 1000; ++i) many += ", {\"n\": " + std::to_string(i) + "}";
+  many += "]}";
+  CHECK(Items(many, 100, {.max_item = 64}).found.size() == 1000);
+  CHECK(Items(many, 100, {.max_bytes = 5000}).rest.code() == Code::kResourceExhausted);
+  std::string wide = "{\"items\": [{\"n\": 1, \"x\": [1";
+  for (int i = 0; i < 1000; ++i) wide += ",1";
+  CHECK(Items(wide + "]}]}", 100, {.max_item = 64}).rest.code() == Code::kResourceExhausted);
+}
+
 }  // namespace
 }  // namespace crisp::json

@@ -50,6 +50,19 @@ TEST_CASE("Files are written, appended, read back, and bounded") {
   CHECK(BootId().value().size() == 36);
 }
 
+TEST_CASE("A place in a file is read whole, or not at all") {
+  const TempDir dir = Temp();
+  const std::string path = dir.path() + "/f";
+  REQUIRE(WriteFile(path, "0123456789").ok());
+  const auto fd = Open(path, O_RDONLY);
+  REQUIRE(fd.ok());
+  std::string text(4, ' ');
+  CHECK(ReadAt(fd->get(), 3, text, "f").ok());
+  CHECK(text == "3456");
+  CHECK(ReadAt(fd->get(), 8, text, "f").code() == Code::kDataLoss);
+  CHECK(ReadAt(-1, 0, text, "f").message().find("read f") == 0);
+}
+
 TEST_CASE("A file's stamp changes when it is written, replaced, or gone") {
   const TempDir dir = Temp();
   const std::string path = dir.path() + "/f";

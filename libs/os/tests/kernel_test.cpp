@@ -17,6 +17,7 @@
 #include "libs/os/beneath.h"
 #include "libs/os/cgroup.h"
 #include "libs/os/files.h"
+#include "libs/os/image_mount.h"
 #include "libs/os/mount.h"
 #include "libs/os/namespaces.h"
 #include "libs/os/netlink.h"
@@ -53,6 +54,31 @@ TEST_CASE("Whether trees of mounts can be read-only is tried, and changes nothin
   CHECK(ProbeRecursiveReadOnly(dir).ok());
   CHECK(WriteFile(dir + "/file", "x").ok());
   CHECK(ProbeRecursiveReadOnly(root / "absent").code() == Code::kNotFound);
+}
+
+TEST_CASE("Images as layers: what is missing is told, by the release and the file systems") {
+  CHECK(CheckImageLayers("6.12.9-amd64").message() ==
+        "Linux 6.12.9-amd64 is too old: overlayfs takes images as layers since 6.15");
+  CHECK(CheckImageLayers("5.20").code() == Code::kFailedPrecondition);
+  CHECK(CheckImageLayers("no number").code() == Code::kFailedPrecondition);
+  const MountRoot root;
+  root.Dir("proc");
+  REQUIRE(WriteFile(root / "proc/filesystems", "nodev\toverlay\n").ok());
+  CHECK(CheckImageLayers("6.15.0", root / "proc").message() == "this kernel has no erofs");
+  REQUIRE(WriteFile(root / "proc/filesystems", "nodev\toverlay\n\terofs\n").ok());
+  CHECK(CheckImageLayers("6.15.0", root / "proc").ok());
+  CHECK(CheckImageLayers("7.0-rc1", root / "proc").ok());
+}
+
+TEST_CASE("A file that is no image is not mounted") {
+  const MountRoot root;
+  root.Dir("d");
+  REQUIRE(WriteFile(root / "d/f", std::string(8192, 'x')).ok());
+  CHECK(IsImage(root / "d/f"));
+  CHECK_FALSE(IsImage(root / "d"));
+  CHECK_FALSE(IsImage(root / "absent"));
+  CHECK_FALSE(MountImage(root / "d/f").ok());
+  CHECK_FALSE(MountImage(root / "absent").ok());
 }
 
 TEST_CASE("A bind mount can be read-only, and goes again") {
@@ -333,6 +359,11 @@ TEST_CASE("Cgroups are made, filled, killed and removed in every hierarchy") {
   REQUIRE(cgroups->Add(path, pid).ok());
   REQUIRE(::kill(pid, SIGCONT) == 0);
   CHECK(CgroupOf(pid, cgroups->mode() == CgroupMode::kV2 ? "" : "memory").value() == path);
+  CHECK(cgroups->Freeze(top).ok());
+  CHECK(cgroups->Freeze(top).ok());
+  CHECK(cgroups->Thaw(top).ok());
+  CHECK(cgroups->Freeze(top + "/absent").code() == Code::kNotFound);
+  CHECK(cgroups->Thaw(top + "/absent").ok());
   const auto pids = cgroups->Pids(top);
   REQUIRE(pids.ok());
   CHECK(std::find(pids->begin(), pids->end(), pid) != pids->end());

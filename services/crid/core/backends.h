@@ -42,6 +42,8 @@ class Rund {
       const CallContext& cc, const rund::v1::ReserveContainerRequest& r) = 0;
   virtual Result<rund::v1::CreateContainerResponse> CreateContainer(
       const CallContext& cc, const rund::v1::CreateContainerRequest& r) = 0;
+  virtual Result<rund::v1::StageCheckpointResponse> StageCheckpoint(
+      const CallContext& cc, const rund::v1::StageCheckpointRequest& r) = 0;
   /// The one that is not tried again (a second start is an error).
   virtual Result<rund::v1::StartContainerResponse> StartContainer(
       const CallContext& cc, const rund::v1::StartContainerRequest& r) = 0;

@@ -10,6 +10,9 @@
 namespace crisp::crid {
 namespace {
 
+// Beside the mounts, which have the first numbers.
+constexpr std::uint32_t kCheckpointVolume = 1'000'000'000;
+
 template <typename T>
 Status StatusOf(Result<T> result) {
   return std::move(result).status();
@@ -40,6 +43,57 @@ Status PrepareVolumes(const CallContext& cc, Imaged& imaged, const std::string& 
     *volume.mutable_image() = *std::move(prepared);
   }
   return Status::Ok();
+}
+
+/// The image that the checkpoint in `stage` was made from; sets what the container needs to know of
+/// that in `create`.
+Status PrepareRestore(const CallContext& cc, Imaged& imaged, Rund& rund, const std::string& id,
+                      rund::v1::StageCheckpointRequest stage,
+                      rund::v1::CreateContainerRequest& create) {
+  stage.set_container_id(id);
+  const auto staged = CRISP_TRY(rund.StageCheckpoint(cc, stage));
+  imaged::v1::PrepareRequest prepare;
+  prepare.set_owner_id(id);
+  prepare.set_image(staged.image_id().empty() ? staged.image_name() : staged.image_id());
+  auto prepared = imaged.Prepare(cc, prepare);
+  if (prepared.code() == Code::kNotFound) {
+    return NotFound("the checkpoint was made from the image {} ({}), which is not on this node",
+                    staged.image_name(), prepare.image());
+  }
+  *create.mutable_image() = CRISP_TRY(std::move(prepared));
+  if (!create.image().checkpoint_of().empty()) {
+    return InvalidArgument("the checkpoint says that it was made from a checkpoint: {}",
+                           prepare.image());
+  }
+  create.set_restore(true);
+  return Status::Ok();
+}
+
+/// What the container is made from: an image; or, to be restored, an image that holds a checkpoint,
+/// or the absolute path of an archive of one.
+Status PrepareImage(const CallContext& cc, Imaged& imaged, Rund& rund, const std::string& id,
+                    const runtime::v1::ImageSpec& image, rund::v1::CreateContainerRequest& create) {
+  rund::v1::StageCheckpointRequest stage;
+  if (image.image().starts_with('/')) {
+    stage.set_archive(image.image());
+    return PrepareRestore(cc, imaged, rund, id, std::move(stage), create);
+  }
+  imaged::v1::PrepareRequest prepare;
+  prepare.set_owner_id(id);
+  prepare.set_image(image.image());
+  prepare.set_user_specified_image(image.user_specified_image());
+  auto prepared = CRISP_TRY(imaged.Prepare(cc, prepare));
+  if (prepared.checkpoint_of().empty()) {
+    *create.mutable_image() = std::move(prepared);
+    return Status::Ok();
+  }
+  imaged::v1::PrepareVolumeRequest volume;
+  volume.set_owner_id(id);
+  volume.set_index(kCheckpointVolume);
+  volume.set_image(image.image());
+  volume.set_user_specified_image(image.user_specified_image());
+  *stage.mutable_image() = CRISP_TRY(imaged.PrepareVolume(cc, volume));
+  return PrepareRestore(cc, imaged, rund, id, std::move(stage), create);
 }
 
 }  // namespace
@@ -125,12 +179,8 @@ Result<std::string> ContainerFlow::CreateNow(const CallContext& cc, const Record
 Result<rund::v1::CreateContainerResponse> ContainerFlow::Build(
     const CallContext& cc, Rund& rund, const std::string& id,
     const runtime::v1::CreateContainerRequest& request) {
-  imaged::v1::PrepareRequest prepare;
-  prepare.set_owner_id(id);
-  prepare.set_image(request.config().image().image());
-  prepare.set_user_specified_image(request.config().image().user_specified_image());
   rund::v1::CreateContainerRequest create;
-  *create.mutable_image() = CRISP_TRY(backends_.imaged().Prepare(cc, prepare));
+  CRISP_TRY(PrepareImage(cc, backends_.imaged(), rund, id, request.config().image(), create));
   create.set_container_id(id);
   *create.mutable_config() = request.config();
   CRISP_TRY(PrepareVolumes(cc, backends_.imaged(), id, create));

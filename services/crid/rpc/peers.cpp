@@ -214,6 +214,10 @@ class Peers::RundClient final : public Rund {
       const CallContext& cc, const rund::v1::ReserveContainerRequest& r) override {
     return rpc::Call(cc, peer_, *containers_, &rund::v1::Containers::Stub::ReserveContainer, r);
   }
+  Result<rund::v1::StageCheckpointResponse> StageCheckpoint(
+      const CallContext& cc, const rund::v1::StageCheckpointRequest& r) override {
+    return rpc::Call(cc, peer_, *containers_, &rund::v1::Containers::Stub::StageCheckpoint, r);
+  }
   Result<rund::v1::CreateContainerResponse> CreateContainer(
       const CallContext& cc, const rund::v1::CreateContainerRequest& r) override {
     return rpc::Call(cc, peer_, *containers_, &rund::v1::Containers::Stub::CreateContainer, r);

@@ -336,6 +336,14 @@ RuntimeService::Unary* RuntimeService::UpdatePodSandboxResources(Context* contex
       "/crisp.rund.v1.Pods/UpdatePodResources");
 }
 
+RuntimeService::Unary* RuntimeService::CheckpointContainer(Context* context, const Raw* request,
+                                                           Raw* response) {
+  return PassOn<runtime::v1::CheckpointContainerRequest>(
+      context, request, response, Kind::kContainer,
+      &runtime::v1::CheckpointContainerRequest::mutable_container_id,
+      "/crisp.rund.v1.Containers/CheckpointContainer", /*idempotent=*/false);
+}
+
 RuntimeService::Unary* RuntimeService::ReopenContainerLog(Context* context, const Raw* request,
                                                           Raw* response) {
   return PassOn<runtime::v1::ReopenContainerLogRequest>(

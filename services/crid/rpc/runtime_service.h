@@ -24,14 +24,15 @@ using RuntimeBase = Runtime::WithRawCallbackMethod_Version<
     Runtime::WithRawCallbackMethod_ListContainers<Runtime::WithRawCallbackMethod_ListPodSandbox<
         Runtime::WithRawCallbackMethod_PodSandboxStatus<
             Runtime::WithRawCallbackMethod_ContainerStatus<
-                Runtime::WithRawCallbackMethod_ReopenContainerLog<
-                    Runtime::WithRawCallbackMethod_UpdateContainerResources<
-                        Runtime::WithRawCallbackMethod_UpdatePodSandboxResources<
-                            Runtime::WithRawCallbackMethod_ExecSync<
-                                Runtime::WithRawCallbackMethod_Exec<
-                                    Runtime::WithRawCallbackMethod_Attach<
-                                        Runtime::WithRawCallbackMethod_PortForward<
-                                            Runtime::CallbackService>>>>>>>>>>>>;
+                Runtime::WithRawCallbackMethod_CheckpointContainer<
+                    Runtime::WithRawCallbackMethod_ReopenContainerLog<
+                        Runtime::WithRawCallbackMethod_UpdateContainerResources<
+                            Runtime::WithRawCallbackMethod_UpdatePodSandboxResources<
+                                Runtime::WithRawCallbackMethod_ExecSync<
+                                    Runtime::WithRawCallbackMethod_Exec<
+                                        Runtime::WithRawCallbackMethod_Attach<
+                                            Runtime::WithRawCallbackMethod_PortForward<
+                                                Runtime::CallbackService>>>>>>>>>>>>>;
 }  // namespace internal
 
 /// CRI v1 RuntimeService.
@@ -76,14 +77,13 @@ class RuntimeService final : public ObservedMethods<internal::RawObserved<intern
   Unary* ContainerStatus(Context* context, const Raw* request, Raw* response) override;
   Unary* UpdateContainerResources(Context* context, const Raw* request, Raw* response) override;
   Unary* UpdatePodSandboxResources(Context* context, const Raw* request, Raw* response) override;
+  Unary* CheckpointContainer(Context* context, const Raw* request, Raw* response) override;
   Unary* ReopenContainerLog(Context* context, const Raw* request, Raw* response) override;
   Unary* ExecSync(Context* context, const Raw* request, Raw* response) override;
   Unary* Exec(Context* context, const Raw* request, Raw* response) override;
   Unary* Attach(Context* context, const Raw* request, Raw* response) override;
   Unary* PortForward(Context* context, const Raw* request, Raw* response) override;
 
-  CRISP_NOT_YET(CheckpointContainer, CheckpointContainerRequest, CheckpointContainerResponse,
-                "containers cannot be checkpointed")
   CRISP_NOT_YET(CheckpointPod, CheckpointPodRequest, CheckpointPodResponse,
                 "pods cannot be checkpointed")
   CRISP_NOT_YET(RestorePod, RestorePodRequest, RestorePodResponse, "pods cannot be restored")

@@ -305,12 +305,25 @@ class Rund {
     }
     grpc::Status CreateContainer(grpc::ServerContext* c, const rund::v1::CreateContainerRequest* r,
                                  rund::v1::CreateContainerResponse* out) override {
+      if (r->restore()) o_.script_.Enter("restores", *c);
       if (auto s = o_.script_.Enter("CreateContainer", *c); !s.ok()) return s;
       {
         std::lock_guard lock(o_.mutex_);
         o_.last_config_ = r->config();
       }
       return State(r->container_id(), runtime::v1::CONTAINER_CREATED, *out);
+    }
+    grpc::Status StageCheckpoint(grpc::ServerContext* c, const rund::v1::StageCheckpointRequest* r,
+                                 rund::v1::StageCheckpointResponse* out) override {
+      out->set_image_id("base id");
+      out->set_image_name("base:1");
+      return o_.script_.Enter("stage " + (r->has_archive() ? r->archive() : r->image().image_id()),
+                              *c);
+    }
+    grpc::Status CheckpointContainer(grpc::ServerContext* c,
+                                     const runtime::v1::CheckpointContainerRequest* r,
+                                     runtime::v1::CheckpointContainerResponse*) override {
+      return o_.script_.Enter("checkpoint " + r->container_id() + " to " + r->location(), *c);
     }
     grpc::Status StartContainer(grpc::ServerContext* c, const rund::v1::StartContainerRequest* r,
                                 rund::v1::StartContainerResponse* out) override {
@@ -557,9 +570,15 @@ class Imaged final : public imaged::v1::Snapshots::Service {
     Script& script_;
   };
 
-  grpc::Status Prepare(grpc::ServerContext* c, const imaged::v1::PrepareRequest*,
+  grpc::Status Prepare(grpc::ServerContext* c, const imaged::v1::PrepareRequest* r,
                        imaged::v1::PrepareResponse* out) override {
+    // An image of a checkpoint is known by its name here.
+    if (r->image().starts_with("checkpoint")) {
+      out->set_checkpoint_of("c");
+      return script_.Enter("Prepare " + r->image(), *c);
+    }
     out->set_image_id("sha256:1");
+    if (r->image().starts_with("base")) return script_.Enter("Prepare " + r->image(), *c);
     return script_.Enter("Prepare", *c);
   }
   grpc::Status PrepareVolume(grpc::ServerContext* c, const imaged::v1::PrepareVolumeRequest* r,

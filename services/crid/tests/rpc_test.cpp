@@ -438,6 +438,46 @@ TEST_CASE("An update of resources goes to the rund that has the container, by it
         grpc::StatusCode::NOT_FOUND);
 }
 
+TEST_CASE("A checkpoint is asked of the rund that has the container, by its whole id") {
+  Node node;
+  const std::string pod = node.Pod();
+  const std::string container = node.Container(pod);
+  runtime::v1::CheckpointContainerRequest request;
+  request.set_container_id(container.substr(0, 13));
+  request.set_location("/a.tar");
+  runtime::v1::CheckpointContainerResponse response;
+  REQUIRE(node.Call(&RuntimeStub::CheckpointContainer, request, response).ok());
+  CHECK(node.script.Count("checkpoint " + container + " to /a.tar") == 1);
+  request.set_container_id(std::string(64, 'e'));
+  CHECK(node.Call(&RuntimeStub::CheckpointContainer, request, response).error_code() ==
+        grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_CASE("A container is restored from an archive or an image, on the image that this names") {
+  const auto [image, staged] = GENERATE(std::pair{"/a.tar", "stage /a.tar"},
+                                        std::pair{"checkpoint:1", "stage id of checkpoint:1"});
+  Node node;
+  runtime::v1::CreateContainerRequest request;
+  request.set_pod_sandbox_id(node.Pod());
+  request.mutable_config()->mutable_metadata()->set_name("c");
+  request.mutable_config()->mutable_image()->set_image(image);
+  runtime::v1::CreateContainerResponse response;
+  SECTION("that is here") {
+    REQUIRE(node.Call(&RuntimeStub::CreateContainer, request, response).ok());
+    CHECK(Before(node.script.Calls(), staged, "Prepare base id"));
+    CHECK(Before(node.script.Calls(), "Prepare base id", "restores"));
+    CHECK(Before(node.script.Calls(), "restores", "CreateContainer"));
+  }
+  SECTION("that is not here") {
+    node.script.Fail("Prepare base id", grpc::StatusCode::NOT_FOUND, "no image");
+    const auto status = node.Call(&RuntimeStub::CreateContainer, request, response);
+    CHECK(status.error_code() == grpc::StatusCode::NOT_FOUND);
+    CHECK(status.error_message().find("base:1 (base id)") != std::string::npos);
+    CHECK(node.script.Count("CreateContainer") == 0);
+    CHECK(node.script.Count("Release") == 1);
+  }
+}
+
 TEST_CASE("A stop goes on over a restart of rund, and says nothing of it") {
   Node node;
   const std::string pod = node.Pod();

@@ -77,7 +77,7 @@ void AddArchiveCommands(CLI::App& app, Shared& shared);    // image import, imag
 void AddRunCommand(CLI::App& app, Shared& shared);         // run
 void AddListCommands(CLI::App& app, Shared& shared);       // ps, pods, inspect
 void AddEndCommands(CLI::App& app, Shared& shared);        // stop, rm, rmp
-void AddProcessCommands(CLI::App& app, Shared& shared);    // logs
+void AddProcessCommands(CLI::App& app, Shared& shared);    // logs, checkpoint
 void AddStreamCommands(CLI::App& app, Shared& shared);     // exec, attach, port-forward
 void AddObserveCommands(CLI::App& app, Shared& shared);    // stats, events
 void AddDebugCommands(CLI::App& app, Shared& shared);      // debug bundle

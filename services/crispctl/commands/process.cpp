@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <array>
 #include <cstdio>
+#include <filesystem>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -102,6 +103,22 @@ Result<int> Logs(Client& client, const LogArgs& args) {
   return kDone;
 }
 
+struct CheckpointArgs {
+  std::string id;
+  std::string file;
+  std::int64_t timeout = 0;
+};
+
+Status Checkpoint(Client& client, const CheckpointArgs& args) {
+  const auto container = CRISP_TRY(FindContainer(client, args.id));
+  // The node's daemons have a working directory of their own.
+  std::error_code error;
+  const std::filesystem::path file = std::filesystem::absolute(args.file, error);
+  if (error) return Status::Errno(error.value(), "{}", args.file);
+  return client.CheckpointContainer(container.id(), file.lexically_normal(),
+                                    std::chrono::seconds(args.timeout));
+}
+
 }  // namespace
 
 void AddProcessCommands(CLI::App& app, Shared& shared) {
@@ -117,6 +134,27 @@ void AddProcessCommands(CLI::App& app, Shared& shared) {
                  "Of the attempt before, as far as it is there");
   logs->callback([&shared, log_args] {
     WithClient(shared, [&](Client& client) { return Logs(client, *log_args); });
+  });
+
+  auto checkpoint_args = std::make_shared<CheckpointArgs>();
+  CLI::App* checkpoint = app.add_subcommand(
+      "checkpoint", "Write a running container's processes and files to an archive; it goes on");
+  checkpoint->add_option("CONTAINER", checkpoint_args->id, "Its id, or its name")->required();
+  checkpoint
+      ->add_option("FILE", checkpoint_args->file,
+                   "The archive, a new file on the node; a container whose image is its absolute "
+                   "path is restored from it")
+      ->required();
+  checkpoint
+      ->add_option("-t,--timeout", checkpoint_args->timeout,
+                   "Seconds that it may take; 0: what the node allows")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{86'400}))
+      ->capture_default_str();
+  checkpoint->callback([&shared, checkpoint_args] {
+    WithClient(shared, [&](Client& client) -> Result<int> {
+      return ForEach(shared, {checkpoint_args->id},
+                     [&](const std::string&) { return Checkpoint(client, *checkpoint_args); });
+    });
   });
 }
 

@@ -77,6 +77,7 @@ Result<runtime::v1::ContainerConfig> ContainerConfig(const Args& args,
 }
 
 Result<std::string> ImageId(Client& client, const std::string& image) {
+  if (image.starts_with('/')) return image;  // a checkpoint's archive
   const auto status = CRISP_TRY(client.ImageStatus(image));
   if (status.has_image()) return status.image().id();
   return PullShown(client, image, {}, /*quiet=*/false);
@@ -192,7 +193,9 @@ void AddRunCommand(CLI::App& app, Shared& shared) {
   auto args = std::make_shared<Args>();
   CLI::App* run = app.add_subcommand(
       "run", "Run a container in a pod of its own, show what it writes, remove it when it ends");
-  run->add_option("IMAGE", args->image, "Pulled when it is not here")->required();
+  run->add_option("IMAGE", args->image,
+                  "Pulled when it is not here; or the absolute path of a checkpoint's archive")
+      ->required();
   AddCommandOperand(*run, "In place of the image's own; options behind its first word are its own");
   run->add_option("--name", args->name, "Of the pod and the container");
   run->add_option("-e,--env", args->env, "NAME=VALUE; may be given again")

@@ -41,9 +41,10 @@ Finding ContainerdSnapshotter(const Case& one) {
   const std::string& name = one.option.value.text;
   if (name.empty()) return NotNeededHere("is empty: crisp's own default counts");
   if (name == "overlayfs") return one.Put("imaged.driver", YamlText("overlay"));
+  if (name == "erofs" || name == "btrfs") return one.Put("imaged.driver", YamlText(name));
   if (name == "native") return one.Put("imaged.driver", YamlText("vfs"));
   return NotSupportedHere(
-      fmt::format("there is no driver {}: overlay is taken, or set imaged.driver to vfs", name));
+      fmt::format("there is no driver {}: overlay is taken, or set imaged.driver", name));
 }
 
 Finding ContainerdLevel(const Case& one) {

@@ -20,7 +20,7 @@ constexpr std::string_view kAuth =
     "put the credentials into /etc/crisp/auth.json (see imaged.auth_files)";
 constexpr std::string_view kOnePlugin = "containerd's own; nothing in crisp is like it";
 constexpr std::string_view kSnapshotters =
-    "imaged.driver is overlay or vfs, imaged.image_root says where layers lie";
+    "imaged.driver is overlay, erofs, btrfs or vfs, imaged.image_root says where layers lie";
 
 }  // namespace
 
@@ -120,9 +120,8 @@ const std::vector<Rule>& ContainerdRules() {
       {"cri/ignore_deprecation_warnings", NotNeeded("are about containerd")},
       {"cri/stats_collect_period", NotNeeded("stats are read when they are asked for")},
       {"cri/stats_retention_period", NotNeeded("stats are read when they are asked for")},
-      {"cri/enable_criu", NotSupported("crisp does not checkpoint containers")},
-      {"cri/enable_experimental_restore_via_create",
-       NotSupported("crisp does not checkpoint containers")},
+      {"cri/enable_criu", NotNeeded("containers can be checkpointed where there is a criu")},
+      {"cri/enable_experimental_restore_via_create", Take("rund.restore_checkpoints", Bool)},
       {"cri/systemd_cgroup", NotNeeded("containerd itself no longer looks at it")},
       {"built in/default capabilities", Take("rund.default_capabilities", List)},
 

@@ -32,9 +32,9 @@ Finding CrioStorageDriver(const Case& one) {
   if (driver == "overlay" || driver == "overlay2") {
     return one.Put("imaged.driver", YamlText("overlay"));
   }
-  if (driver == "vfs") return one.Put("imaged.driver", YamlText(driver));
+  if (driver == "btrfs" || driver == "vfs") return one.Put("imaged.driver", YamlText(driver));
   return NotSupportedHere(
-      fmt::format("there is no driver {}: overlay is taken, or set imaged.driver to vfs", driver));
+      fmt::format("there is no driver {}: overlay is taken, or set imaged.driver", driver));
 }
 
 Finding CrioStreamAddress(const Case& one) {

@@ -112,7 +112,7 @@ const std::vector<Rule>& CrioRules() {
       {"crio/runtime/pinns_path", NotNeeded("netd and rund pin the namespaces themselves")},
       {"crio/runtime/absent_mount_sources_to_reject",
        Take("rund.absent_mount_sources_to_reject", List)},
-      {"crio/runtime/enable_criu_support", NotSupported("crisp does not checkpoint containers")},
+      {"crio/runtime/enable_criu_support", Take("rund.restore_checkpoints", Bool)},
       {"crio/runtime/enable_pod_events", NotNeeded("events are always there for those who ask")},
       {"crio/runtime/hostnetwork_disable_selinux",
        NotSupported("set seLinuxOptions in pods of the host's network that need another label")},

@@ -15,6 +15,7 @@ namespace crisp::imaged {
 namespace {
 
 constexpr int kMaxLinks = 8;
+constexpr std::string_view kSpool = "the spooled archive";  // for errors
 constexpr std::string_view kRefName = "org.opencontainers.image.ref.name";
 constexpr std::string_view kContainerdName = "io.containerd.image.name";
 constexpr std::string_view kDockerManifest = "application/vnd.docker.distribution.manifest.v2+json";
@@ -35,18 +36,6 @@ std::string CleanName(std::string_view path) {
     }
   }
   return fmt::format("{}", fmt::join(parts, "/"));
-}
-
-Status ReadAt(int fd, std::uint64_t offset, std::span<char> into) {
-  while (!into.empty()) {
-    const ssize_t count = ::pread(fd, into.data(), into.size(), static_cast<off_t>(offset));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return Status::Errno(errno, "read the spooled archive");
-    if (count == 0) return DataLoss("the spooled archive is shorter than it was");
-    offset += static_cast<std::uint64_t>(count);
-    into = into.subspan(static_cast<std::size_t>(count));
-  }
-  return Status::Ok();
 }
 
 /// The contents of the tar's current entry.
@@ -72,7 +61,7 @@ class ArchiveSource::Reader final : public BlobReader {
     CRISP_TRY(cc.Check());
     const std::size_t count =
         static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), member_.size - at_));
-    CRISP_TRY(ReadAt(fd_, member_.offset + at_, into.first(count)));
+    CRISP_TRY(os::ReadAt(fd_, member_.offset + at_, into.first(count), kSpool));
     at_ += count;
     return count;
   }
@@ -173,7 +162,7 @@ Result<std::string> ArchiveSource::Text(const Member& member, Bytes limit) const
     return ResourceExhausted("{} has {} bytes, more than the {} allowed", member.digest.str(),
                              member.size, limit.count());
   std::string text(static_cast<std::size_t>(member.size), '\0');
-  CRISP_TRY(ReadAt(spool_.get(), member.offset, text));
+  CRISP_TRY(os::ReadAt(spool_.get(), member.offset, text, kSpool));
   return text;
 }
 

@@ -18,16 +18,16 @@ constexpr std::string_view kOciConfig = "application/vnd.oci.image.config.v1+jso
 constexpr std::string_view kOciLayer = "application/vnd.oci.image.layer.v1.tar";
 
 struct WrittenLayer {
-  std::string directory;
+  std::string path;
   digest::Digest digest;  // of the tar, which is not compressed: the diff id too
   std::uint64_t size = 0;
 };
 
-Result<WrittenLayer> Measure(const CallContext& cc, std::string directory) {
+Result<WrittenLayer> Measure(const CallContext& cc, std::string path) {
   WrittenLayer layer;
-  layer.directory = std::move(directory);
+  layer.path = std::move(path);
   digest::Sha256 sum;
-  CRISP_TRY(WriteLayerTar(cc, layer.directory, [&sum, &layer](std::string_view bytes) {
+  CRISP_TRY(WriteLayerTar(cc, layer.path, [&sum, &layer](std::string_view bytes) {
     sum.Update(bytes);
     layer.size += bytes.size();
     return Status::Ok();
@@ -58,7 +58,7 @@ Status PutLayer(const CallContext& cc, const WrittenLayer& layer, const Archives
       archive::TarHeader({.path = BlobName(layer.digest), .mode = 0644, .size = layer.size}));
   CRISP_TRY(sink(header));
   std::uint64_t left = layer.size;
-  CRISP_TRY(WriteLayerTar(cc, layer.directory, [&sink, &left](std::string_view bytes) -> Status {
+  CRISP_TRY(WriteLayerTar(cc, layer.path, [&sink, &left](std::string_view bytes) -> Status {
     if (bytes.size() > left) return DataLoss("a layer changed while it was exported");
     left -= bytes.size();
     return sink(bytes);
@@ -110,7 +110,7 @@ Status Archives::Export(const CallContext& cc, const std::string& image, const S
   for (const digest::Digest& chain : CRISP_TRY(catalogue_.Layers(record->id))) {
     held.push_back(CRISP_TRY(store_.Share(cc, chain)));
     if (!CRISP_TRY(catalogue_.HasLayer(chain))) return NotFound("no image {} any more", image);
-    layers.push_back(CRISP_TRY(Measure(cc, store_.layout().Diff(chain.hex()))));
+    layers.push_back(CRISP_TRY(Measure(cc, store_.PathOf(chain))));
   }
 
   nlohmann::json config = CRISP_TRY(json::Parse(old_config, {.max_bytes = old_config.size() + 1}));

@@ -62,11 +62,11 @@ Status Gc::DiscardOldHomes() {
 
 Status Gc::ForgetMissing() {
   for (const CatalogueLayer& layer : CRISP_TRY(catalogue_.AllLayers())) {
-    const std::string path = store_.layout().Diff(layer.chain.hex());
-    if (os::IsDirectory(path)) continue;
+    const auto is_there = [this, &layer] { return os::Exists(store_.PathOf(layer.chain)); };
+    if (is_there()) continue;
     // Looked at again with the lock: another instance may have collected it, and fetched it anew.
     const Result<ChainLock> lock = store_.TryLock(layer.chain);
-    if (!lock.ok() || os::IsDirectory(path)) continue;
+    if (!lock.ok() || is_there()) continue;
     const Result<std::vector<std::string>> images = catalogue_.ForgetLayer(layer.chain);
     if (!images.ok()) {
       log::Error("a layer is not there",
@@ -75,6 +75,24 @@ Status Gc::ForgetMissing() {
     }
     log::Warn("a layer is not there: forgotten, with its images",
               {{"chain", layer.chain.str()}, {"images", images->size()}});
+  }
+  return Status::Ok();
+}
+
+/// What no image shows any more of all that was made once for an image. With `partial` also what
+/// was being made when a process ended.
+Status Gc::DiscardFlats(bool partial) {
+  const Result<std::vector<std::string>> names = os::ListDir(store_.layout().Flats());
+  if (names.code() == Code::kNotFound) return Status::Ok();
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    const std::string hex = name.substr(0, name.find('.'));
+    const Result<digest::Digest> top = digest::Digest::Parse("sha256:" + hex);
+    const Result<ChainLock> lock = store_.TryLockFlat(hex);
+    if (!lock.ok()) continue;  // it is being made
+    const bool whole = hex == name;
+    if (whole && top.ok() && CRISP_TRY(catalogue_.IsTop(*top))) continue;
+    if (whole || partial) CRISP_TRY(store_.Discard(store_.layout().Flat(name)));
   }
   return Status::Ok();
 }
@@ -89,6 +107,7 @@ Status Gc::Recover() {
   CRISP_TRY(ForgetMissing());
   CRISP_TRY(DiscardUnknown(layout.Staging(), true));
   CRISP_TRY(DiscardUnknown(layout.Layers(), false));
+  CRISP_TRY(DiscardFlats(true));
   for (const std::string& owner : CRISP_TRY(os::ListDir(layout.Snapshots())))
     if (!CRISP_TRY(catalogue_.FindSnapshot(OwnerId(owner))))
       CRISP_TRY(store_.Discard(layout.Snapshot(owner)));
@@ -129,7 +148,9 @@ Status Gc::CollectSome(const std::vector<digest::Digest>& unused, std::vector<st
 
 Status Gc::Collect() {
   std::vector<std::string> trash;
-  return CollectSome(CRISP_TRY(catalogue_.UnusedLayers(clock_.Wall())), trash);
+  Status first = CollectSome(CRISP_TRY(catalogue_.UnusedLayers(clock_.Wall())), trash);
+  Note(DiscardFlats(false), "collect what was made of unused images", first);
+  return first;
 }
 
 bool Gc::IsLowOnSpace() const {

@@ -73,6 +73,7 @@ class Gc {
   Status CollectSome(const std::vector<digest::Digest>& unused, std::vector<std::string>& trash);
   bool MayDelete();
   bool IsLowOnSpace() const;
+  Status DiscardFlats(bool partial);
   Status DiscardUnknown(const std::string& directory, bool staging);
 
   Catalogue& catalogue_;

@@ -7,6 +7,9 @@
 #include "libs/archive/tar_writer.h"
 #include "libs/base/try.h"
 #include "libs/work/pause.h"
+#include "services/imaged/core/gather.h"
+#include "services/imaged/core/rebuild.h"
+#include "services/imaged/core/reuse.h"
 #include "services/imaged/registry/retry.h"
 
 namespace crisp::imaged {
@@ -39,12 +42,14 @@ bool IsOutage(Code code) { return code == Code::kUnknown || code == Code::kUnava
 /// thread and read after the join.
 class Pipeline {
  public:
-  Pipeline(const CallContext& cc, const Descriptor& blob, const OpenBlob& open,
-           const LayerLimits& limits, LayerProgress& progress)
+  Pipeline(const CallContext& cc, const WantedLayer& layer, const LayerLimits& limits,
+           LayerProgress& progress)
       : cc_(cc.WithStop(stop_.get_token())),
         outer_stop_(cc.stop(), [this] { stop_.request_stop(); }),
-        blob_(blob),
-        open_(open),
+        blob_(layer.blob),
+        reuse_(layer.reuse),
+        open_(reuse_ != nullptr ? Gather(reuse_->parts, blob_.size, layer.open) : layer.open),
+        size_(reuse_ != nullptr ? reuse_->fetch_size : blob_.size),
         limits_(limits),
         pool_(limits.buffers),
         max_plain_(limits.max_size.count() + kMaxOverhead),
@@ -52,7 +57,7 @@ class Pipeline {
 
   Status Run(const digest::Digest& diff_id, Unpacker& unpacker);
   /// After Run.
-  StageTimes times() const;
+  LayerNews News();
 
  private:
   using Time = std::chrono::nanoseconds;
@@ -63,6 +68,7 @@ class Pipeline {
   Status FetchFrom(BlobReader& blob, digest::Sha256& sum);
   Result<std::unique_ptr<BlobReader>> FetchRanges(digest::Sha256& sum);
   void Took(std::string_view bytes, digest::Sha256& sum);
+  void KeepToc(std::string_view bytes);
   Status HandOn(Buffer buffer);
   void Inflate();
   Status InflateAll();
@@ -75,7 +81,9 @@ class Pipeline {
   const CallContext cc_;
   std::stop_callback<std::function<void()>> outer_stop_;
   const Descriptor& blob_;
-  const OpenBlob& open_;
+  const ReusePlan* const reuse_;
+  const OpenBlob open_;
+  const std::uint64_t size_;  // of what is fetched: of the blob, or of the plan's parts of it
   const LayerLimits& limits_;
   BufferPool& pool_;
   const std::uint64_t max_plain_;
@@ -86,6 +94,7 @@ class Pipeline {
   BufferQueue hashed_{kHashedQueue};
   std::uint64_t offset_ = 0;  // bytes of the blob taken in
   Buffer filling_;
+  std::string toc_;
   std::atomic<bool> discard_ = false;  // nobody wants the bytes any more, only their digest counts
   Status fetched_;
   Status inflated_;
@@ -110,8 +119,19 @@ class Stopwatch {
   const SteadyTime start_ = std::chrono::steady_clock::now();
 };
 
+/// What of the blob's next bytes is its table of files.
+void Pipeline::KeepToc(std::string_view bytes) {
+  const BlobRange& toc = blob_.chunked->toc;
+  const std::uint64_t from = std::max(offset_, toc.from);
+  const std::uint64_t end = std::min(offset_ + bytes.size(), toc.from + toc.size);
+  if (from < end) toc_ += bytes.substr(from - offset_, end - from);
+}
+
 void Pipeline::Took(std::string_view bytes, digest::Sha256& sum) {
-  sum.Update(bytes);
+  if (reuse_ == nullptr) {
+    sum.Update(bytes);
+    if (blob_.chunked) KeepToc(bytes);
+  }
   offset_ += bytes.size();
   progress_.done.store(offset_, std::memory_order_relaxed);
   progress_.last = std::chrono::steady_clock::now();
@@ -130,16 +150,16 @@ Status Pipeline::HandOn(Buffer buffer) {
 }
 
 Status Pipeline::FetchFrom(BlobReader& blob, digest::Sha256& sum) {
-  while (offset_ < blob_.size) {
+  while (offset_ < size_) {
     if (!filling_.bytes) filling_ = pool_.Take();
     const std::span<char> room(filling_.bytes.get() + filling_.size, kBufferSize - filling_.size);
-    const std::uint64_t left = blob_.size - offset_;
+    const std::uint64_t left = size_ - offset_;
     const std::size_t count = CRISP_TRY(blob.Read(
         cc_, room.first(static_cast<std::size_t>(std::min<std::uint64_t>(room.size(), left)))));
     if (count == 0) return Unavailable("the blob {} ends early", blob_.digest.str());
     filling_.size += count;
     Took({room.data(), count}, sum);
-    if (filling_.size < kBufferSize && offset_ < blob_.size) continue;
+    if (filling_.size < kBufferSize && offset_ < size_) continue;
     CRISP_TRY(HandOn(std::exchange(filling_, Buffer())));
   }
   return Status::Ok();
@@ -148,13 +168,13 @@ Status Pipeline::FetchFrom(BlobReader& blob, digest::Sha256& sum) {
 /// As much as comes in ranges, which may be nothing or all. Of a source that has none it answers
 /// the stream of the whole blob.
 Result<std::unique_ptr<BlobReader>> Pipeline::FetchRanges(digest::Sha256& sum) {
-  Result<std::unique_ptr<BlobReader>> first = open_(cc_, limits_.spread.FirstRange(blob_.size));
+  Result<std::unique_ptr<BlobReader>> first = open_(cc_, limits_.spread.FirstRange(size_));
   // Somebody may dislike ranges, and be had without.
   if (IsOutage(first.code())) return std::unique_ptr<BlobReader>();
   if (!first.ok() || !(*first)->is_range()) return first;
-  if ((*first)->total() != blob_.size) return std::unique_ptr<BlobReader>();
+  if ((*first)->total() != size_) return std::unique_ptr<BlobReader>();
   *progress_.from.lock() = (*first)->from();
-  RangedFetch ranges(cc_, blob_.size, *std::move(first), open_, limits_.spread, limits_.connections,
+  RangedFetch ranges(cc_, size_, *std::move(first), open_, limits_.spread, limits_.connections,
                      pool_);
   while (std::optional<Buffer> buffer = ranges.Next()) {
     Took(buffer->view(), sum);
@@ -181,24 +201,24 @@ Status Pipeline::FetchAll(digest::Sha256& sum) {
   progress_.began = std::chrono::steady_clock::now();
   progress_.state = LayerProgress::State::kDownloading;
   std::unique_ptr<BlobReader> reader;
-  if (limits_.spread.most > 1 && blob_.size >= limits_.ranged_from.count())
+  if (limits_.spread.most > 1 && size_ >= limits_.ranged_from.count())
     reader = CRISP_TRY(FetchRanges(sum));
   int breaks = 0;
-  while (offset_ < blob_.size) {
+  while (offset_ < size_) {
     const std::uint64_t before = offset_;
     if (!reader) reader = CRISP_TRY(OpenRest());
     *progress_.from.lock() = reader->from();
-    const std::uint64_t total = reader->total().value_or(blob_.size);
-    if (total > blob_.size)
+    const std::uint64_t total = reader->total().value_or(size_);
+    if (total > size_)
       return DataLoss("the blob {} has {} bytes, its manifest says {}", blob_.digest.str(), total,
-                      blob_.size);
+                      size_);
     const Status status = FetchFrom(*reader, sum);
     if (status.ok() || status.code() != Code::kUnavailable) return status;
     reader.reset();
     breaks = offset_ - before >= kProgress ? 1 : breaks + 1;
     if (breaks > kMaxBreaks)
       return DataLoss("the blob {} ends after {} of {} bytes ({})", blob_.digest.str(), offset_,
-                      blob_.size, status.message());
+                      size_, status.message());
     CRISP_TRY(work::Pause(cc_, std::chrono::milliseconds(100) * breaks));
   }
   return Status::Ok();
@@ -208,7 +228,7 @@ void Pipeline::Fetch() {
   const Stopwatch watch(fetch_took_);
   digest::Sha256 sum;
   fetched_ = FetchAll(sum);
-  if (fetched_.ok()) {
+  if (fetched_.ok() && reuse_ == nullptr) {
     const digest::Digest found = sum.Finish();
     if (found != blob_.digest)
       fetched_ = DataLoss("the blob {} has the digest {}", blob_.digest.str(), found.str());
@@ -223,9 +243,17 @@ void Pipeline::Fetch() {
 
 Status Pipeline::InflateAll() {
   QueueSource source(compressed_, pool_);
-  const std::string_view head = CRISP_TRY(source.Peek());
-  const archive::Compression kind = CRISP_TRY(archive::DetectCompression(head));
-  const auto reader = archive::MakeDecompressor(kind, source);
+  std::unique_ptr<archive::Decompressor> reader;
+  const TarRebuild* rebuild = nullptr;
+  if (reuse_ != nullptr) {
+    auto made = std::make_unique<TarRebuild>(*reuse_, source);
+    rebuild = made.get();
+    reader = std::move(made);
+  } else {
+    const std::string_view head = CRISP_TRY(source.Peek());
+    const archive::Compression kind = CRISP_TRY(archive::DetectCompression(head));
+    reader = archive::MakeDecompressor(kind, source);
+  }
   std::uint64_t total = 0;
   while (true) {
     Buffer buffer = pool_.Take();
@@ -233,8 +261,10 @@ Status Pipeline::InflateAll() {
     total += buffer.size;
     if (total > max_plain_)
       return ResourceExhausted("the layer unpacks to more than {} bytes", max_plain_);
-    // By what has come: the manifest may claim any size.
-    CRISP_TRY(limits_.expansion.Check(progress_.done, total));
+    // By what has come: the manifest may claim any size. A file of the store is no expansion, but
+    // the second one with its contents is.
+    const std::uint64_t reused = rebuild != nullptr ? rebuild->reused() : 0;
+    CRISP_TRY(limits_.expansion.Check(progress_.done, total - std::min(total, reused)));
     const bool last = buffer.size < kBufferSize;
     if (buffer.size == 0) {
       pool_.Give(std::move(buffer));
@@ -309,8 +339,8 @@ Status Pipeline::Run(const digest::Digest& diff_id, Unpacker& unpacker) {
     QueueSource source(hashed_, pool_);
     archive::TarReader tar(source);
     unpacked = unpacker.Unpack(tar);
-    // A full disk and the like: the rest of the blob tells nothing more.
-    if (!unpacked.ok() && !BlamesContent(unpacked)) stop_.request_stop();
+    // A full disk and the like, or parts only: the rest of the blob tells nothing more.
+    if (!unpacked.ok() && (reuse_ != nullptr || !BlamesContent(unpacked))) stop_.request_stop();
     if (!unpacked.ok()) hashed_.Abort(unpacked);
   }
   hash.join();
@@ -330,26 +360,35 @@ Status Pipeline::Run(const digest::Digest& diff_id, Unpacker& unpacker) {
   return Status::Ok();
 }
 
-StageTimes Pipeline::times() const {
+LayerNews Pipeline::News() {
   return {
-      .download = fetch_took_ - compressed_.writer_waited(),
-      .inflate = inflate_took_ - compressed_.reader_waited() - plain_.writer_waited(),
-      .digest = hash_took_ - plain_.reader_waited() - hashed_.writer_waited(),
-      .unpack = unpack_took_ - hashed_.reader_waited(),
+      .times =
+          {
+              .download = fetch_took_ - compressed_.writer_waited(),
+              .inflate = inflate_took_ - compressed_.reader_waited() - plain_.writer_waited(),
+              .digest = hash_took_ - plain_.reader_waited() - hashed_.writer_waited(),
+              .unpack = unpack_took_ - hashed_.reader_waited(),
+          },
+      .toc = std::move(toc_),
   };
 }
 
 }  // namespace
 
-Status PullLayer(const CallContext& cc, const Descriptor& blob, const digest::Digest& diff_id,
-                 const OpenBlob& open, Unpacker& unpacker, const LayerLimits& limits,
-                 LayerProgress& progress, StageTimes& times) {
-  Pipeline pipeline(cc, blob, open, limits, progress);
-  const Status status = pipeline.Run(diff_id, unpacker);
-  times = pipeline.times();
+Status PullLayer(const CallContext& cc, const WantedLayer& layer, Unpacker& unpacker,
+                 const LayerLimits& limits, LayerProgress& progress, LayerNews& news) {
+  progress.done = 0;
+  progress.spared = layer.reuse != nullptr ? layer.blob.size - layer.reuse->fetch_size : 0;
+  Pipeline pipeline(cc, layer, limits, progress);
+  const Status status = pipeline.Run(layer.diff_id, unpacker);
+  news = pipeline.News();
   CRISP_TRY(Status(status));
   progress.state = LayerProgress::State::kUnpacked;
   return Status::Ok();
+}
+
+bool MayComeWhole(const CallContext& cc, const Status& failure) {
+  return cc.Check().ok() && !IsOutage(failure.code());
 }
 
 }  // namespace crisp::imaged

@@ -29,7 +29,8 @@ struct LayerProgress {
   enum class State { kWaiting, kDownloading, kUnpacked, kPresent };
   std::string digest;
   std::uint64_t size = 0;
-  std::atomic<std::uint64_t> done = 0;
+  std::atomic<std::uint64_t> done = 0;    // bytes of the blob that have come
+  std::atomic<std::uint64_t> spared = 0;  // those that need not: their files are here
   std::atomic<State> state = State::kWaiting;
   std::atomic<SteadyTime> began = SteadyTime();  // the download
   std::atomic<SteadyTime> last = SteadyTime();   // that bytes have come
@@ -52,16 +53,37 @@ struct LayerLimits {
   std::function<void(std::uint64_t)> on_fetched;  // told of bytes as they come, on any thread
 };
 
+struct ReusePlan;
+
+/// A layer to be pulled.
+struct WantedLayer {
+  const Descriptor& blob;
+  const digest::Digest& diff_id;
+  const OpenBlob& open;
+  const ReusePlan* reuse = nullptr;  // null: the blob comes whole
+};
+
+/// What a layer's pull tells, whatever became of it.
+struct LayerNews {
+  StageTimes times;
+  std::string toc;  // of a zstd:chunked blob that came whole: its table of files
+};
+
 /// Streams one blob into `unpacker`: socket and SHA-256 | inflate | SHA-256 | untar, a thread each,
 /// the last on the caller's. A large blob comes in ranges over several connections where its source
 /// has ranges. A broken connection goes on from the last good byte, a few times; a source that does
 /// not answer meanwhile is asked again until `outage` is over, and what there is waits for it. Ok
 /// once all is unpacked and both digests match (kDataLoss names the blob and both digests else).
 /// A blob that is a file's contents (Descriptor::file) is unpacked as the tar of that file; its own
-/// digest is then all that is checked. Finish() of the unpacker is the caller's. `times` is set
-/// whatever the outcome.
-Status PullLayer(const CallContext& cc, const Descriptor& blob, const digest::Digest& diff_id,
-                 const OpenBlob& open, Unpacker& unpacker, const LayerLimits& limits,
-                 LayerProgress& progress, StageTimes& times);
+/// digest is then all that is checked. With a plan (ReusePlan) only parts of the blob come, and
+/// inflate becomes: put the tar together; the diff id is then all that is checked, and any failure
+/// may be the plan's: MayComeWhole says whether to try without. Finish() of the unpacker is the
+/// caller's.
+Status PullLayer(const CallContext& cc, const WantedLayer& layer, Unpacker& unpacker,
+                 const LayerLimits& limits, LayerProgress& progress, LayerNews& news);
+
+/// True for a failed pull by a plan that the whole blob may save: not when the call has ended or
+/// nobody answers.
+bool MayComeWhole(const CallContext& cc, const Status& failure);
 
 }  // namespace crisp::imaged

@@ -9,6 +9,7 @@
 
 #include "libs/base/try.h"
 #include "libs/json/json.h"
+#include "services/imaged/core/chunked.h"
 
 namespace crisp::imaged {
 namespace {
@@ -123,7 +124,7 @@ Result<Manifest::Kind> KindOf(const nlohmann::json& layers, const Descriptor& co
   return Manifest::Kind::kBare;
 }
 
-/// They are only shown: what is malformed of them is no reason to refuse an image.
+/// Most are only shown: what is malformed of them is no reason to refuse an image.
 std::map<std::string, std::string> AnnotationsOf(const nlohmann::json& json) {
   std::map<std::string, std::string> annotations;
   std::size_t size = 0;
@@ -160,6 +161,10 @@ Result<Manifest> ParseImage(const nlohmann::json& json, std::size_t max_layers) 
   for (const nlohmann::json& layer : layers) {
     manifest.layers.push_back(CRISP_TRY(ParseDescriptor(layer).While("layer")));
     CRISP_TRY(CheckLayer(manifest.layers.back()));
+    const nlohmann::json* annotations = json::Find(layer, "annotations");
+    if (annotations != nullptr && annotations->is_object())
+      manifest.layers.back().chunked =
+          ParseChunkedPlaces(*annotations, manifest.layers.back().size);
   }
   return manifest;
 }

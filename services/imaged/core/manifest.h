@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -9,9 +10,17 @@
 
 #include "libs/base/result.h"
 #include "libs/digest/digest.h"
+#include "services/imaged/core/image_source.h"
 #include "services/imaged/core/schema1.h"
 
 namespace crisp::imaged {
+
+/// Where a zstd:chunked layer has what is beside its tar; see chunked.h.
+struct ChunkedPlaces {
+  BlobRange toc;
+  digest::Digest toc_digest;
+  BlobRange tar_split;  // of no size: it has none
+};
 
 /// A blob as a manifest names it.
 struct Descriptor {
@@ -22,6 +31,7 @@ struct Descriptor {
   bool foreign = false;
   /// Of an artifact: the blob is the contents of this file ("a/b"). "": it is a layer's tar.
   std::string file;
+  std::optional<ChunkedPlaces> chunked;
 };
 
 struct Platform {

@@ -46,6 +46,7 @@ struct PullOptions {
   std::size_t parallel_downloads = 16;  // connections over all pulls
   Spread spread{.most = 4};             // of one large layer
   Bytes ranged_from = MiB(64);          // what a large layer is, compressed
+  bool reuse_files = true;              // of other layers, for zstd:chunked ones
   Bytes max_rate{0};                    // a second, of all pulls together; 0: any
   Bytes max_pull_rate{0};               // of one pull
   std::chrono::nanoseconds tell_every = std::chrono::seconds(5);  // of a long pull, in the log
@@ -57,6 +58,7 @@ struct PullOptions {
   Bytes max_manifest_size = MiB(4);
   std::size_t max_layers = 127;
   std::uint64_t max_files = 4'000'000;  // of one layer
+  bool erofs = false;                   // each layer becomes one image file
 };
 
 /// Pulls images: resolve, config, layers side by side, commit. A pull of the same image with the
@@ -102,6 +104,7 @@ class Puller {
 
  private:
   struct LayerFlight;
+  struct StagedLayer;
   struct Work;
 
   Result<std::string> PullName(const CallContext& cc, const ref::ImageRef& parsed,
@@ -127,6 +130,9 @@ class Puller {
   void Fly(std::shared_ptr<LayerFlight> flight, std::shared_ptr<Work> work, std::size_t index);
   Result<LayerRecord> FetchLayer(const CallContext& cc, LayerFlight& flight, Work& work,
                                  std::size_t index);
+  Result<StagedLayer> StageLayer(const digest::Digest& chain);
+  Status PullStaged(const CallContext& cc, LayerFlight& flight, Work& work, std::size_t index,
+                    std::optional<StagedLayer>& staged, LayerNews& news);
   void Leave(const std::vector<std::shared_ptr<LayerFlight>>& flights);
   Status Begin(const CallContext& cc);
   void End(const std::string& key, bool begun);

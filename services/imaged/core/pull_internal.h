@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "libs/base/cleanup.h"
 #include "services/imaged/core/pull.h"
 
 // What the two halves of the puller share.
@@ -26,6 +27,13 @@ struct Puller::LayerFlight {
   bool unpacked = false;  // the expensive part is over, well or not
   std::optional<Result<LayerRecord>> outcome;
   bool fresh = true;  // false: found in the catalogue after all
+};
+
+/// A layer's directory until it is moved to its place; deleted when it never is.
+struct Puller::StagedLayer {
+  std::string path;
+  Cleanup discard;
+  Unpacker unpacker;
 };
 
 /// What one pull knows.

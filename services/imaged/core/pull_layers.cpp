@@ -5,6 +5,7 @@
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "services/imaged/core/pull_internal.h"
+#include "services/imaged/core/reuse.h"
 
 // The puller's second half: the layers of its pulls.
 namespace crisp::imaged {
@@ -128,24 +129,19 @@ void Puller::Fly(std::shared_ptr<LayerFlight> flight, std::shared_ptr<Work> work
   changed_.notify_all();
 }
 
-Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& flight, Work& work,
-                                       std::size_t index) {
-  {
-    const work::Stage stage(cc, "lock the layer");
-    flight.lock = CRISP_TRY(store_.Lock(cc, flight.chain));
-  }
-  if (CRISP_TRY(catalogue_.HasLayer(flight.chain))) {  // another instance was faster
-    flight.progress->state = LayerProgress::State::kPresent;
-    const std::lock_guard lock(mutex_);
-    flight.fresh = false;
-    return LayerRecord{flight.chain, work.config.diff_ids[index]};
-  }
-  Slots::Hold unpacks = CRISP_TRY(unpackers_.Take(cc, "wait for a turn to unpack"));
-  const std::string staged = CRISP_TRY(store_.Stage(flight.chain));
+Result<Puller::StagedLayer> Puller::StageLayer(const digest::Digest& chain) {
+  std::string path = CRISP_TRY(store_.Stage(chain));
   Cleanup discard(
-      [&] { log::IfError("discard staged layer", store_.Discard(staged, kDeleteNow)); });
+      [this, path] { log::IfError("discard staged layer", store_.Discard(path, kDeleteNow)); });
   Unpacker unpacker = CRISP_TRY(Unpacker::Create(
-      staged + "/diff", {.max_size = options_.max_layer_size, .max_inodes = options_.max_files}));
+      path + "/diff", {.max_size = options_.max_layer_size, .max_inodes = options_.max_files}));
+  return StagedLayer{std::move(path), std::move(discard), std::move(unpacker)};
+}
+
+/// The layer's blob, or what of it is not here. When that fails it comes whole, into a new
+/// directory.
+Status Puller::PullStaged(const CallContext& cc, LayerFlight& flight, Work& work, std::size_t index,
+                          std::optional<StagedLayer>& staged, LayerNews& news) {
   const Descriptor& blob = work.manifest.layers[index];
   const OpenBlob open = [&work, &blob](const CallContext& call, BlobRange range) {
     return work.source->OpenBlob(call, blob.digest, range);
@@ -160,14 +156,53 @@ Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& fligh
       .outage = options_.outage,
       .on_fetched = [this](std::uint64_t count) { metrics_.Fetched(count); },
   };
-  Status pulled = PullLayer(cc, blob, work.config.diff_ids[index], open, unpacker, limits,
-                            *flight.progress, flight.times);
+  std::optional<ReusePlan> plan;
+  if (options_.reuse_files) plan = CRISP_TRY(PlanReuse(cc, blob, open, store_, limits));
+  WantedLayer layer{blob, work.config.diff_ids[index], open, plan ? &*plan : nullptr};
+  Status pulled = PullLayer(cc, layer, staged->unpacker, limits, *flight.progress, news);
+  if (!plan) return pulled;
+  if (pulled.ok()) {
+    news.toc = std::move(plan->toc);
+    metrics_.Reused(flight.progress->spared);
+    log::Info("a layer is made of files that were here",
+              {{"layer", blob.digest.str()}, {"of", blob.size}, {"fetched", plan->fetch_size}});
+    return Status::Ok();
+  }
+  if (!MayComeWhole(cc, pulled)) return pulled;
+  log::Warn("a layer comes whole: it could not be made of files that are here",
+            {{"layer", blob.digest.str()}, {"why", pulled}});
+  layer.reuse = nullptr;
+  plan.reset();
+  staged.reset();
+  staged.emplace(CRISP_TRY(StageLayer(flight.chain)));
+  return PullLayer(cc, layer, staged->unpacker, limits, *flight.progress, news);
+}
+
+Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& flight, Work& work,
+                                       std::size_t index) {
+  {
+    const work::Stage stage(cc, "lock the layer");
+    flight.lock = CRISP_TRY(store_.Lock(cc, flight.chain));
+  }
+  if (CRISP_TRY(catalogue_.HasLayer(flight.chain))) {  // another instance was faster
+    flight.progress->state = LayerProgress::State::kPresent;
+    const std::lock_guard lock(mutex_);
+    flight.fresh = false;
+    return LayerRecord{flight.chain, work.config.diff_ids[index]};
+  }
+  Slots::Hold unpacks = CRISP_TRY(unpackers_.Take(cc, "wait for a turn to unpack"));
+  std::optional<StagedLayer> staged(CRISP_TRY(StageLayer(flight.chain)));
+  const Descriptor& blob = work.manifest.layers[index];
+  LayerNews news;
+  Status pulled = PullStaged(cc, flight, work, index, staged, news);
+  flight.times = news.times;
   unpacks.Release();
   if (pulled.code() == Code::kNotFound && blob.foreign)
     return std::move(pulled).While(
         "layer {} is a foreign one: it is taken from its registry, never from elsewhere",
         blob.digest.str());
   CRISP_TRY(std::move(pulled));
+  Unpacker& unpacker = staged->unpacker;
   if (unpacker.devices_left_out() > 0)
     log::Warn("device nodes of a layer left out: imaged is confined",
               {{"layer", blob.digest.str()}, {"devices", unpacker.devices_left_out()}});
@@ -185,13 +220,20 @@ Result<LayerRecord> Puller::FetchLayer(const CallContext& cc, LayerFlight& fligh
   }
   std::vector<std::string> parents;
   for (std::size_t i = index; i > 0; --i)
-    parents.push_back(store_.layout().Diff(work.commit.chain[i - 1].hex()));
+    parents.push_back(store_.PathOf(work.commit.chain[i - 1]));
   const work::Stage stage(cc, "finish the layer's files");
   CRISP_TRY(unpacker.Finish(cc, parents).While("layer {}", blob.digest.str()));
-  CRISP_TRY(store_.Commit(staged, flight.chain));
-  discard.Dismiss();
-  return LayerRecord{flight.chain, work.config.diff_ids[index], unpacker.usage().bytes,
-                     unpacker.usage().inodes};
+  Usage usage = unpacker.usage();
+  std::optional<Usage> image;
+  if (options_.erofs)
+    image = CRISP_TRY(store_.MakeImage(cc, staged->path).While("layer {}", blob.digest.str()));
+  if (image) usage = *image;
+  // An image serves no files.
+  if (!image && !news.toc.empty() && options_.reuse_files)
+    log::IfError("index the files of a layer", IndexFiles(news.toc, staged->path));
+  CRISP_TRY(store_.Commit(staged->path, flight.chain));
+  staged->discard.Dismiss();
+  return LayerRecord{flight.chain, work.config.diff_ids[index], usage.bytes, usage.inodes};
 }
 
 /// The pull needs its flights no more. Those that nobody else wants are stopped; finished layers

@@ -11,7 +11,9 @@ std::string LayerProgress::HowFar() const {
   if (state != State::kDownloading) return {};
   const SteadyTime now = std::chrono::steady_clock::now();
   const std::uint64_t count = done;
-  std::string text = fmt::format("{} of {} bytes", count, size);
+  const std::uint64_t kept = spared;
+  std::string text = fmt::format("{} of {} bytes", count + kept, size);
+  if (kept > 0) text += fmt::format(" ({} need not come)", kept);
   if (const std::string host = *from.lock(); !host.empty()) text += " from " + host;
   const double seconds = std::chrono::duration<double>(now - began.load()).count();
   if (seconds > 0) {
@@ -31,8 +33,10 @@ std::string PullProgress::stage() const {
 std::vector<PullProgress::Layer> PullProgress::layers() const {
   const std::lock_guard lock(mutex_);
   std::vector<Layer> layers;
-  for (const auto& each : layers_)
-    layers.push_back({each->digest, each->size, each->done.load(), each->state.load()});
+  for (const auto& each : layers_) {
+    const std::uint64_t spared = each->spared;
+    layers.push_back({each->digest, each->size, each->done + spared, spared, each->state.load()});
+  }
   return layers;
 }
 
@@ -68,20 +72,22 @@ void PullProgress::Tell(std::string_view image) {
   std::size_t layers_done = 0;
   std::uint64_t size = 0;
   std::uint64_t done = 0;
+  std::uint64_t come = 0;
   const std::vector<Layer> all = layers();
   for (const Layer& layer : all) {
     size += layer.size;
     done += layer.done;
+    come += layer.done - layer.spared;
     if (layer.state >= LayerProgress::State::kUnpacked) ++layers_done;
   }
   const SteadyTime now = std::chrono::steady_clock::now();
   double rate = 0;
   {
     const std::lock_guard lock(mutex_);
-    rate = static_cast<double>(done - std::min(done, told_bytes_)) /
+    rate = static_cast<double>(come - std::min(come, told_bytes_)) /
            std::chrono::duration<double>(now - told_at_).count();
     told_at_ = now;
-    told_bytes_ = done;
+    told_bytes_ = come;
   }
   log::Info("image is being pulled", {{"image", image},
                                       {"layers", fmt::format("{}/{}", layers_done, all.size())},

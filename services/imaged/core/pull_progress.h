@@ -20,7 +20,8 @@ class PullProgress {
   struct Layer {
     std::string digest;
     std::uint64_t size = 0;
-    std::uint64_t done = 0;
+    std::uint64_t done = 0;    // come, or spared
+    std::uint64_t spared = 0;  // need not come: their files are here
     LayerProgress::State state = LayerProgress::State::kWaiting;
   };
   std::string stage() const;  // "resolve", "layers", "commit"

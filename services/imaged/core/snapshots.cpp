@@ -1,11 +1,14 @@
 #include "services/imaged/core/snapshots.h"
 
 #include <algorithm>
+#include <array>
 #include <set>
 
 #include "libs/base/try.h"
 #include "libs/log/log.h"
+#include "libs/os/btrfs.h"
 #include "libs/os/files.h"
+#include "libs/os/image_mount.h"
 #include "services/imaged/store/flatten.h"
 
 namespace crisp::imaged {
@@ -24,6 +27,11 @@ Status CheckOwner(const OwnerId& owner) {
     return InvalidArgument("the owner id \"{:.64}\" is malformed", text);
   return Status::Ok();
 }
+
+// Of a manifest: what the image holds is a checkpoint of the container of this name. The second one
+// is CRI-O's own.
+constexpr std::array kCheckpointAnnotations = {"org.criu.checkpoint.container.name",
+                                               "io.kubernetes.cri-o.annotations.checkpoint.name"};
 
 // Behind the owner's name in the row of a view.
 constexpr std::string_view kVolume = ".volume-";
@@ -62,10 +70,12 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
                                             std::string_view user_specified) {
   CRISP_TRY(CheckOwner(owner));
   const work::LockTable::Held held = CRISP_TRY(owners_.Lock(cc, owner.str()));
+  PreparedSnapshot snapshot;
+  snapshot.checkpoint_of = CRISP_TRY(CheckpointOf(image));
+  if (!snapshot.checkpoint_of.empty()) return snapshot;
   const std::string id = CRISP_TRY(Hold(cc, owner, image, user_specified));
 
   const Layout& layout = store_.layout();
-  PreparedSnapshot snapshot;
   snapshot.image_id = id;
   snapshot.config = CRISP_TRY(catalogue_.Config(id));
   const std::optional<ImageRecord> record = CRISP_TRY(catalogue_.Find(id));
@@ -73,7 +83,7 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
   snapshot.image_name = record && !record->tags.empty() ? record->tags.front() : snapshot.image_ref;
   OverlayMount& mount = snapshot.mount;
   for (const digest::Digest& chain : CRISP_TRY(catalogue_.Layers(id)))
-    mount.lower_dirs.insert(mount.lower_dirs.begin(), layout.Diff(chain.hex()));
+    mount.lower_dirs.insert(mount.lower_dirs.begin(), store_.PathOf(chain));
   if (mount.lower_dirs.empty()) mount.lower_dirs.push_back(layout.Empty());
   // userxattr: our opaque marks are user.overlay.*. volatile: a container's own files need not
   // outlive a power cut, and unmounting never syncs the whole file system.
@@ -83,7 +93,54 @@ Result<PreparedSnapshot> Snapshots::Prepare(const CallContext& cc, const OwnerId
   mount.work_dir = layout.Snapshot(owner.str()) + "/work";
   CRISP_TRY(store_.MakeSnapshot(owner.str(), mount.lower_dirs.front()));
   if (driver_ == Driver::kVfs) snapshot.copied_root = CRISP_TRY(Copy(cc, owner, mount.lower_dirs));
+  if (driver_ == Driver::kBtrfs)
+    snapshot.copied_root = CRISP_TRY(Branch(cc, owner, id, mount.lower_dirs));
+  snapshot.is_branch = driver_ == Driver::kBtrfs;
   return snapshot;
+}
+
+Result<std::string> Snapshots::CheckpointOf(std::string_view image) const {
+  const std::optional<std::string> id = CRISP_TRY(catalogue_.Resolve(image));
+  if (!id) return "";
+  const std::optional<ImageRecord> record = CRISP_TRY(catalogue_.Find(*id));
+  if (!record) return "";
+  for (const char* annotation : kCheckpointAnnotations) {
+    const auto found = record->annotations.find(annotation);
+    if (found != record->annotations.end() && !found->second.empty()) return found->second;
+  }
+  return "";
+}
+
+Result<std::string> Snapshots::Flat(const CallContext& cc, const std::string& image,
+                                    const std::vector<std::string>& layers) {
+  const std::vector<digest::Digest> chain = CRISP_TRY(catalogue_.Layers(image));
+  if (chain.empty()) return store_.layout().Empty();
+  std::string flat = store_.layout().Flat(chain.back().hex());
+  const ChainLock lock = CRISP_TRY(store_.LockFlat(cc, chain.back()));
+  if (os::Exists(flat)) return flat;
+  // Renamed once whole, as in Copy.
+  const std::string partial = flat + ".partial";
+  CRISP_TRY(store_.Discard(partial));
+  CRISP_TRY(os::MakeDirs(store_.layout().Flats(), 0755));
+  CRISP_TRY(os::MakeSubvolume(partial));
+  CRISP_TRY(Flatten(cc, layers, partial));
+  CRISP_TRY(os::Rename(partial, flat));
+  return flat;
+}
+
+Result<std::string> Snapshots::Branch(const CallContext& cc, const OwnerId& owner,
+                                      const std::string& image,
+                                      const std::vector<std::string>& layers) {
+  std::string root = store_.layout().Snapshot(owner.str()) + "/rootfs";
+  if (os::Exists(root)) return root;
+  const std::string flat = CRISP_TRY(Flat(cc, image, layers));
+  // An image without layers has none to be branched from.
+  if (flat == store_.layout().Empty()) {
+    CRISP_TRY(os::MakeSubvolume(root));
+  } else {
+    CRISP_TRY(os::SnapshotSubvolume(flat, root));
+  }
+  return root;
 }
 
 Result<std::string> Snapshots::Copy(const CallContext& cc, const OwnerId& row,
@@ -127,9 +184,17 @@ Result<PreparedVolume> Snapshots::PrepareVolume(const CallContext& cc, const Own
   volume.image_id = CRISP_TRY(Hold(cc, row, image, user_specified));
   const Layout& layout = store_.layout();
   for (const digest::Digest& chain : CRISP_TRY(catalogue_.Layers(volume.image_id)))
-    volume.layers.insert(volume.layers.begin(), layout.Diff(chain.hex()));
+    volume.layers.insert(volume.layers.begin(), store_.PathOf(chain));
+  if (driver_ == Driver::kBtrfs) {
+    volume.layers = {CRISP_TRY(Flat(cc, volume.image_id, volume.layers))};
+    volume.options = {"ro"};
+    return volume;
+  }
   if (driver_ == Driver::kVfs) {
-    if (volume.layers.size() > 1) volume.layers = {CRISP_TRY(Copy(cc, row, volume.layers))};
+    // A tree alone is bound as it is; an image cannot be.
+    const bool several = volume.layers.size() > 1;
+    if (several || (!volume.layers.empty() && os::IsImage(volume.layers.front())))
+      volume.layers = {CRISP_TRY(Copy(cc, row, volume.layers))};
     if (volume.layers.empty()) volume.layers.push_back(layout.Empty());
     volume.options = {"ro"};
     return volume;

@@ -39,7 +39,9 @@ struct PreparedSnapshot {
   std::string image_name;  // a tag, or image_ref
   std::string config;
   OverlayMount mount;
-  std::string copied_root;  // vfs: the whole tree, to be bind-mounted instead
+  std::string copied_root;    // vfs, btrfs: the whole tree, to be bind-mounted instead
+  bool is_branch = false;     // btrfs: of which only what is changed takes space
+  std::string checkpoint_of;  // the image holds a container's checkpoint: nothing is made of it
 };
 
 /// Writable snapshots of images, each held for an owner (a container's id), and views that their
@@ -52,7 +54,8 @@ class Snapshots {
  public:
   enum class Driver {
     kOverlay,
-    kVfs,  // a full copy for each owner: where the kernel has no overlayfs
+    kVfs,    // a full copy for each owner: where the kernel has no overlayfs
+    kBtrfs,  // a snapshot for each owner of one copy for all of an image
   };
   /// `overlay_options`: beside our own.
   Snapshots(Catalogue& catalogue, LayerStore& store, Trust& trust, Metrics& metrics, Clock& clock,
@@ -71,6 +74,8 @@ class Snapshots {
   /// has. kNotFound: no such image;
   /// kFailedPrecondition: the owner has a snapshot of another image; kInvalidArgument: an owner
   /// that is no name for a directory.
+  /// Of an image that holds a checkpoint (by its annotations) there is only its name and whose it
+  /// is: it is for PrepareVolume, and the owner's snapshot is that of another image.
   Result<PreparedSnapshot> Prepare(const CallContext& cc, const OwnerId& owner,
                                    std::string_view image, std::string_view user_specified = {});
   /// A read-only view, held for the owner as its snapshot is; idempotent by owner and index. Errors
@@ -92,9 +97,17 @@ class Snapshots {
  private:
   Status CheckTrust(const CallContext& cc, const std::string& id, std::string_view image,
                     std::string_view user_specified);
+  /// Whose checkpoint an image holds; "" = none.
+  Result<std::string> CheckpointOf(std::string_view image) const;
   /// The image that this row holds, made when it is new.
   Result<std::string> Hold(const CallContext& cc, const OwnerId& row, std::string_view image,
                            std::string_view user_specified);
+  /// btrfs: what an image's layers show together, copied once; its path.
+  Result<std::string> Flat(const CallContext& cc, const std::string& image,
+                           const std::vector<std::string>& layers);
+  /// btrfs: a snapshot of that in the owner's directory; its path.
+  Result<std::string> Branch(const CallContext& cc, const OwnerId& owner, const std::string& image,
+                             const std::vector<std::string>& layers);
   /// vfs: what the layers (topmost first) show together, in the row's directory; its path.
   Result<std::string> Copy(const CallContext& cc, const OwnerId& row,
                            const std::vector<std::string>& layers);

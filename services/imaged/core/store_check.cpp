@@ -6,6 +6,7 @@
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 #include "libs/work/pause.h"
+#include "services/imaged/store/layer_reader.h"
 #include "services/imaged/store/tree_digest.h"
 #include "services/imaged/store/usage.h"
 
@@ -18,8 +19,12 @@ constexpr auto kAll = std::numeric_limits<std::uint64_t>::max();
 Result<std::string> Damage(const CallContext& cc, Catalogue& catalogue, const LayerStore& store,
                            const CatalogueLayer& layer, WallTime now, bool contents,
                            const std::function<Status(std::uint64_t)>& pace) {
-  const std::string path = store.layout().Diff(layer.chain.hex());
-  if (!os::IsDirectory(path)) return fmt::format("layer {} is not there", layer.chain.str());
+  const std::string path = store.PathOf(layer.chain);
+  const Result<std::unique_ptr<archive::TreeReader>> opened = OpenLayer(path);
+  if (opened.code() == Code::kNotFound)
+    return fmt::format("layer {} is not there", layer.chain.str());
+  if (!opened.ok())
+    return fmt::format("layer {} cannot be read: {}", layer.chain.str(), opened.status().message());
   const Usage usage = CRISP_TRY(MeasureTree(path));
   if (usage.inodes != layer.inodes)
     return fmt::format("layer {} has {} files, it had {}", layer.chain.str(), usage.inodes,
@@ -53,6 +58,14 @@ Result<std::vector<std::string>> Strays(Catalogue& catalogue, const LayerStore& 
     const Result<digest::Digest> chain = digest::Digest::Parse("sha256:" + name);
     if (!chain.ok() || !CRISP_TRY(catalogue.HasLayer(*chain)))
       strays.push_back(layout.Layers() + "/" + name);
+  }
+  const Result<std::vector<std::string>> flats = os::ListDir(layout.Flats());
+  if (!flats.ok() && flats.code() != Code::kNotFound) return flats.status();
+  for (const std::string& name : flats.ok() ? *flats : std::vector<std::string>()) {
+    const std::string hex = name.substr(0, name.find('.'));
+    if (store.TryLockFlat(hex).code() == Code::kUnavailable) continue;
+    const Result<digest::Digest> top = digest::Digest::Parse("sha256:" + name);
+    if (!top.ok() || !CRISP_TRY(catalogue.IsTop(*top))) strays.push_back(layout.Flat(name));
   }
   for (const std::string& name : CRISP_TRY(os::ListDir(layout.Snapshots())))
     if (!CRISP_TRY(catalogue.FindSnapshot(OwnerId(name)))) strays.push_back(layout.Snapshot(name));

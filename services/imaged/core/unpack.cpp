@@ -43,7 +43,7 @@ timespec TimeOf(const TarEntry& entry) {
 
 Status SetXattrs(int fd, const TarEntry& entry) {
   for (const auto& [name, value] : entry.xattrs) {
-    if (!IsLayerXattr(name)) continue;
+    if (!archive::IsHarmlessXattr(name)) continue;
     if (::fsetxattr(fd, name.c_str(), value.data(), value.size(), 0) != 0 && errno != EOPNOTSUPP)
       return Status::Errno(errno, "{}: set {}", entry.path, name);
   }

@@ -10,15 +10,17 @@
 namespace crisp::imaged {
 
 using internal::Both;
-using internal::IsWhiteout;
 
 namespace {
 
 constexpr std::uint64_t kStatBlock = 512;
 
-/// Collected, as nothing held it yet.
-Status Gone(const std::string& parent) {
-  return Aborted("the layer below at {} is not there any more", parent);
+Result<std::shared_ptr<archive::TreeReader>> OpenParent(const std::string& parent) {
+  Result<std::unique_ptr<archive::TreeReader>> reader = OpenLayer(parent);
+  if (reader.code() == Code::kNotFound)  // collected, as nothing held it yet
+    return Aborted("the layer below at {} is not there any more", parent);
+  if (!reader.ok()) return reader.status();
+  return std::shared_ptr<archive::TreeReader>(*std::move(reader));
 }
 
 }  // namespace
@@ -27,28 +29,22 @@ Status Gone(const std::string& parent) {
 Result<Unpacker::Found> Unpacker::FindBelow(const std::vector<std::string>& parents,
                                             const std::string& path) {
   for (const std::string& parent : parents) {
-    os::UniqueFd at(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!at && errno == ENOENT) return Gone(parent);
-    if (!at) return Status::Errno(errno, "open {}", parent);
+    Found found;
+    found.layer = CRISP_TRY(OpenParent(parent));
+    found.node = CRISP_TRY(found.layer->Root());
+    if (path.empty()) return found;
     bool opaque = false;
     std::string_view rest = path;
     while (true) {
       const std::string name(rest.substr(0, rest.find('/')));
       const bool last = name.size() == rest.size();
-      struct stat info {};
-      if (::fstatat(at.get(), name.empty() ? "." : name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
-        if (errno != ENOENT) return Status::Errno(errno, "stat {} in {}", path, parent);
-        break;  // look in the layer below
-      }
-      if (IsWhiteout(info)) return Found{};
-      if (last) return Found{std::move(at), name.empty() ? "." : name, info};
-      if (!S_ISDIR(info.st_mode)) return Found{};
-      at = os::UniqueFd(
-          ::openat(at.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-      if (!at) return Status::Errno(errno, "open {} in {}", path, parent);
-      std::array<char, 2> mark{};
-      opaque = opaque || (::fgetxattr(at.get(), kOpaqueXattr, mark.data(), mark.size()) == 1 &&
-                          mark[0] == 'y');
+      auto next = CRISP_TRY(found.layer->Find(found.node, name).While("{}", path));
+      if (!next) break;  // look in the layer below
+      if (IsWhiteout(*next)) return Found{};
+      found.node = *std::move(next);
+      if (last) return found;
+      if (!S_ISDIR(found.node.info.st_mode)) return Found{};
+      opaque = opaque || CRISP_TRY(IsOpaque(*found.layer, found.node));
       rest.remove_prefix(name.size() + 1);
     }
     if (opaque) return Found{};
@@ -59,31 +55,26 @@ Result<Unpacker::Found> Unpacker::FindBelow(const std::vector<std::string>& pare
 /// A file of a lower layer, made here as `to`.
 Status Unpacker::CopyUp(const CallContext& cc, const Found& found, const std::string& full,
                         const Path& target) {
-  CRISP_TRY(AccountSize(static_cast<std::uint64_t>(found.info.st_size)));
+  const struct stat& info = found.node.info;
+  CRISP_TRY(AccountSize(static_cast<std::uint64_t>(info.st_size)));
   const int parent = CRISP_TRY(Directory(target.directory, true));
-  const std::array<timespec, 2> times = {found.info.st_atim, found.info.st_mtim};
-  if (S_ISLNK(found.info.st_mode)) {
-    std::string link(4096, '\0');
-    const ssize_t size =
-        ::readlinkat(found.directory.get(), found.name.c_str(), link.data(), link.size() - 1);
-    if (size < 0) return Status::Errno(errno, "read link {}", full);
-    link.resize(static_cast<std::size_t>(size));
+  const std::array<timespec, 2> times = {info.st_atim, info.st_mtim};
+  if (S_ISLNK(info.st_mode)) {
+    const std::string link = CRISP_TRY(found.layer->LinkTarget(found.node));
     if (::symlinkat(link.c_str(), parent, target.name.c_str()) != 0 ||
-        ::fchownat(parent, target.name.c_str(), found.info.st_uid, found.info.st_gid,
-                   AT_SYMLINK_NOFOLLOW) != 0)
+        ::fchownat(parent, target.name.c_str(), info.st_uid, info.st_gid, AT_SYMLINK_NOFOLLOW) != 0)
       return Status::Errno(errno, "copy {} up", full);
   } else {
-    const os::UniqueFd from(
-        ::openat(found.directory.get(), found.name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+    const archive::TreeContents from = CRISP_TRY(found.layer->Contents(found.node));
     const os::UniqueFd to(::openat(parent, target.name.c_str(),
                                    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (!from || !to) return Status::Errno(errno, "copy {} up", full);
-    CRISP_TRY(CopyContents(cc, from.get(), to.get(), full));
-    if (::fchown(to.get(), found.info.st_uid, found.info.st_gid) != 0 ||
-        ::fchmod(to.get(), found.info.st_mode & 07777U) != 0)
+    if (!to) return Status::Errno(errno, "copy {} up", full);
+    CRISP_TRY(CopyContents(cc, from, to.get(), full));
+    if (::fchown(to.get(), info.st_uid, info.st_gid) != 0 ||
+        ::fchmod(to.get(), info.st_mode & 07777U) != 0)
       return Status::Errno(errno, "copy {} up", full);
-    CRISP_TRY(CopyXattrs(from.get(), to.get(), full));
-    usage_.bytes += static_cast<std::uint64_t>(found.info.st_blocks) * kStatBlock;
+    CRISP_TRY(CopyXattrs(*found.layer, found.node, to.get(), full));
+    usage_.bytes += static_cast<std::uint64_t>(info.st_blocks) * kStatBlock;
   }
   CRISP_TRY(Account(1));
   if (::utimensat(parent, target.name.c_str(), times.data(), AT_SYMLINK_NOFOLLOW) != 0)
@@ -96,10 +87,9 @@ Status Unpacker::CopyUp(const CallContext& cc, const Found& found, const std::st
 Status Unpacker::HideRootOf(const CallContext& cc, const std::vector<std::string>& parents) {
   if (!root_opaque_) return Status::Ok();
   for (const std::string& parent : parents) {
-    const Result<std::vector<std::string>> names = os::ListDir(parent);
-    if (names.code() == Code::kNotFound) return Gone(parent);
-    if (!names.ok()) return names.status();
-    for (const std::string& name : *names) {
+    const std::shared_ptr<archive::TreeReader> layer = CRISP_TRY(OpenParent(parent));
+    const archive::TreeNode root = CRISP_TRY(layer->Root());
+    for (const std::string& name : CRISP_TRY(layer->Names(root))) {
       CRISP_TRY(cc.Check());
       if (::mknodat(root_.get(), name.c_str(), S_IFCHR, 0) == 0) {
         CRISP_TRY(Account(1));
@@ -158,13 +148,13 @@ Status Unpacker::FinishLinks(const CallContext& cc, const std::vector<std::strin
       continue;  // a later entry has the name
     CRISP_TRY(Remove(parent, path));
     Found found = CRISP_TRY(FindBelow(parents, target.Full()));
-    if (!found.directory && !parents.empty()) {  // it may be behind a link of theirs
+    if (!found.layer && !parents.empty()) {  // it may be behind a link of theirs
       target.directory = CRISP_TRY(FollowBelow(parents, target.directory));
       found = CRISP_TRY(FindBelow(parents, target.Full()));
     }
     const std::string full = target.Full();
     const bool below =
-        found.directory && (S_ISREG(found.info.st_mode) || S_ISLNK(found.info.st_mode));
+        found.layer && (S_ISREG(found.node.info.st_mode) || S_ISLNK(found.node.info.st_mode));
     const bool own = !below || copies.contains(full);
     Path from = copies.contains(full) ? copies[full] : target;
     if (!own) {
@@ -184,17 +174,14 @@ Status Unpacker::FinishImplied(const CallContext& cc, const std::vector<std::str
   for (const std::string& path : implied_) {
     CRISP_TRY(cc.Check());
     const Found found = CRISP_TRY(FindBelow(parents, path));
-    if (!found.directory || !S_ISDIR(found.info.st_mode)) continue;
+    if (!found.layer || !S_ISDIR(found.node.info.st_mode)) continue;
     const int fd = CRISP_TRY(Directory(path, false));
-    const mode_t mode = found.info.st_mode & 07777U;
-    if (::fchown(fd, found.info.st_uid, found.info.st_gid) != 0 ||
+    const mode_t mode = found.node.info.st_mode & 07777U;
+    if (::fchown(fd, found.node.info.st_uid, found.node.info.st_gid) != 0 ||
         ::fchmod(fd, mode & ~mode_t{S_ISGID}) != 0)
       return Status::Errno(errno, "attributes of {}", path);
-    const os::UniqueFd from(::openat(found.directory.get(), found.name.c_str(),
-                                     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!from) return Status::Errno(errno, "open {} in a layer below", path);
-    CRISP_TRY(CopyXattrs(from.get(), fd, path));
-    late_[path] = {found.info.st_mtim, true, (mode & S_ISGID) != 0 ? mode : 0};
+    CRISP_TRY(CopyXattrs(*found.layer, found.node, fd, path));
+    late_[path] = {found.node.info.st_mtim, true, (mode & S_ISGID) != 0 ? mode : 0};
   }
   implied_.clear();
   return Status::Ok();

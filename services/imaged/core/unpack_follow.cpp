@@ -1,7 +1,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <climits>
 #include <cstdio>
 #include <utility>
 
@@ -58,12 +57,8 @@ Result<std::optional<std::string>> Unpacker::LinkBelow(const std::vector<std::st
     return Target();
   if (IsHidden(path) || opaques_.contains(path.Full())) return Target();
   const Found found = CRISP_TRY(FindBelow(parents, path.Full()));
-  if (!found.directory || !S_ISLNK(found.info.st_mode)) return Target();
-  std::array<char, PATH_MAX> target{};
-  const ssize_t size =
-      ::readlinkat(found.directory.get(), found.name.c_str(), target.data(), target.size());
-  if (size < 0) return Status::Errno(errno, "read link {}", path.Full());
-  return Target(std::in_place, target.data(), static_cast<std::size_t>(size));
+  if (!found.layer || !S_ISLNK(found.node.info.st_mode)) return Target();
+  return Target(CRISP_TRY(found.layer->LinkTarget(found.node)));
 }
 
 Result<std::string> Unpacker::FollowBelow(const std::vector<std::string>& parents,
@@ -110,7 +105,8 @@ Status Unpacker::MoveInto(const std::string& from, const std::string& to) {
         ::fchown(target.get(), info.st_uid, info.st_gid) != 0 ||
         ::fchmod(target.get(), info.st_mode & 07777U) != 0)
       return Status::Errno(errno, "attributes of {}", to);
-    CRISP_TRY(CopyXattrs(source.get(), target.get(), to));
+    const auto xattrs = CRISP_TRY(archive::ReadXattrs(source.get(), from));
+    CRISP_TRY(WriteXattrs(xattrs, target.get(), to));
     late_[to] = late_[from];
     implied_.erase(to);
   }

@@ -6,10 +6,12 @@
 #include <array>
 #include <cstdint>
 #include <ctime>
+#include <memory>
 #include <string>
 
 #include "services/imaged/core/unpack.h"
 #include "services/imaged/store/layer_file.h"
+#include "services/imaged/store/layer_reader.h"
 
 // What the parts of the unpacker share.
 namespace crisp::imaged {
@@ -30,9 +32,8 @@ inline bool IsWhiteout(const struct stat& info) {
 
 /// Something in a layer below.
 struct Unpacker::Found {
-  os::UniqueFd directory;  // that holds it; invalid: nothing was found
-  std::string name;
-  struct stat info {};
+  std::shared_ptr<archive::TreeReader> layer;  // null: nothing was found
+  archive::TreeNode node;
 };
 
 }  // namespace crisp::imaged

@@ -7,6 +7,8 @@ namespace crisp::imaged {
 namespace {
 
 void Fill(const PreparedSnapshot& snapshot, v1::PrepareResponse& response) {
+  response.set_checkpoint_of(snapshot.checkpoint_of);
+  if (!snapshot.checkpoint_of.empty()) return;
   response.set_image_id(snapshot.image_id);
   response.set_image_ref(snapshot.image_ref);
   response.set_image_name(snapshot.image_name);
@@ -15,6 +17,7 @@ void Fill(const PreparedSnapshot& snapshot, v1::PrepareResponse& response) {
   if (!snapshot.copied_root.empty()) {
     mount.set_kind("bind");
     mount.set_source(snapshot.copied_root);
+    if (snapshot.is_branch) mount.set_upper_dir(snapshot.copied_root);
     return;
   }
   mount.set_kind("overlay");

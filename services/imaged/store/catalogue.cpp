@@ -389,6 +389,15 @@ Result<std::vector<digest::Digest>> Catalogue::UnusedLayers(WallTime now) {
   return unused;
 }
 
+Result<bool> Catalogue::IsTop(const digest::Digest& chain) {
+  const std::lock_guard lock(read_mutex_);
+  sqlite::Statement row = CRISP_TRY(reader_.Prepare(
+      "SELECT 1 FROM image_layers top WHERE chain = ?1 AND NOT EXISTS (SELECT 1 FROM image_layers "
+      "il WHERE il.image = top.image AND il.position > top.position)"));
+  row.Bind(1, chain.str());
+  return row.Step();
+}
+
 Result<std::vector<CatalogueLayer>> Catalogue::AllLayers() {
   const std::lock_guard lock(read_mutex_);
   sqlite::Statement rows = CRISP_TRY(

@@ -128,6 +128,9 @@ class Catalogue {
   /// does not bring them back: their files may be deleted.
   Result<std::vector<digest::Digest>> DropLayers(const std::vector<digest::Digest>& layers);
 
+  /// Whether this is an image's topmost layer. Condemned images count too.
+  Result<bool> IsTop(const digest::Digest& chain);
+
   /// Every layer, whether an image needs it or not.
   Result<std::vector<CatalogueLayer>> AllLayers();
   Status SetChecked(const digest::Digest& chain, const std::string& tree, WallTime when);

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "libs/base/cleanup.h"
+#include "libs/os/btrfs.h"
+#include "libs/os/files.h"
 
 namespace crisp::imaged {
 namespace {
@@ -30,6 +32,12 @@ void DiskUsage::Measure(State& state) {
   Add(state.layout.Trash(), numbers.temporary);
   if (state.layout.snapshots_root() != state.layout.root()) {
     Add(state.layout.Snapshots(), numbers.containers);
+    // Subvolumes are file systems of their own to whoever walks.
+    const Result<std::vector<std::string>> owners = os::ListDir(state.layout.Snapshots());
+    for (const std::string& owner : owners.ok() ? *owners : std::vector<std::string>()) {
+      const std::string root = state.layout.Snapshot(owner) + "/rootfs";
+      if (os::IsSubvolume(root)) Add(root, numbers.containers);
+    }
     Add(state.layout.SnapshotsTrash(), numbers.containers);
   }
   const std::chrono::nanoseconds took = state.clock.Now() - start;

@@ -1,9 +1,7 @@
 #include "services/imaged/store/flatten.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <array>
@@ -14,40 +12,29 @@
 #include "libs/os/files.h"
 #include "libs/os/unique_fd.h"
 #include "services/imaged/store/layer_file.h"
+#include "services/imaged/store/layer_reader.h"
 
 namespace crisp::imaged {
 namespace {
 
 constexpr int kDirectory = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 
-struct CloseDir {
-  void operator()(DIR* dir) const { ::closedir(dir); }
-};
-
-bool IsOpaque(int directory) {
-  std::array<char, 2> mark{};
-  return ::fgetxattr(directory, kOpaqueXattr, mark.data(), mark.size()) == 1 && mark[0] == 'y';
-}
-
 /// One layer over what is in the target by now.
 class Layer {
  public:
-  Layer(const CallContext& cc, int target_root) : cc_(cc), target_root_(target_root) {}
+  Layer(const CallContext& cc, const archive::TreeReader& layer, int target_root)
+      : cc_(cc), layer_(layer), target_root_(target_root) {}
 
-  Status Merge(int from, int to, const std::string& path) {
+  Status Merge(const archive::TreeNode& from, int to, const std::string& path) {
     CRISP_TRY(cc_.Check());
-    if (IsOpaque(from)) CRISP_TRY(Clear(to, path));
-    const int copy = ::fcntl(from, F_DUPFD_CLOEXEC, 0);
-    const std::unique_ptr<DIR, CloseDir> dir(::fdopendir(copy));
-    if (!dir) return Status::Errno(errno, "read {}", path);
-    while (const dirent* entry = ::readdir(dir.get())) {
-      const std::string name = entry->d_name;
-      if (name == "." || name == "..") continue;
-      CRISP_TRY(One(from, to, name, path.empty() ? name : path + "/" + name));
+    const bool opaque = CRISP_TRY(IsOpaque(layer_, from));
+    if (opaque) CRISP_TRY(Clear(to, path));
+    for (const std::string& name : CRISP_TRY(layer_.Names(from))) {
+      const auto child = CRISP_TRY(layer_.Find(from, name));
+      if (child) CRISP_TRY(One(*child, to, name, path.empty() ? name : path + "/" + name));
     }
-    struct stat info {};
-    if (::fstat(from, &info) != 0) return Status::Errno(errno, "stat {}", path);
-    CRISP_TRY(CopyXattrs(from, to, path));
+    CRISP_TRY(CopyXattrs(layer_, from, to, path));
+    const struct stat& info = from.info;
     const std::array<timespec, 2> times = {info.st_atim, info.st_mtim};
     if (::fchown(to, info.st_uid, info.st_gid) != 0 || ::fchmod(to, info.st_mode & 07777U) != 0 ||
         ::futimens(to, times.data()) != 0)
@@ -68,11 +55,10 @@ class Layer {
     return Status::Ok();
   }
 
-  Status One(int from, int to, const std::string& name, const std::string& path) {
-    struct stat info {};
-    if (::fstatat(from, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
-      return Status::Errno(errno, "stat {}", path);
-    if (S_ISCHR(info.st_mode) && info.st_rdev == 0) return Remove(to, name, path);
+  Status One(const archive::TreeNode& from, int to, const std::string& name,
+             const std::string& path) {
+    if (IsWhiteout(from)) return Remove(to, name, path);
+    const struct stat& info = from.info;
     if (S_ISDIR(info.st_mode)) return Directory(from, to, name, path);
     CRISP_TRY(Remove(to, name, path));
     const bool linked = info.st_nlink > 1;
@@ -85,47 +71,48 @@ class Layer {
       }
       links_[info.st_ino] = path;
     }
-    if (S_ISREG(info.st_mode)) return File(from, to, name, path, info);
-    return Special(from, to, name, path, info);
+    if (S_ISREG(info.st_mode)) return File(from, to, name, path);
+    return Special(from, to, name, path);
   }
 
-  Status Directory(int from, int to, const std::string& name, const std::string& path) {
+  Status Directory(const archive::TreeNode& from, int to, const std::string& name,
+                   const std::string& path) {
     struct stat there {};
     const bool exists = ::fstatat(to, name.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0;
     if (exists && !S_ISDIR(there.st_mode)) CRISP_TRY(Remove(to, name, path));
     constexpr mode_t kWhileMade = 0700;
     if (::mkdirat(to, name.c_str(), kWhileMade) != 0 && errno != EEXIST)
       return Status::Errno(errno, "make directory {}", path);
-    const os::UniqueFd source(::openat(from, name.c_str(), kDirectory));
     const os::UniqueFd target(::openat(to, name.c_str(), kDirectory));
-    if (!source || !target) return Status::Errno(errno, "open {}", path);
-    return Merge(source.get(), target.get(), path);
+    if (!target) return Status::Errno(errno, "open {}", path);
+    return Merge(from, target.get(), path);
   }
 
-  Status File(int from, int to, const std::string& name, const std::string& path,
-              const struct stat& info) const {
+  Status File(const archive::TreeNode& from, int to, const std::string& name,
+              const std::string& path) const {
     constexpr mode_t kWhileMade = 0600;
-    const os::UniqueFd source(::openat(from, name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+    const archive::TreeContents source = CRISP_TRY(layer_.Contents(from));
     const os::UniqueFd target(::openat(
         to, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kWhileMade));
-    if (!source || !target) return Status::Errno(errno, "copy {}", path);
-    CRISP_TRY(CopyContents(cc_, source.get(), target.get(), path));
+    if (!target) return Status::Errno(errno, "copy {}", path);
+    CRISP_TRY(CopyContents(cc_, source, target.get(), path));
+    const struct stat& info = from.info;
     const std::array<timespec, 2> times = {info.st_atim, info.st_mtim};
     if (::fchown(target.get(), info.st_uid, info.st_gid) != 0 ||
         ::fchmod(target.get(), info.st_mode & 07777U) != 0)
       return Status::Errno(errno, "attributes of {}", path);
-    CRISP_TRY(CopyXattrs(source.get(), target.get(), path));
+    CRISP_TRY(CopyXattrs(layer_, from, target.get(), path));
     if (::futimens(target.get(), times.data()) != 0)
       return Status::Errno(errno, "times of {}", path);
     return Status::Ok();
   }
 
-  static Status Special(int from, int to, const std::string& name, const std::string& path,
-                        const struct stat& info) {
+  Status Special(const archive::TreeNode& from, int to, const std::string& name,
+                 const std::string& path) const {
+    const struct stat& info = from.info;
     if (S_ISLNK(info.st_mode)) {
-      std::array<char, 4096> target{};
-      const ssize_t size = ::readlinkat(from, name.c_str(), target.data(), target.size() - 1);
-      if (size < 0 || ::symlinkat(target.data(), to, name.c_str()) != 0)
+      const std::string target = CRISP_TRY(layer_.LinkTarget(from));
+      if (::symlinkat(target.c_str(), to, name.c_str()) != 0)
         return Status::Errno(errno, "link {}", path);
     } else if (::mknodat(to, name.c_str(), info.st_mode, info.st_rdev) != 0) {
       return errno == EPERM ? Status::Ok() : Status::Errno(errno, "make {}", path);
@@ -139,6 +126,7 @@ class Layer {
   }
 
   const CallContext& cc_;
+  const archive::TreeReader& layer_;
   const int target_root_;
   std::map<ino_t, std::string> links_;  // of this layer: the first path of each file
 };
@@ -149,10 +137,10 @@ Status Flatten(const CallContext& cc, const std::vector<std::string>& layers,
                const std::string& target) {
   const os::UniqueFd to(::open(target.c_str(), kDirectory));
   if (!to) return Status::Errno(errno, "open {}", target);
-  for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
-    const os::UniqueFd from(::open(layer->c_str(), kDirectory));
-    if (!from) return Status::Errno(errno, "open {}", *layer);
-    CRISP_TRY(Layer(cc, to.get()).Merge(from.get(), to.get(), "").While("copy {}", *layer));
+  for (auto path = layers.rbegin(); path != layers.rend(); ++path) {
+    const std::unique_ptr<archive::TreeReader> layer = CRISP_TRY(OpenLayer(*path));
+    const archive::TreeNode root = CRISP_TRY(layer->Root());
+    CRISP_TRY(Layer(cc, *layer, to.get()).Merge(root, to.get(), "").While("copy {}", *path));
   }
   return Status::Ok();
 }

@@ -8,8 +8,8 @@
 
 namespace crisp::imaged {
 
-/// Copies what overlayfs would show of `layers` (topmost first, as the unpacker left them) into the
-/// empty directory `target`: for machines without overlayfs. Shares blocks where the file system
+/// Copies what overlayfs would show of `layers` (topmost first, trees or images) into the empty
+/// directory `target`: for the drivers vfs and btrfs. Shares blocks where the file system
 /// can. Device nodes that this process may not make are left out.
 Status Flatten(const CallContext& cc, const std::vector<std::string>& layers,
                const std::string& target);

@@ -9,13 +9,20 @@
 
 #include "libs/base/ids.h"
 #include "libs/base/try.h"
+#include "libs/os/btrfs.h"
 #include "libs/os/files.h"
 #include "libs/work/pause.h"
+#include "services/imaged/store/erofs_writer.h"
+#include "services/imaged/store/layer_reader.h"
 
 namespace crisp::imaged {
 namespace {
 
 constexpr auto kLockPause = std::chrono::milliseconds(100);
+
+digest::Digest FlatKey(std::string_view top_chain_hex) {
+  return digest::Sha256Digest(fmt::format("flat {}", top_chain_hex));
+}
 
 /// Where in the lock file a chain id's byte is: 62 bits of the digest never meet by accident.
 off_t LockOffset(const digest::Digest& chain) {
@@ -82,12 +89,35 @@ Result<ChainLock> LayerStore::Share(const CallContext& cc, const digest::Digest&
   return WaitFor(cc, [this, &chain] { return TryShare(chain); });
 }
 
+Result<ChainLock> LayerStore::LockFlat(const CallContext& cc, const digest::Digest& top) const {
+  return Lock(cc, FlatKey(top.hex()));
+}
+
+Result<ChainLock> LayerStore::TryLockFlat(std::string_view top_chain_hex) const {
+  return TryLock(FlatKey(top_chain_hex));
+}
+
 Result<std::string> LayerStore::Stage(const digest::Digest& chain) const {
   const std::string staged =
       fmt::format("{}/{}.{}", layout_.Staging(), chain.hex(), RandomIds().Next().substr(0, 12));
   CRISP_TRY(os::MakeDirs(staged, 0755));
-  CRISP_TRY(os::MakeDirs(staged + "/diff", 0755));
+  CRISP_TRY(os::MakeDirs(staged + std::string(Layout::kDiff), 0755));
   return staged;
+}
+
+Result<std::optional<Usage>> LayerStore::MakeImage(const CallContext& cc,
+                                                   const std::string& staged) const {
+  const std::string tree = staged + std::string(Layout::kDiff);
+  const std::string image = staged + std::string(Layout::kImage);
+  const bool made = CRISP_TRY(WriteErofs(cc, tree, image));
+  if (!made) return std::optional<Usage>();
+  CRISP_TRY(Discard(tree));
+  return std::optional<Usage>(CRISP_TRY(MeasureTree(image)));
+}
+
+std::string LayerStore::PathOf(const digest::Digest& chain) const {
+  std::string image = layout_.Image(chain.hex());
+  return os::Exists(image) ? image : layout_.Diff(chain.hex());
 }
 
 Status LayerStore::Commit(const std::string& staged, const digest::Digest& chain) const {
@@ -106,8 +136,8 @@ Status LayerStore::MakeSnapshot(std::string_view owner, const std::string& root_
   CRISP_TRY(os::MakeDirs(snapshot + "/work", 0755));
   // What a volatile mount leaves behind would refuse the next one.
   CRISP_TRY(os::RemoveTree(snapshot + "/work/work/incompat"));
-  struct stat info {};
-  if (::stat(root_like.c_str(), &info) != 0) return Status::Errno(errno, "stat {}", root_like);
+  const std::unique_ptr<archive::TreeReader> top = CRISP_TRY(OpenLayer(root_like));
+  const struct stat info = CRISP_TRY(top->Root()).info;
   if (::chown(upper.c_str(), info.st_uid, info.st_gid) != 0 ||
       ::chmod(upper.c_str(), info.st_mode & 07777U) != 0)
     return Status::Errno(errno, "attributes of {}", upper);
@@ -115,7 +145,8 @@ Status LayerStore::MakeSnapshot(std::string_view owner, const std::string& root_
 }
 
 Result<std::string> LayerStore::MoveToTrash(const std::string& path) const {
-  const bool snapshot = path.starts_with(layout_.Snapshots() + "/");
+  const bool snapshot =
+      os::IsAtOrBelow(path, layout_.Snapshots()) || os::IsAtOrBelow(path, layout_.Flats());
   std::string to = (snapshot ? layout_.SnapshotsTrash() : layout_.Trash()) + "/" +
                    RandomIds().Next().substr(0, 24);
   if (::rename(path.c_str(), to.c_str()) == 0) return to;
@@ -139,6 +170,11 @@ Result<std::vector<std::string>> LayerStore::Trash() const {
 }
 
 Result<bool> LayerStore::DeleteSome(const std::string& trash, std::uint64_t files) const {
+  // Subvolumes go at once where we may do that.
+  for (const char* subvolume : {"", "/rootfs"}) {
+    const Result<bool> deleted = os::DeleteSubvolume(trash + subvolume);
+    if (!deleted.ok()) return deleted.status();
+  }
   return os::RemoveSome(trash, files);
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "libs/digest/digest.h"
 #include "libs/os/unique_fd.h"
 #include "services/imaged/store/layout.h"
+#include "services/imaged/store/usage.h"
 
 namespace crisp::imaged {
 
@@ -44,12 +46,23 @@ class LayerStore {
 
   /// A fresh staging directory for the layer, with an empty "diff" in it; its path.
   Result<std::string> Stage(const digest::Digest& chain) const;
+  /// Makes one EROFS image of a staged layer's tree, which goes into the trash; what it takes on
+  /// disk. Nothing, and the tree stays, where WriteErofs cannot.
+  Result<std::optional<Usage>> MakeImage(const CallContext& cc, const std::string& staged) const;
+  /// A finished layer in the form that it has: its image's path, else that of its tree, whether or
+  /// not that is there.
+  std::string PathOf(const digest::Digest& chain) const;
   /// Renames a staged layer into place. What is there already without the catalogue's knowing it is
   /// moved away. The caller holds the chain's lock.
   Status Commit(const std::string& staged, const digest::Digest& chain) const;
 
+  /// Of what is made of a topmost layer's image (Layout::Flat), for which the layer's own lock is
+  /// not enough, as pulls hold that for long. Otherwise as Lock and TryLock.
+  Result<ChainLock> LockFlat(const CallContext& cc, const digest::Digest& top) const;
+  Result<ChainLock> TryLockFlat(std::string_view top_chain_hex) const;
+
   /// Makes (or finds again) upper and work of a snapshot; the upper gets the attributes of
-  /// `root_like`, the root directory that the layers below show.
+  /// the root directory of `root_like`, the topmost layer.
   Status MakeSnapshot(std::string_view owner, const std::string& root_like) const;
 
   /// Moves a file tree into the trash; where it is there. "" when it is absent.

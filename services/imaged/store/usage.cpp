@@ -6,10 +6,12 @@
 #include <unistd.h>
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <vector>
 
 #include "libs/base/try.h"
+#include "libs/os/btrfs.h"
 #include "libs/os/unique_fd.h"
 
 namespace crisp::imaged {
@@ -26,9 +28,12 @@ using Dir = std::unique_ptr<DIR, CloseDir>;
 
 class Walk {
  public:
-  explicit Walk(dev_t device) : device_(device) {}
+  Walk(dev_t device, std::optional<timespec> since) : device_(device), since_(since) {}
 
   void Count(const struct stat& info) {
+    if (since_ && std::pair(info.st_ctim.tv_sec, info.st_ctim.tv_nsec) <=
+                      std::pair(since_->tv_sec, since_->tv_nsec))
+      return;
     if (info.st_nlink > 1 && !S_ISDIR(info.st_mode) && !seen_.insert(info.st_ino).second) return;
     usage.bytes += static_cast<std::uint64_t>(info.st_blocks) * kStatBlock;
     ++usage.inodes;
@@ -99,6 +104,7 @@ class Walk {
   }
 
   const dev_t device_;
+  const std::optional<timespec> since_;
   std::set<ino_t> seen_;  // of files with several links
   std::vector<Level> levels_;
 };
@@ -108,13 +114,14 @@ class Walk {
 Result<Usage> MeasureTree(const std::string& path) {
   struct stat info {};
   if (::lstat(path.c_str(), &info) != 0) return Status::Errno(errno, "stat {}", path);
-  Walk walk(info.st_dev);
-  walk.Count(info);
+  os::UniqueFd fd;
   if (S_ISDIR(info.st_mode)) {
-    os::UniqueFd fd(::open(path.c_str(), kDirectory));
+    fd = os::UniqueFd(::open(path.c_str(), kDirectory));
     if (!fd) return Status::Errno(errno, "open {}", path);
-    walk.Below(std::move(fd));
   }
+  Walk walk(info.st_dev, fd ? os::SubvolumeMade(fd.get()) : std::nullopt);
+  walk.Count(info);
+  if (fd) walk.Below(std::move(fd));
   return walk.usage;
 }
 

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,9 +23,12 @@ namespace crisp::imaged::testing {
 class DaemonNode {
  public:
   explicit DaemonNode(const std::string& more = "") {
-    root_.Write("crisp.yaml", fmt::format("state_root: {0}/s\nrun_root: {0}/r\nimaged:\n"
-                                          "  policy: {0}/trust/policy.json\n{1}",
-                                          root_.path(), more));
+    // The same tests, with another storage driver.
+    const char* driver = std::getenv("CRISP_TEST_DRIVER");
+    root_.Write("crisp.yaml",
+                fmt::format("state_root: {0}/s\nrun_root: {0}/r\nimaged:\n"
+                            "  policy: {0}/trust/policy.json\n  driver: {1}\n{2}",
+                            root_.path(), driver == nullptr ? "overlay" : driver, more));
     Policy(R"({"type":"insecureAcceptAnything"})");
     Start();
   }

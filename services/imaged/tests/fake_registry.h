@@ -107,6 +107,12 @@ class LyingRegistry {
     documents[digest] = {type, text};
     return digest;
   }
+  /// Serves another image, too, by its tag.
+  void Also(const TestImage& other, const std::string& tag) {
+    const std::lock_guard lock(mutex);
+    image.blobs.insert(other.blobs.begin(), other.blobs.end());
+    documents[tag] = {other.manifest_type, other.manifest};
+  }
   // What goes wrong; set before the first request.
   std::string wrong_blob;              // digest whose bytes are another's
   std::string cut_blob;                // digest that breaks off after each 100 KB
@@ -135,11 +141,17 @@ class LyingRegistry {
   std::atomic<int> token_requests = 0;
   std::mutex mutex;
   std::vector<std::string> heads;
+  std::map<std::string, std::uint64_t> blob_bytes;  // answered, by digest
 
   std::string Name(const std::string& rest = ":latest") const {
     return server_.HostPort() + "/test/image" + rest;
   }
   const RawServer& server() const { return server_; }
+  /// How many bytes of a blob were sent.
+  std::uint64_t Answered(const std::string& digest) {
+    const std::lock_guard lock(mutex);
+    return blob_bytes[digest];
+  }
   /// How many requests had this in their head.
   int Seen(const std::string& text) {
     const std::lock_guard lock(mutex);
@@ -255,6 +267,10 @@ class LyingRegistry {
       answer += fmt::format("Content-Range: bytes {}-{}/{}\r\n", offset, end - 1, blob.size());
     answer += "\r\n";
     blob.resize(end);
+    {
+      const std::lock_guard lock(mutex);
+      blob_bytes[digest] += end - offset;
+    }
     if (digest == image.config_digest) return Document(answer + blob);
     if (digest == cut_blob) {
       if (cuts_++ == 0) away_ = away_after_cut;

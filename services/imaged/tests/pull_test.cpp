@@ -663,6 +663,26 @@ TEST_CASE("A manifest's annotations come back with the image, as far as they are
   }
 }
 
+TEST_CASE("Of an image that holds a checkpoint there is no snapshot, but a view") {
+  const std::string key = GENERATE("org.criu.checkpoint.container.name",
+                                   "io.kubernetes.cri-o.annotations.checkpoint.name");
+  TestImage image = TwoLayers();
+  nlohmann::json manifest = nlohmann::json::parse(image.manifest);
+  manifest["annotations"] = {{key, "counter"}};
+  image.manifest = manifest.dump();
+  image.manifest_digest = "sha256:" + digest::Sha256Hex(image.manifest);
+  LyingRegistry registry(image);
+  Node node;
+  REQUIRE(node.Pull(registry.Name()).ok());
+  const OwnerId owner("c1");
+  const auto snapshot = node.snapshots.Prepare(Node::Call(), owner, registry.Name());
+  REQUIRE(snapshot.ok());
+  CHECK(snapshot->checkpoint_of == "counter");
+  CHECK(os::ListDir(node.layout.Snapshots())->empty());
+  CHECK(node.snapshots.PrepareVolume(Node::Call(), owner, 5, registry.Name())->layers.size() == 2);
+  CHECK(node.snapshots.Release(Node::Call(), owner).ok());
+}
+
 /// `image` with OCI's empty configuration in the place of its own.
 TestImage WithoutConfig(TestImage image, const std::string& artifact_type = "") {
   nlohmann::json manifest = nlohmann::json::parse(image.manifest);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "libs/base/cleanup.h"
+#include "libs/os/image_mount.h"
 #include "libs/os/mount.h"
 #include "services/imaged/tests/daemon_node.h"
 #include "services/imaged/tests/real_registry.h"
@@ -46,8 +47,14 @@ class Mounted {
     REQUIRE(os::MakeDirs(merged_).ok());
     REQUIRE(os::MountOverlay(overlay, merged_).message() == "");
     // A container's own root directory is new.
+    std::string lower = overlay.lower_dirs.front();
+    os::UniqueFd mounted;
+    if (os::IsImage(lower)) {
+      mounted = *os::MountImage(lower);
+      lower = fmt::format("/proc/self/fd/{}/.", mounted.get());
+    }
     struct stat top {};
-    REQUIRE(::stat(overlay.lower_dirs.front().c_str(), &top) == 0);
+    REQUIRE(::stat(lower.c_str(), &top) == 0);
     const std::array<timespec, 2> times = {top.st_mtim, top.st_mtim};
     REQUIRE(::utimensat(AT_FDCWD, merged_.c_str(), times.data(), 0) == 0);
   }

@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include "libs/base/cleanup.h"
+#include "libs/os/image_mount.h"
 #include "libs/os/mount.h"
 #include "services/imaged/store/flatten.h"
+#include "services/imaged/store/layer_reader.h"
 #include "services/imaged/tests/second_opinion.h"
 #include "services/imaged/tests/unpack_bench.h"
 
@@ -15,17 +17,17 @@ namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): what the tests are written in
 
-void Compare(const std::vector<std::string>& tars) {
+/// What our layers show, overlaid by the kernel and copied by us. `images`: layers of one file
+/// each.
+void CompareLayers(const std::vector<std::string>& tars, const Tree& theirs, bool images) {
   const crisp::testing::TestRoot root;
-  LayoutWriter(root, "layout").Write(tars, LayoutWriter::Layers::kGzip);
-  RunTool("/usr/bin/umoci", {"unpack", "--image", root / "layout:t", root / "bundle"});
-  const Tree theirs(root / "bundle/rootfs");
-
   Bench bench;
+  bench.images = images;
   for (const std::string& tar : tars) REQUIRE(bench.Layer(tar).message() == "");
+  if (images)
+    for (const std::string& layer : bench.layers) RunTool("/usr/bin/fsck.erofs", {layer});
   for (const char* name : {"upper", "work", "merged"}) REQUIRE(os::MakeDirs(root / name).ok());
-  struct stat top {};
-  REQUIRE(::stat(bench.layers.front().c_str(), &top) == 0);
+  const struct stat top = (*OpenLayer(bench.layers.front()))->Root()->info;
   REQUIRE(::chmod((root / "upper").c_str(), top.st_mode & 07777U) == 0);
   REQUIRE(::chown((root / "upper").c_str(), top.st_uid, top.st_gid) == 0);
   const std::array<timespec, 2> times = {top.st_mtim, top.st_mtim};
@@ -40,6 +42,19 @@ void Compare(const std::vector<std::string>& tars) {
   REQUIRE(Flatten(cc, bench.layers, root / "copied").message() == "");
   CheckSame(Tree(root / "copied"), theirs);
   CheckSame(Tree(root / "merged"), theirs);
+}
+
+void Compare(const std::vector<std::string>& tars) {
+  const crisp::testing::TestRoot root;
+  LayoutWriter(root, "layout").Write(tars, LayoutWriter::Layers::kGzip);
+  RunTool("/usr/bin/umoci", {"unpack", "--image", root / "layout:t", root / "bundle"});
+  const Tree theirs(root / "bundle/rootfs");
+  {
+    INFO("layers are trees");
+    CompareLayers(tars, theirs, false);
+  }
+  INFO("layers are images");
+  if (os::CheckImageLayers().ok()) CompareLayers(tars, theirs, true);
 }
 
 TEST_CASE("Every tar feature comes out as umoci has it") { Compare(EveryFeature(true)); }

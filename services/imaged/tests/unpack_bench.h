@@ -13,6 +13,7 @@
 #include "libs/os/files.h"
 #include "libs/testing/test_root.h"
 #include "services/imaged/core/unpack.h"
+#include "services/imaged/store/erofs_writer.h"
 
 namespace crisp::imaged::testing {
 
@@ -21,6 +22,7 @@ struct Bench {
   crisp::testing::TestRoot root;
   std::vector<std::string> layers;  // topmost first
   Usage usage;
+  bool images = false;  // each becomes one, which the next is finished with
 
   Status Layer(const std::string& archive, const UnpackLimits& limit = {.max_size = MiB(64)},
                const CallContext& finish = CallContext::Background(std::chrono::minutes(1))) {
@@ -34,7 +36,13 @@ struct Bench {
     if (status.ok()) status = unpacker->Finish(finish, layers);
     usage = unpacker->usage();
     layers.insert(layers.begin(), directory);
-    return status;
+    if (!images || !status.ok()) return status;
+    const Result<bool> made = WriteErofs(finish, directory, directory + ".erofs");
+    if (!made.ok()) return made.status();
+    REQUIRE(*made);
+    REQUIRE(os::RemoveTree(directory).ok());
+    layers.front() += ".erofs";
+    return Status::Ok();
   }
   std::string Top(const std::string& path) const { return layers.front() + "/" + path; }
   std::string Text(const std::string& path) const {

@@ -13,6 +13,7 @@
 #include "libs/log/log.h"
 #include "libs/os/files.h"
 #include "libs/work/operations.h"
+#include "services/rund/core/checkpoints.h"
 #include "services/rund/core/exec.h"
 #include "services/rund/core/log_limits.h"
 #include "services/rund/core/log_path.h"
@@ -55,13 +56,6 @@ std::string PathOf(const os::UniqueFd& fd) {
   return fd.valid() ? fmt::format("/proc/{}/fd/{}", getpid(), fd.get()) : "";
 }
 
-/// As log collectors know it from other runtimes.
-std::string JournalName(const PodRecord& pod, const cri::ContainerConfig& config) {
-  const cri::PodSandboxMetadata& of_pod = pod.metadata();
-  return fmt::format("k8s_{}_{}_{}_{}_{}", config.metadata().name(), of_pod.name(),
-                     of_pod.namespace_(), of_pod.uid(), config.metadata().attempt());
-}
-
 Status CheckMetadata(const v1::ReserveContainerRequest& request) {
   if (!IsFullId(request.container_id())) {
     return InvalidArgument("container_id: '{}' is not 64 hexadecimal characters",
@@ -99,6 +93,24 @@ Result<v1::ReserveContainerResponse> Containers::Reserve(
   response.set_seq(reserved.seq);
   return response;
 }
+
+namespace {
+
+Status CheckRestore(const v1::CreateContainerRequest& request, const PodFiles& pod) {
+  if (!request.restore()) return Status::Ok();
+  if (pod.userns) {
+    return FailedPrecondition(
+        "a checkpoint cannot be restored into a pod with a user namespace of its own");
+  }
+  const auto& namespaces = request.config().linux().security_context().namespace_options();
+  if (namespaces.pid() == cri::TARGET) {
+    return InvalidArgument(
+        "namespace_options.pid: a checkpoint cannot be restored into another container's PIDs");
+  }
+  return Status::Ok();
+}
+
+}  // namespace
 
 Result<Containers::Plan> Containers::MakePlan(const v1::CreateContainerRequest& request,
                                               const PodRef& pod) {
@@ -202,6 +214,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   WarmUpCgroups(cc);
   CRISP_TRY(os::MakeDirs(layout.Bundle(id), 0711));
   const PodFiles pod_files = PodFilesOf(layout, *plan.pod);
+  CRISP_TRY(CheckRestore(request, pod_files));
   const SelinuxLabels labels = CRISP_TRY(ContainerLabels(
       p_.spec_defaults.selinux, request.config(), plan.pod->config(), pod_files.selinux_level));
   {
@@ -222,7 +235,7 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
                     .target_pid_ns_path = PathOf(plan.target_pids),
                     .mounts_dir = layout.MountsOf(id),
                     .labels = labels};
-  const BuiltSpec built = CRISP_TRY([&] {
+  BuiltSpec built = CRISP_TRY([&] {
     const work::Stage stage(cc, "look at volumes and devices");
     return BuildSpec(cc, inputs, p_.spec_defaults);
   }());
@@ -232,23 +245,15 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
   for (const std::string& note : built.notes) {
     log::Warn("container gets less than it asked for", {{"container", id}, {"what", note}});
   }
+  if (request.restore()) CRISP_TRY(ApplyCheckpoint(cc, layout, id, built.spec));
   CRISP_TRY(os::WriteFile(layout.SpecPath(id), json::Dump(built.spec), 0600));
 
   const cri::ContainerConfig& config = request.config();
-  const Logs::Place log =
-      CRISP_TRY(lifecycle_.logs().Prepare(cc, *plan.pod, *p_.state.FindContainer(id)));
-  MonitorArgs args{.conmon = p_.config.conmon,
-                   .id = id,
-                   .bundle = layout.Bundle(id),
-                   .exit_dir = layout.ExitsDir(),
-                   .log_path = log.path,
-                   .journal_name = p_.config.log_to_journal ? JournalName(*plan.pod, config) : "",
-                   .tty = config.tty(),
-                   .stdin_open = config.stdin(),
-                   .stdin_once = config.stdin_once(),
-                   .systemd_cgroup = plan.place.by_systemd};
-  const Monitored monitored = CRISP_TRY(CreateMonitored(cc, *plan.runtime, args));
-
+  // One that is restored runs from its first process on: it gets that when it is started.
+  Monitored monitored;
+  if (!request.restore()) {
+    monitored = CRISP_TRY(Monitor(cc, *plan.pod, id, *plan.runtime, /*restore=*/false));
+  }
   const std::string cgroup = CgroupDriver::CgroupOfInit(plan.place.cgroup, monitored.init.pid);
   const auto oom_kills = lifecycle_.oom_kills().Before(*plan.pod);
   const auto seq = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
@@ -265,12 +270,13 @@ Result<std::uint64_t> Containers::DoCreate(const CallContext& cc,
     record.set_own_pid_namespace(HasOwnPidNamespace(built.spec));
     record.set_cgroup_path(cgroup);
     if (oom_kills) record.set_pod_oom_kills(*oom_kills);
+    record.set_restores(request.restore());
     *record.mutable_init() = RecordOf(monitored.init);
     *record.mutable_monitor() = RecordOf(monitored.monitor);
     return Status::Ok();
   });
   if (!seq.ok()) return seq;
-  p_.supervisor->WatchMonitor(id, monitored.monitor);
+  if (!request.restore()) p_.supervisor->WatchMonitor(id, monitored.monitor);
   log::Info("container created",
             {{"container", id}, {"pod", plan.pod->id()}, {"pid", monitored.init.pid}});
   return seq;
@@ -339,6 +345,7 @@ Result<std::uint64_t> Containers::DoStart(const CallContext& cc, const Container
     record.set_starting_at(p_.state.NextTimestamp());
     return Status::Ok();
   }));
+  if (container->restores()) return DoRestore(cc, id, *runtime);
   Status outcome = runtime->Start(cc, id);
   if (!outcome.ok()) return FailStart(cc, id, outcome);
   const auto seq = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
@@ -360,6 +367,7 @@ Result<std::uint64_t> Containers::FailStart(const CallContext& cc, const Contain
   if (const ContainerRef container = p_.state.FindContainer(id)) lifecycle_.KillInit(*container);
   const auto changed = p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
     record.set_starting_at(0);
+    record.set_restores(false);
     record.set_state(cri::CONTAINER_EXITED);
     record.set_started_at(p_.state.NextTimestamp());
     record.set_finished_at(p_.state.NextTimestamp());
@@ -394,6 +402,7 @@ Result<std::uint64_t> Containers::RemoveIf(
   if (!container) return p_.state.seq();
   if (still && !still(*container)) return Aborted("it is wanted again");
   const CallContext own = cc.Detached(p_.config.runtime_timeout);
+  CRISP_TRY(UndoCheckpoint(p_, id));
   CRISP_TRY(lifecycle_.UndoCreate(own, id));
   const auto marked = p_.state.ChangeContainer(id, [&still](ContainerRecord& record) {
     // Another reservation may have come in between; creating it takes the lock that we hold.

@@ -70,6 +70,13 @@ class Containers {
   bool MayHaveStarted(const ContainerRecord& container, const StartAsked& asked);
   Result<std::uint64_t> DoStart(const CallContext& cc, const ContainerId& id,
                                 const StartAsked& asked);
+  /// Its processes, of the checkpoint that is staged for it.
+  Result<Monitored> Restore(const CallContext& cc, const ContainerId& id,
+                            const OciRuntime& runtime);
+  Result<std::uint64_t> DoRestore(const CallContext& cc, const ContainerId& id,
+                                  const OciRuntime& runtime);
+  Result<Monitored> Monitor(const CallContext& cc, const PodRecord& pod, const ContainerId& id,
+                            const OciRuntime& runtime, bool restore);
   Result<std::uint64_t> FailStart(const CallContext& cc, const ContainerId& id,
                                   const Status& failure);
 

@@ -153,7 +153,8 @@ Engine::Engine(Config config, work::Pool& pool, Clock& clock, metrics::Registry&
       containers_(parts_, lifecycle_),
       pods_(parts_, containers_, lifecycle_),
       resources_(parts_),
-      recovery_(parts_, pods_, containers_, lifecycle_) {}
+      checkpoints_(parts_),
+      recovery_(parts_, pods_, containers_, checkpoints_, lifecycle_) {}
 
 Engine::~Engine() = default;
 

@@ -9,6 +9,7 @@
 #include "libs/os/file_lock.h"
 #include "libs/work/lock_table.h"
 #include "libs/work/pool.h"
+#include "services/rund/core/checkpoints.h"
 #include "services/rund/core/containers.h"
 #include "services/rund/core/lifecycle.h"
 #include "services/rund/core/parts.h"
@@ -45,6 +46,7 @@ class Engine {
   Pods& pods() { return pods_; }
   Containers& containers() { return containers_; }
   Resources& resources() { return resources_; }
+  Checkpoints& checkpoints() { return checkpoints_; }
   Lifecycle& lifecycle() { return lifecycle_; }
   const Parts& parts() const { return parts_; }
   ~Engine();
@@ -72,6 +74,7 @@ class Engine {
   Containers containers_;
   Pods pods_;
   Resources resources_;
+  Checkpoints checkpoints_;
   Recovery recovery_;
   std::unique_ptr<Supervisor> supervisor_;
 };

@@ -67,8 +67,18 @@ bool Lifecycle::BeginKill(const ContainerId& id) {
   ResolveStartLater(*container);
   return Later(id, [this, id] {
     const ContainerRef now = p_.state.FindContainer(id);
-    if (Runs(now.get())) KillRest(*now);
+    if (!Runs(now.get())) return;
+    if (now->restores()) return EndUnrestored(id);
+    KillRest(*now);
   });
+}
+
+void Lifecycle::EndUnrestored(const ContainerId& id) {
+  ExitRecord exit;
+  exit.code = 128 + SIGKILL;
+  exit.finished_at = p_.state.NextTimestamp();
+  // While its start is under way that sees to its end itself.
+  SetExited(id, exit, "Error", "");
 }
 
 bool Lifecycle::Later(const ContainerId& id, std::function<void()> task) {
@@ -115,6 +125,7 @@ void Lifecycle::OnMonitorGone(const ContainerId& id) {
   OnExitFile(id);
   const ContainerRef container = p_.state.FindContainer(id);
   if (!Runs(container.get()) || container->starting_at() != 0) return;
+  if (container->restores()) return;  // has none yet
   // It could not be stored: the sweep tries again.
   if (os::Exists(p_.config.layout.ExitPath(id))) return;
   // Nobody reads what it writes, and nobody would learn how it ends.
@@ -162,6 +173,7 @@ void Lifecycle::CheckAll(const CallContext& cc) {
     }
     if (!Runs(container.get())) continue;
     ResolveStartLater(*container);
+    if (container->restores()) continue;
     if (os::Alive(ProcessOf(container->monitor()))) {
       logs_.Check(cc, *container);
     } else {
@@ -175,6 +187,7 @@ Status Lifecycle::ResolveStart(const CallContext& cc, const ContainerId& id) {
   if (!container || container->starting_at() == 0) return Status::Ok();
   const OciRuntime* runtime = p_.runtimes.Recorded(container->runtime());
   const CallContext soon = cc.Within(kStartPatience);
+  if (container->restores()) return ResolveRestore(soon, *container, runtime);
   log::IfError("interrupted start", AwaitStarts(soon, id));
   bool started = false;
   if (runtime != nullptr) {
@@ -199,6 +212,43 @@ Status Lifecycle::ResolveStart(const CallContext& cc, const ContainerId& id) {
   CheckExit(id);
   if (container->stop_asked_at() != 0) ResumeStop(id);
   return Status::Ok();
+}
+
+Status Lifecycle::ResolveRestore(const CallContext& cc, const ContainerRecord& container,
+                                 const OciRuntime* runtime) {
+  const ContainerId id(container.id());
+  const std::string bundle = p_.config.layout.Bundle(id);
+  const auto restored = FindRestored(cc, bundle);
+  log::IfError("interrupted restore", restored.status());
+  const bool runs = restored.ok() && restored->has_value();
+  if (!runs) {
+    // From its beginning again, when it is asked for again.
+    KillMonitors(bundle);
+    if (runtime != nullptr) CRISP_TRY(runtime->Delete(cc.Detached(CleanTimeout()), id));
+  }
+  CRISP_TRY(p_.state.ChangeContainer(id, [&](ContainerRecord& record) {
+    if (runs) {
+      Restored(**restored, record);
+      record.set_started_at(record.starting_at());
+      record.set_start_unanswered(true);
+    }
+    record.set_starting_at(0);
+    return Status::Ok();
+  }));
+  if (runs) {
+    p_.supervisor->WatchMonitor(id, (*restored)->monitor);
+    CheckExit(id);
+  }
+  if (container.stop_asked_at() != 0) ResumeStop(id);
+  return Status::Ok();
+}
+
+void Lifecycle::Restored(const Monitored& monitored, ContainerRecord& record) {
+  record.set_restores(false);
+  record.set_state(runtime::v1::CONTAINER_RUNNING);
+  *record.mutable_init() = RecordOf(monitored.init);
+  *record.mutable_monitor() = RecordOf(monitored.monitor);
+  record.set_cgroup_path(CgroupDriver::CgroupOfInit(record.cgroup_path(), monitored.init.pid));
 }
 
 void Lifecycle::ResolveStartLater(const ContainerRecord& container) {
@@ -381,6 +431,7 @@ Status Lifecycle::Clean(const CallContext& cc, const ContainerId& id) {
     p_.metrics.CleanupFailed();
     return std::move(done).While("take down container {}", id);
   }
+  CRISP_TRY(os::RemoveTree(p_.config.layout.RestoreOf(id)));
   retries_.lock()->erase(id.str());
   const auto changed = p_.state.ChangeContainer(id, [](ContainerRecord& record) {
     record.set_cleaned(true);

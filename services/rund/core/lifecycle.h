@@ -16,6 +16,7 @@
 #include "services/rund/core/oom_kills.h"
 #include "services/rund/core/parts.h"
 #include "services/rund/core/stops.h"
+#include "services/rund/runtime/conmon.h"
 #include "services/rund/runtime/exit_files.h"
 
 namespace crisp::rund {
@@ -82,6 +83,9 @@ class Lifecycle {
   /// EXITED with code 255, because nobody saw the end.
   void MarkLost(const ContainerId& id, const std::string& reason, const std::string& message);
 
+  /// Into the record of a container that is restored: it has these processes now, and runs.
+  static void Restored(const Monitored& monitored, ContainerRecord& record);
+
  private:
   /// False: it was EXITED before, or it could not be stored.
   bool SetExited(const ContainerId& id, const ExitRecord& exit, const std::string& reason,
@@ -93,6 +97,11 @@ class Lifecycle {
   bool BeginKill(const ContainerId& id);
   void SignalInit(const ContainerRecord& container);
   void KillRest(const ContainerRecord& container);
+  /// The same of a container that is restored: what runs is taken over, what does not is undone.
+  Status ResolveRestore(const CallContext& cc, const ContainerRecord& container,
+                        const OciRuntime* runtime);
+  /// Of one that has no process yet: it has ended.
+  void EndUnrestored(const ContainerId& id);
   /// ResolveStart() on the pool, where there is something to resolve and nobody is at it.
   void ResolveStartLater(const ContainerRecord& container);
   /// CleanLater(), but not before the time of one that has failed.

@@ -13,7 +13,9 @@
 #include "services/rund/core/pod_files.h"
 #include "services/rund/core/resources.h"
 #include "services/rund/core/status.h"
+#include "services/rund/runtime/checkpoint_archive.h"
 #include "services/rund/runtime/conmon.h"
+#include "services/rund/runtime/criu.h"
 #include "services/rund/runtime/rootfs.h"
 #include "services/rund/runtime/volume_mounts.h"
 
@@ -44,6 +46,16 @@
 //   conmon killed meanwhile        RUNNING, neither exit file nor monitor: the container is killed,
 //                                  EXITED 255.
 //   after the exit's commit        EXITED and not `cleaned`: cleaned here.
+//   StartContainer of one that     the same, and `restores`: conmon may be having its processes
+//   is restored                    made. We wait for that. They run: RUNNING, as above; else all of
+//                                  it is killed: CREATED, with the checkpoint still staged.
+//   StageCheckpoint                RESERVED, and some of the files, perhaps a mounted image: a
+//                                  retry begins anew, removing the container takes them away.
+//   CheckpointContainer            `checkpoint`: the runtime and CRIU may be at work still (they
+//                                  are not killed with us), the cgroup be frozen, the archive half
+//                                  there. We wait until its time is over, kill them, thaw the
+//                                  container, remove the files. An archive that has its name is
+//                                  whole, and stays.
 //   StopContainer                  `stop_asked_at`: the signal counts as sent (between commit and
 //                                  signal it is not: then SIGKILL comes at the end of the grace);
 //                                  the wait goes on until the grace is over, also where a start was
@@ -135,6 +147,9 @@ void Recovery::Later(work::Lane lane, const CallContext& cc, std::function<void(
 
 void Recovery::TakeUpContainer(const CallContext& cc, const ContainerRef& container) {
   const ContainerId id(container->id());
+  if (container->has_checkpoint()) {
+    Later(work::Lane::kSlowWait, cc, [this, cc, id] { checkpoints_.TakeUp(cc, id); });
+  }
   if (const auto held = held_.extract(id.str()); !held.empty()) {
     Later(work::Lane::kWait, cc, [this, cc, id, lock = held.mapped()] {
       log::IfError("undo an interrupted create", lifecycle_.UndoCreate(cc, id));
@@ -161,8 +176,12 @@ void Recovery::TakeUpContainer(const CallContext& cc, const ContainerRef& contai
       if (held.ok()) log::IfError("take back an update", UndoUpdate(cc, p_, id));
     });
   }
+  // What it was made from is needed no more.
+  if (!container->restores()) {
+    log::IfError("a checkpoint's files", os::RemoveTree(p_.config.layout.RestoreOf(id)));
+  }
   // The supervisor finds those whose monitor has ended, with or without an exit file.
-  p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
+  if (!container->restores()) p_.supervisor->WatchMonitor(id, ProcessOf(container->monitor()));
   if (os::Exists(p_.config.layout.ExitPath(id))) lifecycle_.OnExitFile(id);
   if (container->stop_asked_at() != 0) lifecycle_.ResumeStop(id);
 }
@@ -196,6 +215,8 @@ void Recovery::RemoveUnknown(const CallContext& cc) {
   std::vector<std::string> bundles = Unknown(layout.ContainersDir(), {});
   std::vector<std::string> exits = Unknown(layout.ExitsDir(), {});
   std::vector<std::string> volumes = Unknown(layout.VolumesDir(), {});
+  std::vector<std::string> checkpoints = Unknown(layout.CheckpointsDir(), {});
+  std::vector<std::string> restores = Unknown(layout.RestoresDir(), {});
   std::vector<std::string> pods = Unknown(layout.PodsDir(), {});
   const auto known = [this](const std::string& id) {
     return p_.state.FindContainer(ContainerId(id)) != nullptr;
@@ -210,6 +231,15 @@ void Recovery::RemoveUnknown(const CallContext& cc) {
   }
   for (const std::string& id : volumes) {
     if (!known(id)) log::IfError("volumes", os::RemoveTree(layout.VolumesOf(ContainerId(id))));
+  }
+  for (const std::string& id : checkpoints) {
+    if (known(id)) continue;
+    KillDump(CheckpointDir{layout.CheckpointOf(ContainerId(id))}.Images());
+    log::IfError("a checkpoint", os::RemoveTree(layout.CheckpointOf(ContainerId(id))));
+  }
+  for (const std::string& id : restores) {
+    if (known(id)) continue;
+    log::IfError("a checkpoint's files", os::RemoveTree(layout.RestoreOf(ContainerId(id))));
   }
   for (const std::string& id : pods) {
     if (p_.state.FindPod(PodId(id))) continue;

@@ -7,6 +7,7 @@
 
 #include "libs/base/call_context.h"
 #include "libs/base/status.h"
+#include "services/rund/core/checkpoints.h"
 #include "services/rund/core/containers.h"
 #include "services/rund/core/lifecycle.h"
 #include "services/rund/core/parts.h"
@@ -19,8 +20,13 @@ namespace crisp::rund {
 /// an object meanwhile waits for its lock.
 class Recovery {
  public:
-  Recovery(Parts& parts, Pods& pods, Containers& containers, Lifecycle& lifecycle)
-      : p_(parts), pods_(pods), containers_(containers), lifecycle_(lifecycle) {}
+  Recovery(Parts& parts, Pods& pods, Containers& containers, Checkpoints& checkpoints,
+           Lifecycle& lifecycle)
+      : p_(parts),
+        pods_(pods),
+        containers_(containers),
+        checkpoints_(checkpoints),
+        lifecycle_(lifecycle) {}
 
   /// Before the first call is served; touches records and locks only. After a reboot nothing runs:
   /// says so in the records.
@@ -40,6 +46,7 @@ class Recovery {
   Parts& p_;
   Pods& pods_;
   Containers& containers_;
+  Checkpoints& checkpoints_;
   Lifecycle& lifecycle_;
   /// Of containers whose create or start was interrupted: given back when that is resolved.
   std::map<std::string, std::shared_ptr<work::LockTable::Held>> held_;

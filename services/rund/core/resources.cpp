@@ -225,6 +225,9 @@ Status Resources::UpdateContainer(const CallContext& cc,
   if (!Runs(container.get())) {
     return FailedPrecondition("container {} is neither created nor running", id);
   }
+  if (container->restores()) {
+    return FailedPrecondition("container {} is restored when it is started: not before", id);
+  }
   const cri::LinuxContainerResources& now = ResourcesOf(*container);
   const cri::LinuxContainerResources next = MergeResources(now, request.linux());
   const HostFacts& host = p_.spec_defaults.host;

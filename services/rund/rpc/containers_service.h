@@ -2,6 +2,7 @@
 
 #include "crisp/rund/v1/rund.grpc.pb.h"
 #include "libs/work/pool.h"
+#include "services/rund/core/checkpoints.h"
 #include "services/rund/core/containers.h"
 #include "services/rund/core/resources.h"
 
@@ -10,8 +11,9 @@ namespace crisp::rund {
 /// crisp.rund.v1.Containers: translates, nothing else.
 class ContainersService final : public v1::Containers::CallbackService {
  public:
-  ContainersService(work::Pool& pool, Containers& containers, Resources& resources)
-      : pool_(pool), containers_(containers), resources_(resources) {}
+  ContainersService(work::Pool& pool, Containers& containers, Resources& resources,
+                    Checkpoints& checkpoints)
+      : pool_(pool), containers_(containers), resources_(resources), checkpoints_(checkpoints) {}
 
   grpc::ServerUnaryReactor* ReserveContainer(grpc::CallbackServerContext* context,
                                              const v1::ReserveContainerRequest* request,
@@ -35,6 +37,12 @@ class ContainersService final : public v1::Containers::CallbackService {
       grpc::CallbackServerContext* context,
       const runtime::v1::UpdateContainerResourcesRequest* request,
       runtime::v1::UpdateContainerResourcesResponse* response) override;
+  grpc::ServerUnaryReactor* CheckpointContainer(
+      grpc::CallbackServerContext* context, const runtime::v1::CheckpointContainerRequest* request,
+      runtime::v1::CheckpointContainerResponse* response) override;
+  grpc::ServerUnaryReactor* StageCheckpoint(grpc::CallbackServerContext* context,
+                                            const v1::StageCheckpointRequest* request,
+                                            v1::StageCheckpointResponse* response) override;
   grpc::ServerUnaryReactor* ReopenContainerLog(
       grpc::CallbackServerContext* context, const runtime::v1::ReopenContainerLogRequest* request,
       runtime::v1::ReopenContainerLogResponse* response) override;
@@ -46,6 +54,7 @@ class ContainersService final : public v1::Containers::CallbackService {
   work::Pool& pool_;
   Containers& containers_;
   Resources& resources_;
+  Checkpoints& checkpoints_;
 };
 
 }  // namespace crisp::rund

@@ -34,6 +34,7 @@ using os::UniqueFd;
 
 constexpr int kSyncFd = 3;
 constexpr int kStartFd = 4;
+constexpr int kHeldFd = 5;
 constexpr std::chrono::seconds kReopenTime{2};
 // To the control fifo, as are window sizes: "1 HEIGHT WIDTH".
 constexpr std::string_view kReopenOrder = "2 0 0\n";
@@ -95,6 +96,12 @@ process::Command CommandOf(const OciRuntime& runtime, const MonitorArgs& args) {
   }
   if (!args.journal_name.empty() && !args.log_path.empty()) {
     command.args.insert(command.args.end(), {"-l", "journald", "-n", args.journal_name});
+  }
+  if (!args.restore_images.empty()) {
+    command.args.insert(command.args.end(), {"--restore", args.restore_images});
+    for (const std::string& option : args.restore_options) {
+      command.args.insert(command.args.end(), {"--runtime-opt", option});
+    }
   }
   if (args.systemd_cgroup) command.args.emplace_back("-s");
   if (args.tty) command.args.emplace_back("-t");
@@ -272,8 +279,12 @@ Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runti
 
   process::Command command = CommandOf(runtime, args);
   command.fds = {{kSyncFd, sync.write.get()}, {kStartFd, start.read.get()}};
+  // conmon ends when nobody is there to hear its word, which is fine for what a create has made,
+  // but not for what runs already: it holds the other end, too.
+  if (!args.restore_images.empty()) command.fds.emplace_back(kHeldFd, sync.read.get());
   command.err_fd = errors.get();
-  const work::Stage stage(cc, fmt::format("runtime {}: create", runtime.info().name));
+  const std::string verb = args.restore_images.empty() ? "create" : "restore";
+  const work::Stage stage(cc, fmt::format("runtime {}: {}", runtime.info().name, verb));
   process::Child child = CRISP_TRY(process::Spawn(command).While("start conmon"));
   Cleanup kill_it([bundle = args.bundle] { KillMonitors(bundle); });
   sync.write.reset();
@@ -285,7 +296,7 @@ Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runti
   const pid_t started = ReadPidFile(args.bundle + "/conmon.pid").value_or(child.pid());
   const work::ProcessStage process(cc, args.conmon, started);
   auto line = ReadLine(cc, sync.read.get());
-  if (!line.ok()) return std::move(line).status().While("{} create", runtime.info().name);
+  if (!line.ok()) return std::move(line).status().While("{} {}", runtime.info().name, verb);
   if (line->empty()) {
     const auto words = os::ReadFile(errors_path, KiB(64));
     return Internal("conmon ended before the container was created: {}",
@@ -305,7 +316,11 @@ Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runti
 
 void KillMonitors(const std::string& bundle) {
   // "-b <bundle>", as CommandOf writes it.
-  for (const pid_t pid : ProcessesWith({"-b", bundle})) KillTree(pid);
+  KillAllWith({"-b", bundle});
+}
+
+void KillAllWith(const std::pair<std::string, std::string>& arguments) {
+  for (const pid_t pid : ProcessesWith(arguments)) KillTree(pid);
 }
 
 void KillMonitor(const os::ProcessId& monitor) {
@@ -314,17 +329,42 @@ void KillMonitor(const os::ProcessId& monitor) {
 
 Status AwaitStarts(const CallContext& cc, const ContainerId& id) {
   // Of an earlier run: no more of them come.
-  for (const pid_t pid : ProcessesWith({"start", id.str()})) {
+  return AwaitAllWith(cc, {"start", id.str()}, "start");
+}
+
+Status AwaitAllWith(const CallContext& cc, const std::pair<std::string, std::string>& arguments,
+                    const std::string& what) {
+  for (const pid_t pid : ProcessesWith(arguments)) {
     const auto process = os::PidFd::Open(pid);
     if (!process.ok()) continue;
-    const work::Stage stage(cc, "wait for a start that is under way");
-    const work::ProcessStage waits(cc, "start", pid);
+    const work::Stage stage(cc, fmt::format("wait for a {} that is under way", what));
+    const work::ProcessStage waits(cc, what, pid);
     pollfd poller{.fd = process->fd(), .events = POLLIN};
     while (poll(&poller, 1, PollTimeout(cc)) <= 0) {
-      CRISP_TRY(cc.Check().While("wait for a start that is under way"));
+      CRISP_TRY(cc.Check().While("wait for a {} that is under way", what));
     }
   }
   return Status::Ok();
+}
+
+Result<std::optional<Monitored>> FindRestored(const CallContext& cc, const std::string& bundle) {
+  // conmon starts it first thing; then there is a runtime until it has an answer.
+  while (!os::Exists(bundle + "/pid") && !ProcessesWith({"-b", bundle}).empty()) {
+    CRISP_TRY(cc.Check().While("wait for a restore that is under way"));
+    CRISP_TRY(AwaitAllWith(cc, {"--bundle", bundle}, "restore"));
+    poll(nullptr, 0, 10);
+  }
+  CRISP_TRY(AwaitAllWith(cc, {"--bundle", bundle}, "restore"));
+  const auto init = ReadPidFile(bundle + "/pid");
+  const auto monitor = ReadPidFile(bundle + "/conmon.pid");
+  if (!init || !monitor) return std::optional<Monitored>();
+  Monitored found;
+  found.init.pid = *init;
+  found.monitor.pid = *monitor;
+  if (auto process = os::ProcessId::Of(*monitor); process.ok()) found.monitor = *process;
+  // Who has ended already has no start time, as in CreateMonitored.
+  if (auto process = os::ProcessId::Of(*init); process.ok()) found.init = *process;
+  return std::optional<Monitored>(found);
 }
 
 Status ReopenLog(const CallContext& cc, const std::string& bundle, const std::string& log_path,

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "libs/base/call_context.h"
@@ -26,6 +28,10 @@ struct MonitorArgs {
   bool stdin_open = false;
   bool stdin_once = false;
   bool systemd_cgroup = false;  // the runtime asks systemd for a scope
+  /// A checkpoint's images: the runtime's `restore` in place of `create`, with these options beside
+  /// those for files. It runs at once. "" = none.
+  std::string restore_images = {};
+  std::vector<std::string> restore_options = {};
 };
 
 struct Monitored {
@@ -33,19 +39,30 @@ struct Monitored {
   os::ProcessId monitor;  // likewise
 };
 
-/// Starts conmon, which runs the runtime's `create`. When it fails nothing of it runs any more; its
-/// files stay in the bundle. Errors: kInternal with the runtime's own words; kDeadlineExceeded.
+/// Starts conmon, which runs the runtime's `create`, or `restore`. When it fails nothing of it runs
+/// any more; its files stay in the bundle. Errors: kInternal with the runtime's own words;
+/// kDeadlineExceeded.
 Result<Monitored> CreateMonitored(const CallContext& cc, const OciRuntime& runtime,
                                   const MonitorArgs& args);
 
 /// SIGKILL to all monitors of this bundle, wherever in their start they are, and to all that they
 /// are running. Reads /proc: for recovery and failures.
 void KillMonitors(const std::string& bundle);
+/// The same to all whose command line has these two arguments, one after the other.
+void KillAllWith(const std::pair<std::string, std::string>& arguments);
 /// The same to one that is known, if it is there.
 void KillMonitor(const os::ProcessId& monitor);
 
 /// Waits until no `<runtime> start <id>` of an earlier run of ours is under way. Reads /proc, once.
 Status AwaitStarts(const CallContext& cc, const ContainerId& id);
+
+/// The same for any program whose command line has these two arguments, one after the other.
+Status AwaitAllWith(const CallContext& cc, const std::pair<std::string, std::string>& arguments,
+                    const std::string& what);
+
+/// After a restore that was not seen to its end: waits until the runtime is done with it, and tells
+/// who runs now; nothing: it has failed. Reads /proc.
+Result<std::optional<Monitored>> FindRestored(const CallContext& cc, const std::string& bundle);
 
 /// After the log was moved away: makes conmon go on in a new file at `log_path` (mode 0640).
 /// Returns once it does. Not moved: nothing is done. One at a time for a container: conmon would

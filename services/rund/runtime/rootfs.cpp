@@ -9,14 +9,15 @@
 #include "libs/base/try.h"
 #include "libs/log/log.h"
 #include "libs/os/files.h"
+#include "libs/os/image_mount.h"
 #include "libs/os/mount.h"
 
 namespace crisp::rund {
 namespace {
 
 /// An overlay cannot be ID-mapped, its lower layers can: each by a mount of its own, which the
-/// overlay keeps when the place where it was is gone. What is written above belongs to the ids of
-/// the user namespace as it is.
+/// overlay keeps when the place where it was is gone; one that is an image has no place at all.
+/// What is written above belongs to the ids of the user namespace as it is.
 Status MountIdmappedOverlay(os::Overlay overlay, const std::string& target,
                             const IdmappedRootfs& idmapped) {
   const os::UniqueFd userns = CRISP_TRY(os::Open(idmapped.userns_path, O_RDONLY));
@@ -25,8 +26,10 @@ Status MountIdmappedOverlay(os::Overlay overlay, const std::string& target,
     log::IfError("ID-mapped layers", os::UnmountBelow(idmapped.scratch_dir));
     log::IfError("ID-mapped layers", os::RemoveTree(idmapped.scratch_dir));
   });
+  overlay.userns = userns.get();  // of images
   int number = 0;
   for (std::string& lower : overlay.lower_dirs) {
+    if (os::IsImage(lower)) continue;
     const std::string mapped = fmt::format("{}/{}", idmapped.scratch_dir, number++);
     CRISP_TRY(os::MakeDirs(mapped, 0700));
     CRISP_TRY(os::IdmappedBindMount(lower, mapped, userns.get()));

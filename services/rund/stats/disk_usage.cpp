@@ -14,6 +14,7 @@
 #include "libs/base/cleanup.h"
 #include "libs/base/try.h"
 #include "libs/os/beneath.h"
+#include "libs/os/btrfs.h"
 
 namespace crisp::rund {
 namespace {
@@ -46,6 +47,9 @@ class Counter {
 
  private:
   void Add(const struct stat& info) {
+    if (since_ && std::pair(info.st_ctim.tv_sec, info.st_ctim.tv_nsec) <=
+                      std::pair(since_->tv_sec, since_->tv_nsec))
+      return;
     if (info.st_nlink > 1 && !S_ISDIR(info.st_mode)) {
       if (seen_.contains(info.st_ino)) return;
       if (seen_.size() < kMaxSeen) seen_.insert(info.st_ino);
@@ -59,6 +63,7 @@ class Counter {
     if (::fstat(fd.get(), &self) != 0) return Status::Ok();
     if (dir == ".") {
       device_ = self.st_dev;
+      since_ = os::SubvolumeMade(fd.get());
       Add(self);
     }
     const std::unique_ptr<DIR, int (*)(DIR*)> entries(::fdopendir(fd.get()), ::closedir);
@@ -86,6 +91,7 @@ class Counter {
   std::vector<std::string> pending_;  // directories still to be read, below the top
   std::unordered_set<ino_t> seen_;    // files of several names
   dev_t device_ = 0;
+  std::optional<timespec> since_;  // nothing: all counts
   std::size_t entries_ = 0;
   DiskUsage usage_;
 };

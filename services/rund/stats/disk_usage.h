@@ -21,9 +21,10 @@ struct DiskUsage {
   std::int64_t at = 0;  // Unix nanoseconds: when it was counted
 };
 
-/// Counts what is in the directory: a file of several names once, other file systems not. What goes
-/// away meanwhile is passed over. kResourceExhausted: more than `max_entries`; kNotFound: no such
-/// directory; what `cc` says when it is over.
+/// Counts what is in the directory; of a btrfs subvolume what was changed since that was made, each
+/// such file as a whole, as overlayfs copies it up: a file of several names once, other file
+/// systems not. What goes away meanwhile is passed over. kResourceExhausted: more than
+/// `max_entries`; kNotFound: no such directory; what `cc` says when it is over.
 Result<DiskUsage> CountDisk(const CallContext& cc, const std::string& dir,
                             std::size_t max_entries = SIZE_MAX);
 

@@ -12,6 +12,9 @@ namespace crisp::rund {
 ///       lock                                   held by the running instance
 ///       records.db                             pods and containers (store/records.h)
 ///       volumes/<container>/                   directories of the image's VOLUMEs
+///       checkpoints/<container>/               files of a checkpoint while it is being written
+///       restores/<container>/                  those of the one that it is made from, until it
+///       runs
 ///     <run_root>/rund/<instance>/              gone after a reboot (tmpfs)
 ///       exits/<container>                      exit code, by conmon's rename
 ///       runtimes/<name>/                       the OCI runtime's own state
@@ -23,6 +26,7 @@ namespace crisp::rund {
 ///       containers/<container>/                the bundle: config.json rootfs/ (mounts),
 ///                                              mounts/<n>/ (mounts for the runtime to bind),
 ///                                              conmon's pid conmon.pid attach ctl winsz exit oom;
+///                                              criu.conf of one that is restored;
 ///                                              log (a FIFO) and log.sock of crisp-log;
 ///                                              lower/ while the rootfs of a pod with a user
 ///                                              namespace is being mounted
@@ -37,6 +41,14 @@ struct Layout {
   std::string DatabasePath() const { return state_dir + "/records.db"; }
   std::string VolumesDir() const { return state_dir + "/volumes"; }
   std::string VolumesOf(const ContainerId& id) const { return VolumesDir() + "/" + id.str(); }
+
+  /// Not in memory: they hold what the processes have in theirs.
+  std::string CheckpointsDir() const { return state_dir + "/checkpoints"; }
+  std::string CheckpointOf(const ContainerId& id) const {
+    return CheckpointsDir() + "/" + id.str();
+  }
+  std::string RestoresDir() const { return state_dir + "/restores"; }
+  std::string RestoreOf(const ContainerId& id) const { return RestoresDir() + "/" + id.str(); }
 
   std::string ExitsDir() const { return run_dir + "/exits"; }
   std::string ExitPath(const ContainerId& id) const { return ExitsDir() + "/" + id.str(); }

@@ -29,7 +29,8 @@ class Served {
  public:
   explicit Served(TestNode& node)
       : pods_(node.pool(), node.pods(), node.engine().resources()),
-        containers_(node.pool(), node.containers(), node.engine().resources()),
+        containers_(node.pool(), node.containers(), node.engine().resources(),
+                    node.engine().checkpoints()),
         server_({.sockets = {node.root() / "s"}}) {
     server_.AddService(&pods_);
     server_.AddService(&containers_);
