@@ -1,7 +1,6 @@
 // crisp-bench: measures any CRI runtime through its socket. See README.md beside this file.
 #include <fmt/core.h>
 #include <fmt/ranges.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>

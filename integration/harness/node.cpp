@@ -1,11 +1,11 @@
 #include "integration/harness/node.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <stdexcept>
@@ -264,7 +264,7 @@ void Node::StartRegistry() {
 void Node::StartDaemons() {
   static_cast<void>(os::RemoveFile(dir_ + "/run-local.log"));
   SpawnTo({"nsenter", "-t", std::to_string(holder_), "-m", "-n", "-p",
-           CRISP_SOURCE_DIR "/scripts/run-local", dir_},
+           std::string(CRISP_SOURCE_DIR) + "/scripts/run-local", dir_},
           dir_ + "/run-local.log");
   const auto log = [&] { return ReadOrEmpty(dir_ + "/run-local.log"); };
   const bool answered = Eventually(
@@ -292,7 +292,7 @@ std::string Node::DaemonPid(const std::string& service) const {
   return Trimmed(ReadOrEmpty(dir_ + "/pid/" + service));
 }
 
-void Node::Signal(const std::string& service, const std::string& signal) {
+void Node::Signal(const std::string& service, const std::string& signal) const {
   const std::string pid = DaemonPid(service);
   const Ran ran = Inside({"kill", "-" + signal, pid});
   if (ran.code != 0) throw std::runtime_error("kill " + service + " " + pid + ": " + ran.err);

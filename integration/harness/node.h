@@ -69,8 +69,8 @@ class Node {
   /// SIGTERM to run-local; returns when all four have ended. Their common exit code.
   int StopDaemons();
   /// kill -SIGNAL of one daemon; run-local starts it again at once.
-  void Signal(const std::string& service, const std::string& signal);
-  void KillDaemon(const std::string& service) { Signal(service, "KILL"); }
+  void Signal(const std::string& service, const std::string& signal) const;
+  void KillDaemon(const std::string& service) const { Signal(service, "KILL"); }
   /// The daemon is killed and stays away until the returned guard goes.
   std::shared_ptr<void> Away(const std::string& service);
   /// Its process id as the node sees it; empty when there is none.

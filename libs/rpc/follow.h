@@ -37,6 +37,7 @@ class Follow {
   using Open = std::function<void(grpc::ClientContext*, grpc::ClientReadReactor<Event>*)>;
 
   Follow(Open open, std::function<void(const Event&)> on_event,
+         // NOLINTNEXTLINE(performance-unnecessary-value-param): moved, which a template hides
          std::function<void(const Status&)> on_down, FollowOptions options = {})
       : state_(std::make_shared<State>()) {
     state_->open = std::move(open);

@@ -451,7 +451,7 @@ Peers::~Peers() {
 }
 
 Status Peers::Watch(const std::string& service,
-                    std::function<void(const std::string&, loop::DirEvent)> handler) {
+                    const std::function<void(const std::string&, loop::DirEvent)>& handler) {
   const std::string dir = options_.run_root + "/" + service;
   CRISP_TRY(os::MakeDirs(dir));
   auto list = [dir, handler] {

@@ -102,7 +102,7 @@ class Peers final : public Backends {
   void AddRund(const std::string& instance);
   void ForgetRund(const std::string& instance);
   Status Watch(const std::string& service,
-               std::function<void(const std::string&, loop::DirEvent)> handler);
+               const std::function<void(const std::string&, loop::DirEvent)>& handler);
 
   const PeersOptions options_;
   View& view_;

@@ -1,9 +1,8 @@
 // The program itself, confined as it runs on a node, pulls versions of an image in the form of
 // zstd:chunked. Needs root.
-#include <signal.h>
-
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <csignal>
 #include <future>
 #include <random>
 #include <thread>
@@ -26,7 +25,7 @@ TestImage Version(unsigned version) {
   return ChunkedImage(tar.Done(), ChunkedWriter().Write(tar.Done()));
 }
 
-TEST_CASE("kill -9 while a layer is made of others' files leaves a sound store") {
+TEST_CASE("kill -9 while a layer is made of others' files leaves a sound store", "[trees]") {
   LyingRegistry registry(Version(0));
   DaemonNode node;
   REQUIRE(node.Pull(registry.Name()).status().message() == "");

@@ -1,11 +1,11 @@
 #include "services/netd/core/leftovers.h"
 
 #include <poll.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
+#include <csignal>
 #include <cstddef>
 #include <ctime>
 #include <string_view>
