@@ -61,9 +61,9 @@ void EraseTree(Names& names, const std::string& name) {
 /// What we make has the entry's owner already. Asked once: for each file it would be two system
 /// calls more.
 bool IsOurs(const TarEntry& entry) {
-  static const uid_t uid = ::geteuid();
-  static const gid_t gid = ::getegid();
-  return entry.uid == uid && entry.gid == gid;
+  static const uid_t kUid = ::geteuid();
+  static const gid_t kGid = ::getegid();
+  return entry.uid == kUid && entry.gid == kGid;
 }
 
 /// Owner and mode of an open file that was made with `entry.mode` by us.
