@@ -48,9 +48,9 @@ process::Command CommandOf(const OciRuntime& runtime, std::vector<std::string> a
 /// What may be there of sockets, locks and terminals: written too rather than an error, since who
 /// keeps a checkpoint to look at it wants it all.
 const std::vector<std::string>& CommonOptions() {
-  static const std::vector<std::string> options = {"--file-locks", "--tcp-established",
-                                                   "--ext-unix-sk"};
-  return options;
+  static const std::vector<std::string> kOptions = {"--file-locks", "--tcp-established",
+                                                    "--ext-unix-sk"};
+  return kOptions;
 }
 
 }  // namespace
