@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "libs/base/try.h"
+#include "libs/os/files.h"
 
 namespace crisp::archive {
 
@@ -29,6 +30,15 @@ Result<std::string_view> FileSource::Next() {
     const ssize_t count = ::read(fd_, piece_.data(), piece_.size());
     if (count >= 0) return std::string_view(piece_.data(), static_cast<std::size_t>(count));
     if (errno != EINTR) return Status::Errno(errno, "read {}", name_);
+  }
+}
+
+Status WriteTo(const CallContext& cc, ChunkSource& source, int fd, std::string_view name) {
+  while (true) {
+    CRISP_TRY(cc.Check());
+    const std::string_view piece = CRISP_TRY(source.Next());
+    if (piece.empty()) return Status::Ok();
+    CRISP_TRY(os::WriteAll(fd, piece, name));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "libs/base/call_context.h"
 #include "libs/base/result.h"
 
 namespace crisp::archive {
@@ -58,5 +59,8 @@ class FileSource final : public ChunkSource {
   const std::string name_;
   std::string piece_;
 };
+
+/// All of a source to the end of an open file. Ends with the call. `name` is for errors.
+Status WriteTo(const CallContext& cc, ChunkSource& source, int fd, std::string_view name);
 
 }  // namespace crisp::archive

@@ -43,6 +43,9 @@ struct TarEntry {
 /// overlayfs in our name, or are the host's to give.
 bool IsHarmlessXattr(std::string_view name);
 
+/// overlayfs's mark (mounted with `userxattr`), "y" on a directory: nothing below it shows.
+inline constexpr const char* kOpaqueXattr = "user.overlay.opaque";
+
 struct TarLimits {
   std::uint64_t max_entries = 4'000'000;
   Bytes max_header = MiB(1);  // one PAX header or long name
@@ -93,6 +96,16 @@ class TarReader {
   std::uint64_t entries_ = 0;
   bool source_ended_ = false;
   bool ended_ = false;
+};
+
+/// The contents of the tar's current entry.
+class EntrySource final : public ChunkSource {
+ public:
+  explicit EntrySource(TarReader& tar) : tar_(tar) {}
+  Result<std::string_view> Next() override { return tar_.Data(); }
+
+ private:
+  TarReader& tar_;
 };
 
 }  // namespace crisp::archive

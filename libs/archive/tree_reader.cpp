@@ -93,16 +93,12 @@ Result<std::size_t> TreeContents::Read(std::uint64_t offset, std::span<char> int
   std::uint64_t start = 0;  // of the extent, in the contents
   for (const Extent& extent : extents) {
     const std::uint64_t end = start + extent.size;
-    while (done < into.size() && offset + done < end) {
+    if (done < into.size() && offset + done < end) {
       const std::uint64_t at = offset + done - start;
       const auto size =
           static_cast<std::size_t>(std::min<std::uint64_t>(into.size() - done, extent.size - at));
-      const ssize_t count =
-          ::pread(fd.get(), into.data() + done, size, static_cast<off_t>(extent.offset + at));
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return Status::Errno(errno, "read a file");
-      if (count == 0) return DataLoss("it became shorter while it was read");
-      done += static_cast<std::size_t>(count);
+      CRISP_TRY(os::ReadAt(fd.get(), extent.offset + at, into.subspan(done, size), "the file"));
+      done += size;
     }
     start = end;
   }

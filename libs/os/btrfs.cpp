@@ -8,6 +8,7 @@
 #include <sys/vfs.h>
 
 #include <filesystem>
+#include <utility>
 
 #include "libs/base/try.h"
 #include "libs/os/files.h"
@@ -90,6 +91,11 @@ std::optional<timespec> SubvolumeMade(int fd) {
   if (::ioctl(fd, BTRFS_IOC_GET_SUBVOL_INFO, &subvolume) < 0) return std::nullopt;
   return timespec{static_cast<time_t>(subvolume.otime.sec),
                   static_cast<long>(subvolume.otime.nsec)};
+}
+
+bool ChangedSince(const struct stat& file, const std::optional<timespec>& since) {
+  return !since || std::pair(file.st_ctim.tv_sec, file.st_ctim.tv_nsec) >
+                       std::pair(since->tv_sec, since->tv_nsec);
 }
 
 }  // namespace crisp::os

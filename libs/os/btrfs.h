@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/stat.h>
+
 #include <ctime>
 #include <optional>
 #include <string>
@@ -28,5 +30,7 @@ Result<bool> DeleteSubvolume(const std::string& path);
 /// When the subvolume was made, of which `fd` is the root directory; nothing for any other
 /// directory. Of a snapshot: what has a later ctime was changed in it.
 std::optional<timespec> SubvolumeMade(int fd);
+/// Whether a file was changed after `since`; of nothing everything was.
+bool ChangedSince(const struct stat& file, const std::optional<timespec>& since);
 
 }  // namespace crisp::os

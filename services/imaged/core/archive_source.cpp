@@ -38,16 +38,6 @@ std::string CleanName(std::string_view path) {
   return fmt::format("{}", fmt::join(parts, "/"));
 }
 
-/// The contents of the tar's current entry.
-class EntryContents final : public archive::ChunkSource {
- public:
-  explicit EntryContents(archive::TarReader& tar) : tar_(tar) {}
-  Result<std::string_view> Next() override { return tar_.Data(); }
-
- private:
-  archive::TarReader& tar_;
-};
-
 /// An annotation that is a whole name, not only a tag.
 bool IsName(const std::string& text) { return text.find_first_of("/:") != std::string::npos; }
 
@@ -118,7 +108,7 @@ Status ArchiveSource::Spool(archive::ChunkSource& tar_bytes, const ArchiveLimits
       if (entry.size > limits.max_size.count() - std::min(end_, limits.max_size.count()))
         return ResourceExhausted("the archive's files have more than {} bytes",
                                  limits.max_size.count());
-      EntryContents contents(tar);
+      archive::EntrySource contents(tar);
       const Member member = CRISP_TRY(SpoolFile(contents, entry.size).While("{:.256}", name));
       files_[name] = member;
       blobs_[member.digest] = member;

@@ -2,7 +2,6 @@
 
 #include "libs/archive/tree_tar.h"
 #include "libs/base/try.h"
-#include "services/imaged/store/layer_file.h"
 #include "services/imaged/store/layer_reader.h"
 
 namespace crisp::imaged {
@@ -10,7 +9,7 @@ namespace {
 
 Result<archive::Shaped> AsLayer(archive::TarEntry& entry) {
   // What overlayfs means by its own attributes is written as .wh. files.
-  const bool opaque = entry.xattrs.erase(std::string(kOpaqueXattr)) > 0;
+  const bool opaque = entry.xattrs.erase(std::string(archive::kOpaqueXattr)) > 0;
   std::erase_if(entry.xattrs,
                 [](const auto& xattr) { return xattr.first.starts_with("user.overlay."); });
   archive::Shaped shaped;

@@ -308,8 +308,8 @@ Status Unpacker::Remove(int directory, const Path& path) {
 Status Unpacker::MarkOpaque(int directory, const std::string& path) {
   if (directory < 0) directory = CRISP_TRY(Directory(path, false));
   if (opaques_.insert(path).second) CRISP_TRY(Remember(path.size()));
-  if (::fsetxattr(directory, kOpaqueXattr, "y", 1, 0) != 0)
-    return Status::Errno(errno, "{}: set {}", path, kOpaqueXattr);
+  if (::fsetxattr(directory, archive::kOpaqueXattr, "y", 1, 0) != 0)
+    return Status::Errno(errno, "{}: set {}", path, archive::kOpaqueXattr);
   return Status::Ok();
 }
 

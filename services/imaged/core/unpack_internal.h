@@ -10,7 +10,6 @@
 #include <string>
 
 #include "services/imaged/core/unpack.h"
-#include "services/imaged/store/layer_file.h"
 #include "services/imaged/store/layer_reader.h"
 
 // What the parts of the unpacker share.

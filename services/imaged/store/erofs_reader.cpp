@@ -1,7 +1,6 @@
 #include "services/imaged/store/erofs_reader.h"
 
 #include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <climits>
@@ -53,14 +52,7 @@ Status ErofsReader::Damaged(std::string_view what) const {
 Result<std::string> ErofsReader::Bytes(std::uint64_t offset, std::uint64_t size) const {
   if (offset > size_ || size > size_ - offset) return Damaged("something lies behind its end");
   std::string bytes(size, '\0');
-  for (std::uint64_t done = 0; done < size;) {
-    const ssize_t count =
-        ::pread(fd_.get(), bytes.data() + done, size - done, static_cast<off_t>(offset + done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return Status::Errno(errno, "read {}", path_);
-    if (count == 0) return Damaged("it is shorter than it was");
-    done += static_cast<std::uint64_t>(count);
-  }
+  CRISP_TRY(os::ReadAt(fd_.get(), offset, bytes, path_));
   return bytes;
 }
 

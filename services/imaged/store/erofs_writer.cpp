@@ -14,7 +14,6 @@
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 #include "services/imaged/store/erofs_format.h"
-#include "services/imaged/store/layer_file.h"
 #include "services/imaged/store/layer_reader.h"
 
 namespace crisp::imaged {
@@ -68,7 +67,7 @@ std::uint8_t KindOf(mode_t mode) {
 std::optional<std::string> XattrBytes(const archive::Xattrs& xattrs) {
   std::string bytes(kXattrHeader, '\0');
   for (const auto& [name, value] : xattrs) {
-    if (!archive::IsHarmlessXattr(name) && name != kOpaqueXattr) continue;
+    if (!archive::IsHarmlessXattr(name) && name != archive::kOpaqueXattr) continue;
     for (const XattrPrefix& prefix : kXattrPrefixes) {
       if (!name.starts_with(prefix.text)) continue;
       const std::string_view rest = std::string_view(name).substr(prefix.text.size());

@@ -11,7 +11,6 @@
 #include "libs/base/try.h"
 #include "libs/os/files.h"
 #include "libs/os/unique_fd.h"
-#include "services/imaged/store/layer_file.h"
 #include "services/imaged/store/layer_reader.h"
 
 namespace crisp::imaged {

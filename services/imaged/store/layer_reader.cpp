@@ -1,12 +1,13 @@
 #include "services/imaged/store/layer_reader.h"
 
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
 
+#include "libs/archive/tar.h"
 #include "libs/base/try.h"
 #include "services/imaged/store/erofs_reader.h"
-#include "services/imaged/store/layer_file.h"
 
 namespace crisp::imaged {
 
@@ -23,8 +24,17 @@ bool IsWhiteout(const archive::TreeNode& node) {
 
 Result<bool> IsOpaque(const archive::TreeReader& layer, const archive::TreeNode& directory) {
   const archive::Xattrs xattrs = CRISP_TRY(layer.ReadXattrs(directory));
-  const auto mark = xattrs.find(kOpaqueXattr);
+  const auto mark = xattrs.find(archive::kOpaqueXattr);
   return mark != xattrs.end() && mark->second == "y";
+}
+
+Status WriteXattrs(const archive::Xattrs& xattrs, int to, const std::string& path) {
+  for (const auto& [name, value] : xattrs) {
+    if (!archive::IsHarmlessXattr(name)) continue;
+    if (::fsetxattr(to, name.c_str(), value.data(), value.size(), 0) != 0)
+      return Status::Errno(errno, "{}: copy {}", path, name);
+  }
+  return Status::Ok();
 }
 
 Status CopyXattrs(const archive::TreeReader& layer, const archive::TreeNode& node, int to,

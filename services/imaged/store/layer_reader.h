@@ -18,8 +18,10 @@ Result<std::unique_ptr<archive::TreeReader>> OpenLayer(const std::string& path);
 bool IsWhiteout(const archive::TreeNode& node);
 Result<bool> IsOpaque(const archive::TreeReader& layer, const archive::TreeNode& directory);
 
-/// The extended attributes that a layer may have, to an open file. `path` is for errors, here and
-/// below.
+/// Those of these extended attributes that a layer may have, to an open file. `path` is for errors,
+/// here and below.
+Status WriteXattrs(const archive::Xattrs& xattrs, int to, const std::string& path);
+/// The same of a file of a layer.
 Status CopyXattrs(const archive::TreeReader& layer, const archive::TreeNode& node, int to,
                   const std::string& path);
 

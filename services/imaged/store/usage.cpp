@@ -31,9 +31,7 @@ class Walk {
   Walk(dev_t device, std::optional<timespec> since) : device_(device), since_(since) {}
 
   void Count(const struct stat& info) {
-    if (since_ && std::pair(info.st_ctim.tv_sec, info.st_ctim.tv_nsec) <=
-                      std::pair(since_->tv_sec, since_->tv_nsec))
-      return;
+    if (!os::ChangedSince(info, since_)) return;
     if (info.st_nlink > 1 && !S_ISDIR(info.st_mode) && !seen_.insert(info.st_ino).second) return;
     usage.bytes += static_cast<std::uint64_t>(info.st_blocks) * kStatBlock;
     ++usage.inodes;

@@ -80,15 +80,6 @@ class Staging {
   std::uint64_t left_ = kMaxSize.count();
 };
 
-Status Drain(const CallContext& cc, archive::ChunkSource& source, int to, const std::string& name) {
-  while (true) {
-    CRISP_TRY(cc.Check());
-    const std::string_view piece = CRISP_TRY(source.Next());
-    if (piece.empty()) return Status::Ok();
-    CRISP_TRY(os::WriteAll(to, piece, name));
-  }
-}
-
 Status TakeEntry(const CallContext& cc, archive::TarReader& tar, const archive::TarEntry& entry,
                  Staging& staging) {
   const std::string name = NameIn(entry.path);
@@ -97,12 +88,8 @@ Status TakeEntry(const CallContext& cc, archive::TarReader& tar, const archive::
     return InvalidArgument("{} is not a plain file", name);
   }
   const os::UniqueFd fd = CRISP_TRY(staging.Create(name, entry.size));
-  while (true) {
-    CRISP_TRY(cc.Check());
-    const std::string_view piece = CRISP_TRY(tar.Data());
-    if (piece.empty()) return Status::Ok();
-    CRISP_TRY(os::WriteAll(fd.get(), piece, name));
-  }
+  archive::EntrySource contents(tar);
+  return archive::WriteTo(cc, contents, fd.get(), name);
 }
 
 Status CopyOne(const CallContext& cc, const os::Beneath& from, const std::string& name,
@@ -115,7 +102,7 @@ Status CopyOne(const CallContext& cc, const os::Beneath& from, const std::string
   if (!S_ISREG(info.st_mode)) return InvalidArgument("{} is not a plain file", name);
   const os::UniqueFd to = CRISP_TRY(staging.Create(name, static_cast<std::uint64_t>(info.st_size)));
   archive::FileSource source(fd->get(), name);
-  return Drain(cc, source, to.get(), name);
+  return archive::WriteTo(cc, source, to.get(), name);
 }
 
 Result<nlohmann::json> ReadDump(const CheckpointDir& dir, const std::string& name) {

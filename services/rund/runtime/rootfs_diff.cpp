@@ -23,8 +23,6 @@ namespace {
 using archive::EntryType;
 using archive::TarEntry;
 
-// overlayfs's mark (mounted with `userxattr`): nothing of the layers below shows in the directory.
-constexpr const char* kOpaqueXattr = "user.overlay.opaque";
 // Of symbolic links and devices, whose own mode counts for nothing.
 constexpr mode_t kModeBits = 07777;
 
@@ -174,12 +172,8 @@ class Applier {
     const os::UniqueFd fd(::openat(parent.fd(), name.c_str(),
                                    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!fd.valid()) return Status::FromErrno(errno, "create");
-    while (true) {
-      CRISP_TRY(cc_.Check());
-      const std::string_view piece = CRISP_TRY(tar.Data());
-      if (piece.empty()) break;
-      CRISP_TRY(os::WriteAll(fd.get(), piece, name));
-    }
+    archive::EntrySource contents(tar);
+    CRISP_TRY(archive::WriteTo(cc_, contents, fd.get(), name));
     CRISP_TRY(Owner(fd.get(), entry));
     ::futimens(fd.get(), TimesOf(entry).data());
     return Status::Ok();
@@ -244,7 +238,7 @@ Result<std::vector<std::string>> WriteRootfsDiff(const CallContext& cc,
       return archive::Shaped{.wanted = false};
     }
     if (entry.type == EntryType::kDirectory &&
-        (entry.xattrs.contains(kOpaqueXattr) || IsBelow(opaque, path))) {
+        (entry.xattrs.contains(archive::kOpaqueXattr) || IsBelow(opaque, path))) {
       opaque.insert(path);
       std::set<std::string> gone = CRISP_TRY(NamesBelow(overlay, entry.path));
       for (const std::string& name : os::ListDir(overlay.upper_dir() + path).value_or({})) {

@@ -47,9 +47,7 @@ class Counter {
 
  private:
   void Add(const struct stat& info) {
-    if (since_ && std::pair(info.st_ctim.tv_sec, info.st_ctim.tv_nsec) <=
-                      std::pair(since_->tv_sec, since_->tv_nsec))
-      return;
+    if (!os::ChangedSince(info, since_)) return;
     if (info.st_nlink > 1 && !S_ISDIR(info.st_mode)) {
       if (seen_.contains(info.st_ino)) return;
       if (seen_.size() < kMaxSeen) seen_.insert(info.st_ino);
